@@ -1,0 +1,65 @@
+#pragma once
+
+#include <runnel/core/send_buffer.hpp>
+
+#include <asio/any_io_executor.hpp>
+#include <asio/awaitable.hpp>
+#include <asio/buffer.hpp>
+
+#include <concepts>
+#include <cstdint>
+#include <string>
+
+namespace runnel {
+
+/// A connected, ordered, reliable flow of bytes in both directions: a TCP connection, a TLS session, a WebSocket.
+///
+/// - `read_some(into)` completes with at least one byte read into `into` (never empty); throws `std::system_error` with
+///   `asio::error::eof` once the peer has ended the flow in good order, with another code on any other end.
+/// - `write(out)` completes when all bytes of `out` have been handed to the layer below, and leaves `out` empty with
+/// its
+///   memory kept. The layer may change the bytes in place and put its header in front of them.
+/// - `shutdown()` ends the flow in good order (close_notify, WebSocket close handshake). No write may be under way; a
+///   read may be. It does not wait for the peer without bound.
+/// - `headroom`: the bytes which this layer and those under it put in front of what is written.
+///
+/// One read and one write may be under way at the same time. Each can be cancelled by its coroutine's cancellation slot
+/// (terminal cancellation: the stream is then only good for destruction). Destruction closes at once, without blocking.
+template <class S>
+concept stream = std::move_constructible<S> && requires(S& s, asio::mutable_buffer into, send_buffer& out) {
+    typename S::executor_type;
+    { s.get_executor() } -> std::convertible_to<typename S::executor_type>;
+    { s.read_some(into) } -> std::same_as<asio::awaitable<std::size_t, typename S::executor_type>>;
+    { s.write(out) } -> std::same_as<asio::awaitable<void, typename S::executor_type>>;
+    { s.shutdown() } -> std::same_as<asio::awaitable<void, typename S::executor_type>>;
+    { S::headroom } -> std::convertible_to<std::size_t>;
+};
+
+/// How streams to one peer are opened: a value that can be copied and compared. A session opens a fresh stream for each
+/// attempt to connect.
+///
+/// - `open(executor)` resolves, connects and performs the handshakes of all layers; throws `std::system_error`; can be
+///   cancelled at any point. Arguments are copied into the coroutine's frame; the transport must outlive it.
+/// - `secure`: whether the peer is authenticated and the bytes are encrypted (TLS somewhere below).
+/// - `url()`: what it connects to, for logs and errors, without secrets.
+template <class T>
+concept transport = std::copyable<T> && std::equality_comparable<T> && requires(T const& t) {
+    typename T::stream_type;
+    typename T::executor_type;
+    requires stream<typename T::stream_type>;
+    requires std::same_as<typename T::executor_type, typename T::stream_type::executor_type>;
+    {
+        t.open(std::declval<typename T::executor_type>())
+    } -> std::same_as<asio::awaitable<typename T::stream_type, typename T::executor_type>>;
+    { T::secure } -> std::convertible_to<bool>;
+    { t.url() } -> std::convertible_to<std::string>;
+};
+
+/// A transport that reaches a host by name or address, so that a layer above can tell it where to connect.
+template <class T>
+concept network_transport = transport<T> && requires(T& t) {
+    { t.host } -> std::same_as<std::string&>;
+    { t.port } -> std::same_as<std::uint16_t&>;
+};
+
+}  // namespace runnel
