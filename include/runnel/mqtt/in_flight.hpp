@@ -1,0 +1,105 @@
+#pragma once
+
+#include <runnel/core/record_pool.hpp>
+#include <runnel/core/ring_queue.hpp>
+#include <runnel/mqtt/types.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace runnel::mqtt {
+
+/// The outgoing exchanges of a session: messages that wait to be sent or to be acknowledged, with the bytes of their
+/// PUBLISH packets, and requests (SUBSCRIBE, UNSUBSCRIBE) that wait for their answer.
+///
+/// All stand in one queue in the order in which they were begun [MQTT-4.6.0-1]. The place in the queue is the packet
+/// identifier: an exchange is found by it in constant time, and identifiers are not reused while in flight
+/// [MQTT-2.2.1-3] [MQTT-2.3.1-2].
+class in_flight {
+  public:
+    enum class stage : std::uint8_t {
+        ended,      ///< done; its place is free once it is the oldest
+        queued,     ///< PUBLISH not sent on any connection
+        resend,     ///< PUBLISH sent on an earlier connection, to be sent again with DUP
+        sent,       ///< PUBLISH sent on this connection
+        rerelease,  ///< PUBREL to be sent again
+        released,   ///< PUBREL sent on this connection, PUBCOMP awaited
+        request,    ///< SUBSCRIBE or UNSUBSCRIBE sent on this connection
+    };
+
+    struct entry {
+        char* packet = nullptr;  ///< the bytes of the PUBLISH packet; nullptr for requests
+        std::uint32_t size = 0;
+        stage at = stage::ended;
+        qos quality = qos::at_most_once;
+        packet_type request = {};  ///< which request, for `stage::request`
+        void* owner = nullptr;     ///< who waits for the outcome; nullptr if nobody does
+
+        std::string_view bytes() const noexcept { return {packet, size}; }
+    };
+
+    in_flight() noexcept = default;
+    in_flight(in_flight const&) = delete;
+    in_flight& operator=(in_flight const&) = delete;
+
+    /// Entries are numbered; numbers from `first()` to `next()` are valid.
+    std::uint64_t first() const noexcept { return entries_.first(); }
+    std::uint64_t next() const noexcept { return entries_.next(); }
+    entry& operator[](std::uint64_t number) noexcept { return entries_[number]; }
+
+    /// Whether there is a packet identifier for another entry.
+    bool has_identifier() const noexcept { return entries_.size() < max_identifier; }
+    /// The bytes of all packets held.
+    std::size_t bytes() const noexcept { return bytes_; }
+    bool empty() const noexcept { return entries_.empty(); }
+
+    static std::uint16_t identifier_of(std::uint64_t number) noexcept {
+        return static_cast<std::uint16_t>(number % max_identifier + 1);
+    }
+
+    /// Begins an exchange with a packet of `size` bytes (0 for a request); the caller writes them to `packet`.
+    std::uint64_t begin(std::size_t size, entry e) {
+        e.packet = size == 0 ? nullptr : static_cast<char*>(pool_.take(size));
+        e.size = static_cast<std::uint32_t>(size);
+        bytes_ += size;
+        return entries_.push(e);
+    }
+
+    /// The entry with this packet identifier, or nullptr.
+    entry* find(std::uint16_t identifier) noexcept {
+        if (identifier == 0 || entries_.empty()) return nullptr;
+        auto const offset = (identifier + max_identifier - identifier_of(first())) % max_identifier;
+        auto const number = first() + offset;
+        if (!entries_.contains(number) || entries_[number].at == stage::ended) return nullptr;
+        return &entries_[number];
+    }
+
+    /// Gives the bytes of the entry's packet back; the exchange goes on without them.
+    void drop_packet(entry& e) noexcept {
+        if (e.packet == nullptr) return;
+        pool_.give_back(e.packet);
+        bytes_ -= e.size;
+        e.packet = nullptr;
+        e.size = 0;
+    }
+
+    /// Ends the exchange. References to this and older entries are no longer valid.
+    void end(entry& e) noexcept {
+        drop_packet(e);
+        e.at = stage::ended;
+        while (!entries_.empty() && entries_.front().at == stage::ended) entries_.pop();
+    }
+
+    /// Frees memory that holds no packet.
+    void release_idle_memory() noexcept { pool_.release_idle(); }
+
+  private:
+    static constexpr std::uint64_t max_identifier = 65535;
+
+    ring_queue<entry> entries_;
+    record_pool pool_;
+    std::size_t bytes_ = 0;
+};
+
+}  // namespace runnel::mqtt
