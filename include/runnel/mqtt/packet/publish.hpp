@@ -1,0 +1,105 @@
+#pragma once
+
+#include <runnel/mqtt/fixed_header.hpp>
+#include <runnel/mqtt/property_view.hpp>
+#include <runnel/mqtt/topic.hpp>
+#include <runnel/mqtt/types.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace runnel::mqtt {
+
+/// PUBLISH (3.3): a message. A view.
+struct publish {
+    std::string_view topic{};  ///< empty only if the properties have a topic alias
+    std::string_view payload{};
+    mqtt::qos qos = mqtt::qos::at_most_once;
+    bool retain = false;
+    bool dup = false;             ///< sent before, perhaps; never at QoS 0
+    std::uint16_t packet_id = 0;  ///< 0 at QoS 0, else not 0
+    property_view props{};
+
+    friend constexpr bool operator==(publish const&, publish const&) noexcept = default;
+};
+
+/// Bytes that follow the fixed header.
+constexpr std::size_t remaining_length(publish const& p, protocol_version version) noexcept {
+    std::size_t size = field_size(p.topic) + p.payload.size();
+    if (p.qos != qos::at_most_once) size += 2;
+    if (version == protocol_version::v5) size += encoded_size(p.props, packet_constant<packet_type::publish>);
+    return size;
+}
+
+/// Bytes of the whole packet.
+constexpr std::size_t encoded_size(publish const& p, protocol_version version) noexcept {
+    return packet_size(remaining_length(p, version));
+}
+
+/// Writes the packet without its payload, which is to follow; returns the end of what was written.
+constexpr char* encode_without_payload(char* out, publish const& p, protocol_version version) noexcept {
+    auto const flags = (p.dup ? 8u : 0u) | static_cast<unsigned>(p.qos) << 1 | (p.retain ? 1u : 0u);
+    out = write_fixed_header(out, packet_type::publish, static_cast<std::uint8_t>(flags), remaining_length(p, version));
+    out = write_field(out, p.topic);
+    if (p.qos != qos::at_most_once) out = write_big_endian(out, p.packet_id);
+    if (version == protocol_version::v5) out = encode(out, p.props, packet_constant<packet_type::publish>);
+    return out;
+}
+
+/// Writes the packet, `encoded_size` bytes; returns the end of what was written. The packet is one that `check`
+/// accepts.
+constexpr char* encode(char* out, publish const& p, protocol_version version) noexcept {
+    return write_bytes(encode_without_payload(out, p, version), p.payload);
+}
+
+/// Reads the body of a packet whose fixed header `next_frame` has accepted.
+constexpr errc decode(fixed_header const& header, std::string_view body, protocol_version version,
+                      publish& out) noexcept {
+    wire_reader reader(body);
+    out.retain = (header.flags & 1) != 0;
+    out.qos = static_cast<qos>(header.flags >> 1 & 3);
+    out.dup = (header.flags & 8) != 0;
+    out.topic = reader.read_binary();
+    out.packet_id = out.qos == qos::at_most_once ? std::uint16_t{0} : reader.read_packet_identifier();
+    out.props = {};
+    if (version == protocol_version::v5) out.props = property_view::read(reader, packet_type::publish);
+    out.payload = reader.read_rest();
+    if (reader.error() != errc::ok) return reader.error();
+    // 3.3.2.3.4: a topic alias stands for the topic.
+    if (out.topic.empty() && out.props.get<property_id::topic_alias>()) return errc::ok;
+    return check_topic_name(out.topic);
+}
+
+/// Checks what only the sender's role decides: a client must not send subscription identifiers [MQTT-3.3.4-6].
+constexpr errc check_sender(publish const& p, role sender) noexcept {
+    bool const has_identifiers = !p.props.get<property_id::subscription_identifier>().empty();
+    return sender == role::client && has_identifiers ? errc::property_not_allowed : errc::ok;
+}
+
+/// Checks that the payload is UTF-8 if the payload format indicator says so. Optional for a receiver (3.3.2.3.2).
+constexpr errc check_payload_format(publish const& p) noexcept {
+    if (p.props.get<property_id::payload_format_indicator>() != 1) return errc::ok;
+    return is_utf8(p.payload) ? errc::ok : errc::payload_format_invalid;
+}
+
+/// Checks that the packet can be sent in this version.
+constexpr errc check(publish const& p, protocol_version version) noexcept {
+    if (p.qos == qos::at_most_once) {
+        if (p.dup) return errc::dup_without_qos;  // [MQTT-3.3.1-2]
+    } else {
+        if (p.qos > qos::exactly_once) return errc::invalid_qos;    // [MQTT-3.3.1-4]
+        if (p.packet_id == 0) return errc::packet_identifier_zero;  // [MQTT-2.2.1-3]
+    }
+    if (!p.props.empty()) {
+        if (errc const error = check(p.props, packet_type::publish, version); error != errc::ok) return error;
+    }
+    bool const aliased =
+        p.topic.empty() && version == protocol_version::v5 && p.props.get<property_id::topic_alias>().has_value();
+    if (!aliased) {
+        if (errc const error = check_topic_name(p.topic); error != errc::ok) return error;
+    }
+    return check_remaining_length(remaining_length(p, version));
+}
+
+}  // namespace runnel::mqtt

@@ -1,0 +1,264 @@
+#pragma once
+
+#include <runnel/mqtt/property.hpp>
+#include <runnel/mqtt/topic.hpp>
+#include <runnel/mqtt/wire.hpp>
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <tuple>
+#include <type_traits>
+
+namespace runnel::mqtt {
+
+/// A packet type, known to the compiler: functions that take it look at nothing but the properties that belong there.
+template <packet_type Type>
+inline constexpr std::integral_constant<packet_type, Type> packet_constant{};
+
+/// A `packet_type`, or a `packet_constant`.
+template <class T>
+concept packet_type_or_constant = std::convertible_to<T, packet_type>;
+
+/// Bytes that a value takes, encoded as `Type`.
+template <property_type Type, class T>
+constexpr std::size_t property_value_size(T const& value) noexcept {
+    using enum property_type;
+    if constexpr (Type == byte || Type == two_byte_integer || Type == four_byte_integer)
+        return sizeof(T);
+    else if constexpr (Type == variable_byte_integer)
+        return variable_integer_size(value);
+    else if constexpr (Type == string_pair)
+        return field_size(value.name) + field_size(value.value);
+    else
+        return field_size(value);
+}
+
+/// Writes a value, encoded as `Type`; returns the end of what was written.
+template <property_type Type, class T>
+constexpr char* write_property_value(char* out, T const& value) noexcept {
+    using enum property_type;
+    if constexpr (Type == byte || Type == two_byte_integer || Type == four_byte_integer)
+        return write_big_endian(out, value);
+    else if constexpr (Type == variable_byte_integer)
+        return write_variable_integer(out, value);
+    else if constexpr (Type == string_pair)
+        return write_field(write_field(out, value.name), value.value);
+    else
+        return write_field(out, value);
+}
+
+/// Reads a value, encoded as `Type`, from bytes that were validated before, and moves `at` behind it.
+template <property_type Type, class T>
+constexpr T read_property_value(char const*& at) noexcept {
+    using enum property_type;
+    constexpr auto field = [](char const*& from) {
+        std::string_view const text(from + 2, read_big_endian<std::uint16_t>(from));
+        from += field_size(text);
+        return text;
+    };
+    if constexpr (Type == byte || Type == two_byte_integer || Type == four_byte_integer) {
+        T const value = read_big_endian<T>(at);
+        at += sizeof(T);
+        return value;
+    } else if constexpr (Type == variable_byte_integer) {
+        auto const integer = read_variable_integer({at, 4});  // ends by itself, as it is valid
+        at += integer.size;
+        return integer.value;
+    } else if constexpr (Type == string_pair) {
+        auto const name = field(at);
+        return {name, field(at)};
+    } else {
+        return field(at);
+    }
+}
+
+/// The end of a property's value that begins at `at`, in bytes that were validated before.
+constexpr char const* skip_property_value(property_type type, char const* at) noexcept {
+    using enum property_type;
+    switch (type) {
+        case byte: return at + 1;
+        case two_byte_integer: return at + 2;
+        case four_byte_integer: return at + 4;
+        case variable_byte_integer:
+            while (static_cast<unsigned char>(*at) >= 0x80) ++at;
+            return at + 1;
+        case string_pair: at += 2 + read_big_endian<std::uint16_t>(at); [[fallthrough]];
+        default: return at + 2 + read_big_endian<std::uint16_t>(at);
+    }
+}
+
+template <property_id Id, class T>
+constexpr bool property_list_codec<Id, T>::read(char const*& at, char const* end, T& out) noexcept {
+    while (at != end) {
+        auto const id = property_id(static_cast<unsigned char>(*at++));
+        if (id == Id) {
+            out = read_property_value<definition_of(Id).type, T>(at);
+            return true;
+        }
+        at = skip_property_value(definition_of(id).type, at);
+    }
+    return false;
+}
+
+/// Reads the value at `at` of property `I` of the table into its member, from the bytes `all` of a packet's properties
+/// that were validated before, and moves `at` behind it.
+template <std::size_t I>
+constexpr void read_property(properties& p, char const*& at, std::string_view all) noexcept {
+    constexpr auto field = std::get<I>(property_table);
+    auto& member = p.*field.member;
+    using member_type = std::remove_cvref_t<decltype(member)>;
+    if constexpr (field.repeats.empty()) {
+        member = read_property_value<field.type, typename member_type::value_type>(at);
+    } else {
+        at = skip_property_value(field.type, at);
+        member = member_type::from_encoded(all);
+    }
+}
+
+/// Calls `f(i, value)`, where `i` is a constant with the index of the property in the table, for each value that is
+/// present of each property that may stand in packets of this type, in the order of the table.
+template <packet_type_or_constant Type, class F>
+constexpr void for_each_value(properties const& p, Type type, F f) noexcept {
+    for_each_property([&](auto i) {
+        constexpr auto field = std::get<i>(property_table);
+        if constexpr (std::same_as<Type, packet_type>) {
+            if (!field.packets.contains(type)) return true;
+        } else if constexpr (!field.packets.contains(Type::value)) {
+            return true;
+        }
+        auto const& member = p.*field.member;
+        if constexpr (field.repeats.empty()) {
+            if (member) f(i, *member);
+        } else {
+            for (auto const& value : member.objects()) f(i, value);
+            if (!member.encoded().empty())
+                for (auto const& value : member) f(i, value);
+        }
+        return true;
+    });
+}
+
+/// Bytes that the properties which may stand in packets of this type take, without the length in front of them.
+constexpr std::size_t property_length(properties const& p, packet_type_or_constant auto type) noexcept {
+    std::size_t size = 0;
+    for_each_value(p, type, [&](auto i, auto const& value) {
+        size += 1 + property_value_size<std::get<i>(property_table).type>(value);
+    });
+    return size;
+}
+
+/// Bytes that the properties which may stand in packets of this type take, with their length in front.
+constexpr std::size_t encoded_size(properties const& p, packet_type_or_constant auto type) noexcept {
+    auto const length = property_length(p, type);
+    return variable_integer_size(static_cast<std::uint32_t>(length)) + length;
+}
+
+/// Writes the length of the properties and those of them that may stand in packets of this type; returns the end of
+/// what was written, which takes `encoded_size(p, type)` bytes.
+constexpr char* encode(char* out, properties const& p, packet_type_or_constant auto type) noexcept {
+    out = write_variable_integer(out, static_cast<std::uint32_t>(property_length(p, type)));
+    for_each_value(p, type, [&](auto i, auto const& value) {
+        constexpr auto& field = std::get<i>(property_table);
+        *out++ = static_cast<char>(field.id);
+        out = write_property_value<field.type>(out, value);
+    });
+    return out;
+}
+
+/// Checks a value that is to be sent.
+template <property_type Type, class T>
+constexpr errc check_property_value(T const& value, std::uint32_t minimum, std::uint32_t maximum) noexcept {
+    using enum property_type;
+    if constexpr (Type == string_pair) {
+        errc const error = check_string(value.name);
+        return error == errc::ok ? check_string(value.value) : error;
+    } else if constexpr (Type == string) {
+        return check_string(value);
+    } else if constexpr (Type == topic_name) {
+        return check_topic_name(value);
+    } else if constexpr (Type == binary_data) {
+        return value.size() > max_string_size ? errc::string_too_long : errc::ok;
+    } else {
+        return value < minimum || value > maximum ? errc::property_value_out_of_range : errc::ok;
+    }
+}
+
+/// Checks that a packet of this type can be sent with these properties: each of them may stand there, has a value in
+/// its range, and strings are valid.
+constexpr errc check(properties const& p, packet_type type) noexcept {
+    errc error = errc::ok;
+    for_each_property([&](auto i) {
+        constexpr auto field = std::get<i>(property_table);
+        auto const& member = p.*field.member;
+        auto const add = [&](auto const& value) {
+            error = field.packets.contains(type) ? check_property_value<field.type>(value, field.minimum, field.maximum)
+                                                 : errc::property_not_allowed;
+            return error == errc::ok;
+        };
+        if constexpr (field.repeats.empty())
+            return !member || add(*member);
+        else {
+            std::size_t count = 0;
+            for (auto const& value : member) {
+                if (!add(value)) return false;
+                if (++count == 2 && !field.repeats.contains(type)) error = errc::duplicate_property;
+            }
+            return error == errc::ok;
+        }
+    });
+    if (error == errc::ok && p.authentication_data && !p.authentication_method && type != packet_type::connack)
+        error = errc::authentication_data_without_method;
+    return error;
+}
+
+/// The bit of a property in a set of properties.
+constexpr std::uint64_t property_bit(property_id id) noexcept { return std::uint64_t{1} << static_cast<unsigned>(id); }
+
+/// Reads and checks the value of one property.
+constexpr void validate_property_value(wire_reader& reader, property_definition const& definition) noexcept {
+    using enum property_type;
+    std::uint32_t value = 0;
+    switch (definition.type) {
+        case byte: value = reader.read_byte(); break;
+        case two_byte_integer: value = reader.read_two_bytes(); break;
+        case four_byte_integer: value = reader.read_four_bytes(); break;
+        case variable_byte_integer: value = reader.read_variable_integer(); break;
+        case binary_data: reader.read_binary(); return;
+        case string_pair: reader.read_string(); [[fallthrough]];
+        case string: reader.read_string(); return;
+        case topic_name: reader.require(check_topic_name(reader.read_binary())); return;  // [MQTT-3.3.2-14]
+    }
+    if (value < definition.minimum || value > definition.maximum) reader.fail(errc::property_value_out_of_range);
+}
+
+/// The outcome of `validate_properties`.
+struct validated_properties {
+    errc error = errc::ok;
+    std::uint64_t present = 0;  ///< a `property_bit` for each property that is there
+};
+
+/// Checks the properties that a packet of this type has received (without the length in front of them).
+constexpr validated_properties validate_properties(std::string_view bytes, packet_type type) noexcept {
+    wire_reader reader(bytes);
+    std::uint64_t present = 0;
+    while (!reader.empty()) {
+        auto const id = property_id(reader.read_byte());
+        auto const& definition = definition_of(id);
+        if (!definition.packets.contains(type)) [[unlikely]]
+            return {definition.packets.empty() ? errc::unknown_property : errc::property_not_allowed, 0};
+        auto const bit = property_bit(id);
+        if ((present & bit) != 0 && !definition.repeats.contains(type)) return {errc::duplicate_property, 0};
+        present |= bit;
+        validate_property_value(reader, definition);
+    }
+    // 3.1.2.11.10: authentication data without a method is a protocol error.
+    constexpr auto data = property_bit(property_id::authentication_data);
+    constexpr auto method = property_bit(property_id::authentication_method);
+    if ((present & (data | method)) == data && type != packet_type::connack)
+        reader.require(errc::authentication_data_without_method);
+    return {reader.error(), present};
+}
+
+}  // namespace runnel::mqtt

@@ -1,0 +1,90 @@
+#pragma once
+
+#include <runnel/core/utf8.hpp>
+#include <runnel/mqtt/error.hpp>
+#include <runnel/mqtt/types.hpp>
+#include <runnel/mqtt/wire.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace runnel::mqtt {
+
+/// Checks a topic name: not empty [MQTT-4.7.3-1], a string (see `check_string`, [MQTT-4.7.3-2], [MQTT-4.7.3-3]), and
+/// without wildcards ([MQTT-3.3.2-2], [MQTT-4.7.1-1] in 3.1.1).
+constexpr errc check_topic_name(std::string_view topic) noexcept {
+    // Nearly every topic is ASCII and passes this one test. '+' (0x2B) and '#' (0x23) differ in bit 3 alone, so one
+    // comparison finds both.
+    constexpr auto test = [](std::uint64_t word) {
+        auto const wildcard_is_zero = (word | repeat_byte(0x08)) ^ repeat_byte('+');
+        return word | zero_bytes(word) | zero_bytes(wildcard_is_zero);
+    };
+    if (topic.empty()) return errc::topic_empty;
+    if (topic.size() <= max_string_size && is_ascii(topic, test)) return errc::ok;
+    if (errc const error = check_string(topic); error != errc::ok) return error;
+    return topic.find_first_of("+#") == std::string_view::npos ? errc::ok : errc::wildcard_in_topic_name;
+}
+
+/// The two parts of a shared subscription's filter, `$share/group/filter`.
+struct shared_filter {
+    std::string_view group;   ///< the share name; empty if the subscription is not shared
+    std::string_view filter;  ///< the topic filter that topics are matched with
+
+    constexpr bool is_shared() const noexcept { return !group.empty(); }
+};
+
+/// Takes a valid filter apart. A filter that is not of the form `$share/group/filter` comes back whole, without group.
+constexpr shared_filter split_shared(std::string_view filter) noexcept {
+    constexpr std::string_view prefix = "$share/";
+    if (!filter.starts_with(prefix)) return {{}, filter};
+    auto const rest = filter.substr(prefix.size());
+    auto const slash = rest.find('/');
+    if (slash == std::string_view::npos || slash == 0 || slash + 1 == rest.size()) return {{}, filter};
+    return {rest.substr(0, slash), rest.substr(slash + 1)};
+}
+
+/// Checks a topic filter: not empty [MQTT-4.7.3-1], a string (see `check_string`), `#` only as the whole last level
+/// [MQTT-4.7.1-1], `+` only as a whole level [MQTT-4.7.1-2]. In MQTT 5 a filter whose first level is `$share` must have
+/// a share name of at least one character without wildcards, and a filter behind it [MQTT-4.8.2-1] [MQTT-4.8.2-2].
+constexpr errc check_topic_filter(std::string_view filter, protocol_version version = protocol_version::v5) noexcept {
+    if (filter.empty()) return errc::topic_empty;
+    if (errc const error = check_string(filter); error != errc::ok) return error;
+    auto const is_boundary = [&](std::size_t i) { return i >= filter.size() || filter[i] == '/'; };
+    for (auto i = filter.find_first_of("+#"); i != std::string_view::npos; i = filter.find_first_of("+#", i + 1)) {
+        bool const begins_level = i == 0 || filter[i - 1] == '/';
+        bool const ends_level = filter[i] == '#' ? i + 1 == filter.size() : is_boundary(i + 1);
+        if (!begins_level || !ends_level) return errc::invalid_topic_filter;
+    }
+    if (version == protocol_version::v5 && filter.starts_with("$share") && is_boundary(6)) {
+        auto const shared = split_shared(filter);
+        if (!shared.is_shared() || shared.group.find_first_of("+#") != std::string_view::npos)
+            return errc::invalid_shared_subscription;
+    }
+    return errc::ok;
+}
+
+/// Whether a subscription with this filter gets messages of this topic. Both are valid, and the filter of a shared
+/// subscription is taken apart before (`split_shared`). Wildcards in the first level do not match topics that begin
+/// with `$` [MQTT-4.7.2-1].
+constexpr bool matches(std::string_view filter, std::string_view topic) noexcept {
+    if (topic.starts_with('$') && (filter.starts_with('+') || filter.starts_with('#'))) return false;
+    std::size_t f = 0;
+    std::size_t t = 0;
+    while (f < filter.size()) {
+        if (filter[f] == '#') return true;
+        if (filter[f] == '+') {
+            ++f;
+            while (t < topic.size() && topic[t] != '/') ++t;
+        } else if (t < topic.size() && filter[f] == topic[t]) {
+            ++f;
+            ++t;
+        } else {
+            // "a/#" matches "a" too (4.7.1.2).
+            return t == topic.size() && filter.substr(f) == "/#";
+        }
+    }
+    return t == topic.size();
+}
+
+}  // namespace runnel::mqtt
