@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstddef>
+#include <cstring>
+#include <string_view>
+#include <type_traits>
+
+namespace runnel {
+
+/// Overwrites `size` bytes at `data` with zeros in a way that the compiler does not remove, even when nobody reads them
+/// again. For keys, passwords and what was derived from them. In a constant expression, which leaves no memory behind,
+/// it does nothing.
+constexpr void secure_wipe(char* data, std::size_t size) noexcept {
+    if (std::is_constant_evaluated()) return;
+#if defined(__GNUC__)
+    std::memset(data, 0, size);
+    // The compiler must take it that the zeros are read here.
+    asm volatile("" : : "r"(data) : "memory");
+#else
+    for (char volatile* byte = data; size > 0; --size) *byte++ = 0;
+#endif
+}
+
+/// Overwrites the whole representation of `object` with zeros (see above). Whoever uses the object again must be
+/// content with all its bytes being zero, or assign to it first.
+template <class T>
+requires(std::is_trivially_copyable_v<T> && !std::is_const_v<T> && !std::is_pointer_v<T>)
+constexpr void secure_wipe(T& object) noexcept {
+    if (!std::is_constant_evaluated()) secure_wipe(reinterpret_cast<char*>(&object), sizeof(object));
+}
+
+/// Whether `a` and `b` hold the same bytes. The time it takes depends on the sizes only, not on where the bytes differ,
+/// so that a peer cannot find out a password or a signature byte by byte.
+constexpr bool equal_in_constant_time(std::string_view a, std::string_view b) noexcept {
+    if (a.size() != b.size()) return false;
+    unsigned difference = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) {
+        difference |= static_cast<unsigned char>(a[i]) ^ static_cast<unsigned>(static_cast<unsigned char>(b[i]));
+#if defined(__GNUC__)
+        // Keeps the compiler from leaving the loop once the answer is known.
+        if (!std::is_constant_evaluated()) asm volatile("" : "+r"(difference));
+#endif
+    }
+    return difference == 0;
+}
+
+}  // namespace runnel
