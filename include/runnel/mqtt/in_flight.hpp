@@ -88,6 +88,11 @@ class in_flight {
     void end(entry& e) noexcept {
         drop_packet(e);
         e.at = stage::ended;
+        sweep();
+    }
+
+    /// Frees the places of the oldest entries, as far as they have ended.
+    void sweep() noexcept {
         while (!entries_.empty() && entries_.front().at == stage::ended) entries_.pop();
     }
 

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <runnel/mqtt/packet.hpp>
+#include <runnel/mqtt/received.hpp>
+
+namespace runnel::mqtt {
+
+/// What `session_state::receive` tells its user; the defaults do nothing. A handler may call any other function of the
+/// session state. The views it is given are valid until it returns.
+struct session_handler {
+    // At the client:
+    void on_connack(connack const&) {}                     ///< also a refusal
+    void on_suback(void* /*owner*/, suback const&) {}      ///< SUBSCRIBE has been answered
+    void on_unsuback(void* /*owner*/, unsuback const&) {}  ///< UNSUBSCRIBE has been answered (v3.1.1: no reasons)
+    void on_pingresp() {}
+    // At the server:
+    void on_subscribe(subscribe const&) {}      ///< to be answered by `session_state::suback`
+    void on_unsubscribe(unsubscribe const&) {}  ///< to be answered by `session_state::unsuback`
+    // At both:
+    void on_message(publish const&, delivery) {}  ///< to be acknowledged by `session_state::acknowledge`
+    void on_published(void* /*owner*/, acknowledgement const&) {}  ///< the QoS promise is fulfilled, or refused
+    void on_lost(void* /*owner*/) {}  ///< QoS 2, released, and the peer has lost the session
+    void on_disconnect(disconnect const&) {}
+    void on_auth(auth const&) {}
+};
+
+}  // namespace runnel::mqtt
