@@ -5,6 +5,7 @@ usage: house_rules.py INCLUDE_DIR DRIVER_HEADERS -- COMPILER...
 - Includes point down the floors only, and mqtt and websocket do not know each other.
 - Every header but the drivers on the floors that do no I/O compiles alone, without a warning, and brings in neither Asio
   nor OpenSSL, however indirectly.
+- Every test is in one of the lists of tests/meson.build.
 """
 
 import concurrent.futures
@@ -47,6 +48,13 @@ def compile_faults(root, header, compiler):
         yield f"{header}: brings in {found}, but is on a floor that does no I/O"
 
 
+def listing_faults(tests):
+    listed = (tests / "meson.build").read_text()
+    for path in sorted(tests.rglob("*_test.cpp")):
+        if f"'{path.relative_to(tests).as_posix()}'" not in listed:
+            yield f"{path}: not listed in tests/meson.build"
+
+
 def main():
     root = pathlib.Path(sys.argv[1])
     drivers = set(sys.argv[2].split(","))
@@ -62,6 +70,7 @@ def main():
         sys.exit("no headers found")
 
     faults = [fault for header in headers for fault in include_faults(root, header)]
+    faults += listing_faults(pathlib.Path(__file__).parent)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for found in pool.map(lambda header: list(compile_faults(root, header, compiler)), no_io):
             faults += found

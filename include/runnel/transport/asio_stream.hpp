@@ -1,0 +1,75 @@
+#pragma once
+
+#include <runnel/transport/race.hpp>
+#include <runnel/transport/stream.hpp>
+
+#include <asio/redirect_error.hpp>
+#include <asio/socket_base.hpp>
+#include <asio/use_awaitable.hpp>
+
+namespace runnel {
+
+/// Any stream of Asio's as a `runnel::stream`: a TCP or local socket, a serial port, an `asio::ssl::stream`, or a type
+/// of the user's that models AsyncReadStream and AsyncWriteStream. It must be connected already.
+///
+///     runnel::asio_stream stream(std::move(connected_socket));
+template <class Next>
+class asio_stream {
+  public:
+    using next_layer_type = Next;
+    using executor_type = typename Next::executor_type;
+
+    /// Nothing is put in front of what is written.
+    static constexpr std::size_t headroom = 0;
+
+    explicit asio_stream(Next next) : next_(std::move(next)) {}
+
+    executor_type get_executor() { return next_.get_executor(); }
+
+    /// The wrapped stream, for its options and addresses.
+    Next& next_layer() noexcept { return next_; }
+    Next const& next_layer() const noexcept { return next_; }
+
+    /// Reads at least one byte into `into`, which is not empty; returns how many. Throws `std::system_error`, with
+    /// `asio::error::eof` once the peer has ended the flow.
+    asio::awaitable<std::size_t, executor_type> read_some(asio::mutable_buffer into) {
+        return next_.async_read_some(into, asio::use_awaitable_t<executor_type>{});
+    }
+
+    /// Completes when the operating system has taken all bytes of `out`, which is then empty.
+    asio::awaitable<void, executor_type> write(send_buffer& out) {
+        while (!out.empty()) {
+            asio::const_buffer const bytes(out.data(), out.size());
+            std::size_t const n = co_await next_.async_write_some(bytes, asio::use_awaitable_t<executor_type>{});
+            out.consume(n);
+        }
+    }
+
+    /// Ends the flow towards the peer: a socket's sending half is shut down, an `asio::ssl::stream` exchanges
+    /// close_notify for at most `shutdown_limit`, any other stream is left as it is. Throws nothing if the peer has
+    /// gone already.
+    asio::awaitable<void, executor_type> shutdown() {
+        if constexpr (requires(std::error_code& e) { next_.shutdown(asio::socket_base::shutdown_send, e); }) {
+            std::error_code ignored;
+            next_.shutdown(asio::socket_base::shutdown_send, ignored);
+        } else if constexpr (requires { next_.async_shutdown(asio::use_awaitable_t<executor_type>{}); }) {
+            parking<executor_type> place(next_.get_executor());
+            auto closing = close_politely();
+            auto sleeping = sleep_for<executor_type>(next_.get_executor(), shutdown_limit);
+            co_await race(place, std::move(closing), std::move(sleeping));
+        }
+        co_return;
+    }
+
+    static constexpr std::chrono::seconds shutdown_limit{5};
+
+  private:
+    asio::awaitable<void, executor_type> close_politely() {
+        std::error_code ignored;
+        co_await next_.async_shutdown(asio::redirect_error(asio::use_awaitable_t<executor_type>{}, ignored));
+    }
+
+    Next next_;
+};
+
+}  // namespace runnel
