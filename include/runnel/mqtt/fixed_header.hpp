@@ -36,57 +36,60 @@ struct frame {
 /// is in bytes and counts the whole packet.
 constexpr frame next_frame(std::string_view input, std::size_t maximum_packet_size = max_variable_integer + 5) noexcept;
 
-/// The flags that may stand beside each packet type: bit f of element t, if type t may have flags f.
-inline constexpr auto allowed_header_flags = [] {
-    std::array<std::uint16_t, 16> allowed{};
-    for (auto& flags : allowed) flags = 1u << 0b0000;
-    for (auto type : {packet_type::pubrel, packet_type::subscribe, packet_type::unsubscribe})
-        allowed[static_cast<std::size_t>(type)] = 1u << 0b0010;
-    unsigned publish = 0;
-    for (unsigned flags = 0; flags < 16; ++flags) {
-        unsigned const qos = flags >> 1 & 3u;
-        bool const dup = (flags & 8u) != 0;
-        if (qos != 3 && !(dup && qos == 0)) publish |= 1u << flags;  // [MQTT-3.3.1-4], [MQTT-3.3.1-2]
+/// What is wrong with the first byte of a packet, if anything: its type or its flags.
+constexpr errc find_first_byte_error(unsigned char first) noexcept {
+    auto const type = static_cast<packet_type>(first >> 4);
+    unsigned const flags = first & 0x0F;
+    if (first < 0x10) return errc::unknown_packet_type;
+    switch (type) {
+        case packet_type::publish:
+            if ((flags & 6) == 6) return errc::invalid_qos;                    // [MQTT-3.3.1-4]
+            return (flags & 0x0E) == 0x08 ? errc::dup_without_qos : errc::ok;  // [MQTT-3.3.1-2]
+        case packet_type::pubrel:                                              // [MQTT-3.6.1-1]
+        case packet_type::subscribe:                                           // [MQTT-3.8.1-1]
+        case packet_type::unsubscribe:                                         // [MQTT-3.10.1-1]
+            return flags == 2 ? errc::ok : errc::invalid_header_flags;
+        default: return flags == 0 ? errc::ok : errc::invalid_header_flags;
     }
-    allowed[static_cast<std::size_t>(packet_type::publish)] = static_cast<std::uint16_t>(publish);
-    allowed[0] = 0;  // no such packet
-    return allowed;
-}();
-
-/// Checks the first byte of a packet.
-constexpr errc check_first_byte(packet_type type, std::uint8_t flags) noexcept {
-    auto const allowed = allowed_header_flags[static_cast<std::size_t>(type)];
-    if ((allowed >> flags & 1u) != 0) [[likely]]
-        return errc::ok;
-    if (allowed == 0) return errc::unknown_packet_type;
-    if (type != packet_type::publish) return errc::invalid_header_flags;
-    return (flags >> 1 & 3u) == 3 ? errc::invalid_qos : errc::dup_without_qos;
 }
+
+/// `find_first_byte_error` of every byte.
+inline constexpr auto first_byte_errors = [] {
+    std::array<std::uint8_t, 256> errors{};
+    for (unsigned first = 0; first < 256; ++first)
+        errors[first] = static_cast<std::uint8_t>(find_first_byte_error(static_cast<unsigned char>(first)));
+    return errors;
+}();
 
 constexpr frame next_frame(std::string_view input, std::size_t maximum_packet_size) noexcept {
     frame next;
-    if (input.empty()) return next;
+    if (input.size() < 2) {
+        if (input.empty()) return next;
+        next.error = find_first_byte_error(static_cast<unsigned char>(input[0]));
+        if (next.error != errc::ok) next.status = parse_status::malformed;
+        return next;
+    }
     auto const first = static_cast<unsigned char>(input[0]);
-    next.header.type = static_cast<packet_type>(first >> 4);
-    next.header.flags = first & 0x0F;
-    next.error = check_first_byte(next.header.type, next.header.flags);
-    variable_integer length;
-    if (next.error == errc::ok) {
-        length = read_variable_integer(input.substr(1));
+    next.error = static_cast<errc>(first_byte_errors[first]);
+    if (next.error == errc::ok) [[likely]] {
+        auto const length = read_variable_integer(std::string_view(input.data() + 1, input.size() - 1));
         next.error = length.error;
-    }
-    if (next.error == errc::ok && length.size != 0) {
-        next.header.remaining_length = length.value;
-        next.header.size = static_cast<std::uint8_t>(1 + length.size);
+        if (length.size == 0) {
+            if (next.error != errc::ok) next.status = parse_status::malformed;
+            return next;
+        }
+        next.header = {static_cast<packet_type>(first >> 4), static_cast<std::uint8_t>(first & 0x0F), length.value,
+                       static_cast<std::uint8_t>(1 + length.size)};
         next.total_size = std::size_t{next.header.size} + length.value;
-        if (next.total_size > maximum_packet_size) next.error = errc::packet_too_large;
+        if (next.total_size <= maximum_packet_size) [[likely]] {
+            if (next.total_size > input.size()) return next;
+            next.status = parse_status::complete;
+            next.body = std::string_view(input.data() + next.header.size, length.value);
+            return next;
+        }
+        next.error = errc::packet_too_large;
     }
-    if (next.error != errc::ok) [[unlikely]] {
-        next.status = parse_status::malformed;
-    } else if (length.size != 0 && next.total_size <= input.size()) {
-        next.status = parse_status::complete;
-        next.body = std::string_view(input.data() + next.header.size, length.value);
-    }
+    next.status = parse_status::malformed;
     return next;
 }
 

@@ -4,12 +4,14 @@
 #include <runnel/mqtt/topic.hpp>
 #include <runnel/mqtt/wire.hpp>
 
+#include <array>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
 #include <tuple>
 #include <type_traits>
+#include <utility>
 
 namespace runnel::mqtt {
 
@@ -117,16 +119,31 @@ constexpr void read_property(properties& p, char const*& at, std::string_view al
     }
 }
 
+/// The lines of the table whose properties may stand in packets of type `Type`; of all, if it is no type.
+template <class Type>
+inline constexpr auto property_indices = [] {
+    struct {
+        std::array<std::size_t, property_count> index{};
+        std::size_t count = 0;
+    } indices;
+    for_each_property([&](auto i) {
+        bool included = true;
+        if constexpr (!std::same_as<Type, packet_type>)
+            included = std::get<i>(property_table).packets.contains(Type::value);
+        if (included) indices.index[indices.count++] = i;
+        return true;
+    });
+    return indices;
+}();
+
 /// Calls `f(i, value)`, where `i` is a constant with the index of the property in the table, for each value that is
 /// present of each property that may stand in packets of this type, in the order of the table.
 template <packet_type_or_constant Type, class F>
 constexpr void for_each_value(properties const& p, Type type, F f) noexcept {
-    for_each_property([&](auto i) {
-        constexpr auto field = std::get<i>(property_table);
+    auto const visit = [&](auto i) {
+        constexpr auto& field = std::get<i>(property_table);
         if constexpr (std::same_as<Type, packet_type>) {
-            if (!field.packets.contains(type)) return true;
-        } else if constexpr (!field.packets.contains(Type::value)) {
-            return true;
+            if (!field.packets.contains(type)) return;
         }
         auto const& member = p.*field.member;
         if constexpr (field.repeats.empty()) {
@@ -136,8 +153,10 @@ constexpr void for_each_value(properties const& p, Type type, F f) noexcept {
             if (!member.encoded().empty())
                 for (auto const& value : member) f(i, value);
         }
-        return true;
-    });
+    };
+    [&]<std::size_t... I>(std::index_sequence<I...>) {
+        (visit(std::integral_constant<std::size_t, property_indices<Type>.index[I]>{}), ...);
+    }(std::make_index_sequence<property_indices<Type>.count>{});
 }
 
 /// Bytes that the properties which may stand in packets of this type take, without the length in front of them.
@@ -149,22 +168,33 @@ constexpr std::size_t property_length(properties const& p, packet_type_or_consta
     return size;
 }
 
-/// Bytes that the properties which may stand in packets of this type take, with their length in front.
-constexpr std::size_t encoded_size(properties const& p, packet_type_or_constant auto type) noexcept {
-    auto const length = property_length(p, type);
-    return variable_integer_size(static_cast<std::uint32_t>(length)) + length;
-}
-
-/// Writes the length of the properties and those of them that may stand in packets of this type; returns the end of
-/// what was written, which takes `encoded_size(p, type)` bytes.
-constexpr char* encode(char* out, properties const& p, packet_type_or_constant auto type) noexcept {
-    out = write_variable_integer(out, static_cast<std::uint32_t>(property_length(p, type)));
+/// Writes the properties that may stand in packets of this type, behind `length`, which is their `property_length`;
+/// returns the end of what was written.
+constexpr char* write_properties(char* out, std::size_t length, properties const& p,
+                                 packet_type_or_constant auto type) noexcept {
+    out = write_variable_integer(out, static_cast<std::uint32_t>(length));
     for_each_value(p, type, [&](auto i, auto const& value) {
         constexpr auto& field = std::get<i>(property_table);
         *out++ = static_cast<char>(field.id);
         out = write_property_value<field.type>(out, value);
     });
     return out;
+}
+
+/// Bytes of properties that take `length` bytes, with this length in front.
+constexpr std::size_t with_length(std::size_t length) noexcept {
+    return variable_integer_size(static_cast<std::uint32_t>(length)) + length;
+}
+
+/// Bytes that the properties which may stand in packets of this type take, with their length in front.
+constexpr std::size_t encoded_size(properties const& p, packet_type_or_constant auto type) noexcept {
+    return with_length(property_length(p, type));
+}
+
+/// Writes the properties that may stand in packets of this type, with their length in front; returns the end of what
+/// was written, which takes `encoded_size(p, type)` bytes.
+constexpr char* encode(char* out, properties const& p, packet_type_or_constant auto type) noexcept {
+    return write_properties(out, property_length(p, type), p, type);
 }
 
 /// Checks a value that is to be sent.
@@ -216,21 +246,53 @@ constexpr errc check(properties const& p, packet_type type) noexcept {
 /// The bit of a property in a set of properties.
 constexpr std::uint64_t property_bit(property_id id) noexcept { return std::uint64_t{1} << static_cast<unsigned>(id); }
 
-/// Reads and checks the value of one property.
-constexpr void validate_property_value(wire_reader& reader, property_definition const& definition) noexcept {
+/// Checks the string or binary field at `at`, and moves `at` behind it.
+template <class Check>
+[[gnu::always_inline]] constexpr errc validate_field(char const*& at, char const* end, Check check) noexcept {
+    auto const left = static_cast<std::size_t>(end - at);
+    if (left < 2) return errc::truncated_packet;
+    std::size_t const size = read_big_endian<std::uint16_t>(at);
+    if (left - 2 < size) return errc::truncated_packet;
+    std::string_view const field(at + 2, size);
+    at += 2 + size;
+    return check(field);
+}
+
+/// Checks the integer at `at`, and moves `at` behind it.
+template <class T>
+constexpr errc validate_integer(char const*& at, char const* end, property_definition const& definition) noexcept {
+    if (static_cast<std::size_t>(end - at) < sizeof(T)) return errc::truncated_packet;
+    T const value = read_big_endian<T>(at);
+    at += sizeof(T);
+    return value < definition.minimum || value > definition.maximum ? errc::property_value_out_of_range : errc::ok;
+}
+
+/// Checks the variable byte integer at `at`, and moves `at` behind it.
+constexpr errc validate_variable_integer(char const*& at, char const* end,
+                                         property_definition const& definition) noexcept {
+    auto const integer = read_variable_integer({at, static_cast<std::size_t>(end - at)});
+    if (integer.size == 0) return integer.error == errc::ok ? errc::truncated_packet : integer.error;
+    at += integer.size;
+    return integer.value < definition.minimum ? errc::property_value_out_of_range : errc::ok;
+}
+
+/// Checks the value at `at` of a property, and moves `at` behind it.
+[[gnu::always_inline]] constexpr errc validate_property_value(char const*& at, char const* end,
+                                                              property_definition const& definition) noexcept {
     using enum property_type;
-    std::uint32_t value = 0;
     switch (definition.type) {
-        case byte: value = reader.read_byte(); break;
-        case two_byte_integer: value = reader.read_two_bytes(); break;
-        case four_byte_integer: value = reader.read_four_bytes(); break;
-        case variable_byte_integer: value = reader.read_variable_integer(); break;
-        case binary_data: reader.read_binary(); return;
-        case string_pair: reader.read_string(); [[fallthrough]];
-        case string: reader.read_string(); return;
-        case topic_name: reader.require(check_topic_name(reader.read_binary())); return;  // [MQTT-3.3.2-14]
+        case string_pair:
+            if (errc const error = validate_field(at, end, check_string); error != errc::ok) return error;
+            [[fallthrough]];
+        case string: return validate_field(at, end, check_string);
+        case topic_name: return validate_field(at, end, check_topic_name);  // [MQTT-3.3.2-14]
+        case binary_data: return validate_field(at, end, [](std::string_view) { return errc::ok; });
+        case byte: return validate_integer<std::uint8_t>(at, end, definition);
+        case two_byte_integer: return validate_integer<std::uint16_t>(at, end, definition);
+        case four_byte_integer: return validate_integer<std::uint32_t>(at, end, definition);
+        case variable_byte_integer: return validate_variable_integer(at, end, definition);
     }
-    if (value < definition.minimum || value > definition.maximum) reader.fail(errc::property_value_out_of_range);
+    return errc::unknown_property;
 }
 
 /// The outcome of `validate_properties`.
@@ -241,24 +303,25 @@ struct validated_properties {
 
 /// Checks the properties that a packet of this type has received (without the length in front of them).
 constexpr validated_properties validate_properties(std::string_view bytes, packet_type type) noexcept {
-    wire_reader reader(bytes);
     std::uint64_t present = 0;
-    while (!reader.empty()) {
-        auto const id = property_id(reader.read_byte());
+    char const* at = bytes.data();
+    char const* const end = at + bytes.size();
+    while (at != end) {
+        auto const id = property_id(static_cast<unsigned char>(*at++));
         auto const& definition = definition_of(id);
         if (!definition.packets.contains(type)) [[unlikely]]
             return {definition.packets.empty() ? errc::unknown_property : errc::property_not_allowed, 0};
         auto const bit = property_bit(id);
         if ((present & bit) != 0 && !definition.repeats.contains(type)) return {errc::duplicate_property, 0};
         present |= bit;
-        validate_property_value(reader, definition);
+        if (errc const error = validate_property_value(at, end, definition); error != errc::ok) return {error, 0};
     }
     // 3.1.2.11.10: authentication data without a method is a protocol error.
     constexpr auto data = property_bit(property_id::authentication_data);
     constexpr auto method = property_bit(property_id::authentication_method);
     if ((present & (data | method)) == data && type != packet_type::connack)
-        reader.require(errc::authentication_data_without_method);
-    return {reader.error(), present};
+        return {errc::authentication_data_without_method, 0};
+    return {errc::ok, present};
 }
 
 }  // namespace runnel::mqtt

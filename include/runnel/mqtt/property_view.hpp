@@ -39,6 +39,13 @@ class property_view {
     /// The properties as received, without the length in front of them; empty for the sender's.
     constexpr std::string_view raw() const noexcept { return raw_; }
 
+    /// The same received properties, whose bytes have been copied to `bytes`.
+    constexpr property_view relocated(std::string_view bytes) const noexcept {
+        property_view view = *this;
+        view.raw_ = bytes;
+        return view;
+    }
+
     /// The sender's properties; nullptr for received ones.
     constexpr properties const* own() const noexcept { return own_; }
 
@@ -96,16 +103,26 @@ class property_view {
     std::uint64_t present_ = 0;  // of the received ones
 };
 
+/// Bytes that the properties take in packets of this type, without the length in front of them.
+constexpr std::size_t property_length(property_view const& view, packet_type_or_constant auto type) noexcept {
+    return view.own() ? property_length(*view.own(), type) : view.raw().size();
+}
+
+/// Writes the properties behind `length`, which is their `property_length`; returns the end of what was written.
+constexpr char* write_properties(char* out, std::size_t length, property_view const& view,
+                                 packet_type_or_constant auto type) noexcept {
+    if (view.own()) return write_properties(out, length, *view.own(), type);
+    return write_bytes(write_variable_integer(out, static_cast<std::uint32_t>(length)), view.raw());
+}
+
 /// Bytes that the properties take in packets of this type, with their length in front.
 constexpr std::size_t encoded_size(property_view const& view, packet_type_or_constant auto type) noexcept {
-    if (view.own()) return encoded_size(*view.own(), type);
-    return variable_integer_size(static_cast<std::uint32_t>(view.raw().size())) + view.raw().size();
+    return with_length(property_length(view, type));
 }
 
 /// Writes the properties with their length in front; returns the end of what was written.
 constexpr char* encode(char* out, property_view const& view, packet_type_or_constant auto type) noexcept {
-    if (view.own()) return encode(out, *view.own(), type);
-    return write_bytes(write_variable_integer(out, static_cast<std::uint32_t>(view.raw().size())), view.raw());
+    return write_properties(out, property_length(view, type), view, type);
 }
 
 /// Checks that a packet of this type can be sent with these properties.

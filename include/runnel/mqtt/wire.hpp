@@ -19,12 +19,16 @@ namespace runnel::mqtt {
 
 /// Bytes that `value` (at most `max_variable_integer`) takes as a variable byte integer: 1 to 4.
 constexpr std::uint8_t variable_integer_size(std::uint32_t value) noexcept {
-    return static_cast<std::uint8_t>(1 + (value > 0x7F) + (value > 0x3FFF) + (value > 0x1F'FFFF));
+    if (value <= 0x7F) return 1;
+    return static_cast<std::uint8_t>(2 + (value > 0x3FFF) + (value > 0x1F'FFFF));
 }
 
 /// Writes `value` (at most `max_variable_integer`) as a variable byte integer; returns the end of what was written.
 constexpr char* write_variable_integer(char* out, std::uint32_t value) noexcept {
-    for (; value > 0x7F; value >>= 7) *out++ = static_cast<char>(static_cast<unsigned char>(value | 0x80));
+    while (value > 0x7F) {
+        *out++ = static_cast<char>(static_cast<unsigned char>(value | 0x80));
+        value >>= 7;
+    }
     *out++ = static_cast<char>(value);
     return out;
 }
@@ -38,17 +42,24 @@ struct variable_integer {
 
 /// Reads a variable byte integer from the beginning of `input`.
 constexpr variable_integer read_variable_integer(std::string_view input) noexcept {
-    std::uint32_t value = 0;
-    for (unsigned i = 0; i < 4; ++i) {
-        if (i == input.size()) return {};
-        auto const byte = static_cast<unsigned char>(input[i]);
-        value |= (byte & 0x7Fu) << (7 * i);
-        if (byte < 0x80) {
-            // [MQTT-1.5.5-1]: the minimum number of bytes.
-            if (byte == 0 && i != 0) return {0, 0, errc::variable_integer_not_minimal};
-            return {value, static_cast<std::uint8_t>(i + 1), errc::ok};
-        }
-    }
+    auto const byte = [&](std::size_t i) { return static_cast<unsigned char>(input[i]); };
+    // [MQTT-1.5.5-1]: the minimum number of bytes, so the last is not 0 (unless it is the only one).
+    auto const end = [&](std::uint32_t value, std::uint8_t size) {
+        return value >> (7 * (size - 1)) == 0 ? variable_integer{0, 0, errc::variable_integer_not_minimal}
+                                              : variable_integer{value, size, errc::ok};
+    };
+    if (input.empty()) return {};
+    std::uint32_t value = byte(0);
+    if (value < 0x80) return {value, 1, errc::ok};
+    if (input.size() < 2) return {};
+    value = value - 0x80 + byte(1) * 0x80u;
+    if (byte(1) < 0x80) return end(value, 2);
+    if (input.size() < 3) return {};
+    value = value - 0x4000 + byte(2) * 0x4000u;
+    if (byte(2) < 0x80) return end(value, 3);
+    if (input.size() < 4) return {};
+    value = value - 0x20'0000 + byte(3) * 0x20'0000u;
+    if (byte(3) < 0x80) return end(value, 4);
     return {0, 0, errc::variable_integer_too_long};
 }
 
@@ -59,20 +70,46 @@ constexpr char* write_bytes(char* out, std::string_view bytes) noexcept {
     return out + bytes.size();
 }
 
+/// Like `write_bytes`, without a call where there are 8 to 32 bytes, as nearly always in a topic or a property: two
+/// moves, which may overlap.
+constexpr char* write_short_bytes(char* out, std::string_view bytes) noexcept {
+    std::size_t const n = bytes.size();
+    if (std::is_constant_evaluated() || n < 8 || n > 32) return write_bytes(out, bytes);
+    auto const move_ends = [&]<std::size_t Half>(std::integral_constant<std::size_t, Half>) {
+        char ends[2][Half];
+        std::memcpy(ends[0], bytes.data(), Half);
+        std::memcpy(ends[1], bytes.data() + n - Half, Half);
+        std::memcpy(out, ends[0], Half);
+        std::memcpy(out + n - Half, ends[1], Half);
+    };
+    if (n >= 16)
+        move_ends(std::integral_constant<std::size_t, 16>{});
+    else
+        move_ends(std::integral_constant<std::size_t, 8>{});
+    return out + n;
+}
+
 /// Bytes that a string or binary field takes.
 constexpr std::size_t field_size(std::string_view field) noexcept { return 2 + field.size(); }
 
 /// Writes a string or binary field of at most `max_string_size` bytes; returns the end of what was written.
 constexpr char* write_field(char* out, std::string_view field) noexcept {
-    return write_bytes(write_big_endian(out, static_cast<std::uint16_t>(field.size())), field);
+    return write_short_bytes(write_big_endian(out, static_cast<std::uint16_t>(field.size())), field);
+}
+
+/// What is wrong with a string of any bytes, if anything.
+[[gnu::noinline]] constexpr errc find_string_error(std::string_view text) noexcept {
+    if (text.size() > max_string_size) return errc::string_too_long;
+    if (!is_utf8(text)) return errc::invalid_utf8;
+    return text.find('\0') == std::string_view::npos ? errc::ok : errc::null_character;
 }
 
 /// Checks a string: UTF-8 [MQTT-1.5.4-1] without U+0000 [MQTT-1.5.4-2] and not longer than 65,535 bytes.
 constexpr errc check_string(std::string_view text) noexcept {
-    if (text.size() > max_string_size) return errc::string_too_long;
-    if (is_ascii(text, [](std::uint64_t word) { return word | zero_bytes(word); })) return errc::ok;
-    if (!is_utf8(text)) return errc::invalid_utf8;
-    return text.find('\0') == std::string_view::npos ? errc::ok : errc::null_character;
+    constexpr auto test = [](auto word) { return test_ascii_without_null(word); };
+    if (text.size() <= max_string_size && is_ascii(text, test)) [[likely]]
+        return errc::ok;
+    return find_string_error(text);
 }
 
 /// Reads the fields of a packet one after another. The first violation is kept, and every later read gives zeros and

@@ -24,12 +24,24 @@ struct publish {
     friend constexpr bool operator==(publish const&, publish const&) noexcept = default;
 };
 
+/// How large a PUBLISH is. For the hot path: what is measured to make room need not be measured again to encode.
+struct publish_size {
+    std::size_t remaining_length = 0;  ///< bytes that follow the fixed header
+    std::size_t property_length = 0;   ///< bytes of the properties, without the length in front of them
+};
+
+/// Measures a packet.
+constexpr publish_size measure(publish const& p, protocol_version version) noexcept {
+    publish_size size{field_size(p.topic) + p.payload.size() + (p.qos == qos::at_most_once ? 0u : 2u), 0};
+    if (version == protocol_version::v3_1_1) return size;
+    if (!p.props.empty()) size.property_length = property_length(p.props, packet_constant<packet_type::publish>);
+    size.remaining_length += with_length(size.property_length);
+    return size;
+}
+
 /// Bytes that follow the fixed header.
 constexpr std::size_t remaining_length(publish const& p, protocol_version version) noexcept {
-    std::size_t size = field_size(p.topic) + p.payload.size();
-    if (p.qos != qos::at_most_once) size += 2;
-    if (version == protocol_version::v5) size += encoded_size(p.props, packet_constant<packet_type::publish>);
-    return size;
+    return measure(p, version).remaining_length;
 }
 
 /// Bytes of the whole packet.
@@ -38,36 +50,64 @@ constexpr std::size_t encoded_size(publish const& p, protocol_version version) n
 }
 
 /// Writes the packet without its payload, which is to follow; returns the end of what was written.
-constexpr char* encode_without_payload(char* out, publish const& p, protocol_version version) noexcept {
+constexpr char* encode_without_payload(char* out, publish const& p, protocol_version version,
+                                       publish_size size) noexcept {
     auto const flags = (p.dup ? 8u : 0u) | static_cast<unsigned>(p.qos) << 1 | (p.retain ? 1u : 0u);
-    out = write_fixed_header(out, packet_type::publish, static_cast<std::uint8_t>(flags), remaining_length(p, version));
+    out = write_fixed_header(out, packet_type::publish, static_cast<std::uint8_t>(flags), size.remaining_length);
     out = write_field(out, p.topic);
     if (p.qos != qos::at_most_once) out = write_big_endian(out, p.packet_id);
-    if (version == protocol_version::v5) out = encode(out, p.props, packet_constant<packet_type::publish>);
+    if (version == protocol_version::v3_1_1) return out;
+    if (size.property_length != 0)
+        return write_properties(out, size.property_length, p.props, packet_constant<packet_type::publish>);
+    *out++ = '\0';
     return out;
+}
+
+/// Writes a packet of this size (`measure`); returns the end of what was written.
+constexpr char* encode(char* out, publish const& p, protocol_version version, publish_size size) noexcept {
+    return write_bytes(encode_without_payload(out, p, version, size), p.payload);
 }
 
 /// Writes the packet, `encoded_size` bytes; returns the end of what was written. The packet is one that `check`
 /// accepts.
 constexpr char* encode(char* out, publish const& p, protocol_version version) noexcept {
-    return write_bytes(encode_without_payload(out, p, version), p.payload);
+    return encode(out, p, version, measure(p, version));
+}
+
+/// Reads what MQTT 5 has behind the packet identifier, and checks the topic.
+[[gnu::noinline]] constexpr errc decode_with_properties(std::string_view rest, publish& out) noexcept {
+    wire_reader reader(rest);
+    out.props = property_view::read(reader, packet_type::publish);
+    out.payload = reader.rest();
+    if (reader.error() != errc::ok) return reader.error();
+    // 3.3.2.3.4: a topic alias stands for the topic.
+    if (out.topic.empty() && out.props.get<property_id::topic_alias>()) return errc::ok;
+    return check_topic_name(out.topic);
 }
 
 /// Reads the body of a packet whose fixed header `next_frame` has accepted.
 constexpr errc decode(fixed_header const& header, std::string_view body, protocol_version version,
                       publish& out) noexcept {
-    wire_reader reader(body);
     out.retain = (header.flags & 1) != 0;
     out.qos = static_cast<qos>(header.flags >> 1 & 3);
     out.dup = (header.flags & 8) != 0;
-    out.topic = reader.read_binary();
-    out.packet_id = out.qos == qos::at_most_once ? std::uint16_t{0} : reader.read_packet_identifier();
+    out.packet_id = 0;
+    // Without `wire_reader`: this is the hot path of every receiver.
+    if (body.size() < 2) return errc::truncated_packet;
+    std::size_t const topic_size = read_big_endian<std::uint16_t>(body.data());
+    std::size_t size = 2 + topic_size;
+    if (out.qos != qos::at_most_once) {
+        if (body.size() < size + 2) return errc::truncated_packet;
+        out.packet_id = read_big_endian<std::uint16_t>(body.data() + size);
+        if (out.packet_id == 0) return errc::packet_identifier_zero;  // [MQTT-2.2.1-3]
+        size += 2;
+    }
+    if (body.size() < size) return errc::truncated_packet;
+    out.topic = std::string_view(body.data() + 2, topic_size);
+    std::string_view const rest(body.data() + size, body.size() - size);
+    if (version == protocol_version::v5) return decode_with_properties(rest, out);
     out.props = {};
-    if (version == protocol_version::v5) out.props = property_view::read(reader, packet_type::publish);
-    out.payload = reader.read_rest();
-    if (reader.error() != errc::ok) return reader.error();
-    // 3.3.2.3.4: a topic alias stands for the topic.
-    if (out.topic.empty() && out.props.get<property_id::topic_alias>()) return errc::ok;
+    out.payload = rest;
     return check_topic_name(out.topic);
 }
 
