@@ -3,13 +3,12 @@
 #include <runnel/transport/stream.hpp>
 
 #include <string>
-#include <string_view>
 
 namespace test {
 
-/// Writes `text` to a stream.
+/// Writes `text` to a stream. By value, as a coroutine may start when a temporary has gone.
 template <runnel::stream S>
-asio::awaitable<void, typename S::executor_type> write_text(S& stream, std::string_view text) {
+asio::awaitable<void, typename S::executor_type> write_text(S& stream, std::string text) {
     runnel::send_buffer out(S::headroom);
     out.append(text);
     co_await stream.write(out);

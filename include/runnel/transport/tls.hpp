@@ -1,0 +1,228 @@
+#pragma once
+
+#include <runnel/transport/race.hpp>
+#include <runnel/transport/stream.hpp>
+#include <runnel/transport/tls_engine.hpp>
+#include <runnel/transport/write_turn.hpp>
+
+#include <asio/error.hpp>
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+namespace runnel {
+
+/// TLS over any stream, by OpenSSL, in either role. Nothing can be read or written before `handshake` has completed.
+///
+/// Throws `std::system_error` with a `transport_errc` (or what the stream below throws). The end of the stream below
+/// without the peer's close_notify is `transport_errc::stream_truncated`, so that it is never taken for the end of
+/// data.
+template <stream Next>
+class tls_stream {
+  public:
+    using next_layer_type = Next;
+    using executor_type = typename Next::executor_type;
+
+    /// Encryption writes to a buffer of its own, so nothing is put in front of what is written.
+    static constexpr std::size_t headroom = 0;
+
+    /// `server_name`: what a client expects the server to be, a host name or an address. Servers leave it empty.
+    tls_stream(Next next, tls_context context, tls_role role, std::string_view server_name = {})
+        : state_(std::make_unique<state>(std::move(next), std::move(context), role, server_name)) {}
+
+    executor_type get_executor() const { return state_->turn.get_executor(); }
+    Next& next_layer() noexcept { return state_->next; }
+    SSL* native_handle() const noexcept { return state_->engine.native_handle(); }
+
+    /// "TLSv1.2" or "TLSv1.3", after the handshake.
+    std::string_view protocol_version() const noexcept { return SSL_get_version(native_handle()); }
+    /// The cipher suite, by OpenSSL's name, after the handshake.
+    std::string_view cipher() const noexcept { return SSL_get_cipher_name(native_handle()); }
+    /// The application protocol agreed on, or nothing. Valid as long as the stream.
+    std::string_view alpn() const noexcept {
+        unsigned char const* name = nullptr;
+        unsigned size = 0;
+        SSL_get0_alpn_selected(native_handle(), &name, &size);
+        return {reinterpret_cast<char const*>(name), size};
+    }
+    /// The host name that the client asked for (SNI), in the role of a server; or nothing.
+    std::string_view requested_server_name() const noexcept {
+        char const* const name = SSL_get_servername(native_handle(), TLSEXT_NAMETYPE_host_name);
+        return name != nullptr ? name : std::string_view{};
+    }
+
+    /// Agrees on keys with the peer and, as a client or where client certificates are required, checks who it is.
+    asio::awaitable<void, executor_type> handshake() {
+        state& s = *state_;
+        while (true) {
+            auto const progress = s.engine.handshake();
+            if (progress == tls_engine::progress::failed) {
+                co_await send_alert(s);
+                s.engine.failure().raise("TLS handshake");
+            }
+            if (!s.engine.outgoing.empty()) co_await flush(s);
+            if (progress == tls_engine::progress::done) co_return;
+            co_await fill(s);
+            if (s.engine.failure()) s.engine.failure().raise("TLS handshake");
+        }
+    }
+
+    /// Reads at least one byte into `into`, which is not empty; returns how many.
+    asio::awaitable<std::size_t, executor_type> read_some(asio::mutable_buffer into) { return read(*state_, into); }
+
+    /// Completes when all bytes have been encrypted and handed to the stream below.
+    asio::awaitable<void, executor_type> write(send_buffer& out) { return write(*state_, out); }
+
+    /// Sends close_notify and shuts the stream below down. Throws `transport_errc::shutdown_timeout` if that stream
+    /// does not take it within `shutdown_limit`. Does not wait for the peer's close_notify.
+    asio::awaitable<void, executor_type> shutdown() {
+        state& s = *state_;
+        parking<executor_type> place(s.turn.get_executor());
+        auto closing = close(s);
+        auto limited =
+            within<executor_type>(place, shutdown_limit, transport_errc::shutdown_timeout, std::move(closing));
+        co_await std::move(limited);
+        co_await s.next.shutdown();
+    }
+
+    static constexpr std::chrono::seconds shutdown_limit{5};
+
+  private:
+    using turn_type = write_turn<executor_type>;
+
+    struct state {
+        state(Next n, tls_context context, tls_role role, std::string_view server_name)
+            : next(std::move(n)),
+              engine(std::move(context), role, server_name, Next::headroom),
+              sending(Next::headroom),
+              turn(next.get_executor()) {}
+
+        Next next;
+        tls_engine engine;
+        send_buffer sending;            // on its way; only for whoever holds the turn
+        bool write_unfinished = false;  // a write to `next` has failed, was cancelled, or is under way
+        std::error_code flush_error;    // of a flush by the reader, which had bytes to deliver first
+        turn_type turn;
+    };
+
+    static asio::awaitable<std::size_t, executor_type> read(state& s, asio::mutable_buffer into) {
+        while (true) {
+            if (s.flush_error) throw std::system_error(s.flush_error);
+            std::size_t const n = s.engine.decrypt(static_cast<char*>(into.data()), into.size());
+            // Reading produces output now and then: answers to key updates, alerts.
+            if (!s.engine.outgoing.empty()) co_await flush_if_free(s);
+            if (n != 0) co_return n;
+            if (s.engine.closed_by_peer()) throw std::system_error(asio::error::eof);
+            if (s.engine.failure()) s.engine.failure().raise("reading from the TLS stream");
+            co_await fill(s);
+        }
+    }
+
+    static asio::awaitable<void, executor_type> write(state& s, send_buffer& out) {
+        if (out.empty()) co_return;
+        typename turn_type::holder turn(s.turn);
+        if (!turn.try_take()) co_await turn.take();
+        while (!out.empty()) {
+            if (s.write_unfinished) throw std::system_error(transport_errc::stream_broken);
+            if (!s.engine.encrypt(out)) s.engine.write_failure().raise("writing to the TLS stream");
+            co_await flush(s);
+        }
+    }
+
+    static asio::awaitable<void, executor_type> close(state& s) {
+        typename turn_type::holder turn(s.turn);
+        if (!turn.try_take()) co_await turn.take();
+        s.engine.close();
+        if (!s.write_unfinished) co_await flush(s);
+    }
+
+    // Reads more encrypted bytes.
+    static asio::awaitable<void, executor_type> fill(state& s) {
+        auto const room = s.engine.incoming.prepare();
+        asio::mutable_buffer const into(room.data(), room.size());
+        try {
+            std::size_t const n = co_await s.next.read_some(into);
+            s.engine.incoming.commit(n);
+        } catch (std::system_error const& e) {
+            if (e.code() != asio::error::eof) throw;
+            s.engine.input_ended();
+        }
+    }
+
+    // Sends the engine's output, also what is added meanwhile. The caller holds the turn, or is the handshake.
+    static asio::awaitable<void, executor_type> flush(state& s) {
+        while (!s.engine.outgoing.empty()) {
+            s.sending.swap(s.engine.outgoing);
+            s.write_unfinished = true;
+            co_await s.next.write(s.sending);
+            s.write_unfinished = false;
+        }
+    }
+
+    // The reader's flush: if somebody else is writing, that one flushes. An error is kept for the next read.
+    static asio::awaitable<void, executor_type> flush_if_free(state& s) {
+        typename turn_type::holder turn(s.turn);
+        if (s.write_unfinished || !turn.try_take()) co_return;
+        try {
+            co_await flush(s);
+        } catch (std::system_error const& e) {
+            s.flush_error = e.code();
+        }
+    }
+
+    // Tells the peer why the handshake failed, if it can still be told.
+    static asio::awaitable<void, executor_type> send_alert(state& s) {
+        try {
+            co_await flush(s);
+        } catch (std::system_error const&) {
+        }
+    }
+
+    std::unique_ptr<state> state_;
+};
+
+/// TLS to a host over any network transport: `tls<tcp>`. Verifies chain and host name unless the context says
+/// otherwise, and sends SNI.
+template <network_transport Next>
+struct tls {
+    using executor_type = typename Next::executor_type;
+    using stream_type = tls_stream<typename Next::stream_type>;
+
+    static constexpr bool secure = true;
+    static constexpr std::uint16_t default_port = 8883;
+
+    /// Name or address (IPv6 without brackets) of the host.
+    std::string host;
+    /// 0 stands for `default_port`, that of MQTT over TLS.
+    std::uint16_t port = 0;
+    /// Trust and identity. The default one trusts the system's authorities.
+    tls_context context;
+    /// What the server's certificate must be for, if that is not `host`.
+    std::string server_name;
+    /// Settings of the transport below; its host and port are set by `open`.
+    Next next;
+
+    friend bool operator==(tls const&, tls const&) = default;
+
+    std::uint16_t effective_port() const noexcept { return port != 0 ? port : default_port; }
+
+    std::string url() const {
+        bool const ipv6 = host.find(':') != std::string::npos;
+        return "tls://" + (ipv6 ? '[' + host + ']' : host) + ':' + std::to_string(effective_port());
+    }
+
+    /// Opens the transport below and performs the handshake.
+    asio::awaitable<stream_type, executor_type> open(executor_type executor) const {
+        Next below = next;
+        below.host = host;
+        below.port = effective_port();
+        auto opening = below.open(executor);
+        auto opened = co_await std::move(opening);
+        stream_type stream(std::move(opened), context, tls_role::client, server_name.empty() ? host : server_name);
+        co_await stream.handshake();
+        co_return std::move(stream);
+    }
+};
+
+}  // namespace runnel

@@ -1,0 +1,274 @@
+#pragma once
+
+#include <runnel/transport/tls_error.hpp>
+
+#include <openssl/bio.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace runnel {
+
+/// Whether the peer must prove who it is.
+enum class tls_verify {
+    /// The certificate chain must lead to a trusted authority, and a server's certificate must be for the host name or
+    /// address that is connected to.
+    full,
+    /// INSECURE: anybody in between can read and change everything. For experiments only.
+    none_insecure,
+};
+
+enum class tls_version { v1_2, v1_3 };
+
+/// How a `tls_context` is to be made. Where there is a `..._file` and a `..._pem`, give one: the name of a file, or its
+/// contents.
+struct tls_options {
+    /// The authorities to trust, PEM, any number. If none of the three is given, those of the system are.
+    std::string ca_file;
+    std::string ca_pem;
+    /// A directory of authorities with hashed names (`openssl rehash`).
+    std::string ca_path;
+
+    /// This side's certificate, followed by the intermediate ones, and its private key: required of a server, and of
+    /// the client of a server that demands one (mutual TLS).
+    std::string certificate_file;
+    std::string certificate_pem;
+    std::string private_key_file;
+    std::string private_key_pem;
+    std::string private_key_password;
+
+    /// Application protocols in order of preference (ALPN, RFC 7301), e.g. "mqtt"; empty: none are negotiated.
+    std::vector<std::string> alpn;
+
+    /// Switching the client's verification off takes this one loud word: `tls_verify::none_insecure`.
+    tls_verify verify = tls_verify::full;
+    /// In the role of a server: refuse clients without a certificate of a trusted authority.
+    bool require_client_certificate = false;
+
+    tls_version minimum = tls_version::v1_2;
+    tls_version maximum = tls_version::v1_3;
+    /// Cipher suites of TLS 1.2 in OpenSSL's notation; empty: OpenSSL's choice.
+    std::string ciphers;
+    /// Cipher suites of TLS 1.3 in OpenSSL's notation; empty: OpenSSL's choice.
+    std::string cipher_suites;
+};
+
+/// What connections have in common: trust, identity, protocol settings. A value: copies share one OpenSSL context and
+/// are equal. Used by clients and servers alike, by any number of connections.
+class tls_context {
+  public:
+    /// The defaults: the system's authorities, full verification. Made once and shared.
+    tls_context() {
+        static tls_context const defaults{tls_options{}};
+        state_ = defaults.state_;
+    }
+
+    /// Reads all files at once. Throws `std::system_error` with a `transport_errc` and a text that names the file and
+    /// gives OpenSSL's reason.
+    explicit tls_context(tls_options const& options) : state_(std::make_shared<state>()) {
+        ERR_clear_error();
+        state_->verify = options.verify;
+        state_->require_client_certificate = options.require_client_certificate;
+        set_protocol(options);
+        set_trust(options);
+        set_identity(options);
+        set_alpn(options.alpn);
+    }
+
+    tls_verify verify() const noexcept { return state_->verify; }
+    bool requires_client_certificate() const noexcept { return state_->require_client_certificate; }
+    SSL_CTX* native_handle() const noexcept { return state_->context.get(); }
+
+    friend bool operator==(tls_context const&, tls_context const&) noexcept = default;
+
+  private:
+    template <auto Free>
+    struct freer {
+        template <class T>
+        void operator()(T* p) const noexcept {
+            Free(p);
+        }
+    };
+    using context_ptr = std::unique_ptr<SSL_CTX, freer<SSL_CTX_free>>;
+    using bio_ptr = std::unique_ptr<BIO, freer<BIO_free_all>>;
+    using certificate_ptr = std::unique_ptr<X509, freer<X509_free>>;
+    using key_ptr = std::unique_ptr<EVP_PKEY, freer<EVP_PKEY_free>>;
+
+    struct state {
+        context_ptr context{SSL_CTX_new(TLS_method())};
+        std::string alpn;  // in the form of the wire: each name behind its length
+        tls_verify verify = tls_verify::full;
+        bool require_client_certificate = false;
+    };
+
+    // PEM text, and where it is from for errors.
+    struct pem_source {
+        std::string text;
+        std::string name;
+
+        bio_ptr open() const { return bio_ptr(BIO_new_mem_buf(text.data(), static_cast<int>(text.size()))); }
+    };
+
+    [[noreturn]] static void fail(transport_errc code, std::string const& doing) {
+        take_openssl_error(code).raise(doing);
+    }
+
+    static pem_source source(char const* what, std::string const& file, std::string const& pem) {
+        if (file.empty()) return {pem, std::string(what) + " (from memory)"};
+        std::string const name = std::string(what) + " '" + file + "'";
+        errno = 0;
+        std::unique_ptr<std::FILE, int (*)(std::FILE*)> const opened(std::fopen(file.c_str(), "rb"), std::fclose);
+        std::string text;
+        char block[4096];
+        if (opened) {
+            while (std::size_t const n = std::fread(block, 1, sizeof(block), opened.get())) text.append(block, n);
+        }
+        if (!opened || std::ferror(opened.get()) != 0)
+            throw std::system_error(transport_errc::file_unreadable,
+                                    name + " (" + std::generic_category().message(errno) + ")");
+        return {std::move(text), name};
+    }
+
+    void set_protocol(tls_options const& options) {
+        if (!state_->context) fail(transport_errc::tls_option_invalid, "creating a TLS context");
+        SSL_CTX* const context = state_->context.get();
+        SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+        auto const number = [](tls_version v) { return v == tls_version::v1_2 ? TLS1_2_VERSION : TLS1_3_VERSION; };
+        if (options.minimum > options.maximum || SSL_CTX_set_min_proto_version(context, number(options.minimum)) != 1 ||
+            SSL_CTX_set_max_proto_version(context, number(options.maximum)) != 1)
+            fail(transport_errc::tls_option_invalid, "minimum and maximum TLS version");
+        if (!options.ciphers.empty() && SSL_CTX_set_cipher_list(context, options.ciphers.c_str()) != 1)
+            fail(transport_errc::tls_option_invalid, "ciphers '" + options.ciphers + "'");
+        if (!options.cipher_suites.empty() && SSL_CTX_set_ciphersuites(context, options.cipher_suites.c_str()) != 1)
+            fail(transport_errc::tls_option_invalid, "cipher_suites '" + options.cipher_suites + "'");
+    }
+
+    void set_trust(tls_options const& options) {
+        SSL_CTX* const context = state_->context.get();
+        if (!options.ca_file.empty() || !options.ca_pem.empty())
+            trust(source("ca_file", options.ca_file, options.ca_pem));
+        if (!options.ca_path.empty()) {
+            std::error_code error;
+            if (!std::filesystem::is_directory(options.ca_path, error) ||
+                SSL_CTX_load_verify_dir(context, options.ca_path.c_str()) != 1)
+                fail(transport_errc::file_unreadable, "ca_path '" + options.ca_path + "'");
+        }
+        if (options.ca_file.empty() && options.ca_pem.empty() && options.ca_path.empty() &&
+            SSL_CTX_set_default_verify_paths(context) != 1)
+            fail(transport_errc::file_unreadable, "the system's certification authorities");
+    }
+
+    void trust(pem_source const& pem) {
+        X509_STORE* const store = SSL_CTX_get_cert_store(state_->context.get());
+        bio_ptr const bio = pem.open();
+        int count = 0;
+        while (certificate_ptr const ca{PEM_read_bio_X509_AUX(bio.get(), nullptr, no_password, nullptr)}) {
+            ++count;
+            // A server that asks for certificates tells clients which authorities it accepts.
+            if (X509_STORE_add_cert(store, ca.get()) != 1 ||
+                SSL_CTX_add_client_CA(state_->context.get(), ca.get()) != 1)
+                fail(transport_errc::certificate_unusable, pem.name);
+        }
+        if (count == 0 || !ends_in_order()) fail(transport_errc::pem_invalid, pem.name);
+    }
+
+    void set_identity(tls_options const& options) {
+        if (options.certificate_file.empty() && options.certificate_pem.empty()) {
+            if (!options.private_key_file.empty() || !options.private_key_pem.empty())
+                throw std::system_error(transport_errc::tls_option_invalid, "a private key without a certificate");
+            return;
+        }
+        use_chain(source("certificate_file", options.certificate_file, options.certificate_pem));
+        use_key(source("private_key_file", options.private_key_file, options.private_key_pem),
+                options.private_key_password);
+    }
+
+    void use_chain(pem_source const& pem) {
+        bio_ptr const bio = pem.open();
+        certificate_ptr const own{PEM_read_bio_X509_AUX(bio.get(), nullptr, no_password, nullptr)};
+        if (!own) fail(transport_errc::pem_invalid, pem.name);
+        if (SSL_CTX_use_certificate(state_->context.get(), own.get()) != 1)
+            fail(transport_errc::certificate_unusable, pem.name);
+        while (certificate_ptr intermediate{PEM_read_bio_X509(bio.get(), nullptr, no_password, nullptr)}) {
+            if (SSL_CTX_add0_chain_cert(state_->context.get(), intermediate.get()) != 1)
+                fail(transport_errc::certificate_unusable, pem.name);
+            intermediate.release();  // the context's now
+        }
+        if (!ends_in_order()) fail(transport_errc::pem_invalid, pem.name);
+    }
+
+    void use_key(pem_source const& pem, std::string const& password) {
+        bio_ptr const bio = pem.open();
+        password_use use{&password, false};
+        key_ptr const key{PEM_read_bio_PrivateKey(bio.get(), nullptr, give_password, &use)};
+        if (!key) {
+            fail(use.asked ? transport_errc::private_key_password_wrong : transport_errc::pem_invalid, pem.name);
+        }
+        if (SSL_CTX_use_PrivateKey(state_->context.get(), key.get()) != 1 ||
+            SSL_CTX_check_private_key(state_->context.get()) != 1) {
+            bool const other = ERR_GET_LIB(ERR_peek_last_error()) == ERR_LIB_X509;
+            fail(other ? transport_errc::private_key_mismatch : transport_errc::private_key_unusable, pem.name);
+        }
+    }
+
+    void set_alpn(std::vector<std::string> const& names) {
+        for (std::string const& name : names) {
+            if (name.empty() || name.size() > 255)
+                throw std::system_error(transport_errc::tls_option_invalid, "alpn: a name has 1 to 255 bytes");
+            state_->alpn += static_cast<char>(static_cast<unsigned char>(name.size()));
+            state_->alpn += name;
+        }
+        if (names.empty()) return;
+        auto const wire = reinterpret_cast<unsigned char const*>(state_->alpn.data());
+        auto const size = static_cast<unsigned>(state_->alpn.size());
+        // Alone among its kin, this function returns 0 for success.
+        if (SSL_CTX_set_alpn_protos(state_->context.get(), wire, size) != 0)
+            fail(transport_errc::tls_option_invalid, "alpn");
+        SSL_CTX_set_alpn_select_cb(state_->context.get(), select_alpn, state_.get());
+    }
+
+    static int select_alpn(SSL*, unsigned char const** out, unsigned char* out_size, unsigned char const* in,
+                           unsigned in_size, void* self) {
+        auto const& own = static_cast<state const*>(self)->alpn;
+        unsigned char* chosen = nullptr;
+        if (SSL_select_next_proto(&chosen, out_size, reinterpret_cast<unsigned char const*>(own.data()),
+                                  static_cast<unsigned>(own.size()), in, in_size) != OPENSSL_NPN_NEGOTIATED)
+            return SSL_TLSEXT_ERR_ALERT_FATAL;
+        *out = chosen;
+        return SSL_TLSEXT_ERR_OK;
+    }
+
+    // Whether a loop over PEM objects ended because there were no more, and not at a broken one.
+    static bool ends_in_order() noexcept {
+        unsigned long const error = ERR_peek_last_error();
+        bool const at_end = ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
+        if (at_end) ERR_clear_error();
+        return at_end;
+    }
+
+    struct password_use {
+        std::string const* password;
+        bool asked;
+    };
+    // Without a callback OpenSSL would ask for passwords on the terminal.
+    static int no_password(char*, int, int, void*) noexcept { return -1; }
+    static int give_password(char* out, int capacity, int, void* self) noexcept {
+        auto& use = *static_cast<password_use*>(self);
+        use.asked = true;
+        if (use.password->empty() || use.password->size() > static_cast<std::size_t>(capacity)) return -1;
+        use.password->copy(out, use.password->size());
+        return static_cast<int>(use.password->size());
+    }
+
+    std::shared_ptr<state> state_;
+};
+
+}  // namespace runnel

@@ -1,0 +1,105 @@
+#pragma once
+
+#include <runnel/transport/error.hpp>
+
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509_vfy.h>
+
+#include <string>
+#include <system_error>
+
+namespace runnel {
+
+/// A failure of TLS: the library's code, and what OpenSSL says about it.
+struct tls_failure {
+    std::error_code code;
+    std::string reason;
+
+    explicit operator bool() const noexcept { return static_cast<bool>(code); }
+
+    /// Throws it as a `std::system_error`; `doing` says what failed.
+    [[noreturn]] void raise(std::string const& doing) const {
+        throw std::system_error(code, reason.empty() ? doing : doing + " (" + reason + ")");
+    }
+};
+
+/// The code for the outcome of a certificate's verification (`X509_V_ERR_...`).
+inline transport_errc verification_error(long result) noexcept {
+    switch (result) {
+        case X509_V_OK: return transport_errc::ok;
+        case X509_V_ERR_CERT_HAS_EXPIRED: return transport_errc::certificate_expired;
+        case X509_V_ERR_CERT_NOT_YET_VALID: return transport_errc::certificate_not_yet_valid;
+        case X509_V_ERR_CERT_REVOKED: return transport_errc::certificate_revoked;
+        case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT: return transport_errc::certificate_self_signed;
+        case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+        case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
+        case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+        case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+        case X509_V_ERR_CERT_SIGNATURE_FAILURE:
+        case X509_V_ERR_CERT_UNTRUSTED: return transport_errc::certificate_untrusted;
+        case X509_V_ERR_HOSTNAME_MISMATCH:
+        case X509_V_ERR_IP_ADDRESS_MISMATCH: return transport_errc::host_name_mismatch;
+        default: return transport_errc::certificate_invalid;
+    }
+}
+
+/// The code for a reason in OpenSSL's error queue. Reasons above 1000 are alerts which the peer sent (RFC 8446 6).
+inline transport_errc tls_reason_error(int reason) noexcept {
+    switch (reason) {
+        case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE:
+        case SSL_R_SSLV3_ALERT_UNSUPPORTED_CERTIFICATE:
+        case SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED:
+        case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:
+        case SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN:
+        case SSL_R_TLSV1_ALERT_UNKNOWN_CA:
+        case SSL_R_TLSV1_ALERT_ACCESS_DENIED: return transport_errc::own_certificate_refused;
+        case SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED: return transport_errc::own_certificate_required;
+        case SSL_R_TLSV1_ALERT_PROTOCOL_VERSION:
+        case SSL_R_UNSUPPORTED_PROTOCOL:
+        case SSL_R_NO_PROTOCOLS_AVAILABLE:
+        case SSL_R_VERSION_TOO_LOW:
+        case SSL_R_VERSION_TOO_HIGH: return transport_errc::no_common_protocol_version;
+        case SSL_AD_REASON_OFFSET + SSL_AD_NO_APPLICATION_PROTOCOL:
+        case SSL_R_NO_APPLICATION_PROTOCOL: return transport_errc::no_common_application_protocol;
+        case SSL_R_NO_SHARED_CIPHER: return transport_errc::no_common_cipher;
+        case SSL_R_TLSV1_UNRECOGNIZED_NAME: return transport_errc::server_name_unknown;
+        case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE: return transport_errc::certificate_missing;
+        case SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE:
+        case SSL_R_TLSV1_ALERT_INSUFFICIENT_SECURITY: return transport_errc::handshake_refused;
+        case SSL_R_WRONG_VERSION_NUMBER:
+        case SSL_R_HTTP_REQUEST:
+        case SSL_R_HTTPS_PROXY_REQUEST: return transport_errc::not_tls;
+        case SSL_R_UNEXPECTED_EOF_WHILE_READING: return transport_errc::stream_truncated;
+        case SSL_R_PROTOCOL_IS_SHUTDOWN: return transport_errc::stream_broken;
+        default: return transport_errc::tls_protocol_error;
+    }
+}
+
+/// Takes the newest error out of this thread's queue, with OpenSSL's words for it, and empties the queue. `fallback` is
+/// the code for errors of which nothing better is known, and for an empty queue.
+inline tls_failure take_openssl_error(transport_errc fallback) {
+    unsigned long const error = ERR_peek_last_error();
+    ERR_clear_error();
+    if (error == 0) return {fallback, {}};
+    if (ERR_SYSTEM_ERROR(error)) return {fallback, std::system_category().message(ERR_GET_REASON(error))};
+    char const* const reason = ERR_reason_error_string(error);
+    return {fallback, reason != nullptr ? reason : "OpenSSL error " + std::to_string(error)};
+}
+
+/// The failure of an operation on `ssl` that has just returned an error: of the verification, if that is the reason.
+inline tls_failure take_tls_error(SSL const* ssl) {
+    // The last error is the one of the uppermost layer: the reasons below it were that layer's business.
+    unsigned long const error = ERR_peek_last_error();
+    int const reason = ERR_GET_LIB(error) == ERR_LIB_SSL ? ERR_GET_REASON(error) : 0;
+    if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED) {
+        ERR_clear_error();
+        long const result = SSL_get_verify_result(ssl);
+        return {verification_error(result), X509_verify_cert_error_string(result)};
+    }
+    auto failure = take_openssl_error(transport_errc::tls_protocol_error);
+    failure.code = tls_reason_error(reason);
+    return failure;
+}
+
+}  // namespace runnel
