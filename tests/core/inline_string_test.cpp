@@ -66,4 +66,8 @@ TEST_CASE("inline strings compare as the texts they hold") {
     CHECK(once == again);
     CHECK(once == std::string_view("abc"));
     CHECK(once != "ab");
+    CHECK(once == std::string("abc"));
+    CHECK(std::string_view("abc") == once);
+    CHECK(once == inline_string<30>("abc"));
+    CHECK(once != inline_string<2>("ab"));
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <stdexcept>
@@ -69,11 +70,12 @@ class inline_string {
     /// A copy as a `std::string`.
     constexpr std::string str() const { return std::string(view()); }
 
-    friend constexpr bool operator==(inline_string const& a, inline_string const& b) noexcept {
-        return a.view() == b.view();
+    /// Compares the texts: with an inline string of any capacity, or whatever else is a text.
+    template <class Text>
+    requires std::convertible_to<Text const&, std::string_view>
+    constexpr bool operator==(Text const& other) const noexcept {
+        return view() == std::string_view(other);
     }
-    friend constexpr bool operator==(inline_string const& a, std::string_view b) noexcept { return a.view() == b; }
-    friend constexpr bool operator==(inline_string const& a, char const* b) noexcept { return a.view() == b; }
 
   private:
     std::size_t size_ = 0;
