@@ -1,0 +1,264 @@
+#pragma once
+
+#include <runnel/transport/race.hpp>
+#include <runnel/transport/stream.hpp>
+#include <runnel/websocket/handshake.hpp>
+
+#include <asio/error.hpp>
+
+#include <charconv>
+#include <chrono>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+namespace runnel::websocket {
+
+/// What a stream does after the handshake, on either side.
+struct stream_options {
+    /// Whether text messages are accepted. Otherwise one ends the connection with code 1003, as MQTT demands
+    /// [MQTT-6.0.0-1].
+    bool accept_text = true;
+    /// The longest message accepted, in bytes, also after decompression; 0: no limit, which is right only where
+    /// messages are read as a stream of bytes. A longer one ends the connection with code 1009.
+    std::uint64_t max_message = 16 * 1024 * 1024;
+    /// The longest frame accepted, in bytes; 0: no limit.
+    std::uint64_t max_frame = 0;
+    /// Messages longer than this are sent in fragments of this many bytes, so that pings are answered in between; 0:
+    /// never. For `write_message`; `write` always sends one frame.
+    std::size_t fragment_size = 128 * 1024;
+    /// How long `shutdown` waits for the peer's part of the close handshake, at most.
+    std::chrono::milliseconds close_timeout{5000};
+};
+
+/// How a client opens a WebSocket.
+struct client_options {
+    /// Name or address of the server, for the Host header; an IPv6 address without brackets.
+    std::string host;
+    std::uint16_t port = 80;
+    /// The port that the Host header leaves out: 80, or 443 over TLS.
+    std::uint16_t default_port = 80;
+    /// The Host header's value, in place of what `host` and `port` make.
+    std::string authority = {};
+    /// Path and query, escaped where needed.
+    std::string path = "/";
+    /// Subprotocols to offer, separated by commas, the preferred one first.
+    std::string subprotocol = {};
+    /// Whether the server may choose none of the subprotocols.
+    bool accept_no_subprotocol = false;
+    /// Additional headers.
+    std::vector<header> headers = {};
+    /// What the server's reply may have at most.
+    http_limits limits = {};
+    /// How long the handshake may take; 0: without limit.
+    std::chrono::milliseconds timeout{15000};
+    stream_options stream = {};
+};
+
+/// How a server accepts a WebSocket.
+struct server_options {
+    /// Subprotocols to choose from, separated by commas.
+    std::string subprotocols = {};
+    /// Whether a client that offers none of them is refused with 400.
+    bool require_subprotocol = false;
+    /// Additional headers of the reply.
+    std::vector<header> headers = {};
+    /// What the client's request may have at most.
+    http_limits limits = {};
+    /// How long the handshake may take; 0: without limit.
+    std::chrono::milliseconds timeout{15000};
+    stream_options stream = {};
+};
+
+/// Why a server did not open a WebSocket: its HTTP reply. The code is `errc::refused` or `errc::redirected`.
+class handshake_refused : public std::system_error {
+  public:
+    handshake_refused(errc e, http_head const& reply, std::string body)
+        : std::system_error(make_error_code(e), text_of(reply, body)),
+          status_(status_of(reply.start_line())),
+          location_(reply.value("Location")),
+          body_(std::move(body)) {}
+
+    /// The status of the reply: 403, 404, 502, ...
+    int status() const noexcept { return status_; }
+    /// Where a redirection points; it is not followed.
+    std::string const& location() const noexcept { return location_; }
+    /// The first bytes of the reply's body, at most `max_body`, as they came.
+    std::string const& body() const noexcept { return body_; }
+
+    static constexpr std::size_t max_body = 1024;
+
+  private:
+    static std::string text_of(http_head const& reply, std::string const& body) {
+        std::string text(reply.start_line().substr(std::min<std::size_t>(9, reply.start_line().size())));
+        if (auto const location = reply.value("Location"); !location.empty()) text.append(" to ").append(location);
+        // One line of the body is enough for a log, and it is the peer's: nothing but printable ASCII gets through.
+        std::string line = body.substr(0, std::min<std::size_t>(body.find('\n'), 200));
+        for (char& c : line)
+            if (c < 0x20 || c == 0x7F) c = ' ';
+        if (!line.empty()) text.append(": ").append(line);
+        return text;
+    }
+
+    int status_;
+    std::string location_;
+    std::string body_;
+};
+
+/// What a handshake has agreed on.
+struct opening {
+    std::string subprotocol;
+    /// The value of the reply's Sec-WebSocket-Extensions.
+    std::string extensions;
+    /// Path and query of the request.
+    std::string target;
+    /// Bytes that came behind the handshake: the first frames.
+    std::string surplus;
+};
+
+/// The input and output of the opening handshake over a connected stream.
+template <runnel::stream Next>
+class opener {
+  public:
+    using executor_type = typename Next::executor_type;
+
+    explicit opener(Next& next) : next_(next), place_(next.get_executor()) {}
+
+    /// Performs the client's part, offering `extensions`. Throws `handshake_refused`, or `std::system_error` with this
+    /// layer's or the lower layers' errors.
+    asio::awaitable<opening, executor_type> ask(client_options const& options, std::string_view extensions) {
+        handshake_key const key = make_handshake_key();
+        client_request const request{options.host,        options.port, options.default_port, options.path,
+                                     options.subprotocol, extensions,   options.headers,      options.authority};
+        send_buffer out(Next::headroom);
+        if (errc const e = encode(request, key, out); e != errc::ok) throw std::system_error(e);
+
+        http_head reply(options.limits);
+        opening result{.subprotocol = {}, .extensions = {}, .target = options.path, .surplus = {}};
+        errc verdict = errc::ok;
+        reply_policy const policy{options.subprotocol, options.accept_no_subprotocol, !extensions.empty()};
+        auto exchanging = exchange(out, reply, result.surplus, [&] {
+            verdict = judge(reply, key, policy);
+            return verdict == errc::refused || verdict == errc::redirected;
+        });
+        std::error_code late;
+        auto limited = limit(options.timeout, std::move(exchanging), late);
+        co_await std::move(limited);
+        if (verdict == errc::refused || verdict == errc::redirected)
+            throw handshake_refused(verdict, reply, std::move(result.surplus));
+        if (late) throw std::system_error(late);
+        if (verdict != errc::ok) throw std::system_error(verdict);
+        result.subprotocol = reply.value("Sec-WebSocket-Protocol");
+        result.extensions = reply.value("Sec-WebSocket-Extensions");
+        co_return std::move(result);
+    }
+
+    /// Performs the server's part. `judge(server_request)` returns 101, or the status with which the request is refused
+    /// (403 for an origin, 404 for a path); `choose_extensions(head)` returns the value of the reply's header. Throws
+    /// `std::system_error` when the request is refused, after the refusal has been sent.
+    template <class Judge, class ChooseExtensions>
+    asio::awaitable<opening, executor_type> answer(server_options const& options, Judge& judge_request,
+                                                   ChooseExtensions choose_extensions) {
+        http_head head(options.limits);
+        opening result;
+        send_buffer nothing(Next::headroom);
+        std::error_code late;
+        auto receiving = exchange(nothing, head, result.surplus, [] { return false; });
+        auto limited = limit(options.timeout, std::move(receiving), late);
+        co_await std::move(limited);
+
+        server_request const request(head);
+        errc e = late ? errc::handshake_timeout : request.check();
+        int status = 101;
+        if (e == errc::ok) status = judge_request(request);
+        if (e == errc::ok && status != 101) e = status == 403 ? errc::origin_refused : errc::refused;
+        send_buffer out(Next::headroom);
+        if (e == errc::ok) {
+            result.target = request.target();
+            result.subprotocol = request.choose_subprotocol(options.subprotocols);
+            result.extensions = choose_extensions(head);
+            e = options.require_subprotocol && result.subprotocol.empty()
+                    ? errc::no_subprotocol
+                    : encode_agreement(request.key(), result.subprotocol, result.extensions, options.headers, out);
+        }
+        if (e != errc::ok) encode_refusal(e, out, status == 101 ? 0 : status);
+        auto writing = next_.write(out);
+        limited = limit(options.timeout, std::move(writing), late);
+        co_await std::move(limited);
+        if (e != errc::ok) {
+            // A socket closed with bytes unread would take the refusal back that is still on its way.
+            auto leaving = leave();
+            limited = limit(std::chrono::milliseconds(1000), std::move(leaving), late);
+            co_await std::move(limited);
+            throw std::system_error(e);
+        }
+        if (late) throw std::system_error(late);
+        co_return std::move(result);
+    }
+
+  private:
+    // Writes `out`, then reads a head and what comes with it; a body too if `wants_body` says so once the head is
+    // there.
+    template <class WantsBody>
+    asio::awaitable<void, executor_type> exchange(send_buffer& out, http_head& head, std::string& surplus,
+                                                  WantsBody wants_body) {
+        if (!out.empty()) co_await next_.write(out);
+        char bytes[1024];
+        while (!head.complete() && head.error() == errc::ok) {
+            std::size_t const n = co_await next_.read_some(asio::buffer(bytes));
+            std::size_t const used = head.write({bytes, n});
+            if (head.complete()) surplus.assign(bytes + used, n - used);
+        }
+        if (!wants_body()) co_return;
+        std::size_t const wanted = body_size(head);
+        while (surplus.size() < wanted) {
+            std::size_t n = 0;
+            try {
+                n = co_await next_.read_some(asio::buffer(bytes));
+            } catch (std::system_error const& error) {
+                if (error.code() == asio::error::operation_aborted) throw;
+                break;  // the reply is what matters
+            }
+            surplus.append(bytes, n);
+        }
+        surplus.resize(std::min(surplus.size(), wanted));
+    }
+
+    // As much of the body as is reported; without a length it ends with the connection.
+    static std::size_t body_size(http_head const& head) noexcept {
+        std::size_t size = handshake_refused::max_body;
+        std::string_view const length = head.value("Content-Length");
+        std::size_t announced = 0;
+        auto const [end, error] = std::from_chars(length.data(), length.data() + length.size(), announced);
+        if (!length.empty() && error == std::errc() && end == length.data() + length.size())
+            size = std::min(size, announced);
+        return size;
+    }
+
+    asio::awaitable<void, executor_type> leave() {
+        co_await next_.shutdown();
+        char bytes[1024];
+        try {
+            for (;;) co_await next_.read_some(asio::buffer(bytes));
+        } catch (std::system_error const& error) {
+            if (error.code() == asio::error::operation_aborted) throw;
+        }
+    }
+
+    asio::awaitable<void, executor_type> limit(std::chrono::milliseconds time,
+                                               asio::awaitable<void, executor_type> task, std::error_code& late) {
+        if (time.count() == 0) {
+            co_await std::move(task);
+            co_return;
+        }
+        auto sleeping = sleep_for<executor_type>(next_.get_executor(), time);
+        std::size_t const first = co_await race(place_, std::move(task), std::move(sleeping));
+        if (first == 1) late = errc::handshake_timeout;
+    }
+
+    Next& next_;
+    parking<executor_type> place_;
+};
+
+}  // namespace runnel::websocket
