@@ -157,6 +157,14 @@ class parking final : private parking_registry::place {
         asio::post(executor_, std::move(handler));
     }
 
+    /// Whether any coroutine is parked here.
+    bool occupied() const noexcept { return parked_.linked(); }
+
+    /// Wakes the coroutine that has been parked here for longest, if there is one.
+    void wake_one(std::error_code result = {}) {
+        if (occupied()) wake(static_cast<waiter_type&>(*parked_.next()), result);
+    }
+
     /// Wakes every coroutine that is parked here.
     void wake_all(std::error_code result) {
         while (parked_.linked()) wake(static_cast<waiter_type&>(*parked_.next()), result);

@@ -1,0 +1,177 @@
+#pragma once
+
+#include <runnel/core/record_pool.hpp>
+#include <runnel/core/ring_queue.hpp>
+#include <runnel/mqtt/packet/publish.hpp>
+#include <runnel/mqtt/received.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+namespace runnel::mqtt {
+
+/// Is told that the application has taken a message, so that it can be acknowledged.
+class message_source {
+  public:
+    virtual void taken(delivery d, reason_code reason) = 0;
+
+  protected:
+    ~message_source() = default;
+};
+
+class inbox;
+
+/// A received message. Its bytes stay where they are until it is destroyed; then a QoS 1 or 2 message is acknowledged.
+/// Move-only: keep it for as long as the work on it takes, and at-least-once holds to the end of that work.
+class message {
+  public:
+    message() noexcept = default;
+    message(message&& other) noexcept : box_(std::move(other.box_)), stored_(std::exchange(other.stored_, nullptr)) {}
+    message& operator=(message&& other) noexcept {
+        message moved(std::move(other));
+        std::swap(box_, moved.box_);
+        std::swap(stored_, moved.stored_);
+        return *this;
+    }
+    ~message() { release(reason_code::success); }
+
+    std::string_view topic() const noexcept { return view().topic; }
+    /// Any bytes.
+    std::string_view payload() const noexcept { return view().payload; }
+    mqtt::qos qos() const noexcept { return view().qos; }
+    /// Whether it is a retained message that was sent because of a new subscription.
+    bool retain() const noexcept { return view().retain; }
+    /// Whether the sender has sent it before, perhaps.
+    bool dup() const noexcept { return view().dup; }
+    /// MQTT 5.
+    property_view const& props() const noexcept { return view().props; }
+    /// All of it, as a view that is valid as long as the message is.
+    publish const& view() const noexcept { return stored_->packet; }
+
+    /// Whether there is a message: false after a move, `acknowledge`, and default construction.
+    explicit operator bool() const noexcept { return stored_ != nullptr; }
+
+    /// Acknowledges the message now and lets go of it. In MQTT 5 a `reason` of 0x80 and above refuses it.
+    void acknowledge(reason_code reason = reason_code::success) { release(reason); }
+
+    /// A copy with memory of its own, of which nothing depends: destroying it acknowledges nothing.
+    message copy() const;
+
+  private:
+    friend inbox;
+
+    // The packet's views point to the bytes that follow the structure.
+    struct stored {
+        publish packet;
+        delivery token;
+
+        static std::size_t size_of(publish const& p) noexcept {
+            return sizeof(stored) + p.topic.size() + p.props.raw().size() + p.payload.size();
+        }
+
+        static stored* put(void* memory, publish const& p, delivery token) noexcept {
+            auto* const s = ::new (memory) stored{p, token};
+            char* at = reinterpret_cast<char*>(s + 1);
+            auto const keep = [&at](std::string_view bytes) {
+                if (!bytes.empty()) std::memcpy(at, bytes.data(), bytes.size());
+                return std::string_view(std::exchange(at, at + bytes.size()), bytes.size());
+            };
+            s->packet.topic = keep(p.topic);
+            s->packet.props = p.props.relocated(keep(p.props.raw()));
+            s->packet.payload = keep(p.payload);
+            return s;
+        }
+    };
+
+    message(std::shared_ptr<inbox> box, stored* s) noexcept : box_(std::move(box)), stored_(s) {}
+    inline void release(reason_code reason) noexcept;
+
+    std::shared_ptr<inbox> box_;  // null: the memory is the message's own
+    stored* stored_ = nullptr;
+};
+
+/// Where a subscription's messages wait for the application, in order of arrival.
+///
+/// Its size is bounded for QoS 0: beyond `capacity` bytes such messages are dropped and counted. QoS 1 and 2 messages
+/// are always taken in: they are bounded by what the sender may have unacknowledged, as they are acknowledged only once
+/// the application lets go of them.
+class inbox : public std::enable_shared_from_this<inbox> {
+  public:
+    explicit inbox(std::size_t capacity) noexcept : capacity_(capacity) {}
+    inbox(inbox const&) = delete;
+    inbox& operator=(inbox const&) = delete;
+    ~inbox() {
+        while (!unread_.empty()) {
+            pool_.give_back(unread_.front());
+            unread_.pop();
+        }
+    }
+
+    /// The one to be told when messages are taken; nullptr: nobody.
+    void set_source(message_source* source) noexcept { source_ = source; }
+
+    /// Copies a message into the inbox. False: there is no room.
+    bool push(publish const& packet, delivery token) {
+        std::size_t const size = message::stored::size_of(packet);
+        if (bytes_ + size > capacity_ && packet.qos == qos::at_most_once) {
+            ++dropped_;
+            return false;
+        }
+        unread_.push(message::stored::put(pool_.take(size), packet, token));
+        bytes_ += size;
+        return true;
+    }
+
+    /// The oldest message that has not been received, if there is one.
+    std::optional<message> pop() {
+        if (unread_.empty()) return std::nullopt;
+        auto* const s = unread_.front();
+        unread_.pop();
+        return message(shared_from_this(), s);
+    }
+
+    /// The number of messages that wait.
+    std::size_t size() const noexcept { return unread_.size(); }
+    /// Bytes of all messages that wait or that the application holds.
+    std::size_t bytes() const noexcept { return bytes_; }
+    /// QoS 0 messages dropped for want of room.
+    std::uint64_t dropped() const noexcept { return dropped_; }
+
+  private:
+    friend message;
+
+    void let_go(message::stored* s, reason_code reason) {
+        delivery const token = s->token;
+        bytes_ -= message::stored::size_of(s->packet);
+        pool_.give_back(s);
+        if (source_ != nullptr && token.quality != qos::at_most_once) source_->taken(token, reason);
+    }
+
+    record_pool pool_;
+    ring_queue<message::stored*> unread_;
+    std::size_t capacity_;
+    std::size_t bytes_ = 0;
+    std::uint64_t dropped_ = 0;
+    message_source* source_ = nullptr;
+};
+
+inline void message::release(reason_code reason) noexcept {
+    auto* const s = std::exchange(stored_, nullptr);
+    if (s == nullptr) return;
+    if (box_)
+        std::exchange(box_, nullptr)->let_go(s, reason);
+    else
+        ::operator delete(s);
+}
+
+inline message message::copy() const {
+    return {nullptr, stored::put(::operator new(stored::size_of(view())), view(), {})};
+}
+
+}  // namespace runnel::mqtt

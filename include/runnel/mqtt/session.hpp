@@ -1,0 +1,602 @@
+#pragma once
+
+#include <runnel/core/receive_buffer.hpp>
+#include <runnel/core/send_buffer.hpp>
+#include <runnel/mqtt/session_options.hpp>
+#include <runnel/mqtt/session_state.hpp>
+#include <runnel/mqtt/subscription_registry.hpp>
+#include <runnel/transport/quietly.hpp>
+#include <runnel/transport/race.hpp>
+#include <runnel/transport/stream.hpp>
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+namespace runnel::mqtt {
+
+/// What a session has done since it was made.
+struct session_counters {
+    std::uint64_t connections = 0;     ///< accepted by the server
+    std::uint64_t bytes_received = 0;  ///< of MQTT, without the layers below
+    std::uint64_t bytes_sent = 0;      ///< likewise
+    std::uint64_t writes = 0;          ///< calls of the stream's `write`; many packets share one
+    std::uint64_t messages_received = 0;
+    std::uint64_t messages_unrouted = 0;  ///< received, and no subscription wanted them
+};
+
+/// An MQTT client session: it lives on while network connections come and go.
+///
+/// `run` keeps it connected; all other operations may be begun at any time, also before `run` and while there is no
+/// connection. They complete when their promise is fulfilled. All are coroutines: they begin when they are awaited,
+/// throw `std::system_error`, and can be cancelled; the overloads with a `std::error_code&` do not throw it. What a
+/// caller passes as a view must stay valid until the operation has completed.
+///
+/// Not thread-safe: everything happens on the one executor (with several threads, a strand). The session must outlive
+/// all operations on it, `run` above all.
+template <transport Transport>
+class session final : private message_source {
+  public:
+    using executor_type = typename Transport::executor_type;
+    using subscription = basic_subscription<executor_type>;
+    template <class T>
+    using awaitable = asio::awaitable<T, executor_type>;
+
+    /// Throws `std::out_of_range` if an option is out of its range. Does nothing else until `run`.
+    session(executor_type executor, Transport transport, session_options options = {})
+        : options_((check(options), std::move(options))),
+          transport_(std::move(transport)),
+          executor_(executor),
+          state_(role::client, options_.version, {options_.maximum_queued, options_.maximum_in_flight}),
+          out_(headroom),
+          writing_(headroom),
+          places_(executor) {}
+    session(session const&) = delete;
+    session& operator=(session const&) = delete;
+    ~session() {
+        subscriptions_.wake_all(errc::disconnected);
+        subscriptions_.close();
+    }
+
+    executor_type const& get_executor() const noexcept { return executor_; }
+    /// Whether the server has accepted the connection and it has not been lost.
+    bool is_connected() const noexcept { return state_.connected(); }
+    session_counters const& counters() const noexcept { return counters_; }
+
+    /// Connects, and connects again whenever the connection is lost, with pauses as `options.reconnect` says. Completes
+    /// after `disconnect`. Throws what ended the last attempt when trying again is pointless (`is_worth_retrying`) or
+    /// `reconnect.attempts` are used up: a `reason_code` if the server refused; and what a message handler throws.
+    ///
+    /// When it completes, is cancelled or throws, the connection is closed and all pending operations end with
+    /// `errc::disconnected`. Messages of QoS 1 and 2 stay in the session; `run` may be called again.
+    awaitable<void> run() {
+        if (running_) throw std::logic_error("session::run is running already");
+        running_ = true;
+        ending_ = false;
+        finisher const at_end{*this};
+        for (std::uint32_t failures = 1; !ending_; ++failures) {
+            co_await run_connection();
+            if (ending_) break;
+            if (last_connection_lasted() >= options_.reconnect.stable_after) failures = 1;
+            bool const retries_left = options_.reconnect.attempts == 0 || failures < options_.reconnect.attempts;
+            if (!retries_left || !options_.reconnect.retry(why_)) throw std::system_error(why_, transport_.url());
+            auto const pause = pause_after(options_.reconnect, failures, uniform());
+            tell({session_event::kind::waiting, why_, false, pause});
+            auto sleeping = sleep_for<executor_type>(executor_, pause);
+            auto stopping = stop_requested();
+            co_await race(places_.tasks, std::move(sleeping), std::move(stopping));
+        }
+    }
+
+    /// Publishes a message. QoS 0 completes when there is room for it (`maximum_unwritten`, or `maximum_queued` while
+    /// not connected), QoS 1 and 2 when the server has acknowledged it: then the result is the server's reason, always
+    /// `success` in MQTT 3.1.1. Messages wait for a connection if there is none.
+    ///
+    /// Throws an `errc` if the message cannot be sent (see `check(publish)`), a `reason_code` if the server refuses it,
+    /// `errc::session_lost` if the server lost the session when only it could tell whether a QoS 2 message arrived, and
+    /// `errc::disconnected` when `run` ends. After cancellation a QoS 1 or 2 message is sent all the same.
+    awaitable<reason_code> publish(std::string_view topic, std::string_view payload, publish_options o = {}) {
+        publisher self;
+        for (;;) {
+            auto const begun = begin_publish(topic, payload, o, &self);
+            if (begun.error == errc::ok) {
+                self.number = begun.number;
+                break;
+            }
+            if (!is_for_want_of_room(begun.error)) throw std::system_error(begun.error);
+            waiter<executor_type> w;
+            co_await places_.room.park(w);
+            if (w.result) throw std::system_error(w.result);
+        }
+        if (places_.room.occupied() && has_room()) places_.room.wake_one();
+        if (o.qos == qos::at_most_once) co_return reason_code::success;
+
+        co_await places_.publishers.park(self.waiting);
+        if (self.waiting.result) {
+            state_.disown(self.number);
+            throw std::system_error(self.waiting.result);
+        }
+        if (is_error(self.reason)) throw std::system_error(self.reason);
+        co_return self.reason;
+    }
+    awaitable<reason_code> publish(std::string_view topic, std::string_view payload, publish_options o,
+                                   std::error_code& error) {
+        return quietly(publish(topic, payload, o), error);
+    }
+
+    /// Publishes a message without waiting for anything: of QoS 1 and 2 nobody is told the outcome. False: there is no
+    /// room at present. Throws an `errc` if the message cannot be sent.
+    bool try_publish(std::string_view topic, std::string_view payload, publish_options o = {}) {
+        errc const error = begin_publish(topic, payload, o, nullptr).error;
+        if (error != errc::ok && !is_for_want_of_room(error)) throw std::system_error(error);
+        return error == errc::ok;
+    }
+
+    /// Subscribes; the messages wait in the subscription's inbox until they are received. Completes when the server has
+    /// granted it; from then on the subscription is renewed whenever the server has lost it. A message that matches
+    /// several subscriptions arrives in each.
+    ///
+    /// Throws an `errc` if the filter is not valid, a `reason_code` if the server refuses, `errc::disconnected` when
+    /// `run` ends. After an error or cancellation there is no subscription.
+    awaitable<subscription> subscribe(std::string_view filter, subscribe_options o = {}) {
+        return subscribe(filter, {}, o);
+    }
+    awaitable<subscription> subscribe(std::string_view filter, subscribe_options o, std::error_code& error) {
+        return quietly(subscribe(filter, o), error);
+    }
+
+    /// Subscribes with a handler instead of an inbox: it is called with each message as soon as it has been decoded, as
+    /// a view that is valid until it returns; then the message is acknowledged. It must not block. What it throws ends
+    /// `run`.
+    awaitable<subscription> subscribe(std::string_view filter, std::function<void(mqtt::publish const&)> handler,
+                                      subscribe_options o = {}) {
+        auto const s = std::make_shared<subscription_entry>(executor_, request_for(filter, o), o.inbox);
+        if (errc const e = check(mqtt::subscribe{1, s->request, {}}, options_.version); e != errc::ok)
+            throw std::system_error(e);
+        s->handler = std::move(handler);
+        s->box->set_source(this);
+        subscriptions_.add(s);
+        remover undo{*this, s.get()};
+        send_subscribe(*s);
+        while (!s->granted) {
+            waiter<executor_type> w;
+            co_await s->answered.park(w);
+            if (s->refused) throw std::system_error(s->refused);
+            if (w.result) throw std::system_error(w.result);
+        }
+        undo.what = nullptr;
+        co_return subscription(s);
+    }
+
+    /// Ends a subscription: at once here, and completes when the server has answered, also after reconnecting. Messages
+    /// that wait in its inbox can still be received.
+    awaitable<void> unsubscribe(subscription const& s) {
+        unsubscriber self{s.filter()};
+        if (!remove(s.state_.get())) co_return;
+        if (subscriptions_.contains(self.filter) || !running_) co_return;
+        unsubscribers_.push_back(&self);
+        removal<unsubscriber> const at_end{unsubscribers_, &self};
+        send_unsubscribe(self);
+        co_await places_.unsubscribers.park(self.waiting);
+        state_.disown(self.number);
+        if (self.waiting.result) throw std::system_error(self.waiting.result);
+    }
+
+    /// Completes as soon as there is a connection; `errc::disconnected` when `run` ends first.
+    awaitable<void> connected() {
+        while (!state_.connected()) {
+            waiter<executor_type> w;
+            co_await places_.connected.park(w);
+            if (w.result) throw std::system_error(w.result);
+        }
+    }
+
+    /// Ends the connection in good order: sends what is ready to be sent, then DISCONNECT, and closes, all within
+    /// `close_timeout`. Completes when `run` has completed. In MQTT 5 the reason `disconnect_with_will_message` makes
+    /// the server publish the will.
+    awaitable<void> disconnect(reason_code reason = reason_code::normal_disconnection) {
+        if (!running_) co_return;
+        ending_ = true;
+        if (state_.connected()) state_.disconnect(out_, {reason, {}});
+        wake_writer();
+        places_.stop.wake_all({});
+        while (running_) {
+            waiter<executor_type> w;
+            co_await places_.ended.park(w);
+            if (w.result) throw std::system_error(w.result);
+        }
+    }
+
+  private:
+    using clock = std::chrono::steady_clock;
+    using stream_type = typename Transport::stream_type;
+    using subscription_entry = subscription_state<executor_type>;
+    static constexpr std::size_t headroom = stream_type::headroom;
+
+    // One who waits for the acknowledgement of a message; lives in the frame of `publish`.
+    struct publisher {
+        waiter<executor_type> waiting;
+        reason_code reason = reason_code::success;
+        std::uint64_t number = 0;
+    };
+
+    // One who waits for UNSUBACK; lives in the frame of `unsubscribe`.
+    struct unsubscriber {
+        std::string filter;
+        waiter<executor_type> waiting{};
+        std::uint64_t number = 0;
+    };
+
+    // Where coroutines wait: for what the name says.
+    struct places {
+        explicit places(executor_type const& e)
+            : tasks(e), writer(e), stop(e), room(e), publishers(e), unsubscribers(e), connected(e), ended(e) {}
+        parking<executor_type> tasks, writer, stop, room, publishers, unsubscribers, connected, ended;
+    };
+
+    struct finisher {
+        session& self;
+        ~finisher() { self.finish(); }
+    };
+    struct remover {
+        session& self;
+        subscription_entry* what;
+        ~remover() {
+            if (what != nullptr) self.remove(what);
+        }
+    };
+    template <class T>
+    struct removal {
+        std::vector<T*>& from;
+        T* what;
+        ~removal() { std::erase(from, what); }
+    };
+
+    struct listener : session_handler {
+        session& self;
+        explicit listener(session& s) noexcept : self(s) {}
+        void on_connack(connack const& answer) { self.accepted_or_refused(answer); }
+        void on_message(mqtt::publish const& packet, delivery token) { self.dispatch(packet, token); }
+        void on_published(void* owner, acknowledgement const& ack) {
+            auto& p = *static_cast<publisher*>(owner);
+            p.reason = ack.reason;
+            self.places_.publishers.wake(p.waiting);
+        }
+        void on_lost(void* owner) {
+            self.places_.publishers.wake(static_cast<publisher*>(owner)->waiting, errc::session_lost);
+        }
+        void on_suback(void* owner, suback const& answer) {
+            self.granted_or_refused(*static_cast<subscription_entry*>(owner), *answer.reasons.begin());
+        }
+        void on_unsuback(void* owner, unsuback const&) {
+            self.places_.unsubscribers.wake(static_cast<unsubscriber*>(owner)->waiting);
+        }
+        void on_disconnect(mqtt::disconnect const& packet) {
+            self.why_ = packet.reason == reason_code::success ? make_error_code(errc::disconnected)
+                                                              : make_error_code(packet.reason);
+        }
+    };
+
+    // --- one connection, from opening to loss
+
+    awaitable<void> run_connection() {
+        std::optional<stream_type> s;
+        connected_at_ = {};
+        tell({session_event::kind::connecting, {}, false, {}});
+        try {
+            auto opening = open(s);
+            auto waiting = sleep_for<executor_type>(executor_, options_.connect_timeout);
+            auto stopping = stop_requested();
+            std::size_t const first =
+                co_await race(places_.tasks, std::move(opening), std::move(waiting), std::move(stopping));
+            why_ = first == 1 ? errc::connect_timeout : errc::disconnected;
+            if (first == 0) {
+                auto reading = read_loop(*s);
+                auto writing = write_loop(*s);
+                auto pinging = keep_alive_loop();
+                co_await race(places_.tasks, std::move(reading), std::move(writing), std::move(pinging));
+            }
+        } catch (std::system_error const& e) {
+            why_ = e.code();
+        }
+        state_.connection_lost();
+        in_.clear();
+        out_.clear();
+        writing_.clear();
+        tell({session_event::kind::disconnected, ending_ ? std::error_code{} : why_, false, {}});
+    }
+
+    awaitable<void> open(std::optional<stream_type>& s) {
+        auto opened = co_await transport_.open(executor_);
+        s.emplace(std::move(opened));
+        send_connect();
+        writing_.swap(out_);
+        counters_.bytes_sent += writing_.size();
+        co_await s->write(writing_);
+        last_sent_ = clock::now();
+        refused_ = {};
+        while (state_.current_phase() == session_state::phase::connecting) {
+            errc const violation = co_await read_once(*s);
+            if (violation != errc::ok) throw std::system_error(violation);
+        }
+        if (refused_) throw std::system_error(refused_);
+    }
+
+    awaitable<void> read_loop(stream_type& s) {
+        while (state_.connected() || ending_) {
+            errc const violation = co_await read_once(s);
+            if (violation != errc::ok) co_await end_over(violation);
+        }
+        throw std::system_error(why_);  // the server has sent DISCONNECT
+    }
+
+    awaitable<errc> read_once(stream_type& s) {
+        auto const room = in_.prepare(state_.expected_size());
+        std::size_t const n = co_await s.read_some(asio::mutable_buffer(room.data(), room.size()));
+        in_.commit(n);
+        last_received_ = clock::now();
+        counters_.bytes_received += n;
+        auto input = in_.data();
+        errc const violation = state_.receive(input, out_, listener(*this));
+        in_.consume(in_.data().size() - input.size());
+        subscriptions_.forget_removed();
+        if (!out_.empty()) wake_writer();
+        if (places_.room.occupied() && has_room()) places_.room.wake_one();
+        co_return violation;
+    }
+
+    // The server has broken the protocol: it is told so, if the version has a way, and the connection ends.
+    awaitable<void> end_over(errc violation) {
+        violation_ = violation;
+        if (options_.version == protocol_version::v5) state_.disconnect(out_, {reason_for(violation), {}});
+        wake_writer();
+        co_await sleep_for<executor_type>(executor_, options_.close_timeout);
+        throw std::system_error(violation);
+    }
+
+    awaitable<void> write_loop(stream_type& s) {
+        violation_ = errc::ok;
+        for (;;) {
+            while (out_.empty() && !ending_ && violation_ == errc::ok) {
+                waiter<executor_type> w;
+                co_await places_.writer.park(w);
+                if (w.result) throw std::system_error(w.result);
+            }
+            if (out_.empty()) break;
+            writing_.swap(out_);
+            if (places_.room.occupied()) places_.room.wake_one();
+            counters_.bytes_sent += writing_.size();
+            ++counters_.writes;
+            co_await s.write(writing_);
+            last_sent_ = clock::now();
+        }
+        if (violation_ != errc::ok) throw std::system_error(violation_);
+        auto closing = s.shutdown();
+        co_await within(places_.tasks, options_.close_timeout, errc::response_timeout, std::move(closing));
+    }
+
+    awaitable<void> keep_alive_loop() {
+        // Three quarters: the next packet is to be sent before the interval is over [MQTT-3.1.2-20].
+        auto const interval = std::chrono::duration_cast<clock::duration>(keep_alive_) * 3 / 4;
+        std::optional<clock::time_point> pinged;
+        for (;;) {
+            auto const now = clock::now();
+            if (pinged && last_received_ >= *pinged) pinged.reset();
+            auto const due = pinged ? *pinged + options_.response_timeout : last_sent_ + interval;
+            if (interval == clock::duration::zero()) {
+                waiter<executor_type> forever;
+                co_await places_.tasks.park(forever);
+            } else if (due > now) {
+                co_await sleep_for<executor_type>(executor_, due - now);
+            } else if (pinged) {
+                throw std::system_error(errc::keep_alive_timeout);
+            } else {
+                state_.ping(out_);
+                wake_writer();
+                pinged = now;
+            }
+        }
+    }
+
+    awaitable<void> stop_requested() {
+        while (!ending_) {
+            waiter<executor_type> w;
+            co_await places_.stop.park(w);
+            if (w.result) throw std::system_error(w.result);
+        }
+    }
+
+    void wake_writer() { places_.writer.wake_one(); }
+
+    // --- CONNECT and CONNACK
+
+    void send_connect() {
+        bool const v5 = options_.version == protocol_version::v5;
+        auto who = options_.make_credentials ? options_.make_credentials() : options_.credentials;
+        if (who.client_id.empty()) who.client_id = assigned_client_id_;
+        properties props;
+        props.receive_maximum = options_.receive_maximum;
+        props.maximum_packet_size = options_.maximum_packet_size;
+        props.session_expiry_interval = static_cast<std::uint32_t>(options_.session_expiry.count());
+        properties will_props;
+        mqtt::connect packet;
+        packet.client_id = who.client_id;
+        packet.user_name = who.user_name;
+        packet.password = who.password;
+        packet.clean_start = options_.clean_start || who.client_id.empty();
+        packet.keep_alive = static_cast<std::uint16_t>(options_.keep_alive.count());
+        if (v5) packet.props = &props;
+        if (auto const& w = options_.will) {
+            packet.will.emplace(mqtt::will{w->topic, w->payload, w->qos, w->retain, {}});
+            will_props.will_delay_interval = static_cast<std::uint32_t>(w->delay.count());
+            if (v5) packet.will->props = &will_props;
+        }
+        capabilities own;
+        own.maximum_packet_size = options_.maximum_packet_size;
+        if (v5) own.receive_maximum = options_.receive_maximum;
+        if (errc const e = state_.connect(out_, packet, own); e != errc::ok) throw std::system_error(e, "CONNECT");
+    }
+
+    void accepted_or_refused(connack const& answer) {
+        if (answer.reason != reason_code::success) {
+            refused_ = answer.reason;
+            return;
+        }
+        keep_alive_ = options_.keep_alive;
+        if (options_.version == protocol_version::v5) {
+            if (auto const seconds = answer.props.get<property_id::server_keep_alive>())
+                keep_alive_ = std::chrono::seconds(*seconds);  // [MQTT-3.1.2-21]
+            if (auto const id = answer.props.get<property_id::assigned_client_identifier>()) assigned_client_id_ = *id;
+        }
+        connected_at_ = clock::now();
+        ++counters_.connections;
+        subscriptions_.for_each([&](auto& s) {
+            if (!answer.session_present || !s.granted) send_subscribe(s);
+        });
+        for (auto* u : unsubscribers_) {
+            if (answer.session_present)
+                send_unsubscribe(*u);
+            else
+                places_.unsubscribers.wake(u->waiting);
+        }
+        places_.connected.wake_all({});
+        tell({session_event::kind::connected, {}, answer.session_present, {}});
+    }
+
+    clock::duration last_connection_lasted() const noexcept {
+        return connected_at_ == clock::time_point{} ? clock::duration::zero() : clock::now() - connected_at_;
+    }
+
+    // --- publishing
+
+    session_state::begun begin_publish(std::string_view topic, std::string_view payload, publish_options const& o,
+                                       publisher* owner) {
+        bool const unacknowledged = o.qos == qos::at_most_once;
+        if (unacknowledged && out_.size() >= options_.maximum_unwritten) return {errc::queue_full};
+        auto const begun = state_.publish(
+            out_, {.topic = topic, .payload = payload, .qos = o.qos, .retain = o.retain, .props = o.props},
+            unacknowledged ? nullptr : owner);
+        if (!out_.empty()) wake_writer();
+        return begun;
+    }
+
+    static bool is_for_want_of_room(errc e) noexcept {
+        return e == errc::queue_full || e == errc::no_packet_identifier;
+    }
+    bool has_room() const noexcept {
+        return out_.size() < options_.maximum_unwritten && state_.queued_bytes() < options_.maximum_queued;
+    }
+
+    // --- subscriptions
+
+    static subscription_request request_for(std::string_view filter, subscribe_options const& o) noexcept {
+        return {filter, o.maximum_qos, o.no_local, o.retain_as_published, o.handling};
+    }
+
+    void send_subscribe(subscription_entry& s) {
+        if (!state_.connected()) return;
+        auto const begun = state_.subscribe(out_, {0, s.request, {}}, &s);
+        s.number = begun.number;
+        wake_writer();
+        if (begun.error != errc::ok) refuse(s, begun.error);
+    }
+
+    void send_unsubscribe(unsubscriber& u) {
+        if (!state_.connected()) return;
+        std::string_view const filter = u.filter;
+        auto const begun = state_.unsubscribe(out_, {0, filter, {}}, &u);
+        u.number = begun.number;
+        wake_writer();
+        if (begun.error != errc::ok) places_.unsubscribers.wake(u.waiting, begun.error);
+    }
+
+    void granted_or_refused(subscription_entry& s, reason_code reason) {
+        if (is_error(reason)) return refuse(s, reason);
+        s.granted = static_cast<qos>(reason);
+        s.answered.wake_all({});
+    }
+
+    // Its owner is told where it waits; the subscription is no more.
+    void refuse(subscription_entry& s, std::error_code why) {
+        s.refused = why;
+        s.answered.wake_all(why);
+        s.receivers.wake_all(why);
+        if (s.granted) remove(&s);
+    }
+
+    bool remove(subscription_entry* s) {
+        if (!subscriptions_.remove(s)) return false;
+        state_.disown(s->number);
+        return true;
+    }
+
+    // --- receiving
+
+    void dispatch(mqtt::publish const& packet, delivery token) {
+        ++counters_.messages_received;
+        auto const outcome = subscriptions_.dispatch(packet, token);
+        if (outcome.matched == 0) ++counters_.messages_unrouted;
+        if (outcome.taken) acknowledge(token, reason_code::success);
+    }
+
+    void taken(delivery token, reason_code reason) override {
+        if (subscriptions_.take(token)) acknowledge(token, reason);
+    }
+
+    void acknowledge(delivery token, reason_code reason) {
+        state_.acknowledge(out_, token, reason);
+        if (!out_.empty()) wake_writer();
+    }
+
+    // --- the end
+
+    void finish() noexcept {
+        running_ = false;
+        std::error_code const why = errc::disconnected;
+        places_.publishers.wake_all(why);
+        places_.unsubscribers.wake_all(why);
+        places_.room.wake_all(why);
+        places_.connected.wake_all(why);
+        subscriptions_.wake_all(why);
+        places_.ended.wake_all({});
+    }
+
+    void tell(session_event const& event) {
+        if (options_.on_event) options_.on_event(event);
+    }
+
+    double uniform() { return std::uniform_real_distribution<double>()(random_); }
+
+    session_options options_;
+    Transport transport_;
+    executor_type executor_;
+    session_state state_;
+    receive_buffer in_;
+    send_buffer out_;      // what has been gathered
+    send_buffer writing_;  // what is being written
+
+    subscription_registry<executor_type> subscriptions_;
+    std::vector<unsubscriber*> unsubscribers_;
+
+    places places_;
+    session_counters counters_;
+    std::minstd_rand random_{std::random_device{}()};
+    std::string assigned_client_id_;
+    std::chrono::seconds keep_alive_{0};  // as the server has it
+    clock::time_point connected_at_{};
+    clock::time_point last_sent_{};
+    clock::time_point last_received_{};
+    std::error_code why_;      // why the last connection ended
+    std::error_code refused_;  // by CONNACK
+    errc violation_ = errc::ok;
+    bool running_ = false;
+    bool ending_ = false;
+};
+
+}  // namespace runnel::mqtt

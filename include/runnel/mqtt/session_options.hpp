@@ -1,0 +1,120 @@
+#pragma once
+
+#include <runnel/mqtt/capabilities.hpp>
+#include <runnel/mqtt/packet/subscribe.hpp>
+#include <runnel/mqtt/reconnect.hpp>
+#include <runnel/mqtt/types.hpp>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+
+namespace runnel::mqtt {
+
+/// Who the client is.
+struct credentials {
+    std::string client_id;  ///< empty: the server chooses one, and each connection begins a new session
+    std::optional<std::string> user_name;
+    std::optional<std::string> password;
+};
+
+/// A will of one's own memory: see `will`.
+struct will_message_options {
+    std::string topic;
+    std::string payload;
+    mqtt::qos qos = mqtt::qos::at_most_once;
+    bool retain = false;
+    std::chrono::seconds delay{0};  ///< MQTT 5: how long after the end of the connection, 0 to 4,294,967,295 s
+};
+
+/// What a session does at each change of its connection, for logs and displays.
+struct session_event {
+    enum class kind : std::uint8_t {
+        connecting,    ///< an attempt begins
+        connected,     ///< the server has accepted; `session_present` tells whether it kept the session
+        disconnected,  ///< the attempt or the connection has failed with `error`, or ended after `disconnect()`
+        waiting,       ///< the next attempt begins after `pause`
+    };
+    kind what{};
+    std::error_code error;
+    bool session_present = false;
+    std::chrono::milliseconds pause{0};
+};
+
+/// How a session connects and behaves. `session`'s constructor refuses what is out of range.
+struct session_options {
+    mqtt::credentials credentials;
+    /// If set, is called for each attempt to connect, instead of using `credentials`: for tokens and signed timestamps.
+    std::function<mqtt::credentials()> make_credentials;
+    protocol_version version = protocol_version::v3_1_1;
+
+    /// True: each connection begins a new session, and what the server holds for an old one is lost. False: the session
+    /// outlives the connection, so that QoS 1 and 2 hold across reconnects; it needs a client identifier.
+    bool clean_start = false;
+    /// MQTT 5: how long the server keeps the session after the connection has ended, 0 to 4,294,967,295 s.
+    std::chrono::seconds session_expiry{3600};
+    std::chrono::seconds keep_alive{60};  ///< longest silence before a ping, 0 (none) to 65,535 s
+    std::optional<will_message_options> will;
+
+    std::chrono::milliseconds connect_timeout{30'000};   ///< for resolving, all handshakes and CONNACK, 1 ms or more
+    std::chrono::milliseconds response_timeout{10'000};  ///< for the answer to a ping, 1 ms or more
+    std::chrono::milliseconds close_timeout{2'000};      ///< for ending a connection in good order, 1 ms or more
+    reconnect_policy reconnect;
+
+    std::uint32_t maximum_packet_size = 16 * 1024 * 1024;  ///< largest packet accepted, in bytes, 1 or more
+    std::uint16_t receive_maximum = 1024;  ///< MQTT 5: QoS 1 and 2 messages taken in but not acknowledged, 1 to 65,535
+    std::uint16_t maximum_in_flight = 1024;        ///< QoS 1 and 2 messages sent but not acknowledged, 1 to 65,535
+    std::size_t maximum_queued = 4 * 1024 * 1024;  ///< bytes of packets that wait to be sent or acknowledged
+    std::size_t maximum_unwritten = 256 * 1024;    ///< bytes beyond which QoS 0 messages wait for the network
+
+    /// If set, is told of every change of the connection. It must not throw.
+    std::function<void(session_event const&)> on_event;
+};
+
+/// How to publish. A plain aggregate of numbers and views, which can be written in braces in a `co_await` expression.
+struct publish_options {
+    mqtt::qos qos = mqtt::qos::at_most_once;
+    bool retain = false;
+    properties const* props = nullptr;  ///< MQTT 5; must outlive the call
+};
+
+/// How to subscribe. The same remark holds.
+struct subscribe_options {
+    qos maximum_qos = qos::exactly_once;               ///< messages of higher QoS are delivered with this one
+    std::size_t inbox = 1024 * 1024;                   ///< bytes of QoS 0 messages that may wait to be received
+    bool no_local = false;                             ///< MQTT 5
+    bool retain_as_published = false;                  ///< MQTT 5
+    retain_handling handling = retain_handling::send;  ///< MQTT 5
+};
+
+/// Throws `std::out_of_range`, with the range in its text, if the options are not possible.
+inline void check(session_options const& o) {
+    using namespace std::chrono_literals;
+    auto const seconds = [](std::chrono::seconds value, std::int64_t maximum, char const* name) {
+        if (value < 0s || value.count() > maximum)
+            throw std::out_of_range(std::string(name) + " is " + std::to_string(value.count()) +
+                                    " s; it must be 0 to " + std::to_string(maximum) + " s");
+    };
+    auto const positive = [](auto value, char const* name) {
+        if (value < decltype(value){1}) throw std::out_of_range(std::string(name) + " must be 1 or more");
+    };
+    seconds(o.keep_alive, 65'535, "keep_alive");
+    seconds(o.session_expiry, 0xFFFF'FFFF, "session_expiry");
+    if (o.will) seconds(o.will->delay, 0xFFFF'FFFF, "will.delay");
+    positive(o.connect_timeout, "connect_timeout (ms)");
+    positive(o.response_timeout, "response_timeout (ms)");
+    positive(o.close_timeout, "close_timeout (ms)");
+    positive(o.maximum_packet_size, "maximum_packet_size");
+    positive(o.receive_maximum, "receive_maximum");
+    positive(o.maximum_in_flight, "maximum_in_flight");
+    positive(o.maximum_queued, "maximum_queued");
+    positive(o.maximum_unwritten, "maximum_unwritten");
+    check(o.reconnect);
+}
+
+}  // namespace runnel::mqtt
