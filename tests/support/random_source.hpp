@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <random>
+#include <string>
+#include <string_view>
+
+namespace test {
+
+/// Random values for property-based tests. Tests print the seed where a check fails (`CAPTURE(random.seed())`), so that
+/// the case can be run again.
+class random_source {
+  public:
+    explicit random_source(std::uint32_t seed) : seed_(seed), engine_(seed) {}
+
+    std::uint32_t seed() const noexcept { return seed_; }
+
+    /// A number from `low` to `high`.
+    template <class T = std::size_t>
+    T between(std::size_t low, std::size_t high) {
+        return static_cast<T>(low + static_cast<std::size_t>(engine_()) % (high - low + 1));
+    }
+
+    /// True once in `n` times.
+    bool one_in(std::size_t n) { return between(1, n) == 1; }
+
+    /// A string of 0 to `longest` of these characters.
+    std::string string_of(std::string_view characters, std::size_t longest) {
+        std::string text(between(0, longest), '\0');
+        for (auto& c : text) c = characters[between(0, characters.size() - 1)];
+        return text;
+    }
+
+    /// 0 to `longest` bytes of any values.
+    std::string bytes(std::size_t longest) {
+        std::string data(between(0, longest), '\0');
+        for (auto& byte : data) byte = static_cast<char>(between(0, 255));
+        return data;
+    }
+
+  private:
+    std::uint32_t seed_;
+    std::mt19937 engine_;
+};
+
+}  // namespace test
