@@ -1,0 +1,368 @@
+#pragma once
+
+#include <runnel/testing/broker_options.hpp>
+#include <runnel/testing/broker_session.hpp>
+#include <runnel/testing/deadlines.hpp>
+#include <runnel/testing/retained_messages.hpp>
+#include <runnel/testing/stored_message.hpp>
+#include <runnel/testing/subscription_table.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace runnel::testing {
+
+/// The rules of an MQTT broker, without I/O and without a clock: both versions of the protocol, sessions,
+/// subscriptions, retained messages, wills. `now` is an argument and never goes back.
+///
+/// A connection is an object derived from `broker_connection`; it must live from `opened` until `closed` returns.
+class broker_core {
+  public:
+    using time_point = broker_connection::time_point;
+
+    explicit broker_core(broker_options options = {}) : options_(std::move(options)) {}
+    broker_core(broker_core const&) = delete;
+    broker_core& operator=(broker_core const&) = delete;
+
+    broker_options const& options() const noexcept { return options_; }
+    broker_counters const& counters() const noexcept { return counters_; }
+    /// What the broker asks and tells; may be set at any time, but not from within one of them.
+    broker_hooks hooks;
+
+    // What the driver reports:
+
+    /// A client has made a network connection.
+    void opened(broker_connection& c, time_point now) {
+        now_ = now;
+        ++counters_.connections;
+        c.heard = now;
+        connections_.set(c, now + options_.connect_limit);
+    }
+
+    /// Bytes have come. Whole packets are handled and removed from `input`; of the rest `c.expected` tells more.
+    void receive(broker_connection& c, std::string_view& input, time_point now);
+
+    /// All of `c.out` has been taken to be sent.
+    void sent(broker_connection& c, time_point now) {
+        now_ = now;
+        if (c.session) send_queued(*c.session);
+    }
+
+    /// The client sends nothing more, but may still read. Without a DISCONNECT before, its will is published.
+    void input_ended(broker_connection& c, time_point now) {
+        now_ = now;
+        end_connection(c, true);
+        close(c);
+    }
+
+    /// The network connection is gone. Without a DISCONNECT before, the client's will is published.
+    void closed(broker_connection& c, time_point now) {
+        now_ = now;
+        end_connection(c, true);
+        c.closing = true;
+        connections_.clear(c);
+    }
+
+    /// When `advance` is to be called next, if nothing happens before.
+    std::optional<time_point> next_deadline() const {
+        auto const a = connections_.next();
+        auto const b = sessions_due_.next();
+        return a && b ? std::min(*a, *b) : a ? a : b;
+    }
+
+    /// Does what has become due: late clients, wills, sessions that end.
+    void advance(time_point now);
+
+    // What the user asks for:
+
+    /// Publishes a message of the broker's own; returns how many clients get it.
+    std::size_t publish(mqtt::publish const& m, time_point now) {
+        now_ = now;
+        return route(std::make_shared<stored_message const>(m, now), nullptr);
+    }
+
+    /// Cuts a client's network connection, as a failing network does. False: it is not connected.
+    bool drop_client(std::string_view name, time_point now) {
+        now_ = now;
+        auto* const c = connection_of(name);
+        if (c == nullptr) return false;
+        end_connection(*c, true);
+        c->closing = true;
+        connections_.clear(*c);
+        c->abort();
+        return true;
+    }
+
+    /// Ends a client's connection in good order (MQTT 5: with DISCONNECT). False: it is not connected.
+    bool disconnect_client(std::string_view name, mqtt::reason_code reason, time_point now) {
+        now_ = now;
+        auto* const c = connection_of(name);
+        if (c == nullptr) return false;
+        disconnect(*c, reason, {});
+        return true;
+    }
+
+    /// Refuses the next `count` CONNECTs.
+    void refuse_next(std::size_t count, mqtt::reason_code reason) noexcept {
+        refuse_ = count;
+        refuse_reason_ = reason;
+    }
+
+    /// While held, messages of QoS 1 and 2 are not acknowledged; then all are that are still waiting.
+    void hold_acknowledgements(bool hold) {
+        hold_ = hold;
+        if (hold) return;
+        for (auto& [name, s] : sessions_) {
+            for (auto const& d : std::exchange(s->held, {}))
+                if (s->connected()) s->state.acknowledge(s->connection->out, d);
+            if (s->connected()) s->connection->wake();
+        }
+    }
+
+    bool connected(std::string_view name) const {
+        auto const found = sessions_.find(name);
+        return found != sessions_.end() && found->second->connected();
+    }
+    std::size_t session_count() const noexcept { return sessions_.size(); }
+    std::size_t retained_count() const noexcept { return retained_.size(); }
+    std::deque<received_message> const& received() const noexcept { return received_; }
+    void clear_received() noexcept { received_.clear(); }
+
+    /// Tells the log, if there is one.
+    void log(std::string_view text) const {
+        if (hooks.log) hooks.log(text);
+    }
+
+  private:
+    struct packet_handler;
+
+    // broker_connect.hpp
+    void receive_connect(broker_connection& c, std::string_view& input);
+    void handle_connect(broker_connection& c, mqtt::connect const& packet, mqtt::protocol_version version);
+    void refuse(broker_connection& c, mqtt::protocol_version version, mqtt::reason_code reason, std::string_view client,
+                std::string_view why, mqtt::connect const* packet);
+    mqtt::reason_code check_connect(connect_request& request);
+    std::shared_ptr<broker_session> find_or_make_session(connect_request const& request, bool& present);
+    void keep_will(broker_session& s, mqtt::will const& w);
+    void accept(broker_connection& c, connect_request const& request);
+
+    // broker_packets.hpp
+    void receive_packets(broker_connection& c, std::string_view& input);
+    void handle_message(broker_session& s, mqtt::publish const& m, mqtt::delivery d);
+    void handle_subscribe(broker_session& s, mqtt::subscribe const& packet);
+    void handle_unsubscribe(broker_session& s, mqtt::unsubscribe const& packet);
+    void handle_disconnect(broker_session& s, mqtt::disconnect const& packet);
+    mqtt::reason_code check_subscription(broker_session& s, mqtt::subscribe const& packet,
+                                         mqtt::subscription_request const& request);
+    bool subscribe(broker_session& s, mqtt::subscription_request const& request, mqtt::qos granted,
+                   std::uint32_t identifier);
+
+    broker_connection* connection_of(std::string_view name) const {
+        auto const found = sessions_.find(name);
+        return found == sessions_.end() ? nullptr : found->second->connection;
+    }
+
+    // Messages to clients.
+
+    std::size_t route(message_ptr const& m, broker_session const* from) {
+        if (m->retain() && options_.accepts.retain_available) retained_.store(m);
+        auto hits = std::exchange(hits_, {});  // a hook may publish while this goes on
+        table_.find(*m, from, hits);
+        for (auto& h : hits) deliver(*h.session, {m, h.quality, h.retain, std::move(h.identifiers)});
+        auto const count = hits.size();
+        hits.clear();
+        hits_ = std::move(hits);
+        return count;
+    }
+
+    void deliver(broker_session& s, outgoing_message m) {
+        if (m.quality == mqtt::qos::at_most_once) {
+            if (!s.connected()) return;
+            if (s.connection->out.size() >= options_.output_limit)
+                ++counters_.messages_dropped;
+            else
+                send(s, m);
+            return;
+        }
+        if (s.queue.size() >= options_.queue_limit) {
+            ++counters_.messages_dropped;
+            return;
+        }
+        s.queue.push_back(std::move(m));
+        send_queued(s);
+    }
+
+    // Sends what is queued, as far as the client's receive maximum and the limit of its output allow.
+    void send_queued(broker_session& s) {
+        if (!s.connected()) return;
+        auto const window = std::min(options_.in_flight, s.state.peer().receive_maximum);
+        while (!s.queue.empty() && s.state.unacknowledged() < window &&
+               s.connection->out.size() < options_.output_limit) {
+            auto const m = std::move(s.queue.front());
+            s.queue.pop_front();
+            send(s, m);
+        }
+    }
+
+    void send(broker_session& s, outgoing_message const& o) {
+        auto const& m = *o.message;
+        if (m.expired(now_)) {
+            ++counters_.messages_expired;
+            return;
+        }
+        mqtt::publish packet{.topic = m.topic(), .payload = m.payload(), .qos = o.quality, .retain = o.retain};
+        mqtt::properties p;
+        if (s.state.version() == mqtt::protocol_version::v5) {
+            packet.props = m.props();
+            if (m.expires() || !o.identifiers.empty()) {
+                p = m.props().parse();
+                if (m.expires()) p.message_expiry_interval = m.seconds_left(now_);  // [MQTT-3.3.2-6]
+                p.subscription_identifiers = o.identifiers;
+                packet.props = &p;
+            }
+        }
+        auto& c = *s.connection;
+        if (s.state.publish(c.out, packet).error != mqtt::errc::ok) {
+            ++counters_.messages_dropped;  // too large for the client [MQTT-3.1.2-24] [MQTT-3.1.2-25]
+            return;
+        }
+        ++counters_.messages_sent;
+        c.wake();
+    }
+
+    // The end of connections and sessions.
+
+    // Ends the client's connection, with DISCONNECT in MQTT 5.
+    void disconnect(broker_connection& c, mqtt::reason_code reason, std::string_view why) {
+        if (c.session) {
+            auto& state = c.session->state;
+            mqtt::properties p;
+            mqtt::disconnect packet{reason, {}};
+            if (!why.empty()) {
+                p.reason_string = why;
+                packet.props = &p;
+                // [MQTT-3.14.2-3]
+                if (encoded_size(packet, state.version()) > state.peer().maximum_packet_size) packet.props = {};
+            }
+            if (check(packet, state.version()) != mqtt::errc::ok) packet = {mqtt::reason_code::unspecified_error, {}};
+            state.disconnect(c.out, packet);
+            end_connection(c, true);
+        }
+        close(c);
+    }
+
+    // Lets what is in `out` be sent, then the flow end.
+    void close(broker_connection& c) {
+        c.closing = true;
+        connections_.set(c, now_ + options_.linger);
+        c.wake();
+    }
+
+    void end_connection(broker_connection& c, bool abnormal) {
+        auto const s = std::exchange(c.session, nullptr);
+        if (!s) return;
+        s->connection = nullptr;
+        s->state.connection_lost();
+        s->held.clear();
+        if (!abnormal) s->will = nullptr;
+        if (s->expiry != broker_session::never) s->ends_at = now_ + std::chrono::seconds(s->expiry);
+        if (s->will) s->will_at = now_ + std::chrono::seconds(s->will_delay);
+        check_offline(*s);
+        if (hooks.on_disconnect) hooks.on_disconnect(s->name);
+    }
+
+    // Publishes the will and ends the session if it is time to, or sees to it that it will be done later.
+    void check_offline(broker_session& s) {
+        bool const ends = s.ends_at && *s.ends_at <= now_;
+        if (s.will && (ends || *s.will_at <= now_)) publish_will(s);  // [MQTT-3.1.2-8]
+        if (ends) return end_session(s);
+        if (s.will && s.ends_at)
+            sessions_due_.set(s, std::min(*s.will_at, *s.ends_at));
+        else if (s.will || s.ends_at)
+            sessions_due_.set(s, s.will ? *s.will_at : *s.ends_at);
+        else
+            sessions_due_.clear(s);
+    }
+
+    void publish_will(broker_session& s) {
+        auto const will = std::exchange(s.will, nullptr);
+        s.will_at.reset();
+        // Made anew, since its expiry counts from now on.
+        mqtt::publish const m{.topic = will->topic(),
+                              .payload = will->payload(),
+                              .qos = will->quality(),
+                              .retain = will->retain(),
+                              .props = will->props()};
+        route(std::make_shared<stored_message const>(m, now_), &s);
+    }
+
+    // `s` is gone when this returns, unless the caller holds it.
+    void end_session(broker_session& s) {
+        sessions_due_.clear(s);
+        for (auto& [filter, subscription] : s.subscriptions) table_.remove(filter, subscription);
+        s.subscriptions.clear();
+        if (auto const found = sessions_.find(s.name); found != sessions_.end() && found->second.get() == &s)
+            sessions_.erase(found);
+    }
+
+    broker_options options_;
+    broker_counters counters_;
+    time_point now_{};
+    std::map<std::string, std::shared_ptr<broker_session>, std::less<>> sessions_;
+    subscription_table table_;
+    std::vector<subscription_table::hit> hits_;
+    retained_messages retained_;
+    deadlines<broker_connection> connections_;
+    deadlines<broker_session> sessions_due_;
+    std::deque<received_message> received_;
+    std::size_t refuse_ = 0;
+    mqtt::reason_code refuse_reason_ = mqtt::reason_code::server_unavailable;
+    bool hold_ = false;
+    std::uint64_t assigned_ = 0;
+};
+
+inline void broker_core::receive(broker_connection& c, std::string_view& input, time_point now) {
+    now_ = now;
+    c.heard = now;
+    if (!c.closing && !c.session) receive_connect(c, input);
+    if (c.session) receive_packets(c, input);
+    if (c.closing) input = {};
+    if (!c.out.empty()) c.wake();
+}
+
+inline void broker_core::advance(time_point now) {
+    now_ = now;
+    while (auto* const c = connections_.take_due(now)) {
+        if (c->closing) {
+            c->abort();
+        } else if (!c->session) {
+            log("a client did not send CONNECT in time");
+            c->closing = true;
+            c->abort();
+        } else if (auto const late = c->heard + c->silence; late > now) {
+            connections_.set(*c, late);
+        } else {
+            ++counters_.protocol_errors;
+            log("client " + c->session->name + ": silent for longer than its keep alive allows");
+            disconnect(*c, mqtt::reason_code::keep_alive_timeout, {});  // [MQTT-3.1.2-22]
+        }
+    }
+    while (auto* const s = sessions_due_.take_due(now)) {
+        auto const hold = sessions_.find(s->name)->second;
+        check_offline(*hold);
+    }
+}
+
+}  // namespace runnel::testing
+
+#include <runnel/testing/broker_connect.hpp>
+#include <runnel/testing/broker_packets.hpp>

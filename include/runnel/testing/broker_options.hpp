@@ -1,0 +1,117 @@
+#pragma once
+
+#include <runnel/mqtt/capabilities.hpp>
+#include <runnel/mqtt/packet.hpp>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace runnel::testing {
+
+/// How a broker behaves. The defaults are generous, so that a test sees its own limits and not the broker's.
+struct broker_options {
+    /// What clients are told that the broker accepts (in MQTT 3.1.1 most of it cannot be told).
+    mqtt::capabilities accepts;
+    /// How long a new connection may take to send CONNECT.
+    std::chrono::milliseconds connect_limit{10'000};
+    /// How long a client whose connection has been ended may take to read the rest and to close.
+    std::chrono::milliseconds linger{2'000};
+    /// Bytes that wait to be sent to one client. Beyond them QoS 0 messages are dropped, QoS 1 and 2 messages stay in
+    /// the session's queue, and nothing is read from the client.
+    std::size_t output_limit = 16 * 1024 * 1024;
+    /// Messages in the queue of one session: QoS 1 and 2, not sent yet. Those beyond are dropped.
+    std::size_t queue_limit = 100'000;
+    /// QoS 1 and 2 messages sent to one client and not acknowledged; a client's receive maximum may lower it.
+    std::uint16_t in_flight = 65535;
+    /// MQTT 5: takes the place of the keep alive that clients ask for; seconds.
+    std::optional<std::uint16_t> server_keep_alive;
+    /// MQTT 5: the longest session expiry interval granted; seconds.
+    std::uint32_t maximum_session_expiry = 0xFFFF'FFFF;
+    /// How many of the messages received last are kept for `received()`.
+    std::size_t recorded_messages = 0;
+};
+
+/// What has happened since the broker began.
+struct broker_counters {
+    std::uint64_t connections = 0;        ///< network connections
+    std::uint64_t accepted = 0;           ///< CONNECTs accepted
+    std::uint64_t resumed = 0;            ///< those of them that found their session
+    std::uint64_t refused = 0;            ///< CONNECTs refused
+    std::uint64_t protocol_errors = 0;    ///< connections ended because the client broke the protocol
+    std::uint64_t messages_received = 0;  ///< from clients, duplicates of QoS 2 not counted
+    std::uint64_t messages_sent = 0;      ///< to clients, repetitions not counted
+    std::uint64_t messages_refused = 0;   ///< by `authorize_publish`
+    std::uint64_t messages_dropped = 0;   ///< not sent: the client reads too slowly, or does not take packets so large
+    std::uint64_t messages_expired = 0;   ///< not sent: their message expiry interval had passed
+};
+
+/// Where a connection comes from.
+struct connection_info {
+    std::string transport;  ///< "tcp", "tls", "ws", "wss", "memory"
+    std::string peer;       ///< the client's address, if it has one
+    bool secure = false;    ///< over TLS
+};
+
+/// A CONNECT that the broker asks its user about.
+struct connect_request {
+    mqtt::connect const& packet;
+    mqtt::protocol_version version;
+    connection_info const& from;
+    /// What session and connection are known by. The client identifier, unless the user changes it.
+    std::string session_name;
+    /// MQTT 5: told to the client in CONNACK.
+    std::optional<std::string> assigned_client_identifier;
+    /// MQTT 5: told to the client in CONNACK, and logged in any case.
+    std::string reason_string;
+};
+
+/// A connected client, for hooks.
+struct client_info {
+    std::string_view name;  ///< its session's
+    mqtt::protocol_version version;
+    connection_info const& from;
+    std::size_t subscriptions;  ///< how many it has
+};
+
+/// What to do with a message that a client publishes.
+struct publish_verdict {
+    /// An error: the message goes nowhere. MQTT 5 clients get the reason in the acknowledgement.
+    mqtt::reason_code reason = mqtt::reason_code::success;
+    /// Whether an error ends the connection.
+    bool disconnect = false;
+};
+
+/// Functions that the broker calls; empty ones are not called. They must not throw. They may publish, but not end
+/// connections: their results do that.
+struct broker_hooks {
+    /// Decides whether a client may connect, once the packet has been found to be right.
+    std::function<mqtt::reason_code(connect_request&)> on_connect;
+    /// Decides what happens to a message from a client.
+    std::function<publish_verdict(client_info const&, mqtt::publish const&)> authorize_publish;
+    /// Decides about one of the filters of a SUBSCRIBE: the QoS granted, at most what is asked for, or an error.
+    std::function<mqtt::reason_code(client_info const&, mqtt::subscribe const&, mqtt::subscription_request const&)>
+        authorize_subscribe;
+    /// Is told of every message from a client that goes its way.
+    std::function<void(client_info const&, mqtt::publish const&)> on_publish;
+    /// Is told that a client's connection has ended.
+    std::function<void(std::string_view client)> on_disconnect;
+    /// Is told in a sentence whatever was refused, and why.
+    std::function<void(std::string_view)> log;
+};
+
+/// A message that a client has published, as the broker remembers it.
+struct received_message {
+    std::string client;
+    std::string topic;
+    std::string payload;
+    mqtt::qos qos;
+    bool retain;
+    bool dup;
+};
+
+}  // namespace runnel::testing

@@ -1,0 +1,155 @@
+#pragma once
+
+// What the broker does with the packets of a connected client: a part of broker_core.hpp, in a file of its own.
+
+#include <runnel/testing/broker_core.hpp>
+
+namespace runnel::testing {
+
+struct broker_core::packet_handler : mqtt::session_handler {
+    broker_core& core;
+    broker_session& session;
+
+    packet_handler(broker_core& c, broker_session& s) : core(c), session(s) {}
+    void on_message(mqtt::publish const& m, mqtt::delivery d) { core.handle_message(session, m, d); }
+    void on_subscribe(mqtt::subscribe const& packet) { core.handle_subscribe(session, packet); }
+    void on_unsubscribe(mqtt::unsubscribe const& packet) { core.handle_unsubscribe(session, packet); }
+    void on_disconnect(mqtt::disconnect const& packet) { core.handle_disconnect(session, packet); }
+};
+
+inline void broker_core::receive_packets(broker_connection& c, std::string_view& input) {
+    auto const s = c.session;  // keeps it, should the connection end meanwhile
+    mqtt::errc const e = s->state.receive(input, c.out, packet_handler(*this, *s));
+    c.expected = s->state.expected_size();
+    if (c.session != s) return;
+    if (e == mqtt::errc::ok) return send_queued(*s);
+    ++counters_.protocol_errors;
+    log("client " + s->name + " broke the protocol: " + describe(e));
+    disconnect(c, mqtt::reason_for(e), describe(e));
+}
+
+inline void broker_core::handle_message(broker_session& s, mqtt::publish const& m, mqtt::delivery d) {
+    auto& c = *s.connection;
+    bool const v5 = s.state.version() == mqtt::protocol_version::v5;
+    ++counters_.messages_received;
+    auto reason = mqtt::reason_code::success;
+    if (hooks.authorize_publish) {
+        auto const verdict = hooks.authorize_publish(s.info(), m);
+        reason = verdict.reason;
+        if (is_error(reason)) {
+            ++counters_.messages_refused;
+            std::string text = "refused a message of client " + s.name + " to ";
+            log(text.append(m.topic).append(": ").append(describe(reason)));
+            if (verdict.disconnect) return disconnect(c, reason, describe(reason));
+            if (!mqtt::allowed_in(reason, mqtt::packet_type::puback))
+                reason = mqtt::reason_code::implementation_specific_error;
+        }
+    }
+    if (!is_error(reason)) {
+        if (options_.recorded_messages > 0) {
+            if (received_.size() >= options_.recorded_messages) received_.pop_front();
+            received_.push_back({s.name, std::string(m.topic), std::string(m.payload), m.qos, m.retain, m.dup});
+        }
+        auto const hits = route(std::make_shared<stored_message const>(m, now_), &s);
+        if (hits == 0 && v5) reason = mqtt::reason_code::no_matching_subscribers;
+        if (hooks.on_publish) hooks.on_publish(s.info(), m);
+    }
+    // MQTT 3.1.1 has no way to refuse a message: it is acknowledged and forgotten [MQTT-3.3.5-2].
+    if (hold_ && d.quality != mqtt::qos::at_most_once)
+        s.held.push_back(d);
+    else
+        s.state.acknowledge(c.out, d, v5 ? reason : mqtt::reason_code::success);
+}
+
+inline void broker_core::handle_subscribe(broker_session& s, mqtt::subscribe const& packet) {
+    auto const identifiers = packet.props.get<mqtt::property_id::subscription_identifier>();
+    auto const identifier = identifiers.empty() ? 0u : *identifiers.begin();
+    std::vector<mqtt::reason_code> reasons;
+    std::vector<outgoing_message> retained;
+    for (auto const& request : packet.requests) {
+        auto const reason = check_subscription(s, packet, request);
+        reasons.push_back(reason);
+        if (is_error(reason)) {
+            std::string text = "refused a subscription of client " + s.name + " to ";
+            log(text.append(request.filter).append(": ").append(describe(reason)));
+            continue;
+        }
+        auto const granted = static_cast<mqtt::qos>(reason);
+        bool const is_new = subscribe(s, request, granted, identifier);
+        bool const shared =
+            s.state.version() == mqtt::protocol_version::v5 && mqtt::split_shared(request.filter).is_shared();
+        if (shared || request.handling == mqtt::retain_handling::do_not_send ||
+            (request.handling == mqtt::retain_handling::send_if_new && !is_new))
+            continue;
+        retained_.for_each(request.filter, now_, [&](message_ptr const& m) {
+            outgoing_message o{m, std::min(m->quality(), granted), true, {}};  // [MQTT-3.3.1-8]
+            if (identifier != 0) o.identifiers.push_back(identifier);
+            retained.push_back(std::move(o));
+        });
+    }
+    s.state.suback(s.connection->out, {packet.packet_id, reasons, {}});
+    for (auto& o : retained) deliver(s, std::move(o));
+}
+
+inline mqtt::reason_code broker_core::check_subscription(broker_session& s, mqtt::subscribe const& packet,
+                                                         mqtt::subscription_request const& request) {
+    using enum mqtt::reason_code;
+    auto const& accepts = options_.accepts;
+    bool const v5 = s.state.version() == mqtt::protocol_version::v5;
+    if (v5) {
+        if (!accepts.shared_subscription_available && mqtt::split_shared(request.filter).is_shared())
+            return shared_subscriptions_not_supported;
+        if (!accepts.subscription_identifier_available &&
+            !packet.props.get<mqtt::property_id::subscription_identifier>().empty())
+            return subscription_identifiers_not_supported;
+    }
+    if (!accepts.wildcard_subscription_available && request.filter.find_first_of("+#") != std::string_view::npos)
+        return wildcard_subscriptions_not_supported;
+    auto const most = static_cast<mqtt::reason_code>(std::min(request.maximum_qos, accepts.maximum_qos));
+    if (!hooks.authorize_subscribe) return most;
+    auto const reason = hooks.authorize_subscribe(s.info(), packet, request);
+    if (is_error(reason)) return mqtt::allowed_in(reason, mqtt::packet_type::suback) ? reason : unspecified_error;
+    return std::min(reason, most);
+}
+
+// Whether the subscription is new, and not an old one replaced [MQTT-3.8.4-3].
+inline bool broker_core::subscribe(broker_session& s, mqtt::subscription_request const& request, mqtt::qos granted,
+                                   std::uint32_t identifier) {
+    broker_subscription const wanted{&s, granted, request.no_local, request.retain_as_published, identifier};
+    auto const [at, is_new] = s.subscriptions.try_emplace(std::string(request.filter), wanted);
+    if (is_new)
+        table_.add(at->first, at->second, s.state.version() == mqtt::protocol_version::v5);
+    else
+        at->second = wanted;
+    return is_new;
+}
+
+inline void broker_core::handle_unsubscribe(broker_session& s, mqtt::unsubscribe const& packet) {
+    std::vector<mqtt::reason_code> reasons;
+    for (auto const filter : packet.filters) {
+        auto const found = s.subscriptions.find(std::string(filter));
+        bool const existed = found != s.subscriptions.end();
+        reasons.push_back(existed ? mqtt::reason_code::success : mqtt::reason_code::no_subscription_existed);
+        if (!existed) continue;
+        table_.remove(found->first, found->second);
+        s.subscriptions.erase(found);
+    }
+    s.state.unsuback(s.connection->out, {packet.packet_id, reasons, {}});
+}
+
+inline void broker_core::handle_disconnect(broker_session& s, mqtt::disconnect const& packet) {
+    auto& c = *s.connection;
+    if (auto const expiry = packet.props.get<mqtt::property_id::session_expiry_interval>()) {
+        if (s.expiry == 0 && *expiry != 0) {  // 3.14.2.2.2
+            ++counters_.protocol_errors;
+            log("client " + s.name + " broke the protocol: its session cannot be made to last by DISCONNECT");
+            return disconnect(c, mqtt::reason_code::protocol_error, {});
+        }
+        s.expiry = std::min(*expiry, options_.maximum_session_expiry);
+    }
+    // [MQTT-3.14.4-3]
+    end_connection(c, packet.reason == mqtt::reason_code::disconnect_with_will_message);
+    close(c);
+}
+
+}  // namespace runnel::testing

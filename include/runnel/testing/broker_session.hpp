@@ -1,0 +1,99 @@
+#pragma once
+
+#include <runnel/core/send_buffer.hpp>
+#include <runnel/mqtt/session_state.hpp>
+#include <runnel/testing/broker_options.hpp>
+#include <runnel/testing/stored_message.hpp>
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <limits>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace runnel::testing {
+
+struct broker_session;
+
+/// A network connection as the broker's rules see it. The driver derives from it and does the I/O.
+class broker_connection {
+  public:
+    using time_point = std::chrono::steady_clock::time_point;
+
+    explicit broker_connection(connection_info from) : info(std::move(from)) {}
+    broker_connection(broker_connection const&) = delete;
+    broker_connection& operator=(broker_connection const&) = delete;
+
+    /// `out` has grown, or `closing` has become true. May be called very often.
+    virtual void wake() = 0;
+    /// The connection is to be cut now, whatever is under way. Must not call the broker back.
+    virtual void abort() = 0;
+
+    connection_info info;
+    send_buffer out;           ///< what is to be sent
+    bool closing = false;      ///< once `out` has been sent, the flow to the client ends; input is dropped
+    std::size_t expected = 0;  ///< bytes of the packet that the rest of the input begins; 0 if not known
+
+    // For the broker alone:
+    std::shared_ptr<broker_session> session;  ///< from CONNECT to the end
+    time_point heard{};                       ///< when anything came from the client
+    std::chrono::milliseconds silence{};      ///< how long it may be silent; 0: without limit
+    std::optional<time_point> deadline;
+
+  protected:
+    ~broker_connection() = default;
+};
+
+/// A subscription of a session.
+struct broker_subscription {
+    broker_session* session;
+    mqtt::qos maximum_qos;
+    bool no_local;
+    bool retain_as_published;
+    std::uint32_t identifier;  ///< 0: none
+};
+
+/// A message on its way to one client.
+struct outgoing_message {
+    message_ptr message;
+    mqtt::qos quality;
+    bool retain;
+    std::vector<std::uint32_t> identifiers;  ///< of the subscriptions that it matched
+};
+
+/// What the broker knows of a client for as long as its session lasts.
+struct broker_session {
+    using time_point = broker_connection::time_point;
+    static constexpr std::uint32_t never = 0xFFFF'FFFF;
+
+    explicit broker_session(std::string session_name, mqtt::protocol_version version, std::uint16_t in_flight)
+        : name(std::move(session_name)),
+          state(mqtt::role::server, version,
+                {.queued_bytes = std::numeric_limits<std::size_t>::max(), .in_flight = in_flight}) {}
+
+    client_info info() const { return {name, state.version(), connection->info, subscriptions.size()}; }
+    bool connected() const noexcept { return connection != nullptr; }
+
+    std::string name;
+    mqtt::session_state state;  ///< holds what has been sent; what waits for its turn is in `queue`
+    broker_connection* connection = nullptr;
+    std::deque<outgoing_message> queue;                        ///< QoS 1 and 2
+    std::map<std::string, broker_subscription> subscriptions;  ///< by topic filter
+    std::vector<mqtt::delivery> held;                          ///< acknowledgements held back on demand
+    std::uint32_t expiry = 0;                                  ///< seconds after the end of the connection
+
+    message_ptr will;
+    std::uint32_t will_delay = 0;       ///< seconds
+    std::optional<time_point> will_at;  ///< when it is to be published
+    std::optional<time_point> ends_at;  ///< when the session ends
+    std::optional<time_point> deadline;
+
+    std::uint64_t match = 0;    ///< the message that it was found for last
+    std::size_t hit_index = 0;  ///< and its place among those found
+};
+
+}  // namespace runnel::testing

@@ -1,0 +1,114 @@
+#pragma once
+
+#include <runnel/mqtt/router.hpp>
+#include <runnel/mqtt/topic.hpp>
+#include <runnel/testing/broker_session.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace runnel::testing {
+
+/// All subscriptions of a broker, of which it finds those that get a message.
+class subscription_table {
+  public:
+    /// Adds a subscription under its filter, or under `$share/group/filter` if `shared`. Must not be there already.
+    void add(std::string const& filter, broker_subscription& s, bool shared) {
+        auto const parts = mqtt::split_shared(filter);
+        if (!shared || !parts.is_shared()) {
+            router_.insert(filter, {&s, nullptr});
+            return;
+        }
+        auto& g = groups_[filter];
+        if (!g) {
+            g = std::make_unique<group>();
+            router_.insert(parts.filter, {nullptr, g.get()});
+        }
+        g->members.push_back(&s);
+    }
+
+    void remove(std::string const& filter, broker_subscription& s) {
+        auto const found = groups_.find(filter);
+        if (found == groups_.end() || std::erase(found->second->members, &s) == 0) {
+            router_.erase(filter, {&s, nullptr});
+            return;
+        }
+        if (!found->second->members.empty()) return;
+        router_.erase(mqtt::split_shared(filter).filter, {nullptr, found->second.get()});
+        groups_.erase(found);
+    }
+
+    /// A session that gets a message, and how.
+    struct hit {
+        broker_session* session;
+        mqtt::qos quality;
+        bool retain;
+        std::vector<std::uint32_t> identifiers;
+    };
+
+    /// Finds who gets the message: each session once, with the highest QoS and the identifiers of all its subscriptions
+    /// that match [MQTT-3.3.4-2] [MQTT-3.3.4-5], and besides one member of each shared subscription. `from` is who
+    /// published it, or nullptr.
+    void find(stored_message const& m, broker_session const* from, std::vector<hit>& hits) {
+        ++match_;
+        router_.match(m.topic(), [&](entry& e) {
+            if (e.shared != nullptr) {
+                if (auto* const s = e.shared->next()) hits.push_back(make_hit(m, *s));
+                return;
+            }
+            auto& s = *e.direct;
+            if (s.no_local && s.session == from) return;  // [MQTT-3.8.3-3]
+            if (s.session->match != match_) {
+                s.session->match = match_;
+                s.session->hit_index = hits.size();
+                hits.push_back(make_hit(m, s));
+            } else {
+                merge(hits[s.session->hit_index], make_hit(m, s));
+            }
+        });
+    }
+
+  private:
+    // Takes its members in turn; those that are not connected only when nobody is.
+    struct group {
+        std::vector<broker_subscription*> members;
+        std::size_t turn = 0;
+
+        broker_subscription* next() noexcept {
+            for (std::size_t i = 0; i < members.size(); ++i) {
+                auto* const s = members[++turn % members.size()];
+                if (s->session->connected()) return s;
+            }
+            return members.empty() ? nullptr : members[turn % members.size()];
+        }
+    };
+
+    struct entry {
+        broker_subscription* direct;
+        group* shared;
+        friend bool operator==(entry const&, entry const&) = default;
+    };
+
+    static hit make_hit(stored_message const& m, broker_subscription const& s) {
+        hit h{s.session, std::min(m.quality(), s.maximum_qos), s.retain_as_published && m.retain(), {}};
+        if (s.identifier != 0) h.identifiers.push_back(s.identifier);
+        return h;
+    }
+
+    static void merge(hit& into, hit const& other) {
+        into.quality = std::max(into.quality, other.quality);
+        into.retain = into.retain || other.retain;
+        into.identifiers.insert(into.identifiers.end(), other.identifiers.begin(), other.identifiers.end());
+    }
+
+    mqtt::router<entry> router_;
+    std::map<std::string, std::unique_ptr<group>> groups_;
+    std::uint64_t match_ = 0;
+};
+
+}  // namespace runnel::testing
