@@ -32,10 +32,11 @@ class send_buffer {
         std::swap(end_, other.end_);
     }
 
-    char* data() noexcept { return storage_.get() + begin_; }
+    /// The first byte; null as long as nothing has been put in.
+    char* data() noexcept { return storage_ ? storage_.get() + begin_ : nullptr; }
     std::size_t size() const noexcept { return end_ - begin_; }
     bool empty() const noexcept { return begin_ == end_; }
-    std::string_view view() const noexcept { return {storage_.get() + begin_, size()}; }
+    std::string_view view() const noexcept { return {storage_ ? storage_.get() + begin_ : nullptr, size()}; }
     /// Bytes of memory held, headroom included.
     std::size_t capacity() const noexcept { return capacity_; }
     std::size_t headroom() const noexcept { return headroom_; }
