@@ -1,12 +1,10 @@
 #pragma once
 
-#include <runnel/core/receive_buffer.hpp>
-#include <runnel/core/send_buffer.hpp>
-#include <runnel/mqtt/session_options.hpp>
-#include <runnel/mqtt/session_state.hpp>
+#include <runnel/mqtt/connect_request.hpp>
+#include <runnel/mqtt/connection.hpp>
+#include <runnel/mqtt/session_event.hpp>
 #include <runnel/mqtt/subscription_registry.hpp>
 #include <runnel/transport/quietly.hpp>
-#include <runnel/transport/race.hpp>
 #include <runnel/transport/stream.hpp>
 
 #include <chrono>
@@ -20,16 +18,6 @@
 #include <vector>
 
 namespace runnel::mqtt {
-
-/// What a session has done since it was made.
-struct session_counters {
-    std::uint64_t connections = 0;     ///< accepted by the server
-    std::uint64_t bytes_received = 0;  ///< of MQTT, without the layers below
-    std::uint64_t bytes_sent = 0;      ///< likewise
-    std::uint64_t writes = 0;          ///< calls of the stream's `write`; many packets share one
-    std::uint64_t messages_received = 0;
-    std::uint64_t messages_unrouted = 0;  ///< received, and no subscription wanted them
-};
 
 /// An MQTT client session: it lives on while network connections come and go.
 ///
@@ -54,8 +42,7 @@ class session final : private message_source {
           transport_(std::move(transport)),
           executor_(executor),
           state_(role::client, options_.version, {options_.maximum_queued, options_.maximum_in_flight}),
-          out_(headroom),
-          writing_(headroom),
+          connection_(executor, state_, options_),
           places_(executor) {}
     session(session const&) = delete;
     session& operator=(session const&) = delete;
@@ -67,7 +54,13 @@ class session final : private message_source {
     executor_type const& get_executor() const noexcept { return executor_; }
     /// Whether the server has accepted the connection and it has not been lost.
     bool is_connected() const noexcept { return state_.connected(); }
-    session_counters const& counters() const noexcept { return counters_; }
+    session_counters counters() const noexcept {
+        auto all = counters_;
+        all.bytes_received = connection_.bytes_received();
+        all.bytes_sent = connection_.bytes_sent();
+        all.writes = connection_.writes();
+        return all;
+    }
 
     /// Connects, and connects again whenever the connection is lost, with pauses as `options.reconnect` says. Completes
     /// after `disconnect`. Throws what ended the last attempt when trying again is pointless (`is_worth_retrying`) or
@@ -78,19 +71,20 @@ class session final : private message_source {
     awaitable<void> run() {
         if (running_) throw std::logic_error("session::run is running already");
         running_ = true;
-        ending_ = false;
+        connection_.restart();
         finisher const at_end{*this};
-        for (std::uint32_t failures = 1; !ending_; ++failures) {
+        for (std::uint32_t failures = 1;; ++failures) {
             co_await run_connection();
-            if (ending_) break;
+            if (connection_.is_ending()) break;
             if (last_connection_lasted() >= options_.reconnect.stable_after) failures = 1;
             bool const retries_left = options_.reconnect.attempts == 0 || failures < options_.reconnect.attempts;
             if (!retries_left || !options_.reconnect.retry(why_)) throw std::system_error(why_, transport_.url());
             auto const pause = pause_after(options_.reconnect, failures, uniform());
             tell({session_event::kind::waiting, why_, false, pause});
             auto sleeping = sleep_for<executor_type>(executor_, pause);
-            auto stopping = stop_requested();
+            auto stopping = connection_.ended();
             co_await race(places_.tasks, std::move(sleeping), std::move(stopping));
+            if (connection_.is_ending()) break;
         }
     }
 
@@ -114,7 +108,7 @@ class session final : private message_source {
             co_await places_.room.park(w);
             if (w.result) throw std::system_error(w.result);
         }
-        if (places_.room.occupied() && has_room()) places_.room.wake_one();
+        offer_room();
         if (o.qos == qos::at_most_once) co_return reason_code::success;
 
         co_await places_.publishers.park(self.waiting);
@@ -202,10 +196,8 @@ class session final : private message_source {
     /// the server publish the will.
     awaitable<void> disconnect(reason_code reason = reason_code::normal_disconnection) {
         if (!running_) co_return;
-        ending_ = true;
-        if (state_.connected()) state_.disconnect(out_, {reason, {}});
-        wake_writer();
-        places_.stop.wake_all({});
+        if (state_.connected()) state_.disconnect(connection_.out(), {reason, {}});
+        connection_.end();
         while (running_) {
             waiter<executor_type> w;
             co_await places_.ended.park(w);
@@ -217,7 +209,6 @@ class session final : private message_source {
     using clock = std::chrono::steady_clock;
     using stream_type = typename Transport::stream_type;
     using subscription_entry = subscription_state<executor_type>;
-    static constexpr std::size_t headroom = stream_type::headroom;
 
     // One who waits for the acknowledgement of a message; lives in the frame of `publish`.
     struct publisher {
@@ -236,8 +227,8 @@ class session final : private message_source {
     // Where coroutines wait: for what the name says.
     struct places {
         explicit places(executor_type const& e)
-            : tasks(e), writer(e), stop(e), room(e), publishers(e), unsubscribers(e), connected(e), ended(e) {}
-        parking<executor_type> tasks, writer, stop, room, publishers, unsubscribers, connected, ended;
+            : tasks(e), room(e), publishers(e), unsubscribers(e), connected(e), ended(e) {}
+        parking<executor_type> tasks, room, publishers, unsubscribers, connected, ended;
     };
 
     struct finisher {
@@ -258,6 +249,7 @@ class session final : private message_source {
         ~removal() { std::erase(from, what); }
     };
 
+    // What the session state and the connection tell.
     struct listener : session_handler {
         session& self;
         explicit listener(session& s) noexcept : self(s) {}
@@ -271,6 +263,9 @@ class session final : private message_source {
         void on_lost(void* owner) {
             self.places_.publishers.wake(static_cast<publisher*>(owner)->waiting, errc::session_lost);
         }
+        void on_refused(void* owner, errc why) {
+            if (owner != nullptr) self.places_.publishers.wake(static_cast<publisher*>(owner)->waiting, why);
+        }
         void on_suback(void* owner, suback const& answer) {
             self.granted_or_refused(*static_cast<subscription_entry*>(owner), *answer.reasons.begin());
         }
@@ -281,6 +276,11 @@ class session final : private message_source {
             self.why_ = packet.reason == reason_code::success ? make_error_code(errc::disconnected)
                                                               : make_error_code(packet.reason);
         }
+        void on_read() {
+            self.subscriptions_.forget_removed();
+            self.offer_room();
+        }
+        void on_room() { self.offer_room(); }
     };
 
     // --- one connection, from opening to loss
@@ -292,155 +292,34 @@ class session final : private message_source {
         try {
             auto opening = open(s);
             auto waiting = sleep_for<executor_type>(executor_, options_.connect_timeout);
-            auto stopping = stop_requested();
+            auto stopping = connection_.ended();
             std::size_t const first =
                 co_await race(places_.tasks, std::move(opening), std::move(waiting), std::move(stopping));
             why_ = first == 1 ? errc::connect_timeout : errc::disconnected;
-            if (first == 0) {
-                auto reading = read_loop(*s);
-                auto writing = write_loop(*s);
-                auto pinging = keep_alive_loop();
-                co_await race(places_.tasks, std::move(reading), std::move(writing), std::move(pinging));
-            }
+            if (first == 0) co_await connection_.drive(*s, listener(*this), keep_alive_);
         } catch (std::system_error const& e) {
             why_ = e.code();
         }
         state_.connection_lost();
-        in_.clear();
-        out_.clear();
-        writing_.clear();
-        tell({session_event::kind::disconnected, ending_ ? std::error_code{} : why_, false, {}});
+        connection_.reset();
+        tell({session_event::kind::disconnected, connection_.is_ending() ? std::error_code{} : why_, false, {}});
     }
 
     awaitable<void> open(std::optional<stream_type>& s) {
         auto opened = co_await transport_.open(executor_);
         s.emplace(std::move(opened));
         send_connect();
-        writing_.swap(out_);
-        counters_.bytes_sent += writing_.size();
-        co_await s->write(writing_);
-        last_sent_ = clock::now();
         refused_ = {};
-        while (state_.current_phase() == session_state::phase::connecting) {
-            errc const violation = co_await read_once(*s);
-            if (violation != errc::ok) throw std::system_error(violation);
-        }
+        co_await connection_.handshake(*s, listener(*this));
         if (refused_) throw std::system_error(refused_);
     }
-
-    awaitable<void> read_loop(stream_type& s) {
-        while (state_.connected() || ending_) {
-            errc const violation = co_await read_once(s);
-            if (violation != errc::ok) co_await end_over(violation);
-        }
-        throw std::system_error(why_);  // the server has sent DISCONNECT
-    }
-
-    awaitable<errc> read_once(stream_type& s) {
-        auto const room = in_.prepare(state_.expected_size());
-        std::size_t const n = co_await s.read_some(asio::mutable_buffer(room.data(), room.size()));
-        in_.commit(n);
-        last_received_ = clock::now();
-        counters_.bytes_received += n;
-        auto input = in_.data();
-        errc const violation = state_.receive(input, out_, listener(*this));
-        in_.consume(in_.data().size() - input.size());
-        subscriptions_.forget_removed();
-        if (!out_.empty()) wake_writer();
-        if (places_.room.occupied() && has_room()) places_.room.wake_one();
-        co_return violation;
-    }
-
-    // The server has broken the protocol: it is told so, if the version has a way, and the connection ends.
-    awaitable<void> end_over(errc violation) {
-        violation_ = violation;
-        if (options_.version == protocol_version::v5) state_.disconnect(out_, {reason_for(violation), {}});
-        wake_writer();
-        co_await sleep_for<executor_type>(executor_, options_.close_timeout);
-        throw std::system_error(violation);
-    }
-
-    awaitable<void> write_loop(stream_type& s) {
-        violation_ = errc::ok;
-        for (;;) {
-            while (out_.empty() && !ending_ && violation_ == errc::ok) {
-                waiter<executor_type> w;
-                co_await places_.writer.park(w);
-                if (w.result) throw std::system_error(w.result);
-            }
-            if (out_.empty()) break;
-            writing_.swap(out_);
-            if (places_.room.occupied()) places_.room.wake_one();
-            counters_.bytes_sent += writing_.size();
-            ++counters_.writes;
-            co_await s.write(writing_);
-            last_sent_ = clock::now();
-        }
-        if (violation_ != errc::ok) throw std::system_error(violation_);
-        auto closing = s.shutdown();
-        co_await within(places_.tasks, options_.close_timeout, errc::response_timeout, std::move(closing));
-    }
-
-    awaitable<void> keep_alive_loop() {
-        // Three quarters: the next packet is to be sent before the interval is over [MQTT-3.1.2-20].
-        auto const interval = std::chrono::duration_cast<clock::duration>(keep_alive_) * 3 / 4;
-        std::optional<clock::time_point> pinged;
-        for (;;) {
-            auto const now = clock::now();
-            if (pinged && last_received_ >= *pinged) pinged.reset();
-            auto const due = pinged ? *pinged + options_.response_timeout : last_sent_ + interval;
-            if (interval == clock::duration::zero()) {
-                waiter<executor_type> forever;
-                co_await places_.tasks.park(forever);
-            } else if (due > now) {
-                co_await sleep_for<executor_type>(executor_, due - now);
-            } else if (pinged) {
-                throw std::system_error(errc::keep_alive_timeout);
-            } else {
-                state_.ping(out_);
-                wake_writer();
-                pinged = now;
-            }
-        }
-    }
-
-    awaitable<void> stop_requested() {
-        while (!ending_) {
-            waiter<executor_type> w;
-            co_await places_.stop.park(w);
-            if (w.result) throw std::system_error(w.result);
-        }
-    }
-
-    void wake_writer() { places_.writer.wake_one(); }
 
     // --- CONNECT and CONNACK
 
     void send_connect() {
-        bool const v5 = options_.version == protocol_version::v5;
-        auto who = options_.make_credentials ? options_.make_credentials() : options_.credentials;
-        if (who.client_id.empty()) who.client_id = assigned_client_id_;
-        properties props;
-        props.receive_maximum = options_.receive_maximum;
-        props.maximum_packet_size = options_.maximum_packet_size;
-        props.session_expiry_interval = static_cast<std::uint32_t>(options_.session_expiry.count());
-        properties will_props;
-        mqtt::connect packet;
-        packet.client_id = who.client_id;
-        packet.user_name = who.user_name;
-        packet.password = who.password;
-        packet.clean_start = options_.clean_start || who.client_id.empty();
-        packet.keep_alive = static_cast<std::uint16_t>(options_.keep_alive.count());
-        if (v5) packet.props = &props;
-        if (auto const& w = options_.will) {
-            packet.will.emplace(mqtt::will{w->topic, w->payload, w->qos, w->retain, {}});
-            will_props.will_delay_interval = static_cast<std::uint32_t>(w->delay.count());
-            if (v5) packet.will->props = &will_props;
-        }
-        capabilities own;
-        own.maximum_packet_size = options_.maximum_packet_size;
-        if (v5) own.receive_maximum = options_.receive_maximum;
-        if (errc const e = state_.connect(out_, packet, own); e != errc::ok) throw std::system_error(e, "CONNECT");
+        connect_request const request(options_, assigned_client_id_);
+        errc const e = state_.connect(connection_.out(), request.packet(), request.own());
+        if (e != errc::ok) throw std::system_error(e, "CONNECT");
     }
 
     void accepted_or_refused(connack const& answer) {
@@ -478,19 +357,23 @@ class session final : private message_source {
     session_state::begun begin_publish(std::string_view topic, std::string_view payload, publish_options const& o,
                                        publisher* owner) {
         bool const unacknowledged = o.qos == qos::at_most_once;
-        if (unacknowledged && out_.size() >= options_.maximum_unwritten) return {errc::queue_full};
+        if (unacknowledged && connection_.out().size() >= options_.maximum_unwritten) return {errc::queue_full};
         auto const begun = state_.publish(
-            out_, {.topic = topic, .payload = payload, .qos = o.qos, .retain = o.retain, .props = o.props},
+            connection_.out(), {.topic = topic, .payload = payload, .qos = o.qos, .retain = o.retain, .props = o.props},
             unacknowledged ? nullptr : owner);
-        if (!out_.empty()) wake_writer();
+        connection_.flush();
         return begun;
     }
 
     static bool is_for_want_of_room(errc e) noexcept {
         return e == errc::queue_full || e == errc::no_packet_identifier;
     }
-    bool has_room() const noexcept {
-        return out_.size() < options_.maximum_unwritten && state_.queued_bytes() < options_.maximum_queued;
+    bool has_room() noexcept {
+        return connection_.out().size() < options_.maximum_unwritten && state_.queued_bytes() < options_.maximum_queued;
+    }
+
+    void offer_room() {
+        if (places_.room.occupied() && has_room()) places_.room.wake_one();
     }
 
     // --- subscriptions
@@ -501,18 +384,18 @@ class session final : private message_source {
 
     void send_subscribe(subscription_entry& s) {
         if (!state_.connected()) return;
-        auto const begun = state_.subscribe(out_, {0, s.request, {}}, &s);
+        auto const begun = state_.subscribe(connection_.out(), {0, s.request, {}}, &s);
         s.number = begun.number;
-        wake_writer();
+        connection_.flush();
         if (begun.error != errc::ok) refuse(s, begun.error);
     }
 
     void send_unsubscribe(unsubscriber& u) {
         if (!state_.connected()) return;
         std::string_view const filter = u.filter;
-        auto const begun = state_.unsubscribe(out_, {0, filter, {}}, &u);
+        auto const begun = state_.unsubscribe(connection_.out(), {0, filter, {}}, &u);
         u.number = begun.number;
-        wake_writer();
+        connection_.flush();
         if (begun.error != errc::ok) places_.unsubscribers.wake(u.waiting, begun.error);
     }
 
@@ -550,8 +433,8 @@ class session final : private message_source {
     }
 
     void acknowledge(delivery token, reason_code reason) {
-        state_.acknowledge(out_, token, reason);
-        if (!out_.empty()) wake_writer();
+        state_.acknowledge(connection_.out(), token, reason);
+        connection_.flush();
     }
 
     // --- the end
@@ -577,9 +460,7 @@ class session final : private message_source {
     Transport transport_;
     executor_type executor_;
     session_state state_;
-    receive_buffer in_;
-    send_buffer out_;      // what has been gathered
-    send_buffer writing_;  // what is being written
+    connection<stream_type> connection_;
 
     subscription_registry<executor_type> subscriptions_;
     std::vector<unsubscriber*> unsubscribers_;
@@ -590,13 +471,9 @@ class session final : private message_source {
     std::string assigned_client_id_;
     std::chrono::seconds keep_alive_{0};  // as the server has it
     clock::time_point connected_at_{};
-    clock::time_point last_sent_{};
-    clock::time_point last_received_{};
     std::error_code why_;      // why the last connection ended
     std::error_code refused_;  // by CONNACK
-    errc violation_ = errc::ok;
     bool running_ = false;
-    bool ending_ = false;
 };
 
 }  // namespace runnel::mqtt

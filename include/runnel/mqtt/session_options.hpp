@@ -3,6 +3,7 @@
 #include <runnel/mqtt/capabilities.hpp>
 #include <runnel/mqtt/packet/subscribe.hpp>
 #include <runnel/mqtt/reconnect.hpp>
+#include <runnel/mqtt/session_event.hpp>
 #include <runnel/mqtt/types.hpp>
 
 #include <chrono>
@@ -12,7 +13,6 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
-#include <system_error>
 
 namespace runnel::mqtt {
 
@@ -30,20 +30,6 @@ struct will_message_options {
     mqtt::qos qos = mqtt::qos::at_most_once;
     bool retain = false;
     std::chrono::seconds delay{0};  ///< MQTT 5: how long after the end of the connection, 0 to 4,294,967,295 s
-};
-
-/// What a session does at each change of its connection, for logs and displays.
-struct session_event {
-    enum class kind : std::uint8_t {
-        connecting,    ///< an attempt begins
-        connected,     ///< the server has accepted; `session_present` tells whether it kept the session
-        disconnected,  ///< the attempt or the connection has failed with `error`, or ended after `disconnect()`
-        waiting,       ///< the next attempt begins after `pause`
-    };
-    kind what{};
-    std::error_code error;
-    bool session_present = false;
-    std::chrono::milliseconds pause{0};
 };
 
 /// How a session connects and behaves. `session`'s constructor refuses what is out of range.

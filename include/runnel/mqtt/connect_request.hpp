@@ -1,0 +1,61 @@
+#pragma once
+
+#include <runnel/mqtt/packet/connect.hpp>
+#include <runnel/mqtt/session_options.hpp>
+
+#include <cstdint>
+#include <string>
+
+namespace runnel::mqtt {
+
+/// The CONNECT of one attempt: made of the session's options, with memory of its own for what the packet views.
+class connect_request {
+  public:
+    /// Calls `options.make_credentials` if it is set. `assigned` is the client identifier that the server has chosen on
+    /// an earlier connection, if any. `options` must outlive the request.
+    connect_request(session_options const& options, std::string const& assigned)
+        : options_(options), who_(options.make_credentials ? options.make_credentials() : options.credentials) {
+        if (who_.client_id.empty()) who_.client_id = assigned;
+        props_.receive_maximum = options.receive_maximum;
+        props_.maximum_packet_size = options.maximum_packet_size;
+        props_.session_expiry_interval = static_cast<std::uint32_t>(options.session_expiry.count());
+        if (options.will) will_props_.will_delay_interval = static_cast<std::uint32_t>(options.will->delay.count());
+    }
+    connect_request(connect_request const&) = delete;
+    connect_request& operator=(connect_request const&) = delete;
+
+    /// A view, valid as long as the request.
+    connect packet() const {
+        connect p;
+        p.client_id = who_.client_id;
+        p.user_name = who_.user_name;
+        p.password = who_.password;
+        p.clean_start = options_.clean_start || who_.client_id.empty();
+        p.keep_alive = static_cast<std::uint16_t>(options_.keep_alive.count());
+        if (v5()) p.props = &props_;
+        if (auto const& w = options_.will) {
+            p.will.emplace(will{w->topic, w->payload, w->qos, w->retain, {}});
+            if (v5()) p.will->props = &will_props_;
+        }
+        return p;
+    }
+
+    /// What the client accepts: what the packet announces and, in MQTT 3.1.1, what is held against the server's packets
+    /// all the same.
+    capabilities own() const noexcept {
+        capabilities c;
+        c.maximum_packet_size = options_.maximum_packet_size;
+        if (v5()) c.receive_maximum = options_.receive_maximum;
+        return c;
+    }
+
+  private:
+    bool v5() const noexcept { return options_.version == protocol_version::v5; }
+
+    session_options const& options_;
+    credentials who_;
+    properties props_;
+    properties will_props_;
+};
+
+}  // namespace runnel::mqtt

@@ -1,0 +1,205 @@
+#pragma once
+
+#include <runnel/core/receive_buffer.hpp>
+#include <runnel/core/send_buffer.hpp>
+#include <runnel/mqtt/session_options.hpp>
+#include <runnel/mqtt/session_state.hpp>
+#include <runnel/transport/race.hpp>
+#include <runnel/transport/stream.hpp>
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <system_error>
+
+namespace runnel::mqtt {
+
+/// Drives the network connections of a session, one after another: reads and feeds the session state, writes what has
+/// gathered, pings. It knows no more of MQTT than the session state tells.
+///
+/// The session state's handler is the `Listener`, a small copyable object, which has besides `on_read()`: all that one
+/// read has brought is handled; and `on_room()`: what had gathered is being written.
+template <stream Stream>
+class connection {
+  public:
+    using executor_type = typename Stream::executor_type;
+    template <class T>
+    using awaitable = asio::awaitable<T, executor_type>;
+
+    connection(executor_type const& executor, session_state& state, session_options const& options)
+        : state_(state),
+          options_(options),
+          out_(Stream::headroom),
+          writing_(Stream::headroom),
+          tasks_(executor),
+          writer_(executor),
+          ending_(executor) {}
+
+    /// Where packets are encoded to; `flush` then has them written.
+    send_buffer& out() noexcept { return out_; }
+
+    /// Lets the writer go to work in a later turn of the executor, if there is anything to write. Costs next to nothing
+    /// if that has been asked for already.
+    void flush() {
+        if (!out_.empty()) writer_.wake_one();
+    }
+
+    /// Lets `drive` write what has gathered, close in good order, and complete, within `close_timeout`.
+    void end() {
+        is_ending_ = true;
+        writer_.wake_one();
+        ending_.wake_all({});
+    }
+    bool is_ending() const noexcept { return is_ending_; }
+
+    /// Completes once `end` has been called.
+    awaitable<void> ended() {
+        while (!is_ending_) {
+            waiter<executor_type> w;
+            co_await ending_.park(w);
+            if (w.result) throw std::system_error(w.result);
+        }
+    }
+
+    /// Makes ready for a new series of connections.
+    void restart() noexcept { is_ending_ = false; }
+
+    /// Forgets what belonged to a connection that has gone.
+    void reset() noexcept {
+        in_.clear();
+        out_.clear();
+        writing_.clear();
+        violation_ = errc::ok;
+    }
+
+    /// Writes the CONNECT that has been encoded, and reads until it has been answered.
+    template <class Listener>
+    awaitable<void> handshake(Stream& s, Listener listener) {
+        co_await write_once(s, listener);
+        while (state_.current_phase() == session_state::phase::connecting) {
+            errc const violation = co_await read_once(s, listener);
+            if (violation != errc::ok) throw std::system_error(violation);
+        }
+    }
+
+    /// Reads and writes until the server says DISCONNECT, or `end` is called; throws when the connection is lost, and
+    /// `errc::keep_alive_timeout` when the server does not answer a ping. `keep_alive` of 0: no pings.
+    template <class Listener>
+    awaitable<void> drive(Stream& s, Listener listener, std::chrono::seconds keep_alive) {
+        auto reading = read_loop(s, listener);
+        auto writing = write_loop(s, listener);
+        auto pinging = keep_alive_loop(keep_alive);
+        auto closing = close_limit();
+        co_await race(tasks_, std::move(reading), std::move(writing), std::move(pinging), std::move(closing));
+    }
+
+    std::uint64_t bytes_received() const noexcept { return bytes_received_; }
+    std::uint64_t bytes_sent() const noexcept { return bytes_sent_; }
+    std::uint64_t writes() const noexcept { return writes_; }
+
+  private:
+    using clock = std::chrono::steady_clock;
+
+    template <class Listener>
+    awaitable<void> read_loop(Stream& s, Listener listener) {
+        while (state_.connected() || is_ending_) {
+            errc const violation = co_await read_once(s, listener);
+            if (violation != errc::ok) co_await end_over(violation);
+        }
+    }
+
+    template <class Listener>
+    awaitable<errc> read_once(Stream& s, Listener& listener) {
+        auto const room = in_.prepare(state_.expected_size());
+        std::size_t const n = co_await s.read_some(asio::mutable_buffer(room.data(), room.size()));
+        in_.commit(n);
+        bytes_received_ += n;
+        last_received_ = clock::now();
+        auto input = in_.data();
+        errc const violation = state_.receive(input, out_, listener);
+        in_.consume(in_.data().size() - input.size());
+        listener.on_read();
+        flush();
+        co_return violation;
+    }
+
+    // The server has broken the protocol: it is told so, if the version has a way, and the connection ends.
+    awaitable<void> end_over(errc violation) {
+        violation_ = violation;
+        if (state_.version() == protocol_version::v5) state_.disconnect(out_, {reason_for(violation), {}});
+        writer_.wake_one();
+        co_await sleep_for<executor_type>(tasks_.get_executor(), options_.close_timeout);
+        throw std::system_error(violation);
+    }
+
+    template <class Listener>
+    awaitable<void> write_loop(Stream& s, Listener listener) {
+        for (;;) {
+            while (out_.empty() && !is_ending_ && violation_ == errc::ok) {
+                waiter<executor_type> w;
+                co_await writer_.park(w);
+                if (w.result) throw std::system_error(w.result);
+            }
+            if (out_.empty()) break;
+            co_await write_once(s, listener);
+        }
+        if (violation_ != errc::ok) throw std::system_error(violation_);
+        co_await s.shutdown();
+    }
+
+    template <class Listener>
+    awaitable<void> write_once(Stream& s, Listener& listener) {
+        writing_.swap(out_);
+        bytes_sent_ += writing_.size();
+        ++writes_;
+        listener.on_room();
+        co_await s.write(writing_);
+        last_sent_ = clock::now();
+    }
+
+    awaitable<void> keep_alive_loop(std::chrono::seconds keep_alive) {
+        // Three quarters: the next packet is to be sent before the interval is over [MQTT-3.1.2-20].
+        auto const interval = std::chrono::duration_cast<clock::duration>(keep_alive) * 3 / 4;
+        std::optional<clock::time_point> pinged;
+        for (;;) {
+            auto const now = clock::now();
+            if (pinged && last_received_ >= *pinged) pinged.reset();
+            auto const due = pinged ? *pinged + options_.response_timeout : last_sent_ + interval;
+            if (interval == clock::duration::zero()) {
+                waiter<executor_type> forever;
+                co_await tasks_.park(forever);
+            } else if (due > now) {
+                co_await sleep_for<executor_type>(tasks_.get_executor(), due - now);
+            } else if (pinged) {
+                throw std::system_error(errc::keep_alive_timeout);
+            } else {
+                state_.ping(out_);
+                flush();
+                pinged = now;
+            }
+        }
+    }
+
+    awaitable<void> close_limit() {
+        co_await ended();
+        co_await sleep_for<executor_type>(tasks_.get_executor(), options_.close_timeout);
+    }
+
+    session_state& state_;
+    session_options const& options_;
+    receive_buffer in_;
+    send_buffer out_;      // what has been gathered
+    send_buffer writing_;  // what is being written
+    parking<executor_type> tasks_;
+    parking<executor_type> writer_;
+    parking<executor_type> ending_;
+    std::chrono::steady_clock::time_point last_sent_{};
+    std::chrono::steady_clock::time_point last_received_{};
+    std::uint64_t bytes_received_ = 0;
+    std::uint64_t bytes_sent_ = 0;
+    std::uint64_t writes_ = 0;
+    errc violation_ = errc::ok;
+    bool is_ending_ = false;
+};
+
+}  // namespace runnel::mqtt

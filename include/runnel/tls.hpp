@@ -1,0 +1,15 @@
+#pragma once
+
+// Everything, with TLS: needs OpenSSL 3.
+
+#include <runnel/runnel.hpp>
+#include <runnel/transport/tls.hpp>
+
+namespace runnel {
+
+/// MQTT over TLS.
+using mqtts = tls<tcp>;
+/// WebSocket Secure.
+using wss = websocket::over<tls<tcp>>;
+
+}  // namespace runnel
