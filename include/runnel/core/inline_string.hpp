@@ -33,7 +33,7 @@ class inline_string {
     /// string.
     constexpr bool try_append(std::string_view text) noexcept {
         if (text.size() > Capacity - size_) return false;
-        for (std::size_t i = 0; i < text.size(); ++i) chars_[size_ + i] = text[i];
+        std::copy_n(text.data(), text.size(), chars_ + size_);
         size_ += text.size();
         chars_[size_] = '\0';
         return true;
