@@ -29,7 +29,7 @@
 namespace runnel::testing {
 
 /// How a listener makes of a TCP connection the stream that MQTT is spoken over: here, nothing is to be done. Those for
-/// TLS and WebSocket are in listen_tls.hpp and listen_websocket.hpp.
+/// TLS and WebSocket are in over_tls.hpp and over_websocket.hpp.
 struct over_tcp {
     static constexpr bool secure = false;
     std::string name() const { return "tcp"; }
@@ -57,7 +57,10 @@ class basic_broker {
         : state_(std::make_shared<shared>(std::move(executor), std::move(options))) {}
     basic_broker(basic_broker const&) = delete;
     basic_broker& operator=(basic_broker const&) = delete;
-    ~basic_broker() { close(); }
+    ~basic_broker() {
+        close();
+        state_->core.hooks = {};  // what they refer to may be gone before the last coroutine has ended
+    }
 
     Executor get_executor() const { return state_->executor; }
 

@@ -7,7 +7,7 @@
 namespace runnel::testing {
 
 inline void broker_core::receive_connect(broker_connection& c, std::string_view& input) {
-    auto const next = mqtt::next_frame(input, options_.accepts.maximum_packet_size);
+    auto const next = mqtt::next_frame(input, max_connect_size);
     c.expected = next.total_size;
     if (next.status == mqtt::parse_status::need_more) return;
 
@@ -16,39 +16,39 @@ inline void broker_core::receive_connect(broker_connection& c, std::string_view&
     mqtt::errc e = next.error;
     if (e == mqtt::errc::ok && next.header.type != mqtt::packet_type::connect)
         e = mqtt::errc::packet_before_connect;  // [MQTT-3.1.0-1]
-    if (e == mqtt::errc::ok) {
+    else if (e == mqtt::errc::ok)
         e = mqtt::read_protocol_version(next.body, version);
-        if (e == mqtt::errc::ok) e = decode(next.header, next.body, version, packet);
-        // These two are answered in both versions ([MQTT-3.1.2-2], [MQTT-3.1.3-8] of MQTT 3.1.1), others in MQTT 5.
-        if (e == mqtt::errc::unsupported_protocol_version || e == mqtt::errc::client_identifier_empty ||
-            (e != mqtt::errc::ok && version == mqtt::protocol_version::v5)) {
-            ++counters_.protocol_errors;
-            return refuse(c, version, mqtt::reason_for(e), {}, describe(e), nullptr);
-        }
+    bool const versed = e == mqtt::errc::ok;
+    if (versed) e = decode(next.header, next.body, version, packet);
+    if (e == mqtt::errc::ok) {
+        handle_connect(c, packet, version);
+        input.remove_prefix(next.total_size);
+        return;
     }
-    if (e != mqtt::errc::ok) {
-        ++counters_.protocol_errors;
-        log(std::string("a connection ended before CONNECT: ") + describe(e));
-        return close(c);
+    ++counters_.protocol_errors;
+    log(std::string("ended a connection before it began: ") + describe(e));
+    // MQTT 3.1.1 has answers to these two only ([MQTT-3.1.2-2], [MQTT-3.1.3-8] of MQTT 3.1.1).
+    if ((versed && version == mqtt::protocol_version::v5) || e == mqtt::errc::unsupported_protocol_version ||
+        e == mqtt::errc::client_identifier_empty) {
+        ++counters_.refused;
+        send_connack(c, {.reason = mqtt::reason_for(e)}, version);
     }
-    handle_connect(c, packet, version);
-    input.remove_prefix(next.total_size);
+    close(c);
 }
 
 inline void broker_core::handle_connect(broker_connection& c, mqtt::connect const& packet,
                                         mqtt::protocol_version version) {
-    connect_request request{packet, version, c.info, std::string(packet.client_id), std::nullopt, {}};
+    connect_attempt request{packet, version, c.info, std::string(packet.client_id), std::nullopt, {}, {}};
     if (packet.client_id.empty()) {
         request.session_name = "runnel-" + std::to_string(++assigned_);
         request.assigned_client_identifier = request.session_name;
     }
     auto const reason = check_connect(request);
-    if (reason != mqtt::reason_code::success)
-        return refuse(c, version, reason, request.session_name, request.reason_string, &packet);
+    if (reason != mqtt::reason_code::success) return refuse(c, request, reason);
     accept(c, request);
 }
 
-inline mqtt::reason_code broker_core::check_connect(connect_request& request) {
+inline mqtt::reason_code broker_core::check_connect(connect_attempt& request) {
     using enum mqtt::reason_code;
     if (refuse_ > 0) {
         --refuse_;
@@ -64,31 +64,35 @@ inline mqtt::reason_code broker_core::check_connect(connect_request& request) {
     return hooks.on_connect ? hooks.on_connect(request) : success;
 }
 
-inline void broker_core::refuse(broker_connection& c, mqtt::protocol_version version, mqtt::reason_code reason,
-                                std::string_view client, std::string_view why, mqtt::connect const* packet) {
-    ++counters_.refused;
-    std::string text = "refused client ";
-    text.append(client).append(": ").append(why.empty() ? describe(reason) : why);
-    log(text);
+inline void broker_core::refuse(broker_connection& c, connect_attempt const& request, mqtt::reason_code reason) {
+    auto const& why = request.reason_string;
+    std::string text = "refused client " + request.session_name + ": ";
+    log(text + (!request.log_text.empty() ? request.log_text : !why.empty() ? why : std::string(describe(reason))));
 
     if (!mqtt::allowed_in(reason, mqtt::packet_type::connack)) reason = mqtt::reason_code::unspecified_error;
     mqtt::connack answer{.reason = reason};
     mqtt::properties p;
-    if (version == mqtt::protocol_version::v5 && !why.empty() && packet != nullptr) {
+    if (request.version == mqtt::protocol_version::v5 && !why.empty()) {
         p.reason_string = why;
-        auto const limit = packet->props.get<mqtt::property_id::maximum_packet_size>();
         answer.props = &p;
-        if (limit && encoded_size(answer, version) > *limit) answer.props = {};  // [MQTT-3.2.2-19]
+        auto const limit = request.packet.props.get<mqtt::property_id::maximum_packet_size>();
+        if (limit && encoded_size(answer, request.version) > *limit) answer.props = {};  // [MQTT-3.2.2-19]
     }
+    ++counters_.refused;
+    send_connack(c, answer, request.version);
+    close(c);
+}
+
+inline void broker_core::send_connack(broker_connection& c, mqtt::connack const& answer,
+                                      mqtt::protocol_version version) {
     auto const size = encoded_size(answer, version);
     encode(c.out.prepare(size), answer, version);
     c.out.commit(size);
-    close(c);
 }
 
 // The session to go on with. An older connection of the same client ends [MQTT-3.1.4-3]. A client that comes back with
 // another version of the protocol begins anew.
-inline std::shared_ptr<broker_session> broker_core::find_or_make_session(connect_request const& request,
+inline std::shared_ptr<broker_session> broker_core::find_or_make_session(connect_attempt const& request,
                                                                          bool& present) {
     if (auto* const older = connection_of(request.session_name)) {
         log("client " + request.session_name + ": a newer connection takes over");
@@ -112,7 +116,7 @@ inline void broker_core::keep_will(broker_session& s, mqtt::will const& w) {
     s.will_delay = w.props.get<mqtt::property_id::will_delay_interval>().value_or(0);
 }
 
-inline void broker_core::accept(broker_connection& c, connect_request const& request) {
+inline void broker_core::accept(broker_connection& c, connect_attempt const& request) {
     auto const& packet = request.packet;
     bool const v5 = request.version == mqtt::protocol_version::v5;
     bool present = false;
@@ -157,7 +161,9 @@ inline void broker_core::accept(broker_connection& c, connect_request const& req
         connections_.clear(c);
     else
         connections_.set(c, now_ + c.silence);
-    s->state.accept(c.out, answer, request.version, accepts, peer);
+    auto own = accepts;
+    if (!v5) own.maximum_packet_size = options_.maximum_packet_size_v3_1_1;
+    s->state.accept(c.out, answer, request.version, own, peer);
     send_queued(*s);
 }
 

@@ -145,15 +145,18 @@ class broker_core {
   private:
     struct packet_handler;
 
+    // Every field of CONNECT is at most 64 KiB; user properties make it larger.
+    static constexpr std::size_t max_connect_size = 1024 * 1024;
+
     // broker_connect.hpp
     void receive_connect(broker_connection& c, std::string_view& input);
     void handle_connect(broker_connection& c, mqtt::connect const& packet, mqtt::protocol_version version);
-    void refuse(broker_connection& c, mqtt::protocol_version version, mqtt::reason_code reason, std::string_view client,
-                std::string_view why, mqtt::connect const* packet);
-    mqtt::reason_code check_connect(connect_request& request);
-    std::shared_ptr<broker_session> find_or_make_session(connect_request const& request, bool& present);
+    void refuse(broker_connection& c, connect_attempt const& request, mqtt::reason_code reason);
+    void send_connack(broker_connection& c, mqtt::connack const& answer, mqtt::protocol_version version);
+    mqtt::reason_code check_connect(connect_attempt& request);
+    std::shared_ptr<broker_session> find_or_make_session(connect_attempt const& request, bool& present);
     void keep_will(broker_session& s, mqtt::will const& w);
-    void accept(broker_connection& c, connect_request const& request);
+    void accept(broker_connection& c, connect_attempt const& request);
 
     // broker_packets.hpp
     void receive_packets(broker_connection& c, std::string_view& input);

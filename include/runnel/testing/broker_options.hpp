@@ -15,8 +15,11 @@ namespace runnel::testing {
 
 /// How a broker behaves. The defaults are generous, so that a test sees its own limits and not the broker's.
 struct broker_options {
-    /// What clients are told that the broker accepts (in MQTT 3.1.1 most of it cannot be told).
+    /// What clients of MQTT 5 are told that the broker accepts. In MQTT 3.1.1 it is not told; QoS and retain flag of
+    /// messages are not checked there, which `broker_hooks::authorize_publish` can do.
     mqtt::capabilities accepts;
+    /// MQTT 3.1.1: the largest packet accepted; bytes.
+    std::uint32_t maximum_packet_size_v3_1_1 = mqtt::max_variable_integer + 5;
     /// How long a new connection may take to send CONNECT.
     std::chrono::milliseconds connect_limit{10'000};
     /// How long a client whose connection has been ended may take to read the rest and to close.
@@ -58,7 +61,7 @@ struct connection_info {
 };
 
 /// A CONNECT that the broker asks its user about.
-struct connect_request {
+struct connect_attempt {
     mqtt::connect const& packet;
     mqtt::protocol_version version;
     connection_info const& from;
@@ -66,8 +69,10 @@ struct connect_request {
     std::string session_name;
     /// MQTT 5: told to the client in CONNACK.
     std::optional<std::string> assigned_client_identifier;
-    /// MQTT 5: told to the client in CONNACK, and logged in any case.
+    /// Why it is refused. MQTT 5: told to the client in CONNACK.
     std::string reason_string;
+    /// What the log says of it, if that is not for the client.
+    std::string log_text;
 };
 
 /// A connected client, for hooks.
@@ -75,7 +80,7 @@ struct client_info {
     std::string_view name;  ///< its session's
     mqtt::protocol_version version;
     connection_info const& from;
-    std::size_t subscriptions;  ///< how many it has
+    std::size_t subscriptions;  ///< how many it has, without the one that is asked for
 };
 
 /// What to do with a message that a client publishes.
@@ -90,7 +95,7 @@ struct publish_verdict {
 /// connections: their results do that.
 struct broker_hooks {
     /// Decides whether a client may connect, once the packet has been found to be right.
-    std::function<mqtt::reason_code(connect_request&)> on_connect;
+    std::function<mqtt::reason_code(connect_attempt&)> on_connect;
     /// Decides what happens to a message from a client.
     std::function<publish_verdict(client_info const&, mqtt::publish const&)> authorize_publish;
     /// Decides about one of the filters of a SUBSCRIBE: the QoS granted, at most what is asked for, or an error.

@@ -107,7 +107,9 @@ inline mqtt::reason_code broker_core::check_subscription(broker_session& s, mqtt
         return wildcard_subscriptions_not_supported;
     auto const most = static_cast<mqtt::reason_code>(std::min(request.maximum_qos, accepts.maximum_qos));
     if (!hooks.authorize_subscribe) return most;
-    auto const reason = hooks.authorize_subscribe(s.info(), packet, request);
+    auto info = s.info();
+    info.subscriptions -= s.subscriptions.count(std::string(request.filter));
+    auto const reason = hooks.authorize_subscribe(info, packet, request);
     if (is_error(reason)) return mqtt::allowed_in(reason, mqtt::packet_type::suback) ? reason : unspecified_error;
     return std::min(reason, most);
 }
