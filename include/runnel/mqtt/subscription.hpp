@@ -2,6 +2,7 @@
 
 #include <runnel/mqtt/message.hpp>
 #include <runnel/mqtt/packet/subscribe.hpp>
+#include <runnel/transport/quietly.hpp>
 #include <runnel/transport/stream.hpp>
 #include <runnel/transport/waiter.hpp>
 
@@ -68,6 +69,8 @@ class basic_subscription {
             if (w.result) throw std::system_error(w.result);
         }
     }
+
+    asio::awaitable<message, Executor> receive(std::error_code& error) { return quietly(receive(), error); }
 
     /// The next message if one waits. Never suspends.
     std::optional<message> try_receive() { return state_->box->pop(); }
