@@ -445,10 +445,10 @@ TEST_CASE("a TLS handshake cut at any byte of either direction ends on both side
             if (flow.bytes < cut) break;  // the handshake was complete before the cut
             ++cuts;
             if (end == 0) REQUIRE(result.server);
-            if (result.client) REQUIRE(result.client == transport_errc::stream_truncated);
-            if (result.server)
-                REQUIRE(
-                    (result.server == transport_errc::stream_truncated || result.server == asio::error::broken_pipe));
+            // A side that had all it needed finds that it cannot answer.
+            for (auto const& error : {result.client, result.server}) {
+                if (error) REQUIRE((error == transport_errc::stream_truncated || error == asio::error::broken_pipe));
+            }
         }
         CHECK(cuts > 300);
     }
