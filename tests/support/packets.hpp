@@ -89,12 +89,3 @@ runnel::mqtt::errc decode_error(std::string_view bytes, runnel::mqtt::protocol_v
 }
 
 }  // namespace test
-
-namespace doctest {
-
-template <>
-struct StringMaker<runnel::mqtt::errc> {
-    static String convert(runnel::mqtt::errc e) { return runnel::mqtt::describe(e); }
-};
-
-}  // namespace doctest

@@ -25,8 +25,9 @@ struct acknowledgement {
 /// success no reason either.
 constexpr std::size_t remaining_length(acknowledgement const& p, protocol_version version) noexcept {
     if (version == protocol_version::v3_1_1) return 2;
-    if (p.props.empty()) return p.reason == reason_code::success ? 2 : 3;
-    return 3 + encoded_size(p.props, p.type);
+    auto const length = property_length(p.props, p.type);
+    if (length == 0) return p.reason == reason_code::success ? 2 : 3;
+    return 3 + with_length(length);
 }
 
 /// Bytes of the whole packet.

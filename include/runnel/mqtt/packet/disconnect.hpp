@@ -22,8 +22,9 @@ struct disconnect {
 /// Bytes that follow the fixed header: what need not be said is left out (3.14.2).
 constexpr std::size_t remaining_length(disconnect const& p, protocol_version version) noexcept {
     if (version == protocol_version::v3_1_1) return 0;
-    if (p.props.empty()) return p.reason == reason_code::normal_disconnection ? 0 : 1;
-    return 1 + encoded_size(p.props, packet_constant<packet_type::disconnect>);
+    auto const length = property_length(p.props, packet_constant<packet_type::disconnect>);
+    if (length == 0) return p.reason == reason_code::normal_disconnection ? 0 : 1;
+    return 1 + with_length(length);
 }
 
 /// Bytes of the whole packet.
