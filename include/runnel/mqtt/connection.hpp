@@ -7,6 +7,7 @@
 #include <runnel/transport/race.hpp>
 #include <runnel/transport/stream.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -160,22 +161,27 @@ class connection {
     awaitable<void> keep_alive_loop(std::chrono::seconds keep_alive) {
         // Three quarters: the next packet is to be sent before the interval is over [MQTT-3.1.2-20].
         auto const interval = std::chrono::duration_cast<clock::duration>(keep_alive) * 3 / 4;
-        std::optional<clock::time_point> pinged;
+        std::optional<clock::time_point> unanswered;  // since when
+        clock::time_point last_ping{};
         for (;;) {
             auto const now = clock::now();
-            if (pinged && last_received_ >= *pinged) pinged.reset();
-            auto const due = pinged ? *pinged + options_.response_timeout : last_sent_ + interval;
+            if (unanswered && last_received_ >= *unanswered) unanswered.reset();
+            auto const give_up = unanswered ? *unanswered + options_.response_timeout : clock::time_point::max();
+            // A server that only takes must give a sign of life too, or a dead one would swallow all QoS 0 messages.
+            auto const ping = std::max(last_ping, std::min(last_sent_, last_received_)) + interval;
+            auto const due = std::min(ping, give_up);
             if (interval == clock::duration::zero()) {
                 waiter<executor_type> forever;
                 co_await tasks_.park(forever);
             } else if (due > now) {
                 co_await sleep_for<executor_type>(tasks_.get_executor(), due - now);
-            } else if (pinged) {
+            } else if (give_up <= now) {
                 throw std::system_error(errc::keep_alive_timeout);
             } else {
                 state_.ping(out_);
                 flush();
-                pinged = now;
+                last_ping = now;
+                if (!unanswered) unanswered = now;
             }
         }
     }
