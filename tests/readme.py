@@ -16,7 +16,7 @@ program = (root / "examples" / "hello.cpp").read_text().split("\n", 1)[1].strip(
 if shown != program:
     problems.append("README.md: the program at the top is not examples/hello.cpp without its first line")
 
-for target in re.findall(r"\]\(([^)#]+)\)", text):
+for target in re.findall(r"\]\(([^)#]+)\)", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
     if "://" not in target and not (root / target).exists():
         problems.append(f"README.md: {target} does not exist")
 
