@@ -1,9 +1,12 @@
 #pragma once
 
+#include <runnel/mqtt/packet/subscribe.hpp>
 #include <runnel/mqtt/property.hpp>
 #include <runnel/mqtt/types.hpp>
 
+#include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 namespace runnel::mqtt {
 
@@ -33,5 +36,26 @@ struct capabilities {
         return c;
     }
 };
+
+/// Checks that the peer accepts a PUBLISH of this size, QoS and retain flag.
+constexpr errc check_publish(capabilities const& peer, qos quality, bool retain, std::size_t size) noexcept {
+    if (size > peer.maximum_packet_size) return errc::packet_too_large;       // [MQTT-3.2.2-15], [MQTT-3.1.2-24]
+    if (quality > peer.maximum_qos) return errc::maximum_qos_exceeded;        // [MQTT-3.2.2-11]
+    if (retain && !peer.retain_available) return errc::retain_not_available;  // [MQTT-3.2.2-14]
+    return errc::ok;
+}
+
+/// Checks that the server supports what a SUBSCRIBE asks for (3.2.2.3.11 to 3.2.2.3.13).
+constexpr errc check_subscribe(capabilities const& peer, subscribe const& packet, protocol_version version) noexcept {
+    bool const has_identifier = !packet.props.get<property_id::subscription_identifier>().empty();
+    if (has_identifier && !peer.subscription_identifier_available) return errc::subscription_identifier_not_available;
+    for (auto const& request : packet.requests) {
+        bool const shared = version == protocol_version::v5 && split_shared(request.filter).is_shared();
+        bool const wildcard = request.filter.find_first_of("+#") != std::string_view::npos;
+        if (shared && !peer.shared_subscription_available) return errc::shared_subscription_not_available;
+        if (wildcard && !peer.wildcard_subscription_available) return errc::wildcard_subscription_not_available;
+    }
+    return errc::ok;
+}
 
 }  // namespace runnel::mqtt

@@ -46,6 +46,7 @@ enum class errc {
     empty_list,
     client_identifier_empty,
     session_present_without_success,
+    session_present_unexpected,
     authentication_data_without_method,
     authentication_method_missing,
     authentication_method_changed,
@@ -119,6 +120,7 @@ inline char const* describe(errc e) noexcept {
         case errc::empty_list: return "the packet's list of topic filters or reason codes is empty";
         case errc::client_identifier_empty: return "an empty client identifier needs a clean session in MQTT 3.1.1";
         case errc::session_present_without_success: return "a refused connection is said to have a session";
+        case errc::session_present_unexpected: return "the server has kept a session that was to begin anew";
         case errc::authentication_data_without_method: return "authentication data without an authentication method";
         case errc::authentication_method_missing: return "AUTH without an authentication method";
         case errc::authentication_method_changed: return "the authentication method is not that of CONNECT";

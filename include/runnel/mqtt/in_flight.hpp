@@ -30,7 +30,7 @@ class in_flight {
 
     struct entry {
         char* packet = nullptr;  ///< the bytes of the PUBLISH packet; nullptr for requests
-        std::uint32_t size = 0;
+        std::uint32_t size = 0;  ///< of `packet` in bytes; for requests the number of topic filters
         stage at = stage::ended;
         qos quality = qos::at_most_once;
         packet_type request = {};  ///< which request, for `stage::request`

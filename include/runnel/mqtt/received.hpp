@@ -1,12 +1,13 @@
 #pragma once
 
 #include <runnel/core/ring_queue.hpp>
+#include <runnel/mqtt/identifier_map.hpp>
 #include <runnel/mqtt/reason_code.hpp>
 #include <runnel/mqtt/types.hpp>
 
-#include <bitset>
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
-#include <memory>
 
 namespace runnel::mqtt {
 
@@ -21,10 +22,11 @@ struct delivery {
 /// The incoming QoS 1 and 2 messages of a session that are not fully acknowledged.
 ///
 /// Acknowledgements go out in the order in which the messages came [MQTT-4.6.0-2] [MQTT-4.6.0-3], whatever the order in
-/// which the application takes them. The identifiers of QoS 2 messages are kept until PUBREL, across connections.
+/// which the application takes them. QoS 2 messages are known by their identifiers until PUBREL, across connections.
 class received {
   public:
     struct entry {
+        std::uint64_t number;  ///< of the delivery: for a QoS 2 message sent again that of the first time
         std::uint16_t packet_id;
         qos quality;
         bool taken;
@@ -37,84 +39,104 @@ class received {
         bool is_new;
     };
     arrival arrive(std::uint16_t packet_id, qos quality) {
-        bool const known = quality == qos::exactly_once && known_.test(packet_id);
-        bool const taken = known && taken_.test(packet_id);
-        if (quality == qos::exactly_once) known_.set(packet_id);
-        auto const number = waiting_.push({packet_id, quality, taken, reason_code::success});
-        return {{number, packet_id, quality}, !known};
+        auto number = waiting_.next();
+        bool is_new = true;
+        if (quality == qos::exactly_once) {
+            auto* m = unreleased_.find(packet_id);
+            is_new = m == nullptr;
+            if (is_new) m = &unreleased_.insert(packet_id, {number, false, false, reason_code::success});
+            number = m->number;
+            if (!m->seen) ++unfinished_;
+            m->seen = true;
+        } else {
+            ++unfinished_;
+        }
+        waiting_.push({number, packet_id, quality, false, reason_code::success});
+        return {{number, packet_id, quality}, is_new};
     }
 
     /// The application has taken the message. Whether an acknowledgement can go out now is told by `next_taken`.
-    void take(delivery d, reason_code reason) {
-        if (d.quality == qos::exactly_once && known_.test(d.packet_id)) {
-            if (is_error(reason))
-                forget(d.packet_id);  // PUBREC with a failure ends the exchange (4.3.3)
-            else
-                taken_.set(d.packet_id);
+    void take(delivery d, reason_code reason) noexcept {
+        if (d.quality == qos::exactly_once) {
+            auto* const m = unreleased_.find(d.packet_id);
+            if (m == nullptr || m->number != d.number || m->taken) return;  // another message has the identifier now
+            m->taken = true;
+            m->reason = reason;
+        } else if (waiting_.contains(d.number) && !waiting_[d.number].taken) {
+            waiting_[d.number].taken = true;
+            waiting_[d.number].reason = reason;
         }
-        entry* e = waiting_.contains(d.number) ? &waiting_[d.number] : find(d.packet_id, d.quality);
-        if (e == nullptr) return;
-        e->taken = true;
-        e->reason = reason;
     }
 
     /// The oldest message, if the application has taken it; then `pop` removes it.
     entry const* next_taken() noexcept {
-        return !waiting_.empty() && waiting_.front().taken ? &waiting_.front() : nullptr;
+        if (waiting_.empty()) return nullptr;
+        entry& e = waiting_.front();
+        if (e.quality == qos::exactly_once) {
+            auto const* const m = unreleased_.find(e.packet_id);
+            bool const known =
+                m != nullptr && m->number == e.number;  // else the exchange has ended, nobody will take it
+            e.taken = !known || m->taken;
+            if (known) e.reason = m->reason;
+        }
+        return e.taken ? &e : nullptr;
     }
-    void pop() noexcept { waiting_.pop(); }
 
-    /// Whether a QoS 2 message with this identifier has come and not been released by PUBREL.
-    bool knows(std::uint16_t packet_id) const noexcept { return known_.test(packet_id); }
+    /// The acknowledgement of the oldest message has been sent.
+    void pop() noexcept {
+        entry const e = waiting_.front();
+        waiting_.pop();
+        if (e.quality == qos::at_least_once)
+            --unfinished_;
+        else if (is_error(e.reason))
+            forget(e.packet_id);  // PUBREC with a failure ends the exchange (4.3.3)
+    }
+
+    /// What is known of a QoS 2 identifier.
+    enum class knowledge : std::uint8_t { unknown, not_taken, taken };
+    knowledge knows(std::uint16_t packet_id) noexcept {
+        auto const* const m = unreleased_.find(packet_id);
+        return m == nullptr ? knowledge::unknown : m->taken ? knowledge::taken : knowledge::not_taken;
+    }
 
     /// PUBREL has come: the identifier is free again.
     void forget(std::uint16_t packet_id) noexcept {
-        known_.reset(packet_id);
-        taken_.reset(packet_id);
+        auto const* const m = unreleased_.find(packet_id);
+        if (m == nullptr) return;
+        if (m->seen) --unfinished_;
+        unreleased_.erase(packet_id);
     }
 
-    /// The messages that wait for their first acknowledgement.
-    std::size_t size() const noexcept { return waiting_.size(); }
+    /// The messages of this connection that count for the receive maximum: those without PUBACK, PUBCOMP, or PUBREC
+    /// with a failure (4.9). Never less than those that wait for their first acknowledgement.
+    std::size_t unacknowledged() const noexcept { return std::max(unfinished_, waiting_.size()); }
 
     /// The connection has gone: the peer will send again what was not acknowledged.
-    void connection_lost() noexcept { waiting_.clear(); }
+    void connection_lost() noexcept {
+        waiting_.clear();
+        unfinished_ = 0;
+        unreleased_.for_each([](message& m) { m.seen = false; });
+    }
 
     /// The session has gone.
     void clear() noexcept {
         waiting_.clear();
-        known_.clear();
-        taken_.clear();
+        unfinished_ = 0;
+        unreleased_.clear();
     }
 
   private:
-    // A set of packet identifiers; 8 KiB from the first one on.
-    class identifier_set {
-      public:
-        bool test(std::uint16_t id) const noexcept { return bits_ && (*bits_)[id]; }
-        void set(std::uint16_t id) {
-            if (!bits_) bits_ = std::make_unique<std::bitset<65536>>();
-            bits_->set(id);
-        }
-        void reset(std::uint16_t id) noexcept {
-            if (bits_) bits_->reset(id);
-        }
-        void clear() noexcept { bits_.reset(); }
-
-      private:
-        std::unique_ptr<std::bitset<65536>> bits_;
+    // A QoS 2 message between PUBLISH and PUBREL.
+    struct message {
+        std::uint64_t number;
+        bool taken;
+        bool seen;  // on this connection
+        reason_code reason;
     };
 
-    // A QoS 2 message that was handed out on an earlier connection, and has been sent again on this one.
-    entry* find(std::uint16_t packet_id, qos quality) noexcept {
-        if (quality != qos::exactly_once) return nullptr;
-        for (auto n = waiting_.first(); n != waiting_.next(); ++n)
-            if (waiting_[n].packet_id == packet_id && waiting_[n].quality == quality) return &waiting_[n];
-        return nullptr;
-    }
-
     ring_queue<entry> waiting_;
-    identifier_set known_;  // QoS 2 identifiers between PUBLISH and PUBREL
-    identifier_set taken_;  // those of them whose message the application has taken
+    identifier_map<message> unreleased_;
+    std::size_t unfinished_ = 0;
 };
 
 }  // namespace runnel::mqtt

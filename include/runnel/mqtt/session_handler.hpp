@@ -5,8 +5,8 @@
 
 namespace runnel::mqtt {
 
-/// What `session_state::receive` tells its user; the defaults do nothing. A handler may call any other function of the
-/// session state. The views it is given are valid until it returns.
+/// What `session_state::receive` tells its user; the defaults do nothing. A handler may call any function of the
+/// session state but `connect`, `accept` and `receive`. The views it is given are valid until it returns.
 struct session_handler {
     // At the client:
     void on_connack(connack const&) {}                     ///< also a refusal
@@ -19,7 +19,10 @@ struct session_handler {
     // At both:
     void on_message(publish const&, delivery) {}  ///< to be acknowledged by `session_state::acknowledge`
     void on_published(void* /*owner*/, acknowledgement const&) {}  ///< the QoS promise is fulfilled, or refused
-    void on_lost(void* /*owner*/) {}  ///< QoS 2, released, and the peer has lost the session
+    void on_lost(void* /*owner*/) {}  ///< the peer has lost the session, and nobody can tell the message's fate
+    /// A message that was queued before the connection is not sent, because the peer does not accept it: packet size,
+    /// QoS or retain. `owner` is nullptr if nobody waits for it.
+    void on_refused(void* /*owner*/, errc) {}
     void on_disconnect(disconnect const&) {}
     void on_auth(auth const&) {}
 };

@@ -12,6 +12,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <type_traits>
+#include <utility>
 
 namespace runnel::mqtt {
 
@@ -47,34 +49,37 @@ class session_state {
     /// Client: begins a connection by CONNECT. `own` is what its properties announce. Nothing is sent on an error.
     errc connect(send_buffer& out, mqtt::connect const& packet, capabilities own) {
         if (errc const e = check(packet, version_); e != errc::ok) return e;
+        connection_lost();
         append(out, packet);
         own_ = own;
         peer_ = {};
+        clean_start_ = packet.clean_start;
         phase_ = phase::connecting;
         return errc::ok;
     }
 
     /// Server: accepts a client by CONNACK, with the capabilities that its CONNECT announced. What is left of an
-    /// earlier connection is sent again if `answer.session_present`, else dropped.
+    /// earlier connection is sent again if `answer.session_present`, else dropped; a session that is kept must go on in
+    /// the version it was begun in. `handler` is told of what is dropped or refused.
+    template <class Handler = session_handler>
     void accept(send_buffer& out, mqtt::connack const& answer, protocol_version version, capabilities own,
-                capabilities peer) {
+                capabilities peer, Handler&& handler = Handler{}) {
         assert(role_ == role::server && answer.reason == reason_code::success);
+        assert(version == version_ || !answer.session_present || in_flight_.empty());
+        connection_lost();
         version_ = version;
         own_ = own;
         peer_ = peer;
-        phase_ = phase::connected;
+        phase_ = phase::connecting;
         append(out, answer);
-        if (!answer.session_present) {
-            received_.clear();
-            while (!in_flight_.empty()) in_flight_.end(in_flight_[in_flight_.first()]);
-            cursor_ = in_flight_.next();
-        }
-        send_queued(out);
+        if (!answer.session_present) drop_session(handler);
+        begin_connection(out, handler, [] {});
     }
 
     /// The network connection has gone. What was not acknowledged will be sent again on the next one; requests end.
     void connection_lost() noexcept {
         phase_ = phase::disconnected;
+        peer_known_ = false;
         unacknowledged_ = 0;
         expected_ = 0;
         received_.connection_lost();
@@ -90,28 +95,37 @@ class session_state {
         cursor_ = in_flight_.first();
     }
 
+    /// The number of no exchange: that of a message that was sent and is forgotten.
+    static constexpr auto no_exchange = static_cast<std::uint64_t>(-1);
+
     /// What began: an error, or the number by which `disown` knows the exchange.
     struct begun {
         errc error = errc::ok;
-        std::uint64_t number = 0;
+        std::uint64_t number = no_exchange;
     };
 
     /// Begins to publish a message; its packet identifier is ignored. QoS 0 is sent now if connected. QoS 1 and 2, and
     /// QoS 0 while not connected, are kept and sent as soon as the connection and the peer's receive maximum allow;
-    /// then `owner` is told by `on_published`, if it is not null.
+    /// then `owner` is told by `on_published` of the end of QoS 1 and 2, if it is not null.
     ///
-    /// Errors: those of `check`, what the peer does not accept, `queue_full` and `no_packet_identifier` (try again
-    /// later).
+    /// Errors: those of `check`, what the peer does not accept (while that is not known, `on_refused` tells later),
+    /// `topic_alias_invalid` (an alias is for one connection, so for QoS 0), `queue_full` and `no_packet_identifier`
+    /// (try again later).
     begun publish(send_buffer& out, mqtt::publish message, void* owner = nullptr) {
         bool const acknowledged = message.qos != qos::at_most_once;
         auto const number = in_flight_.next();
         message.packet_id = acknowledged ? in_flight::identifier_of(number) : std::uint16_t{0};
         if (errc const e = check(message, version_); e != errc::ok) return {e};
+        if (errc const e = check_sender(message, role_); e != errc::ok) return {e};
         std::size_t const size = encoded_size(message, version_);
-        if (connected())
-            if (errc const e = check_acceptable(message, size); e != errc::ok) return {e};
+        if (peer_known_)
+            if (errc const e = check_publish(peer_, message.qos, message.retain, size); e != errc::ok) return {e};
 
-        if (!acknowledged && connected()) {
+        // QoS 0 does not overtake what of it is still queued [MQTT-4.6.0-5].
+        bool const at_once = !acknowledged && connected() && queued_at_most_once_ == 0;
+        if (auto const alias = message.props.get<property_id::topic_alias>())
+            if (!at_once || *alias > peer_.topic_alias_maximum) return {errc::topic_alias_invalid};  // [MQTT-3.3.2-9]
+        if (at_once) {
             encode(out.prepare(size), message, version_);
             out.commit(size);
             return {};
@@ -120,18 +134,20 @@ class session_state {
         if (in_flight_.bytes() != 0 && in_flight_.bytes() + size > limits_.queued_bytes) return {errc::queue_full};
         in_flight_.begin(size, {.at = in_flight::stage::queued, .quality = message.qos, .owner = owner});
         encode(in_flight_[number].packet, message, version_);
-        if (connected()) send_queued(out);
+        if (!acknowledged) ++queued_at_most_once_;
+        send_queued(out);
         return {errc::ok, number};
     }
 
     /// Client: sends SUBSCRIBE; `owner` is told by `on_suback`, unless the connection is lost first.
     begun subscribe(send_buffer& out, mqtt::subscribe packet, void* owner) {
-        return request(out, packet, packet_type::subscribe, owner);
+        if (errc const e = check_subscribe(peer_, packet, version_); connected() && e != errc::ok) return {e};
+        return request(out, packet, packet_type::subscribe, packet.requests.size(), owner);
     }
 
     /// Client: sends UNSUBSCRIBE; `owner` is told by `on_unsuback`, unless the connection is lost first.
     begun unsubscribe(send_buffer& out, mqtt::unsubscribe packet, void* owner) {
-        return request(out, packet, packet_type::unsubscribe, owner);
+        return request(out, packet, packet_type::unsubscribe, packet.filters.size(), owner);
     }
 
     /// The owner of the exchange is gone and is not to be told of its end. The exchange itself goes on.
@@ -143,28 +159,25 @@ class session_state {
     /// been. In MQTT 5 `reason` may refuse the message.
     void acknowledge(send_buffer& out, delivery d, reason_code reason = reason_code::success) {
         if (d.quality == qos::at_most_once) return;
-        received_.take(d, reason);
-        if (!connected()) return;
-        while (auto const* e = received_.next_taken()) {
-            auto const type = e->quality == qos::at_least_once ? packet_type::puback : packet_type::pubrec;
-            append(out, acknowledgement{type, e->packet_id, e->reason, {}});
-            received_.pop();
-        }
+        received_.take(d, version_ == protocol_version::v5 ? reason : reason_code::success);
+        send_acknowledgements(out);
     }
 
     /// Client: asks for a sign of life.
-    void ping(send_buffer& out) { append(out, pingreq{}); }
+    void ping(send_buffer& out) { reply(out, pingreq{}); }
 
-    /// Ends the connection in good order. In MQTT 3.1.1 a server has nothing to send.
+    /// Ends the connection in good order, if there is one: nothing is sent on it any more [MQTT-3.14.4-1]. In
+    /// MQTT 3.1.1 a server has nothing to send.
     void disconnect(send_buffer& out, mqtt::disconnect const& packet = {}) {
+        if (phase_ != phase::connecting && phase_ != phase::connected) return;
         if (version_ == protocol_version::v5 || role_ == role::client) append(out, packet);
         phase_ = phase::disconnecting;
     }
 
     /// Server: answers a SUBSCRIBE.
-    void suback(send_buffer& out, mqtt::suback const& answer) { append(out, answer); }
+    void suback(send_buffer& out, mqtt::suback const& answer) { reply(out, answer); }
     /// Server: answers an UNSUBSCRIBE.
-    void unsuback(send_buffer& out, mqtt::unsuback const& answer) { append(out, answer); }
+    void unsuback(send_buffer& out, mqtt::unsuback const& answer) { reply(out, answer); }
 
     /// Handles all whole packets of `input` in turn and removes them from it; replies that the protocol owes go to
     /// `out`. An error is the peer's fault and ends the connection: `reason_for(error)` is what to tell it.
@@ -175,7 +188,7 @@ class session_state {
             expected_ = next.total_size;
             if (next.status == parse_status::need_more) return errc::ok;
             if (next.status == parse_status::malformed) return next.error;
-            errc const e = next.header.type == packet_type::publish ? receive_publish(next, handler)
+            errc const e = next.header.type == packet_type::publish ? receive_publish(next, out, handler)
                                                                     : receive_other(next, out, handler);
             if (e != errc::ok) return e;
             input.remove_prefix(next.total_size);
@@ -196,15 +209,14 @@ class session_state {
         out.commit(size);
     }
 
-    errc check_acceptable(mqtt::publish const& message, std::size_t size) const noexcept {
-        if (size > peer_.maximum_packet_size) return errc::packet_too_large;               // [MQTT-3.1.2-24]
-        if (message.qos > peer_.maximum_qos) return errc::maximum_qos_exceeded;            // [MQTT-3.2.2-11]
-        if (message.retain && !peer_.retain_available) return errc::retain_not_available;  // [MQTT-3.2.2-14]
-        return errc::ok;
+    /// Sends what is of use on this connection only. Nothing follows DISCONNECT [MQTT-3.14.4-1].
+    template <class Packet>
+    void reply(send_buffer& out, Packet const& packet) {
+        if (connected()) append(out, packet);
     }
 
     template <class Packet>
-    begun request(send_buffer& out, Packet packet, packet_type type, void* owner) {
+    begun request(send_buffer& out, Packet packet, packet_type type, std::size_t filters, void* owner) {
         if (!connected()) return {errc::not_connected};
         if (!in_flight_.has_identifier()) return {errc::no_packet_identifier};
         auto const number = in_flight_.next();
@@ -212,12 +224,24 @@ class session_state {
         if (errc const e = check(packet, version_); e != errc::ok) return {e};
         if (encoded_size(packet, version_) > peer_.maximum_packet_size) return {errc::packet_too_large};
         in_flight_.begin(0, {.at = stage::request, .request = type, .owner = owner});
+        in_flight_[number].size = static_cast<std::uint32_t>(filters);
         append(out, packet);
         return {errc::ok, number};
     }
 
+    /// Acknowledges the oldest messages, as far as they have been taken.
+    void send_acknowledgements(send_buffer& out) {
+        if (!connected()) return;
+        while (auto const* e = received_.next_taken()) {
+            auto const type = e->quality == qos::at_least_once ? packet_type::puback : packet_type::pubrec;
+            append(out, acknowledgement{type, e->packet_id, e->reason, {}});
+            received_.pop();
+        }
+    }
+
     /// Sends what is queued, in order [MQTT-4.6.0-1], as far as the peer's receive maximum allows [MQTT-3.3.4-9].
     void send_queued(send_buffer& out) {
+        if (!connected()) return;
         std::size_t const window = std::min(limits_.in_flight, peer_.receive_maximum);
         cursor_ = std::max(cursor_, in_flight_.first());
         for (; cursor_ != in_flight_.next(); ++cursor_) {
@@ -231,6 +255,11 @@ class session_state {
                 send_entry(out, e);
             }
         }
+        // QoS 0 is not held up by the receive maximum.
+        for (auto n = cursor_; queued_at_most_once_ != 0; ++n) {
+            auto& e = in_flight_[n];
+            if (e.at == stage::queued && e.quality == qos::at_most_once) send_entry(out, e);
+        }
         in_flight_.sweep();
     }
 
@@ -241,6 +270,7 @@ class session_state {
         if (e.quality == qos::at_most_once) {
             in_flight_.drop_packet(e);
             e.at = stage::ended;  // nobody waits for QoS 0
+            --queued_at_most_once_;
             return;
         }
         e.at = stage::sent;
@@ -248,7 +278,7 @@ class session_state {
     }
 
     template <class Handler>
-    errc receive_publish(frame const& f, Handler& handler) {
+    errc receive_publish(frame const& f, send_buffer& out, Handler& handler) {
         if (phase_ == phase::connecting) return errc::packet_before_connack;
         mqtt::publish message;
         if (errc const e = decode(f.header, f.body, version_, message); e != errc::ok) return e;
@@ -257,9 +287,14 @@ class session_state {
             handler.on_message(message, delivery{});
             return errc::ok;
         }
-        if (received_.size() >= own_.receive_maximum) return errc::receive_maximum_exceeded;  // [MQTT-3.3.4-7]
+        std::size_t const maximum = version_ == protocol_version::v5 ? own_.receive_maximum : 65535;
+        if (received_.unacknowledged() >= maximum)  // [MQTT-3.3.4-7], [MQTT-3.3.4-9]
+            return errc::receive_maximum_exceeded;
         auto const arrival = received_.arrive(message.packet_id, message.qos);
-        if (arrival.is_new) handler.on_message(message, arrival.token);
+        if (arrival.is_new)
+            handler.on_message(message, arrival.token);
+        else
+            send_acknowledgements(out);  // the application may have taken it the first time [MQTT-4.3.3-10]
         return errc::ok;
     }
 
@@ -298,7 +333,7 @@ class session_state {
             case packet_type::unsubscribe:
                 return with<mqtt::unsubscribe>(f, [&](auto& p) { return handler.on_unsubscribe(p), errc::ok; });
             case packet_type::pingreq:
-                return with<pingreq>(f, [&](auto&) { return append(out, pingresp{}), errc::ok; });  // [MQTT-3.12.4-1]
+                return with<pingreq>(f, [&](auto&) { return reply(out, pingresp{}), errc::ok; });  // [MQTT-3.12.4-1]
             case packet_type::pingresp:
                 return with<pingresp>(f, [&](auto&) { return handler.on_pingresp(), errc::ok; });
             case packet_type::disconnect:
@@ -308,7 +343,11 @@ class session_state {
                     phase_ = phase::disconnected;
                     return handler.on_disconnect(p), errc::ok;
                 });
-            case packet_type::auth: return with<mqtt::auth>(f, [&](auto& p) { return handler.on_auth(p), errc::ok; });
+            case packet_type::auth:
+                return with<mqtt::auth>(f, [&](auto& p) {
+                    errc const e = check_sender(p, sender);
+                    return e == errc::ok ? (handler.on_auth(p), errc::ok) : e;
+                });
             default: return errc::unexpected_packet;
         }
     }
@@ -322,37 +361,85 @@ class session_state {
 
     template <class Handler>
     errc receive_connack(mqtt::connack const& answer, send_buffer& out, Handler& handler) {
-        if (phase_ != phase::connecting) return errc::unexpected_packet;
+        if (peer_known_) return errc::unexpected_packet;
         if (answer.reason != reason_code::success) {
             phase_ = phase::disconnected;
             handler.on_connack(answer);
             return errc::ok;
         }
-        phase_ = phase::connected;
+        if (phase_ == phase::disconnecting) {  // DISCONNECT was sent before CONNACK came
+            peer_known_ = true;
+            return errc::ok;
+        }
+        // The server cannot have kept what it was told to drop [MQTT-3.2.2-2] ([MQTT-3.2.2-1] of MQTT 3.1.1).
+        if (answer.session_present && clean_start_) return errc::session_present_unexpected;
         if (version_ == protocol_version::v5) peer_ = capabilities::from(answer.props.parse());
         if (!answer.session_present) forget_session(handler);
-        handler.on_connack(answer);
-        send_queued(out);
+        begin_connection(out, handler, [&] { handler.on_connack(answer); });
         return errc::ok;
+    }
+
+    /// What the peer does not accept ends, and the rest is sent. Handlers may end the connection meanwhile.
+    template <class Handler, class Tell>
+    void begin_connection(send_buffer& out, Handler& handler, Tell&& tell) {
+        if (phase_ != phase::connecting) return;
+        peer_known_ = true;
+        refuse_unacceptable(handler);
+        if (phase_ != phase::connecting) return;
+        phase_ = phase::connected;
+        tell();
+        send_queued(out);
+    }
+
+    template <class Handler>
+    void refuse_unacceptable(Handler& handler) {
+        for_each_exchange([&](in_flight::entry& e) {
+            if (e.at != stage::queued && e.at != stage::resend) return;
+            errc const error = check_publish(peer_, e.quality, (e.packet[0] & 1) != 0, e.size);
+            if (error == errc::ok) return;
+            auto* const owner = std::exchange(e.owner, nullptr);
+            if (e.at == stage::queued && e.quality == qos::at_most_once) --queued_at_most_once_;
+            in_flight_.drop_packet(e);
+            // Perhaps the peer has a QoS 2 message already: PUBREL frees its identifier.
+            e.at = e.at == stage::resend && e.quality == qos::exactly_once ? stage::rerelease : stage::ended;
+            handler.on_refused(owner, error);
+        });
+    }
+
+    /// Calls `f` for each exchange that is there now. `f` ends exchanges by their stage.
+    template <class F>
+    void for_each_exchange(F&& f) {
+        auto const end = in_flight_.next();
+        // What a handler does may free places.
+        for (auto n = in_flight_.first(); n < end; n = std::max(n + 1, in_flight_.first())) f(in_flight_[n]);
+        in_flight_.sweep();
     }
 
     /// The peer has no session: what was only sent is sent anew; of what was released nobody can tell its fate.
     template <class Handler>
     void forget_session(Handler& handler) {
         received_.clear();
-        auto const end = in_flight_.next();
-        for (auto n = in_flight_.first(); n != end; ++n) {
-            auto& e = in_flight_[n];
+        for_each_exchange([&](in_flight::entry& e) {
             if (e.at == stage::resend) {
                 e.packet[0] = static_cast<char>(e.packet[0] & ~0x08);
                 e.at = stage::queued;
             } else if (e.at == stage::rerelease) {
-                auto* const owner = e.owner;
                 e.at = stage::ended;
-                if (owner != nullptr) handler.on_lost(owner);
+                if (auto* const owner = e.owner) handler.on_lost(owner);
             }
-        }
-        in_flight_.sweep();
+        });
+    }
+
+    /// The client begins a new session: all ends.
+    template <class Handler>
+    void drop_session(Handler& handler) {
+        received_.clear();
+        queued_at_most_once_ = 0;
+        for_each_exchange([&](in_flight::entry& e) {
+            in_flight_.drop_packet(e);
+            e.at = stage::ended;
+            if (auto* const owner = e.owner) handler.on_lost(owner);
+        });
     }
 
     template <class Handler>
@@ -376,8 +463,9 @@ class session_state {
     template <class Handler>
     errc receive_pubrec(in_flight::entry* e, acknowledgement const& ack, send_buffer& out, Handler& handler) {
         if (e == nullptr) {
-            append(out,
-                   acknowledgement{packet_type::pubrel, ack.packet_id, reason_code::packet_identifier_not_found, {}});
+            if (is_error(ack.reason)) return errc::ok;  // no PUBREL follows (4.3.3)
+            reply(out,
+                  acknowledgement{packet_type::pubrel, ack.packet_id, reason_code::packet_identifier_not_found, {}});
             return errc::ok;
         }
         if (e->quality != qos::exactly_once || (e->at != stage::sent && e->at != stage::released))
@@ -388,15 +476,17 @@ class session_state {
         }
         in_flight_.drop_packet(*e);
         e->at = stage::released;
-        append(out, acknowledgement{packet_type::pubrel, ack.packet_id, {}, {}});
+        reply(out, acknowledgement{packet_type::pubrel, ack.packet_id, {}, {}});
         return errc::ok;
     }
 
     errc receive_pubrel(acknowledgement const& ack, send_buffer& out) {
-        auto const reason =
-            received_.knows(ack.packet_id) ? reason_code::success : reason_code::packet_identifier_not_found;
+        using enum received::knowledge;
+        auto const known = received_.knows(ack.packet_id);
+        if (known == not_taken) return errc::unexpected_packet;  // there has been no PUBREC [MQTT-4.3.3-4]
         received_.forget(ack.packet_id);
-        append(out, acknowledgement{packet_type::pubcomp, ack.packet_id, reason, {}});
+        auto const reason = known == taken ? reason_code::success : reason_code::packet_identifier_not_found;
+        reply(out, acknowledgement{packet_type::pubcomp, ack.packet_id, reason, {}});
         return errc::ok;
     }
 
@@ -414,6 +504,9 @@ class session_state {
         auto* const e = in_flight_.find(answer.packet_id);
         if (e == nullptr) return errc::packet_identifier_unknown;
         if (e->at != stage::request || e->request != to) return errc::unexpected_packet;
+        // [MQTT-3.8.4-6], [MQTT-3.11.3-1]; UNSUBACK of MQTT 3.1.1 has no reason codes.
+        if ((version_ == protocol_version::v5 || to == packet_type::subscribe) && answer.reasons.size() != e->size)
+            return errc::reason_code_count_mismatch;
         auto* const owner = e->owner;
         in_flight_.end(*e);
         if (owner == nullptr) return errc::ok;
@@ -435,6 +528,9 @@ class session_state {
     std::uint64_t cursor_ = 0;  // the first exchange that has not been sent on this connection
     std::size_t unacknowledged_ = 0;
     std::size_t expected_ = 0;
+    std::size_t queued_at_most_once_ = 0;
+    bool peer_known_ = false;   // `peer_` is what the peer of this connection has announced
+    bool clean_start_ = false;  // of CONNECT
 };
 
 }  // namespace runnel::mqtt
