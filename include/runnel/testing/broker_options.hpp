@@ -17,7 +17,7 @@ namespace runnel::testing {
 struct broker_options {
     /// What clients of MQTT 5 are told that the broker accepts. In MQTT 3.1.1 it is not told; QoS and retain flag of
     /// messages are not checked there, which `broker_hooks::authorize_publish` can do.
-    mqtt::capabilities accepts;
+    mqtt::capabilities accepts{};
     /// MQTT 3.1.1: the largest packet accepted; bytes.
     std::uint32_t maximum_packet_size_v3_1_1 = mqtt::max_variable_integer + 5;
     /// How long a new connection may take to send CONNECT.
@@ -32,7 +32,7 @@ struct broker_options {
     /// QoS 1 and 2 messages sent to one client and not acknowledged; a client's receive maximum may lower it.
     std::uint16_t in_flight = 65535;
     /// MQTT 5: takes the place of the keep alive that clients ask for; seconds.
-    std::optional<std::uint16_t> server_keep_alive;
+    std::optional<std::uint16_t> server_keep_alive{};
     /// MQTT 5: the longest session expiry interval granted; seconds.
     std::uint32_t maximum_session_expiry = 0xFFFF'FFFF;
     /// How many of the messages received last are kept for `received()`.
