@@ -195,10 +195,10 @@ class basic_memory_transport {
         : accept_(std::make_shared<acceptor_type const>(std::move(accept))) {}
 
     /// What the connection would be to, if it left the process; for layers above, which set it.
-    std::string host = "memory";
+    std::string host;
     std::uint16_t port = 0;
 
-    std::string url() const { return "memory://" + host; }
+    std::string url() const { return "memory://" + host + ':' + std::to_string(port); }
 
     asio::awaitable<stream_type, Executor> open(Executor executor) const {
         auto [client, server] = stream_type::pair(executor);

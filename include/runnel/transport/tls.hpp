@@ -197,11 +197,11 @@ struct tls {
     /// 0 stands for `default_port`, that of MQTT over TLS.
     std::uint16_t port = 0;
     /// Trust and identity. The default one trusts the system's authorities.
-    tls_context context;
+    tls_context context = {};
     /// What the server's certificate must be for, if that is not `host`.
-    std::string server_name;
-    /// Settings of the transport below; its host and port are set by `open`.
-    Next next;
+    std::string server_name = {};
+    /// The transport below. Where its `host` is empty or its `port` is 0, it gets those above.
+    Next next = {};
 
     friend bool operator==(tls const&, tls const&) = default;
 
@@ -215,8 +215,8 @@ struct tls {
     /// Opens the transport below and performs the handshake.
     asio::awaitable<stream_type, executor_type> open(executor_type executor) const {
         Next below = next;
-        below.host = host;
-        below.port = effective_port();
+        if (below.host.empty()) below.host = host;
+        if (below.port == 0) below.port = effective_port();
         auto opening = below.open(executor);
         auto opened = co_await std::move(opening);
         stream_type stream(std::move(opened), context, tls_role::client, server_name.empty() ? host : server_name);
