@@ -177,6 +177,7 @@ inline errc judge(http_head const& reply, handshake_key const& key, reply_policy
     if (reply.count("Sec-WebSocket-Accept") != 1 ||
         reply.value("Sec-WebSocket-Accept") != std::string_view(expected.data(), expected.size()))
         return errc::wrong_accept;
+    if (reply.count("Sec-WebSocket-Extensions") > 1) return errc::unexpected_extension;
     if (!policy.extensions_offered && !reply.value("Sec-WebSocket-Extensions").empty())
         return errc::unexpected_extension;
     if (reply.count("Sec-WebSocket-Protocol") == 0)

@@ -1,0 +1,202 @@
+#include <runnel/transport/memory.hpp>
+#include <runnel/websocket/deflate.hpp>
+#include <runnel/websocket/stream.hpp>
+
+#include <doctest/doctest.h>
+
+#include "support/run.hpp"
+#include "support/streams.hpp"
+#include <memory>
+#include <ostream>
+#include <string>
+#include <vector>
+
+using namespace runnel::websocket;
+using namespace std::string_literals;
+
+namespace {
+
+using memory = runnel::memory_stream<>;
+using ws = stream<memory, permessage_deflate>;
+static_assert(runnel::stream<ws>);
+
+std::string const plain_reply = "permessage-deflate";
+
+errc inflate(permessage_deflate& end, std::string const& data, std::string& out,
+             message_kind kind = message_kind::binary) {
+    std::string_view found;
+    errc const e = end.inflate(data, kind, found);
+    out = found;
+    return e;
+}
+
+std::vector<std::string> samples() {
+    return {"", "a", "Hello", "Hello", std::string(100'000, 'z'), test::noise(70'000), "", "", test::noise(70'000)};
+}
+
+struct connected {
+    explicit connected(deflate_options wanted, stream_options server_side = {}) {
+        auto [a, b] = memory::pair(io.get_executor());
+        client_options asked;
+        asked.host = "h";
+        server_options offered;
+        offered.stream = server_side;
+        test::task opening(io, ws::handshake(std::move(a), asked, wanted));
+        test::task accepting(io, ws::accept(std::move(b), offered, [](server_request const&) { return 101; }));
+        client = std::make_unique<ws>(opening.run());
+        server = std::make_unique<ws>(accepting.run());
+    }
+    asio::io_context io;
+    std::unique_ptr<ws> client;
+    std::unique_ptr<ws> server;
+};
+
+asio::awaitable<std::string> next_text(ws& end) {
+    message const got = co_await end.read_message();
+    co_return (got.kind == message_kind::text ? "text: " : "binary: ") + std::string(got.data);
+}
+
+}  // namespace
+
+TEST_CASE("the compressed messages of RFC 7692 7.2.3 are inflated") {
+    permessage_deflate end;
+    REQUIRE(end.settle(role::client, plain_reply, {}, 0) == errc::ok);
+    std::string out;
+    CHECK(inflate(end, "\xf2\x48\xcd\xc9\xc9\x07\x00"s, out) == errc::ok);
+    CHECK(out == "Hello");
+    CHECK(inflate(end, "\xf2\x00\x11\x00\x00"s, out) == errc::ok);  // refers to the message before
+    CHECK(out == "Hello");
+    CHECK(inflate(end, "\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\x6f\x00"s, out) == errc::ok);  // a stored block
+    CHECK(out == "Hello");
+    CHECK(inflate(end, "\xf3\x48\xcd\xc9\xc9\x07\x00\x00"s, out) == errc::ok);  // marked as the last block
+    CHECK(out == "Hello");
+    CHECK(inflate(end, "\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00"s, out) == errc::ok);  // two blocks
+    CHECK(out == "Hello");
+    CHECK(inflate(end, "\x00"s, out) == errc::ok);
+    CHECK(out == "");
+}
+
+TEST_CASE("what one side compresses the other inflates, with every window and with or without context") {
+    for (int bits = 8; bits <= 15; ++bits) {
+        for (bool forget : {false, true}) {
+            deflate_options const wanted{.client_window_bits = bits,
+                                         .server_window_bits = bits,
+                                         .client_no_context_takeover = forget,
+                                         .server_no_context_takeover = forget};
+            std::string reply = "permessage-deflate; client_max_window_bits=" + std::to_string(bits) +
+                                "; server_max_window_bits=" + std::to_string(bits);
+            if (forget) reply += "; client_no_context_takeover; server_no_context_takeover";
+            permessage_deflate client;
+            permessage_deflate server;
+            REQUIRE(client.settle(role::client, reply, wanted, 0) == errc::ok);
+            REQUIRE(server.settle(role::server, reply, wanted, 0) == errc::ok);
+            for (std::string const& text : samples()) {
+                std::string out;
+                CHECK(inflate(server, std::string(client.deflate(text)), out) == errc::ok);
+                CHECK(out == text);
+                CHECK(inflate(client, std::string(server.deflate(text)), out) == errc::ok);
+                CHECK(out == text);
+            }
+        }
+    }
+}
+
+TEST_CASE("context makes repeated messages small; without it each one stands alone") {
+    permessage_deflate with;
+    permessage_deflate without;
+    REQUIRE(with.settle(role::server, plain_reply, {}, 0) == errc::ok);
+    REQUIRE(without.settle(role::server, "permessage-deflate; server_no_context_takeover", {}, 0) == errc::ok);
+    std::string const text = test::noise(1000);
+    std::size_t const first = with.deflate(text).size();
+    CHECK(with.deflate(text).size() < first / 10);
+    std::string const alone(without.deflate(text));
+    CHECK(without.deflate(text) == alone);
+}
+
+TEST_CASE("a message that inflates beyond the limit is refused when it does, not when memory is full") {
+    permessage_deflate sender;
+    permessage_deflate receiver;
+    REQUIRE(sender.settle(role::client, plain_reply, {}, 0) == errc::ok);
+    REQUIRE(receiver.settle(role::server, plain_reply, {}, 1'000'000) == errc::ok);
+    std::string out;
+    CHECK(inflate(receiver, std::string(sender.deflate(std::string(1'000'000, '\0'))), out) == errc::ok);
+    CHECK(out.size() == 1'000'000);
+    std::string const bomb(sender.deflate(std::string(50'000'000, '\0')));
+    CHECK(bomb.size() < 100'000);
+    CHECK(inflate(receiver, bomb, out) == errc::message_too_big);
+}
+
+TEST_CASE("data that is not deflated is refused, and so is text that is not UTF-8") {
+    permessage_deflate end;
+    REQUIRE(end.settle(role::client, plain_reply, {}, 0) == errc::ok);
+    std::string out;
+    CHECK(inflate(end, "\xFF\xFF\xFF"s, out) == errc::invalid_compressed_data);
+    permessage_deflate other;
+    permessage_deflate sender;
+    REQUIRE(other.settle(role::client, plain_reply, {}, 0) == errc::ok);
+    REQUIRE(sender.settle(role::server, plain_reply, {}, 0) == errc::ok);
+    CHECK(inflate(other, std::string(sender.deflate("\xCE")), out, message_kind::text) == errc::invalid_utf8);
+    CHECK(inflate(other, std::string(sender.deflate("\xCE\xBA")), out, message_kind::text) == errc::ok);
+}
+
+TEST_CASE("random bytes are inflated to something or refused, and never more than allowed") {
+    for (unsigned seed = 0; seed < 3000; ++seed) {
+        permessage_deflate end;
+        REQUIRE(end.settle(role::client, plain_reply, {}, 5000) == errc::ok);
+        std::string out;
+        std::string const data = test::noise(1 + seed % 60, seed);
+        if (inflate(end, data, out) == errc::ok) CHECK(out.size() <= 5000);
+    }
+}
+
+TEST_CASE("compressed messages cross a WebSocket, as messages and as bytes, and are smaller on the wire") {
+    for (bool forget : {false, true}) {
+        connected c({.client_no_context_takeover = forget, .server_no_context_takeover = forget});
+        CHECK(c.client->compressed());
+        CHECK(c.server->compressed());
+        std::string text;
+        for (int i = 0; i < 5000; ++i) text += "the same words again and again ";
+        std::size_t const before = c.client->next_layer().outgoing().bytes;
+        test::task writing(c.io, c.client->write_message(message_kind::text, text));
+        CHECK(test::run(c.io, next_text(*c.server)) == "text: " + text);
+        CHECK_FALSE(writing.run_for_error());
+        CHECK(c.client->next_layer().outgoing().bytes - before < text.size() / 20);
+        test::task answering(c.io, test::write_text(*c.server, text));
+        CHECK(test::run(c.io, test::read_exactly(*c.client, text.size(), 1000)) == text);
+        CHECK_FALSE(answering.run_for_error());
+        runnel::send_buffer packed;
+        c.server->pack(packed, message_kind::text, "one");
+        c.server->pack(packed, message_kind::text, "two");
+        test::run(c.io, c.server->write_packed(packed));
+        CHECK(test::run(c.io, next_text(*c.client)) == "text: one");
+        CHECK(test::run(c.io, next_text(*c.client)) == "text: two");
+    }
+}
+
+TEST_CASE("a compressed message beyond the limit ends the connection with code 1009") {
+    connected c({}, {.max_message = 10'000});
+    test::task writing(c.io, c.client->write_message(message_kind::binary, std::string_view("x")));
+    CHECK(test::run(c.io, next_text(*c.server)) == "binary: x");
+    std::string const zeros(10'001, '\0');
+    test::task more(c.io, c.client->write_message(message_kind::binary, zeros));
+    CHECK(test::error_of(c.io, next_text(*c.server)) == errc::message_too_big);
+    CHECK(test::error_of(c.io, next_text(*c.client)) == errc::closed_by_peer);
+    CHECK(c.client->received_code() == close_code::message_too_big);
+}
+
+TEST_CASE("without agreement nothing is compressed") {
+    asio::io_context io;
+    auto [a, b] = memory::pair(io.get_executor());
+    client_options asked;
+    asked.host = "h";
+    server_options offered;
+    test::task opening(io, ws::handshake(std::move(a), asked));
+    test::task accepting(io, stream<memory>::accept(std::move(b), offered));
+    ws client = opening.run();
+    stream<memory> server = accepting.run();
+    CHECK_FALSE(client.compressed());
+    test::task writing(io, client.write_message(message_kind::text, "plain"));
+    message const got = test::run(io, server.read_message());
+    CHECK(got.data == "plain");
+    CHECK_FALSE(writing.run_for_error());
+}
