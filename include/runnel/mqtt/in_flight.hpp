@@ -19,13 +19,14 @@ namespace runnel::mqtt {
 class in_flight {
   public:
     enum class stage : std::uint8_t {
-        ended,      ///< done; its place is free once it is the oldest
-        queued,     ///< PUBLISH not sent on any connection
-        resend,     ///< PUBLISH sent on an earlier connection, to be sent again with DUP
-        sent,       ///< PUBLISH sent on this connection
-        rerelease,  ///< PUBREL to be sent again
-        released,   ///< PUBREL sent on this connection, PUBCOMP awaited
-        request,    ///< SUBSCRIBE or UNSUBSCRIBE sent on this connection
+        ended,       ///< done; its place is free once it is the oldest
+        queued,      ///< PUBLISH not sent on any connection
+        resend,      ///< PUBLISH sent on an earlier connection, to be sent again with DUP
+        sent,        ///< PUBLISH sent on this connection
+        rerelease,   ///< PUBREL to be sent again
+        released,    ///< PUBREL sent on this connection, PUBCOMP awaited
+        rereleased,  ///< the same, and it was sent on an earlier connection too
+        request,     ///< SUBSCRIBE or UNSUBSCRIBE sent on this connection
     };
 
     struct entry {
@@ -82,6 +83,17 @@ class in_flight {
         bytes_ -= e.size;
         e.packet = nullptr;
         e.size = 0;
+    }
+
+    /// Gives the entry a packet of `size` bytes, which `write` writes to where it is told while the old one is there.
+    template <class Write>
+    void rewrite(entry& e, std::size_t size, Write&& write) {
+        auto* const packet = static_cast<char*>(pool_.take(size));
+        write(packet);
+        drop_packet(e);
+        e.packet = packet;
+        e.size = static_cast<std::uint32_t>(size);
+        bytes_ += size;
     }
 
     /// Ends the exchange. References to this and older entries are no longer valid.

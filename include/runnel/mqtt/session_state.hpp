@@ -59,14 +59,14 @@ class session_state {
     }
 
     /// Server: accepts a client by CONNACK, with the capabilities that its CONNECT announced. What is left of an
-    /// earlier connection is sent again if `answer.session_present`, else dropped; a session that is kept must go on in
-    /// the version it was begun in. `handler` is told of what is dropped or refused.
+    /// earlier connection is sent again if `answer.session_present` (in `version`, if that is another than before:
+    /// MQTT 3.1.1 has no properties), else dropped. `handler` is told of what is dropped or refused.
     template <class Handler = session_handler>
     void accept(send_buffer& out, mqtt::connack const& answer, protocol_version version, capabilities own,
                 capabilities peer, Handler&& handler = Handler{}) {
         assert(role_ == role::server && answer.reason == reason_code::success);
-        assert(version == version_ || !answer.session_present || in_flight_.empty());
         connection_lost();
+        if (version != version_ && answer.session_present) rewrite_packets(version);
         version_ = version;
         own_ = own;
         peer_ = peer;
@@ -88,7 +88,7 @@ class session_state {
         for (auto n = in_flight_.first(); n != end; ++n) {
             auto& e = in_flight_[n];
             if (e.at == sent) e.at = resend;
-            if (e.at == released) e.at = rerelease;
+            if (e.at == released || e.at == rereleased) e.at = rerelease;
             if (e.at == request) e.at = ended;
         }
         in_flight_.sweep();
@@ -248,7 +248,7 @@ class session_state {
             auto& e = in_flight_[cursor_];
             if (e.at == stage::rerelease) {
                 append(out, acknowledgement{packet_type::pubrel, in_flight::identifier_of(cursor_), {}, {}});
-                e.at = stage::released;
+                e.at = stage::rereleased;
                 ++unacknowledged_;
             } else if (e.at == stage::queued || e.at == stage::resend) {
                 if (e.quality != qos::at_most_once && unacknowledged_ >= window) break;
@@ -379,6 +379,19 @@ class session_state {
         return errc::ok;
     }
 
+    void rewrite_packets(protocol_version version) {
+        for_each_exchange([&](in_flight::entry& e) {
+            if (e.packet == nullptr) return;
+            mqtt::publish message;
+            frame const f = next_frame(e.bytes());
+            [[maybe_unused]] errc const error = decode(f.header, f.body, version_, message);
+            assert(error == errc::ok);
+            if (version == protocol_version::v3_1_1) message.props = {};
+            in_flight_.rewrite(e, encoded_size(message, version),
+                               [&](char* packet) { encode(packet, message, version); });
+        });
+    }
+
     /// What the peer does not accept ends, and the rest is sent. Handlers may end the connection meanwhile.
     template <class Handler, class Tell>
     void begin_connection(send_buffer& out, Handler& handler, Tell&& tell) {
@@ -436,6 +449,7 @@ class session_state {
         received_.clear();
         queued_at_most_once_ = 0;
         for_each_exchange([&](in_flight::entry& e) {
+            if (e.at == stage::ended) return;
             in_flight_.drop_packet(e);
             e.at = stage::ended;
             if (auto* const owner = e.owner) handler.on_lost(owner);
@@ -450,13 +464,17 @@ class session_state {
 
         bool const expected =
             e != nullptr && (ack.type == packet_type::puback ? e->at == stage::sent && e->quality == qos::at_least_once
-                                                             : e->at == stage::released);
+                                                             : e->at == stage::released || e->at == stage::rereleased);
         if (!expected) {
             // The end of an exchange that this end has forgotten, and of which it said so in PUBREL.
             if (e == nullptr && ack.type == packet_type::pubcomp) return errc::ok;
             return e == nullptr ? errc::packet_identifier_unknown : errc::unexpected_packet;
         }
-        end_exchange(*e, ack, out, handler);
+        auto answer = ack;
+        // The peer sent PUBCOMP on an earlier connection, and it did not arrive: no error then (3.7.2.1).
+        if (e->at == stage::rereleased && ack.reason == reason_code::packet_identifier_not_found)
+            answer.reason = reason_code::success;
+        end_exchange(*e, answer, out, handler);
         return errc::ok;
     }
 
@@ -468,14 +486,15 @@ class session_state {
                   acknowledgement{packet_type::pubrel, ack.packet_id, reason_code::packet_identifier_not_found, {}});
             return errc::ok;
         }
-        if (e->quality != qos::exactly_once || (e->at != stage::sent && e->at != stage::released))
+        if (e->quality != qos::exactly_once ||
+            (e->at != stage::sent && e->at != stage::released && e->at != stage::rereleased))
             return errc::unexpected_packet;
         if (is_error(ack.reason)) {
             end_exchange(*e, ack, out, handler);  // no PUBREL follows (4.3.3)
             return errc::ok;
         }
         in_flight_.drop_packet(*e);
-        e->at = stage::released;
+        if (e->at == stage::sent) e->at = stage::released;
         reply(out, acknowledgement{packet_type::pubrel, ack.packet_id, {}, {}});
         return errc::ok;
     }
