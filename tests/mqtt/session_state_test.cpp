@@ -468,16 +468,55 @@ TEST_CASE("a server that begins a new session drops what is left of the old one,
         auto s = server(version);
         s.publish("a", q1, first);
         s.publish("b", q2);
+        s.publish("x", q1, second);
         s.receive_ack(pubrec, 2);
+        s.receive_ack(puback, 3);  // its owner is not told again
         s.lose_connection();
+        s.sent();
         s.publish("c", q0);
         s.accept(false);
         CHECK(s.sent() == "");
         CHECK(s.lost == owner_list{first});
         CHECK(s.state.queued_bytes() == 0);
         s.publish("d", q1);
-        CHECK(s.sent() == "PUBLISH 4 qos1 d=p");
+        CHECK(s.sent() == "PUBLISH 5 qos1 d=p");
     }
+}
+
+TEST_CASE("a session resumed in the other version goes on in that version") {
+    properties p;
+    p.content_type = "text";
+    session_end s(role::server, v5);
+    s.accept();
+    CHECK(s.state.publish(s.out, {.topic = "a", .payload = "p", .qos = q1, .props = &p}, first).error == errc::ok);
+    s.publish("b", q2);
+    s.receive_ack(pubrec, 2);
+    s.lose_connection();
+    s.publish("c", q0);
+    s.version = v3;
+    s.accept(true);
+    CHECK(s.sent() == "PUBLISH 1 qos1 dup a=p, PUBREL 2, PUBLISH qos0 c=p");
+    s.lose_connection();
+    s.version = v5;
+    s.accept(true);
+    CHECK(s.sent() == "PUBLISH 1 qos1 dup a=p, PUBREL 2");
+    s.receive_ack(puback, 1);
+    s.receive_ack(pubcomp, 2);
+    CHECK(s.published == outcomes{{first, success}});
+    CHECK(s.state.queued_bytes() == 0);
+}
+
+TEST_CASE("an unknown identifier in PUBCOMP is no error on a resumed connection (3.7.2.1), and is one otherwise") {
+    auto c = client(v5);
+    c.publish("a", q2, first);
+    c.publish("b", q2, second);
+    c.receive_ack(pubrec, 1);
+    c.lose_connection();  // PUBCOMP did not arrive
+    c.connect(true);
+    c.receive_ack(pubrec, 2);
+    CHECK(c.receive_ack(pubcomp, 1, reason_code::packet_identifier_not_found) == errc::ok);
+    CHECK(c.receive_ack(pubcomp, 2, reason_code::packet_identifier_not_found) == errc::ok);
+    CHECK(c.published == outcomes{{first, success}, {second, reason_code::packet_identifier_not_found}});
 }
 
 TEST_CASE("requests end with their connection") {
