@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "support/allocation_count.hpp"
+#include "support/any_packet.hpp"
 #include "support/packets.hpp"
 #include "support/random_packets.hpp"
 #include "support/random_source.hpp"
@@ -95,30 +96,6 @@ std::string with_right_length(std::string bytes) {
     return bytes;
 }
 
-// Decodes a frame as what it is.
-template <class F>
-errc decode_any(frame const& next, protocol_version version, F&& f) {
-    auto const as = [&]<class Packet>(Packet packet) {
-        errc const error = decode(next.header, next.body, version, packet);
-        if (error == errc::ok) f(packet);
-        return error;
-    };
-    switch (next.header.type) {
-        case packet_type::connect: return as(connect{});
-        case packet_type::connack: return as(connack{});
-        case packet_type::publish: return as(publish{});
-        case packet_type::subscribe: return as(subscribe{});
-        case packet_type::suback: return as(suback{});
-        case packet_type::unsubscribe: return as(unsubscribe{});
-        case packet_type::unsuback: return as(unsuback{});
-        case packet_type::pingreq: return as(pingreq{});
-        case packet_type::pingresp: return as(pingresp{});
-        case packet_type::disconnect: return as(disconnect{});
-        case packet_type::auth: return as(auth{});
-        default: return as(acknowledgement{});
-    }
-}
-
 }  // namespace
 
 TEST_CASE("each golden packet is decoded, can be sent, and is encoded to the same bytes") {
@@ -127,7 +104,7 @@ TEST_CASE("each golden packet is decoded, can be sent, and is encoded to the sam
         auto const next = next_frame(bytes);
         REQUIRE(next.status == parse_status::complete);
         std::string again;
-        errc const error = decode_any(next, version, [&](auto const& packet) {
+        errc const error = test::decode_any(next, version, [&](auto const& packet) {
             CHECK(check(packet, version) == errc::ok);
             again = test::encoded(packet, version);
         });
@@ -157,7 +134,7 @@ TEST_CASE(
             auto const next = next_frame({exact.data(), exact.size()});
             REQUIRE(next.status == parse_status::complete);
             std::string again;
-            if (decode_any(next, version, [&](auto const& packet) { again = test::encoded(packet, version); }) ==
+            if (test::decode_any(next, version, [&](auto const& packet) { again = test::encoded(packet, version); }) ==
                 errc::ok)
                 CHECK(again.size() <= bytes.size());
         }
@@ -176,7 +153,7 @@ TEST_CASE("every golden packet with one bit flipped is refused, needs more, or i
                 ++(next.status == parse_status::malformed ? refused : incomplete);
                 continue;
             }
-            errc const error = decode_any(next, version, [&](auto const& packet) {
+            errc const error = test::decode_any(next, version, [&](auto const& packet) {
                 CAPTURE(bytes);
                 CAPTURE(bit);
                 CHECK(check(packet, version) == errc::ok);
@@ -220,7 +197,7 @@ TEST_CASE("random bytes behind a valid fixed header never crash or hang a decode
         auto const next = next_frame(bytes);
         if (next.status != parse_status::complete) continue;
         CAPTURE(seed);
-        decode_any(next, version, [&](auto const& packet) { CHECK(check(packet, version) == errc::ok); });
+        test::decode_any(next, version, [&](auto const& packet) { CHECK(check(packet, version) == errc::ok); });
     }
 }
 

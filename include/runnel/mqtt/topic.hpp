@@ -54,7 +54,8 @@ constexpr errc check_topic_filter(std::string_view filter, protocol_version vers
     if (filter.empty()) return errc::topic_empty;
     if (errc const error = check_string(filter); error != errc::ok) return error;
     auto const is_boundary = [&](std::size_t i) { return i >= filter.size() || filter[i] == '/'; };
-    for (auto i = filter.find_first_of("+#"); i != std::string_view::npos; i = filter.find_first_of("+#", i + 1)) {
+    for (std::size_t i = 0; i < filter.size(); ++i) {
+        if (filter[i] != '+' && filter[i] != '#') continue;
         bool const begins_level = i == 0 || filter[i - 1] == '/';
         bool const ends_level = filter[i] == '#' ? i + 1 == filter.size() : is_boundary(i + 1);
         if (!begins_level || !ends_level) return errc::invalid_topic_filter;

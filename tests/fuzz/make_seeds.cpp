@@ -1,0 +1,62 @@
+// Writes seeds for the fuzzers, made by the encoder:  make_seeds DIRECTORY
+// One directory for each fuzzer is made inside.
+
+#include <runnel/mqtt/packet.hpp>
+
+#include "support/random_packets.hpp"
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+namespace {
+
+void write(std::filesystem::path const& file, std::string const& bytes) {
+    std::ofstream(file, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+}
+
+void write_packets(std::filesystem::path const& directory, runnel::mqtt::protocol_version version) {
+    std::filesystem::create_directories(directory);
+    for (std::uint32_t seed = 1; seed <= 200; ++seed) {
+        test::random_source random(seed);
+        test::random_packets packets(random, version);
+        std::string stream;
+        for (std::size_t i = random.between(1, 3); i > 0; --i) {
+            packets.next([&](auto const& packet) {
+                std::string bytes(encoded_size(packet, version), '\0');
+                encode(bytes.data(), packet, version);
+                if (bytes.size() < 2'000) stream += bytes;
+            });
+        }
+        write(directory / std::to_string(seed), stream);
+    }
+}
+
+// One for each setup of role, version and limits: a connection that is accepted, then anything.
+void write_sessions(std::filesystem::path const& directory) {
+    std::filesystem::create_directories(directory);
+    for (std::uint32_t setup = 0; setup < 256; ++setup) {
+        test::random_source random(setup);
+        std::string const connected("\0\0\7\0\0", 5);  // connect, CONNACK
+        write(directory / std::to_string(setup), static_cast<char>(setup) + connected + random.bytes(300));
+    }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    if (argc != 2) {
+        std::fputs("usage: make_seeds DIRECTORY\n", stderr);
+        return 2;
+    }
+    std::filesystem::path const root = argv[1];
+    write_packets(root / "decode_3_1_1", runnel::mqtt::protocol_version::v3_1_1);
+    write_packets(root / "decode_5", runnel::mqtt::protocol_version::v5);
+    write_sessions(root / "session_state");
+    std::filesystem::create_directories(root / "match_topic");
+    write(root / "match_topic" / "1", "a/b/c\na/+/c\n#\na/#\na/b/c\na/b/c/#\n+/+/+\n+\n");
+    write(root / "match_topic" / "2", "$SYS/a\n#\n+/a\n$SYS/#\n$SYS/+\n/\n");
+    write(root / "match_topic" / "3", "//\n/+/\n+/+/+\n//#\n///\n");
+}

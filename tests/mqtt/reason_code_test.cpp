@@ -1,0 +1,68 @@
+#include <runnel/mqtt/error.hpp>
+#include <runnel/mqtt/reason_code.hpp>
+
+#include <doctest/doctest.h>
+
+#include <ostream>  // doctest prints error codes
+#include <set>
+#include <string>
+#include <system_error>
+
+using namespace runnel::mqtt;
+
+static_assert(is_error(reason_code::not_authorized) && !is_error(reason_code::no_matching_subscribers));
+
+TEST_CASE("reason codes stand in the table in ascending order, each with a name and a text of its own") {
+    std::set<std::string> names, texts;
+    int last = -1;
+    for (auto const& definition : reason_code_table) {
+        CHECK(static_cast<int>(definition.code) > last);
+        last = static_cast<int>(definition.code);
+        names.insert(name(definition.code));
+        texts.insert(describe(definition.code));
+    }
+    CHECK(reason_code_table.size() == 43);
+    CHECK(names.size() == 43);
+    CHECK(texts.size() == 43);
+    CHECK(std::string(name(reason_code(0x7F))) == "unknown");
+}
+
+TEST_CASE("a broker's refusal is an error code of a category of its own") {
+    std::error_code const refused = reason_code::not_authorized;
+    CHECK(refused == reason_code::not_authorized);
+    CHECK(refused != errc::not_connected);
+    CHECK(std::string(refused.category().name()) == "mqtt.reason");
+    CHECK(refused.message() == "not authorized");
+    CHECK_FALSE(std::error_code(reason_code::success));
+}
+
+TEST_CASE("each error says what it means in words of its own") {
+    std::set<std::string> texts;
+    for (int i = 0; i <= static_cast<int>(errc::disconnected); ++i) {
+        std::error_code const error = static_cast<errc>(i);
+        CHECK(error.message() != "unknown error");
+        texts.insert(error.message());
+    }
+    CHECK(texts.size() == static_cast<std::size_t>(errc::disconnected) + 1);
+    CHECK(std::string(std::error_code(errc::queue_full).category().name()) == "mqtt");
+    CHECK_FALSE(std::error_code(errc::ok));
+}
+
+TEST_CASE("a connection that ends over a violation ends with the reason for it (4.13)") {
+    CHECK(reason_for(errc::truncated_packet) == reason_code::malformed_packet);
+    CHECK(reason_for(errc::invalid_utf8) == reason_code::malformed_packet);
+    CHECK(reason_for(errc::duplicate_property) == reason_code::protocol_error);
+    CHECK(reason_for(errc::second_connect) == reason_code::protocol_error);
+    CHECK(reason_for(errc::wildcard_in_topic_name) == reason_code::topic_name_invalid);
+    CHECK(reason_for(errc::packet_too_large) == reason_code::packet_too_large);
+    CHECK(reason_for(errc::ok) == reason_code::success);
+    for (int i = 0; i <= static_cast<int>(errc::disconnected); ++i)
+        CHECK(find(reason_for(static_cast<errc>(i))) != nullptr);
+}
+
+TEST_CASE("return codes of MQTT 3.1.1 and reason codes are translated there and back") {
+    for (std::uint8_t code = 0; code <= 5; ++code)
+        CHECK(to_connack_return_code(*from_connack_return_code(code)) == code);
+    CHECK_FALSE(from_connack_return_code(6));
+    CHECK(to_connack_return_code(reason_code::quota_exceeded) == 3);
+}
