@@ -111,6 +111,8 @@ class basic_broker {
 
     /// Whether a client of this name (its client identifier, as a rule) is connected.
     bool connected(std::string_view client) const { return state_->core.connected(client); }
+    /// Whether any session subscribes to this very filter.
+    bool subscribed(std::string_view filter) const { return state_->core.subscribed(filter); }
     std::size_t session_count() const noexcept { return state_->core.session_count(); }
     std::size_t retained_count() const noexcept { return state_->core.retained_count(); }
 

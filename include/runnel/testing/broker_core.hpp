@@ -132,6 +132,10 @@ class broker_core {
         auto const found = sessions_.find(name);
         return found != sessions_.end() && found->second->connected();
     }
+    bool subscribed(std::string_view filter) const {
+        return std::any_of(sessions_.begin(), sessions_.end(),
+                           [&](auto const& entry) { return entry.second->subscriptions.contains(filter); });
+    }
     std::size_t session_count() const noexcept { return sessions_.size(); }
     std::size_t retained_count() const noexcept { return retained_.size(); }
     std::deque<received_message> const& received() const noexcept { return received_; }

@@ -108,7 +108,7 @@ inline mqtt::reason_code broker_core::check_subscription(broker_session& s, mqtt
     auto const most = static_cast<mqtt::reason_code>(std::min(request.maximum_qos, accepts.maximum_qos));
     if (!hooks.authorize_subscribe) return most;
     auto info = s.info();
-    info.subscriptions -= s.subscriptions.count(std::string(request.filter));
+    info.subscriptions -= s.subscriptions.count(request.filter);
     auto const reason = hooks.authorize_subscribe(info, packet, request);
     if (is_error(reason)) return mqtt::allowed_in(reason, mqtt::packet_type::suback) ? reason : unspecified_error;
     return std::min(reason, most);
@@ -129,7 +129,7 @@ inline bool broker_core::subscribe(broker_session& s, mqtt::subscription_request
 inline void broker_core::handle_unsubscribe(broker_session& s, mqtt::unsubscribe const& packet) {
     std::vector<mqtt::reason_code> reasons;
     for (auto const filter : packet.filters) {
-        auto const found = s.subscriptions.find(std::string(filter));
+        auto const found = s.subscriptions.find(filter);
         bool const existed = found != s.subscriptions.end();
         reasons.push_back(existed ? mqtt::reason_code::success : mqtt::reason_code::no_subscription_existed);
         if (!existed) continue;

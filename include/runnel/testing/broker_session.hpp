@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <limits>
 #include <map>
 #include <memory>
@@ -81,10 +82,10 @@ struct broker_session {
     std::string name;
     mqtt::session_state state;  ///< holds what has been sent; what waits for its turn is in `queue`
     broker_connection* connection = nullptr;
-    std::deque<outgoing_message> queue;                        ///< QoS 1 and 2
-    std::map<std::string, broker_subscription> subscriptions;  ///< by topic filter
-    std::vector<mqtt::delivery> held;                          ///< acknowledgements held back on demand
-    std::uint32_t expiry = 0;                                  ///< seconds after the end of the connection
+    std::deque<outgoing_message> queue;                                     ///< QoS 1 and 2
+    std::map<std::string, broker_subscription, std::less<>> subscriptions;  ///< by topic filter
+    std::vector<mqtt::delivery> held;                                       ///< acknowledgements held back on demand
+    std::uint32_t expiry = 0;                                               ///< seconds after the end of the connection
 
     message_ptr will;
     std::uint32_t will_delay = 0;       ///< seconds
