@@ -2,6 +2,8 @@
 // One directory for each fuzzer is made inside.
 
 #include <runnel/mqtt/packet.hpp>
+#include <runnel/websocket/connection.hpp>
+#include <runnel/websocket/handshake.hpp>
 
 #include "support/random_packets.hpp"
 #include <cstddef>
@@ -44,6 +46,39 @@ void write_sessions(std::filesystem::path const& directory) {
     }
 }
 
+// Both roles, each with text, a ping inside a fragmented message, and the close handshake.
+void write_websocket_frames(std::filesystem::path const& directory) {
+    namespace websocket = runnel::websocket;
+    std::filesystem::create_directories(directory);
+    for (auto side : {websocket::role::client, websocket::role::server}) {
+        websocket::connection const sender({.side = side});
+        runnel::send_buffer out;
+        sender.append_frame(out, websocket::opcode::text, "gr\xC3\xBC\xC3\x9F");
+        sender.append_frame(out, websocket::opcode::binary, "frag", false);
+        sender.append_frame(out, websocket::opcode::ping, "?");
+        sender.append_frame(out, websocket::opcode::continuation, std::string(130, 'm'));
+        sender.append_frame(out, websocket::opcode::close, "\x03\xE8");
+        bool const to_server = side == websocket::role::client;
+        write(directory / (to_server ? "client" : "server"), (to_server ? "\x31" : "\x30") + std::string(out.view()));
+    }
+}
+
+void write_websocket_handshakes(std::filesystem::path const& directory) {
+    namespace websocket = runnel::websocket;
+    std::filesystem::create_directories(directory);
+    websocket::handshake_key key{};
+    std::string_view const known = "dGhlIHNhbXBsZSBub25jZQ==";
+    known.copy(key.data(), key.size());
+    std::string request;
+    encode(
+        {.host = "broker.example", .subprotocols = "mqtt", .extensions = "permessage-deflate; client_max_window_bits"},
+        key, request);
+    write(directory / "request", request);
+    std::string reply;
+    websocket::encode_agreement(known, "mqtt", {}, {}, reply);
+    write(directory / "reply", reply);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -59,4 +94,8 @@ int main(int argc, char** argv) {
     write(root / "match_topic" / "1", "a/b/c\na/+/c\n#\na/#\na/b/c\na/b/c/#\n+/+/+\n+\n");
     write(root / "match_topic" / "2", "$SYS/a\n#\n+/a\n$SYS/#\n$SYS/+\n/\n");
     write(root / "match_topic" / "3", "//\n/+/\n+/+/+\n//#\n///\n");
+    write_websocket_frames(root / "websocket_frames");
+    write_websocket_handshakes(root / "websocket_handshake");
+    std::filesystem::create_directories(root / "websocket_inflate");
+    write(root / "websocket_inflate" / "1", std::string("\xF2\x48\xCD\xC9\xC9\x07\x00", 7));
 }
