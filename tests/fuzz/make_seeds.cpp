@@ -70,9 +70,9 @@ void write_websocket_handshakes(std::filesystem::path const& directory) {
     std::string_view const known = "dGhlIHNhbXBsZSBub25jZQ==";
     known.copy(key.data(), key.size());
     std::string request;
-    encode(
-        {.host = "broker.example", .subprotocols = "mqtt", .extensions = "permessage-deflate; client_max_window_bits"},
-        key, request);
+    websocket::client_request const asked{
+        .host = "broker.example", .subprotocols = "mqtt", .extensions = "permessage-deflate; client_max_window_bits"};
+    websocket::encode(asked, key, request);
     write(directory / "request", request);
     std::string reply;
     websocket::encode_agreement(known, "mqtt", {}, {}, reply);
