@@ -615,7 +615,7 @@ TEST_CASE("MQTT 3.1 and versions to come are told that they are not supported") 
         mqtt_client client(p.io, protocol_version::v3_1_1);
         p.attach(client);
         client.state.connect(*std::make_unique<send_buffer>(), mqtt::connect{}, {});
-        client.send(std::string(bytes, bytes[1] + 2u));
+        client.send(std::string(bytes, static_cast<std::size_t>(bytes[1]) + 2));
         CHECK(client.wait([&] { return client.connack.has_value(); }));
         CHECK(client.connack == reason_code::unsupported_protocol_version);
         CHECK(client.wait_for_end());
