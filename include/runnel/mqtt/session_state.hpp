@@ -2,7 +2,7 @@
 
 #include <runnel/core/send_buffer.hpp>
 #include <runnel/mqtt/capabilities.hpp>
-#include <runnel/mqtt/in_flight.hpp>
+#include <runnel/mqtt/outgoing.hpp>
 #include <runnel/mqtt/packet.hpp>
 #include <runnel/mqtt/received.hpp>
 #include <runnel/mqtt/session_handler.hpp>
@@ -40,9 +40,9 @@ class session_state {
     /// What the peer accepts on this connection.
     capabilities const& peer() const noexcept { return peer_; }
     /// QoS 1 and 2 messages sent on this connection and not acknowledged.
-    std::size_t unacknowledged() const noexcept { return unacknowledged_; }
+    std::size_t unacknowledged() const noexcept { return outgoing_.unacknowledged(); }
     /// Bytes of the packets that wait to be sent or acknowledged.
-    std::size_t queued_bytes() const noexcept { return in_flight_.bytes(); }
+    std::size_t queued_bytes() const noexcept { return outgoing_.bytes(); }
     /// Bytes of the packet that the rest of the last input begins; 0 if not known.
     std::size_t expected_size() const noexcept { return expected_; }
 
@@ -66,13 +66,16 @@ class session_state {
                 capabilities peer, Handler&& handler = Handler{}) {
         assert(role_ == role::server && answer.reason == reason_code::success);
         connection_lost();
-        if (version != version_ && answer.session_present) rewrite_packets(version);
+        if (version != version_ && answer.session_present) outgoing_.rewrite(version_, version);
         version_ = version;
         own_ = own;
         peer_ = peer;
         phase_ = phase::connecting;
         append(out, answer);
-        if (!answer.session_present) drop_session(handler);
+        if (!answer.session_present) {
+            received_.clear();
+            outgoing_.drop(handler);
+        }
         begin_connection(out, handler, [] {});
     }
 
@@ -80,19 +83,9 @@ class session_state {
     void connection_lost() noexcept {
         phase_ = phase::disconnected;
         peer_known_ = false;
-        unacknowledged_ = 0;
         expected_ = 0;
         received_.connection_lost();
-        using enum in_flight::stage;
-        auto const end = in_flight_.next();
-        for (auto n = in_flight_.first(); n != end; ++n) {
-            auto& e = in_flight_[n];
-            if (e.at == sent) e.at = resend;
-            if (e.at == released || e.at == rereleased) e.at = rerelease;
-            if (e.at == request) e.at = ended;
-        }
-        in_flight_.sweep();
-        cursor_ = in_flight_.first();
+        outgoing_.connection_lost();
     }
 
     /// The number of no exchange: that of a message that was sent and is forgotten.
@@ -113,16 +106,15 @@ class session_state {
     /// (try again later).
     begun publish(send_buffer& out, mqtt::publish message, void* owner = nullptr) {
         bool const acknowledged = message.qos != qos::at_most_once;
-        auto const number = in_flight_.next();
-        message.packet_id = acknowledged ? in_flight::identifier_of(number) : std::uint16_t{0};
+        auto const number = outgoing_.next_number();
+        message.packet_id = acknowledged ? outgoing_.next_identifier() : std::uint16_t{0};
         if (errc const e = check(message, version_); e != errc::ok) return {e};
         if (errc const e = check_sender(message, role_); e != errc::ok) return {e};
         std::size_t const size = encoded_size(message, version_);
         if (peer_known_)
             if (errc const e = check_publish(peer_, message.qos, message.retain, size); e != errc::ok) return {e};
 
-        // QoS 0 does not overtake what of it is still queued [MQTT-4.6.0-5].
-        bool const at_once = !acknowledged && connected() && queued_at_most_once_ == 0;
+        bool const at_once = !acknowledged && connected() && !outgoing_.holds_at_most_once();
         if (auto const alias = message.props.get<property_id::topic_alias>())
             if (!at_once || *alias > peer_.topic_alias_maximum) return {errc::topic_alias_invalid};  // [MQTT-3.3.2-9]
         if (at_once) {
@@ -130,11 +122,9 @@ class session_state {
             out.commit(size);
             return {};
         }
-        if (!in_flight_.has_identifier()) return {errc::no_packet_identifier};
-        if (in_flight_.bytes() != 0 && in_flight_.bytes() + size > limits_.queued_bytes) return {errc::queue_full};
-        in_flight_.begin(size, {.at = in_flight::stage::queued, .quality = message.qos, .owner = owner});
-        encode(in_flight_[number].packet, message, version_);
-        if (!acknowledged) ++queued_at_most_once_;
+        if (!outgoing_.has_identifier()) return {errc::no_packet_identifier};
+        if (outgoing_.bytes() != 0 && outgoing_.bytes() + size > limits_.queued_bytes) return {errc::queue_full};
+        outgoing_.queue(message, size, version_, owner);
         send_queued(out);
         return {errc::ok, number};
     }
@@ -151,9 +141,7 @@ class session_state {
     }
 
     /// The owner of the exchange is gone and is not to be told of its end. The exchange itself goes on.
-    void disown(std::uint64_t number) noexcept {
-        if (number - in_flight_.first() < in_flight_.next() - in_flight_.first()) in_flight_[number].owner = nullptr;
-    }
+    void disown(std::uint64_t number) noexcept { outgoing_.disown(number); }
 
     /// The application has taken a message. Its acknowledgement is sent as soon as those of all messages before it have
     /// been. In MQTT 5 `reason` may refuse the message.
@@ -197,16 +185,18 @@ class session_state {
     }
 
     /// Gives back memory that is kept for reuse.
-    void release_idle_memory() noexcept { in_flight_.release_idle_memory(); }
+    void release_idle_memory() noexcept { outgoing_.release_idle_memory(); }
 
   private:
-    using stage = in_flight::stage;
+    using stage = outgoing::stage;
 
     template <class Packet>
     void append(send_buffer& out, Packet const& packet) {
-        std::size_t const size = encoded_size(packet, version_);
-        encode(out.prepare(size), packet, version_);
-        out.commit(size);
+        mqtt::append(out, packet, version_);
+    }
+
+    void send_queued(send_buffer& out) {
+        if (connected()) outgoing_.send_queued(out, std::min(limits_.in_flight, peer_.receive_maximum), version_);
     }
 
     /// Sends what is of use on this connection only. Nothing follows DISCONNECT [MQTT-3.14.4-1].
@@ -218,13 +208,12 @@ class session_state {
     template <class Packet>
     begun request(send_buffer& out, Packet packet, packet_type type, std::size_t filters, void* owner) {
         if (!connected()) return {errc::not_connected};
-        if (!in_flight_.has_identifier()) return {errc::no_packet_identifier};
-        auto const number = in_flight_.next();
-        packet.packet_id = in_flight::identifier_of(number);
+        if (!outgoing_.has_identifier()) return {errc::no_packet_identifier};
+        auto const number = outgoing_.next_number();
+        packet.packet_id = outgoing_.next_identifier();
         if (errc const e = check(packet, version_); e != errc::ok) return {e};
         if (encoded_size(packet, version_) > peer_.maximum_packet_size) return {errc::packet_too_large};
-        in_flight_.begin(0, {.at = stage::request, .request = type, .owner = owner});
-        in_flight_[number].size = static_cast<std::uint32_t>(filters);
+        outgoing_.begin_request(type, filters, owner);
         append(out, packet);
         return {errc::ok, number};
     }
@@ -237,44 +226,6 @@ class session_state {
             append(out, acknowledgement{type, e->packet_id, e->reason, {}});
             received_.pop();
         }
-    }
-
-    /// Sends what is queued, in order [MQTT-4.6.0-1], as far as the peer's receive maximum allows [MQTT-3.3.4-9].
-    void send_queued(send_buffer& out) {
-        if (!connected()) return;
-        std::size_t const window = std::min(limits_.in_flight, peer_.receive_maximum);
-        cursor_ = std::max(cursor_, in_flight_.first());
-        for (; cursor_ != in_flight_.next(); ++cursor_) {
-            auto& e = in_flight_[cursor_];
-            if (e.at == stage::rerelease) {
-                append(out, acknowledgement{packet_type::pubrel, in_flight::identifier_of(cursor_), {}, {}});
-                e.at = stage::rereleased;
-                ++unacknowledged_;
-            } else if (e.at == stage::queued || e.at == stage::resend) {
-                if (e.quality != qos::at_most_once && unacknowledged_ >= window) break;
-                send_entry(out, e);
-            }
-        }
-        // QoS 0 is not held up by the receive maximum.
-        for (auto n = cursor_; queued_at_most_once_ != 0; ++n) {
-            auto& e = in_flight_[n];
-            if (e.at == stage::queued && e.quality == qos::at_most_once) send_entry(out, e);
-        }
-        in_flight_.sweep();
-    }
-
-    void send_entry(send_buffer& out, in_flight::entry& e) {
-        constexpr char dup = 0x08;
-        if (e.at == stage::resend) e.packet[0] |= dup;  // [MQTT-3.3.1-1]
-        out.append(e.bytes());
-        if (e.quality == qos::at_most_once) {
-            in_flight_.drop_packet(e);
-            e.at = stage::ended;  // nobody waits for QoS 0
-            --queued_at_most_once_;
-            return;
-        }
-        e.at = stage::sent;
-        ++unacknowledged_;
     }
 
     template <class Handler>
@@ -374,22 +325,12 @@ class session_state {
         // The server cannot have kept what it was told to drop [MQTT-3.2.2-2] ([MQTT-3.2.2-1] of MQTT 3.1.1).
         if (answer.session_present && clean_start_) return errc::session_present_unexpected;
         if (version_ == protocol_version::v5) peer_ = capabilities::from(answer.props.parse());
-        if (!answer.session_present) forget_session(handler);
+        if (!answer.session_present) {
+            received_.clear();
+            outgoing_.send_anew(handler);
+        }
         begin_connection(out, handler, [&] { handler.on_connack(answer); });
         return errc::ok;
-    }
-
-    void rewrite_packets(protocol_version version) {
-        for_each_exchange([&](in_flight::entry& e) {
-            if (e.packet == nullptr) return;
-            mqtt::publish message;
-            frame const f = next_frame(e.bytes());
-            [[maybe_unused]] errc const error = decode(f.header, f.body, version_, message);
-            assert(error == errc::ok);
-            if (version == protocol_version::v3_1_1) message.props = {};
-            in_flight_.rewrite(e, encoded_size(message, version),
-                               [&](char* packet) { encode(packet, message, version); });
-        });
     }
 
     /// What the peer does not accept ends, and the rest is sent. Handlers may end the connection meanwhile.
@@ -397,7 +338,7 @@ class session_state {
     void begin_connection(send_buffer& out, Handler& handler, Tell&& tell) {
         if (phase_ != phase::connecting) return;
         peer_known_ = true;
-        refuse_unacceptable(handler);
+        outgoing_.refuse_unacceptable(peer_, handler);
         if (phase_ != phase::connecting) return;
         phase_ = phase::connected;
         tell();
@@ -405,61 +346,9 @@ class session_state {
     }
 
     template <class Handler>
-    void refuse_unacceptable(Handler& handler) {
-        for_each_exchange([&](in_flight::entry& e) {
-            if (e.at != stage::queued && e.at != stage::resend) return;
-            errc const error = check_publish(peer_, e.quality, (e.packet[0] & 1) != 0, e.size);
-            if (error == errc::ok) return;
-            auto* const owner = std::exchange(e.owner, nullptr);
-            if (e.at == stage::queued && e.quality == qos::at_most_once) --queued_at_most_once_;
-            in_flight_.drop_packet(e);
-            // Perhaps the peer has a QoS 2 message already: PUBREL frees its identifier.
-            e.at = e.at == stage::resend && e.quality == qos::exactly_once ? stage::rerelease : stage::ended;
-            handler.on_refused(owner, error);
-        });
-    }
-
-    /// Calls `f` for each exchange that is there now. `f` ends exchanges by their stage.
-    template <class F>
-    void for_each_exchange(F&& f) {
-        auto const end = in_flight_.next();
-        // What a handler does may free places.
-        for (auto n = in_flight_.first(); n < end; n = std::max(n + 1, in_flight_.first())) f(in_flight_[n]);
-        in_flight_.sweep();
-    }
-
-    /// The peer has no session: what was only sent is sent anew; of what was released nobody can tell its fate.
-    template <class Handler>
-    void forget_session(Handler& handler) {
-        received_.clear();
-        for_each_exchange([&](in_flight::entry& e) {
-            if (e.at == stage::resend) {
-                e.packet[0] = static_cast<char>(e.packet[0] & ~0x08);
-                e.at = stage::queued;
-            } else if (e.at == stage::rerelease) {
-                e.at = stage::ended;
-                if (auto* const owner = e.owner) handler.on_lost(owner);
-            }
-        });
-    }
-
-    /// The client begins a new session: all ends.
-    template <class Handler>
-    void drop_session(Handler& handler) {
-        received_.clear();
-        queued_at_most_once_ = 0;
-        for_each_exchange([&](in_flight::entry& e) {
-            if (e.at == stage::ended) return;
-            in_flight_.drop_packet(e);
-            e.at = stage::ended;
-            if (auto* const owner = e.owner) handler.on_lost(owner);
-        });
-    }
-
-    template <class Handler>
     errc receive_acknowledgement(acknowledgement const& ack, send_buffer& out, Handler& handler) {
         if (ack.type == packet_type::pubrel) return receive_pubrel(ack, out);
-        auto* const e = in_flight_.find(ack.packet_id);
+        auto* const e = outgoing_.find(ack.packet_id);
         if (ack.type == packet_type::pubrec) return receive_pubrec(e, ack, out, handler);
 
         bool const expected =
@@ -479,7 +368,7 @@ class session_state {
     }
 
     template <class Handler>
-    errc receive_pubrec(in_flight::entry* e, acknowledgement const& ack, send_buffer& out, Handler& handler) {
+    errc receive_pubrec(outgoing::entry* e, acknowledgement const& ack, send_buffer& out, Handler& handler) {
         if (e == nullptr) {
             if (is_error(ack.reason)) return errc::ok;  // no PUBREL follows (4.3.3)
             reply(out,
@@ -493,8 +382,7 @@ class session_state {
             end_exchange(*e, ack, out, handler);  // no PUBREL follows (4.3.3)
             return errc::ok;
         }
-        in_flight_.drop_packet(*e);
-        if (e->at == stage::sent) e->at = stage::released;
+        outgoing_.release(*e);
         reply(out, acknowledgement{packet_type::pubrel, ack.packet_id, {}, {}});
         return errc::ok;
     }
@@ -510,24 +398,23 @@ class session_state {
     }
 
     template <class Handler>
-    void end_exchange(in_flight::entry& e, acknowledgement const& ack, send_buffer& out, Handler& handler) {
+    void end_exchange(outgoing::entry& e, acknowledgement const& ack, send_buffer& out, Handler& handler) {
         auto* const owner = e.owner;
-        in_flight_.end(e);
-        --unacknowledged_;
+        outgoing_.end_acknowledged(e);
         send_queued(out);
         if (owner != nullptr) handler.on_published(owner, ack);
     }
 
     template <class Answer, class Handler>
     errc receive_answer(Answer const& answer, packet_type to, Handler& handler) {
-        auto* const e = in_flight_.find(answer.packet_id);
+        auto* const e = outgoing_.find(answer.packet_id);
         if (e == nullptr) return errc::packet_identifier_unknown;
         if (e->at != stage::request || e->request != to) return errc::unexpected_packet;
         // [MQTT-3.8.4-6], [MQTT-3.11.3-1]; UNSUBACK of MQTT 3.1.1 has no reason codes.
         if ((version_ == protocol_version::v5 || to == packet_type::subscribe) && answer.reasons.size() != e->size)
             return errc::reason_code_count_mismatch;
         auto* const owner = e->owner;
-        in_flight_.end(*e);
+        outgoing_.end_request(*e);
         if (owner == nullptr) return errc::ok;
         if constexpr (std::is_same_v<Answer, mqtt::suback>)
             handler.on_suback(owner, answer);
@@ -542,12 +429,9 @@ class session_state {
     session_limits limits_;
     capabilities own_;
     capabilities peer_;
-    in_flight in_flight_;
+    outgoing outgoing_;
     received received_;
-    std::uint64_t cursor_ = 0;  // the first exchange that has not been sent on this connection
-    std::size_t unacknowledged_ = 0;
     std::size_t expected_ = 0;
-    std::size_t queued_at_most_once_ = 0;
     bool peer_known_ = false;   // `peer_` is what the peer of this connection has announced
     bool clean_start_ = false;  // of CONNECT
 };

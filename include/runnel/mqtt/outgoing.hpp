@@ -1,0 +1,202 @@
+#pragma once
+
+#include <runnel/core/send_buffer.hpp>
+#include <runnel/mqtt/capabilities.hpp>
+#include <runnel/mqtt/in_flight.hpp>
+#include <runnel/mqtt/packet.hpp>
+
+#include <algorithm>
+#include <cassert>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+namespace runnel::mqtt {
+
+/// Encodes a packet behind what is in the buffer.
+template <class Packet>
+void append(send_buffer& out, Packet const& packet, protocol_version version) {
+    std::size_t const size = encoded_size(packet, version);
+    encode(out.prepare(size), packet, version);
+    out.commit(size);
+}
+
+/// What a session sends and waits to be answered: the exchanges in flight, what of them has been sent on this
+/// connection, and what becomes of them when connections and sessions end.
+///
+/// Handlers are those of `session_state`; they may begin and end exchanges meanwhile.
+class outgoing {
+  public:
+    using entry = in_flight::entry;
+    using stage = in_flight::stage;
+
+    /// QoS 1 and 2 messages sent on this connection and not acknowledged.
+    std::size_t unacknowledged() const noexcept { return unacknowledged_; }
+    /// Bytes of all packets held.
+    std::size_t bytes() const noexcept { return in_flight_.bytes(); }
+    bool has_identifier() const noexcept { return in_flight_.has_identifier(); }
+    /// Whether QoS 0 messages are queued, which newer ones must not overtake [MQTT-4.6.0-5].
+    bool holds_at_most_once() const noexcept { return queued_at_most_once_ != 0; }
+    /// The number of the exchange that is begun next, and its packet identifier.
+    std::uint64_t next_number() const noexcept { return in_flight_.next(); }
+    std::uint16_t next_identifier() const noexcept { return in_flight::identifier_of(in_flight_.next()); }
+    entry* find(std::uint16_t identifier) noexcept { return in_flight_.find(identifier); }
+
+    /// Queues a message, which has the next packet identifier if its QoS needs one, and takes `size` bytes.
+    void queue(publish const& message, std::size_t size, protocol_version version, void* owner) {
+        auto const number = in_flight_.begin(size, {.at = stage::queued, .quality = message.qos, .owner = owner});
+        encode(in_flight_[number].packet, message, version);
+        if (message.qos == qos::at_most_once) ++queued_at_most_once_;
+    }
+
+    /// Notes that a request with the next packet identifier, for so many filters, is being sent.
+    void begin_request(packet_type type, std::size_t filters, void* owner) {
+        auto const number = in_flight_.begin(0, {.at = stage::request, .request = type, .owner = owner});
+        in_flight_[number].size = static_cast<std::uint32_t>(filters);
+    }
+
+    void disown(std::uint64_t number) noexcept {
+        if (number - in_flight_.first() < in_flight_.next() - in_flight_.first()) in_flight_[number].owner = nullptr;
+    }
+
+    /// Sends what is queued, in order [MQTT-4.6.0-1], as far as the window allows: QoS 1 and 2 messages not
+    /// acknowledged [MQTT-3.3.4-9].
+    void send_queued(send_buffer& out, std::size_t window, protocol_version version) {
+        cursor_ = std::max(cursor_, in_flight_.first());
+        for (; cursor_ != in_flight_.next(); ++cursor_) {
+            auto& e = in_flight_[cursor_];
+            if (e.at == stage::rerelease) {
+                append(out, acknowledgement{packet_type::pubrel, in_flight::identifier_of(cursor_), {}, {}}, version);
+                e.at = stage::rereleased;
+                ++unacknowledged_;
+            } else if (e.at == stage::queued || e.at == stage::resend) {
+                if (e.quality != qos::at_most_once && unacknowledged_ >= window) break;
+                send_entry(out, e);
+            }
+        }
+        // QoS 0 is not held up by the receive maximum.
+        for (auto n = cursor_; queued_at_most_once_ != 0; ++n) {
+            auto& e = in_flight_[n];
+            if (e.at == stage::queued && e.quality == qos::at_most_once) send_entry(out, e);
+        }
+        in_flight_.sweep();
+    }
+
+    /// The network connection has gone: what was sent is to be sent again; requests end.
+    void connection_lost() noexcept {
+        unacknowledged_ = 0;
+        using enum in_flight::stage;
+        auto const end = in_flight_.next();
+        for (auto n = in_flight_.first(); n != end; ++n) {
+            auto& e = in_flight_[n];
+            if (e.at == sent) e.at = resend;
+            if (e.at == released || e.at == rereleased) e.at = rerelease;
+            if (e.at == request) e.at = ended;
+        }
+        in_flight_.sweep();
+        cursor_ = in_flight_.first();
+    }
+
+    /// Rewrites all packets in another version of the protocol; MQTT 3.1.1 has no properties.
+    void rewrite(protocol_version from, protocol_version version) {
+        for_each_exchange([&](in_flight::entry& e) {
+            if (e.packet == nullptr) return;
+            mqtt::publish message;
+            frame const f = next_frame(e.bytes());
+            [[maybe_unused]] errc const error = decode(f.header, f.body, from, message);
+            assert(error == errc::ok);
+            if (version == protocol_version::v3_1_1) message.props = {};
+            in_flight_.rewrite(e, encoded_size(message, version),
+                               [&](char* packet) { encode(packet, message, version); });
+        });
+    }
+
+    /// What the peer does not accept ends; its owner is told by `on_refused`.
+    template <class Handler>
+    void refuse_unacceptable(capabilities const& peer, Handler& handler) {
+        for_each_exchange([&](in_flight::entry& e) {
+            if (e.at != stage::queued && e.at != stage::resend) return;
+            errc const error = check_publish(peer, e.quality, (e.packet[0] & 1) != 0, e.size);
+            if (error == errc::ok) return;
+            auto* const owner = std::exchange(e.owner, nullptr);
+            if (e.at == stage::queued && e.quality == qos::at_most_once) --queued_at_most_once_;
+            in_flight_.drop_packet(e);
+            // Perhaps the peer has a QoS 2 message already: PUBREL frees its identifier.
+            e.at = e.at == stage::resend && e.quality == qos::exactly_once ? stage::rerelease : stage::ended;
+            handler.on_refused(owner, error);
+        });
+    }
+
+    /// The peer has no session: what was only sent is sent anew; of what was released nobody can tell its fate.
+    template <class Handler>
+    void send_anew(Handler& handler) {
+        for_each_exchange([&](in_flight::entry& e) {
+            if (e.at == stage::resend) {
+                e.packet[0] = static_cast<char>(e.packet[0] & ~0x08);
+                e.at = stage::queued;
+            } else if (e.at == stage::rerelease) {
+                e.at = stage::ended;
+                if (auto* const owner = e.owner) handler.on_lost(owner);
+            }
+        });
+    }
+
+    /// A new session begins: all ends.
+    template <class Handler>
+    void drop(Handler& handler) {
+        queued_at_most_once_ = 0;
+        for_each_exchange([&](in_flight::entry& e) {
+            if (e.at == stage::ended) return;
+            in_flight_.drop_packet(e);
+            e.at = stage::ended;
+            if (auto* const owner = e.owner) handler.on_lost(owner);
+        });
+    }
+
+    /// The exchange has been ended by the peer. References to it and to older ones are no longer valid.
+    void end_acknowledged(entry& e) noexcept {
+        in_flight_.end(e);
+        --unacknowledged_;
+    }
+    void end_request(entry& e) noexcept { in_flight_.end(e); }
+
+    /// PUBREC has come: the peer has the message, so its bytes are not needed any more.
+    void release(entry& e) noexcept {
+        in_flight_.drop_packet(e);
+        if (e.at == stage::sent) e.at = stage::released;
+    }
+
+    /// Gives back memory that is kept for reuse.
+    void release_idle_memory() noexcept { in_flight_.release_idle_memory(); }
+
+  private:
+    void send_entry(send_buffer& out, in_flight::entry& e) {
+        constexpr char dup = 0x08;
+        if (e.at == stage::resend) e.packet[0] |= dup;  // [MQTT-3.3.1-1]
+        out.append(e.bytes());
+        if (e.quality == qos::at_most_once) {
+            in_flight_.drop_packet(e);
+            e.at = stage::ended;  // nobody waits for QoS 0
+            --queued_at_most_once_;
+            return;
+        }
+        e.at = stage::sent;
+        ++unacknowledged_;
+    }
+
+    /// Calls `f` for each exchange that is there now. `f` ends exchanges by their stage.
+    template <class F>
+    void for_each_exchange(F&& f) {
+        auto const end = in_flight_.next();
+        // What a handler does may free places.
+        for (auto n = in_flight_.first(); n < end; n = std::max(n + 1, in_flight_.first())) f(in_flight_[n]);
+        in_flight_.sweep();
+    }
+
+    in_flight in_flight_;
+    std::uint64_t cursor_ = 0;  // the first exchange that has not been sent on this connection
+    std::size_t unacknowledged_ = 0;
+    std::size_t queued_at_most_once_ = 0;
+};
+
+}  // namespace runnel::mqtt
