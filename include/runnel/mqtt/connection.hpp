@@ -76,9 +76,10 @@ class connection {
     /// Writes the CONNECT that has been encoded, and reads until it has been answered.
     template <class Listener>
     awaitable<void> handshake(Stream& s, Listener listener) {
-        co_await write_once(s, listener);
+        co_await s.write(gather(listener));
+        last_sent_ = clock::now();
         while (state_.current_phase() == session_state::phase::connecting) {
-            errc const violation = co_await read_once(s, listener);
+            errc const violation = handle(co_await s.read_some(room()), listener);
             if (violation != errc::ok) throw std::system_error(violation);
         }
     }
@@ -104,15 +105,19 @@ class connection {
     template <class Listener>
     awaitable<void> read_loop(Stream& s, Listener listener) {
         while (state_.connected() || is_ending_) {
-            errc const violation = co_await read_once(s, listener);
+            errc const violation = handle(co_await s.read_some(room()), listener);
             if (violation != errc::ok) co_await end_over(violation);
         }
     }
 
+    asio::mutable_buffer room() {
+        auto const free = in_.prepare(state_.expected_size());
+        return {free.data(), free.size()};
+    }
+
+    // `n` bytes have been read.
     template <class Listener>
-    awaitable<errc> read_once(Stream& s, Listener& listener) {
-        auto const room = in_.prepare(state_.expected_size());
-        std::size_t const n = co_await s.read_some(asio::mutable_buffer(room.data(), room.size()));
+    errc handle(std::size_t n, Listener& listener) {
         in_.commit(n);
         bytes_received_ += n;
         last_received_ = clock::now();
@@ -121,7 +126,7 @@ class connection {
         in_.consume(in_.data().size() - input.size());
         listener.on_read();
         flush();
-        co_return violation;
+        return violation;
     }
 
     // The server has broken the protocol: it is told so, if the version has a way, and the connection ends.
@@ -142,20 +147,21 @@ class connection {
                 if (w.result) throw std::system_error(w.result);
             }
             if (out_.empty()) break;
-            co_await write_once(s, listener);
+            co_await s.write(gather(listener));
+            last_sent_ = clock::now();
         }
         if (violation_ != errc::ok) throw std::system_error(violation_);
         co_await s.shutdown();
     }
 
+    // What has gathered is now to be written, and gathering goes on in the other buffer.
     template <class Listener>
-    awaitable<void> write_once(Stream& s, Listener& listener) {
+    send_buffer& gather(Listener& listener) {
         writing_.swap(out_);
         bytes_sent_ += writing_.size();
         ++writes_;
         listener.on_room();
-        co_await s.write(writing_);
-        last_sent_ = clock::now();
+        return writing_;
     }
 
     awaitable<void> keep_alive_loop(std::chrono::seconds keep_alive) {
