@@ -42,10 +42,11 @@ class outgoing {
     std::uint16_t next_identifier() const noexcept { return in_flight::identifier_of(in_flight_.next()); }
     entry* find(std::uint16_t identifier) noexcept { return in_flight_.find(identifier); }
 
-    /// Queues a message, which has the next packet identifier if its QoS needs one, and takes `size` bytes.
-    void queue(publish const& message, std::size_t size, protocol_version version, void* owner) {
-        auto const number = in_flight_.begin(size, {.at = stage::queued, .quality = message.qos, .owner = owner});
-        encode(in_flight_[number].packet, message, version);
+    /// Queues a message that has the next packet identifier, if its QoS needs one.
+    void queue(publish const& message, protocol_version version, publish_size measured, void* owner) {
+        auto const number = in_flight_.begin(packet_size(measured.remaining_length),
+                                             {.at = stage::queued, .quality = message.qos, .owner = owner});
+        encode(in_flight_[number].packet, message, version, measured);
         if (message.qos == qos::at_most_once) ++queued_at_most_once_;
     }
 

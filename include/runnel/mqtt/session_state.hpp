@@ -109,22 +109,22 @@ class session_state {
         auto const number = outgoing_.next_number();
         message.packet_id = acknowledged ? outgoing_.next_identifier() : std::uint16_t{0};
         if (errc const e = check(message, version_); e != errc::ok) return {e};
-        if (errc const e = check_sender(message, role_); e != errc::ok) return {e};
-        std::size_t const size = encoded_size(message, version_);
+        auto const measured = measure(message, version_);
+        std::size_t const size = packet_size(measured.remaining_length);
         if (peer_known_)
             if (errc const e = check_publish(peer_, message.qos, message.retain, size); e != errc::ok) return {e};
 
         bool const at_once = !acknowledged && connected() && !outgoing_.holds_at_most_once();
-        if (auto const alias = message.props.get<property_id::topic_alias>())
-            if (!at_once || *alias > peer_.topic_alias_maximum) return {errc::topic_alias_invalid};  // [MQTT-3.3.2-9]
+        if (!message.props.empty())
+            if (errc const e = check_properties(message, at_once); e != errc::ok) return {e};
         if (at_once) {
-            encode(out.prepare(size), message, version_);
+            encode(out.prepare(size), message, version_, measured);
             out.commit(size);
             return {};
         }
         if (!outgoing_.has_identifier()) return {errc::no_packet_identifier};
         if (outgoing_.bytes() != 0 && outgoing_.bytes() + size > limits_.queued_bytes) return {errc::queue_full};
-        outgoing_.queue(message, size, version_, owner);
+        outgoing_.queue(message, version_, measured, owner);
         send_queued(out);
         return {errc::ok, number};
     }
@@ -247,6 +247,13 @@ class session_state {
         else
             send_acknowledgements(out);  // the application may have taken it the first time [MQTT-4.3.3-10]
         return errc::ok;
+    }
+
+    errc check_properties(mqtt::publish const& message, bool at_once) const noexcept {
+        if (errc const e = check_sender(message, role_); e != errc::ok) return e;
+        auto const alias = message.props.get<property_id::topic_alias>();
+        bool const known = !alias || (at_once && *alias <= peer_.topic_alias_maximum);  // [MQTT-3.3.2-9]
+        return known ? errc::ok : errc::topic_alias_invalid;
     }
 
     errc check_received(mqtt::publish const& message) const noexcept {
