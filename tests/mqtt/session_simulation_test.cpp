@@ -1,8 +1,6 @@
 #include <runnel/mqtt/session_state.hpp>
 
 #include <doctest/doctest.h>
-#include <support/allocation_count.hpp>
-#include <support/random_source.hpp>
 
 #include <algorithm>
 #include <array>
@@ -10,6 +8,8 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <support/allocation_count.hpp>
+#include <support/random_source.hpp>
 #include <vector>
 
 // A client and a server that publish to each other over a connection that is cut at any byte, again and again. All that
@@ -59,8 +59,8 @@ struct endpoint : session_handler {
     bool connected_through = false;
     bool answer_at_once = false;
     int failures = 0;
-    std::array<std::vector<unsigned>, 3> received;                                       // by QoS
-    std::array<std::array<sent_message, 200>, 3> messages{};                             // published here, by QoS
+    std::array<std::vector<unsigned>, 3> received;            // by QoS
+    std::array<std::array<sent_message, 200>, 3> messages{};  // published here, by QoS
     std::array<std::size_t, 3> count{};
     std::vector<delivery> to_take;
 };
@@ -113,8 +113,9 @@ class simulation {
         auto& message = from.messages[quality][n];
         message.number = static_cast<unsigned>(n);
         std::string const text = std::string(random_.between(0, 30), '0') + std::to_string(n);
-        auto const begun = from.state.publish(
-            from.out, {.topic = "t", .payload = text, .qos = static_cast<qos>(quality)}, quality == 0 ? nullptr : &message);
+        auto const begun =
+            from.state.publish(from.out, {.topic = "t", .payload = text, .qos = static_cast<qos>(quality)},
+                               quality == 0 ? nullptr : &message);
         if (begun.error == errc::queue_full) return;
         REQUIRE(begun.error == errc::ok);
         ++n;

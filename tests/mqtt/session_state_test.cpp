@@ -1,21 +1,21 @@
 #include <runnel/mqtt/session_state.hpp>
 
 #include <doctest/doctest.h>
-#include <support/session_end.hpp>
 
 #include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
+#include <support/session_end.hpp>
 #include <utility>
 #include <vector>
 
 using namespace runnel::mqtt;
-using test::session_end;
 using packet_type::puback;
 using packet_type::pubcomp;
 using packet_type::pubrec;
 using packet_type::pubrel;
+using test::session_end;
 using phase = session_state::phase;
 
 namespace {
@@ -605,7 +605,8 @@ TEST_CASE("a refused connection leaves the session as it was") {
     }
 }
 
-TEST_CASE("a server that keeps the session in spite of clean start is at fault [MQTT-3.2.2-2] (3.1.1: [MQTT-3.2.2-1])") {
+TEST_CASE(
+    "a server that keeps the session in spite of clean start is at fault [MQTT-3.2.2-2] (3.1.1: [MQTT-3.2.2-1])") {
     for (auto version : both_versions) {
         session_end c(role::client, version);
         c.begin_connect({}, true);
@@ -1134,13 +1135,12 @@ TEST_CASE("bytes that are no packet are errors, and what came before them has be
 
 TEST_CASE("packets cut at every byte are handled as those in one piece") {
     for (auto version : both_versions) {
-        std::string const packets = connack_bytes(version, true) +
-                                    test::encoded(test::mqtt::publish{.topic = "a", .payload = "p"}, version) +
-                                    test::encoded(test::ack(puback, 1), version) +
-                                    test::encoded(test::ack(pubrec, 2), version) +
-                                    test::encoded(test::mqtt::publish{.topic = "b", .qos = q2, .packet_id = 9}, version) +
-                                    test::encoded(test::ack(pubcomp, 2), version) +
-                                    test::encoded(test::ack(pubrel, 77), version) + test::encoded(pingresp{}, version);
+        std::string const packets =
+            connack_bytes(version, true) + test::encoded(test::mqtt::publish{.topic = "a", .payload = "p"}, version) +
+            test::encoded(test::ack(puback, 1), version) + test::encoded(test::ack(pubrec, 2), version) +
+            test::encoded(test::mqtt::publish{.topic = "b", .qos = q2, .packet_id = 9}, version) +
+            test::encoded(test::ack(pubcomp, 2), version) + test::encoded(test::ack(pubrel, 77), version) +
+            test::encoded(pingresp{}, version);
         for (std::size_t cut = 0; cut <= packets.size() + 1; ++cut) {
             CAPTURE(cut);
             session_end c(role::client, version);
@@ -1322,7 +1322,8 @@ TEST_CASE("a handler may end the connection, and nothing more is read or sent") 
 
             c.connect();
             c.sent();
-            CHECK(c.receive(test::encoded(test::mqtt::publish{.topic = "a"}, version) + "rubbish", handler) == errc::ok);
+            CHECK(c.receive(test::encoded(test::mqtt::publish{.topic = "a"}, version) + "rubbish", handler) ==
+                  errc::ok);
             CHECK(c.sent() == expected);
 
             c.lose_connection();
