@@ -17,7 +17,7 @@ std::uint16_t begin(in_flight& table, std::size_t size = 10) {
 
 }  // namespace
 
-TEST_CASE("packet identifiers count up from 1 [MQTT-2.2.1-3] (3.1.1: [MQTT-2.3.1-1])") {
+TEST_CASE("packet identifiers count up from 1 [MQTT-2.2.1-3] [MQTT-2.3.1-1 of 3.1.1]") {
     in_flight table;
     CHECK(begin(table) == 1);
     CHECK(begin(table) == 2);
