@@ -301,6 +301,7 @@ TEST_CASE_TEMPLATE("mosquitto lets in a device by the signer's user name and pas
 }
 
 TEST_CASE_TEMPLATE("an idle session pings in time, and mosquitto keeps the connection", T, runnel::tcp, test::wss) {
+    // Shows [MQTT-3.1.2-20] [MQTT-3.1.2-23 of 3.1.1].
     test::mosquitto broker;
     asio::io_context io;
     auto options = options_for("idle");

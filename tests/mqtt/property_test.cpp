@@ -155,6 +155,7 @@ TEST_CASE("values out of range are refused, received and to be sent") {
 }
 
 TEST_CASE("strings of properties are checked, received and to be sent [MQTT-1.5.4-1] [MQTT-1.5.4-2]") {
+    // Shows [MQTT-1.5.7-1].
     CHECK(validate("26 0001 FF 0000", packet_type::publish) == errc::invalid_utf8);
     CHECK(validate("26 0000 0001 FF", packet_type::publish) == errc::invalid_utf8);
     CHECK(validate("26 0000 0001 00", packet_type::publish) == errc::null_character);

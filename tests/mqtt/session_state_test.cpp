@@ -64,6 +64,7 @@ constexpr auto success = reason_code::success;
 // Publishing.
 
 TEST_CASE("a QoS 0 message is sent at once, and nothing is kept of it") {
+    // Shows [MQTT-4.3.1-1].
     for (auto version : both_versions) {
         auto c = client(version);
         auto const begun = c.publish("a", q0, first);
@@ -77,6 +78,7 @@ TEST_CASE("a QoS 0 message is sent at once, and nothing is kept of it") {
 }
 
 TEST_CASE("a QoS 1 message ends with PUBACK [MQTT-4.3.2-1] [MQTT-4.3.2-3]") {
+    // Shows [MQTT-4.3.2-2].
     for (auto version : both_versions) {
         auto c = client(version);
         CHECK(c.publish("a", q1, first).error == errc::ok);
@@ -92,6 +94,7 @@ TEST_CASE("a QoS 1 message ends with PUBACK [MQTT-4.3.2-1] [MQTT-4.3.2-3]") {
 }
 
 TEST_CASE("a QoS 2 message goes PUBLISH, PUBREC, PUBREL, PUBCOMP [MQTT-4.3.3-4]") {
+    // Shows [MQTT-4.3.3-2] [MQTT-4.3.3-3] [MQTT-4.3.3-5].
     for (auto version : both_versions) {
         auto c = client(version);
         c.publish("a", q2, first);
@@ -148,6 +151,7 @@ TEST_CASE("acknowledgements in any order end the exchanges they belong to") {
 }
 
 TEST_CASE("an identifier in flight is not used for another message [MQTT-2.2.1-3], through 65,535 and around") {
+    // Shows [MQTT-4.3.3-1].
     for (auto version : both_versions) {
         auto c = client(version);
         c.publish("old", q1, first);
@@ -243,6 +247,7 @@ TEST_CASE("no retained message is sent to a server that has none [MQTT-3.2.2-14]
 }
 
 TEST_CASE("topic aliases beyond the peer's maximum are not sent [MQTT-3.3.2-9], nor are they kept for later") {
+    // Shows [MQTT-3.2.2-17].
     properties announced;
     announced.topic_alias_maximum = std::uint16_t{5};
     auto c = client(v5, &announced);
@@ -258,6 +263,7 @@ TEST_CASE("topic aliases beyond the peer's maximum are not sent [MQTT-3.3.2-9], 
 }
 
 TEST_CASE("not more than the peer's receive maximum is in flight, the rest follows in order [MQTT-3.3.4-7]") {
+    // Shows [MQTT-4.9.0-1] [MQTT-4.9.0-2].
     properties p;
     p.receive_maximum = std::uint16_t{2};
     auto c = client(v5, &p);
@@ -375,6 +381,7 @@ TEST_CASE("QoS 0 messages queued before the connection are not held up by the re
 }
 
 TEST_CASE("a resumed session sends again what was not acknowledged, in order, with DUP [MQTT-4.4.0-1] [MQTT-4.6.0-1]") {
+    // Shows [MQTT-3.3.1-1].
     for (auto version : both_versions) {
         auto c = client(version);
         c.publish("a", q1);
@@ -401,6 +408,7 @@ TEST_CASE("a resumed session sends again what was not acknowledged, in order, wi
 }
 
 TEST_CASE("a server resumes in the same way") {
+    // Shows [MQTT-2.3.1-4 of 3.1.1].
     for (auto version : both_versions) {
         auto s = server(version);
         s.publish("a", q1);
@@ -444,6 +452,7 @@ TEST_CASE("what is sent again is held up by a smaller receive maximum, and stays
 }
 
 TEST_CASE("where the server has no session, messages are sent anew without DUP, and released ones are lost") {
+    // Shows [MQTT-3.2.2-5].
     for (auto version : both_versions) {
         auto c = client(version);
         c.publish("a", q1, first);
@@ -606,7 +615,7 @@ TEST_CASE("a refused connection leaves the session as it was") {
 }
 
 TEST_CASE(
-    "a server that keeps the session in spite of clean start is at fault [MQTT-3.2.2-2] (3.1.1: [MQTT-3.2.2-1])") {
+    "a server that keeps the session in spite of clean start is at fault [MQTT-3.2.2-2] [MQTT-3.2.2-1 of 3.1.1]") {
     for (auto version : both_versions) {
         session_end c(role::client, version);
         c.begin_connect({}, true);
@@ -627,6 +636,7 @@ TEST_CASE("a CONNECT that cannot be sent begins no connection") {
 // Receiving.
 
 TEST_CASE("a received message is acknowledged when the application has taken it, not before") {
+    // Shows [MQTT-2.2.1-5] [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8].
     for (auto version : both_versions) {
         auto c = client(version);
         c.receive_publish("a", q0);
@@ -680,6 +690,7 @@ TEST_CASE("MQTT 3.1.1 has no reasons: a refused QoS 2 message goes on to its PUB
 }
 
 TEST_CASE("a QoS 2 message sent again is delivered once [MQTT-4.3.3-10], before and after it was taken") {
+    // Shows [MQTT-4.3.3-11] [MQTT-4.3.3-12].
     for (auto version : both_versions) {
         auto c = client(version);
         c.receive_publish("a", q2, 1);
@@ -822,7 +833,7 @@ TEST_CASE("a server that does not support a QoS or retained messages does not ta
     CHECK(c.receive_packet(test::mqtt::publish{.topic = "a", .retain = true}) == errc::ok);
 }
 
-TEST_CASE("a topic alias is an error where none is allowed [MQTT-3.3.2-7]") {
+TEST_CASE("a topic alias is an error where none is allowed (3.3.2.3.4)") {
     properties p;
     p.topic_alias = std::uint16_t{1};
     auto s = server(v5);
@@ -1016,6 +1027,7 @@ TEST_CASE("nothing but CONNACK and AUTH comes before CONNACK [MQTT-3.2.0-1]") {
 }
 
 TEST_CASE("a second CONNACK and a second CONNECT are errors [MQTT-3.1.0-2]") {
+    // Shows [MQTT-3.2.0-2].
     for (auto version : both_versions) {
         auto c = client(version);
         CHECK(c.receive(connack_bytes(version)) == errc::unexpected_packet);
@@ -1279,7 +1291,7 @@ TEST_CASE("a handler that publishes again what was refused gets the error at onc
     CHECK(c.state.unacknowledged() == 20);
 }
 
-TEST_CASE("QoS 0 published from inside on_connack does not overtake what is queued of it [MQTT-4.6.0-5]") {
+TEST_CASE("QoS 0 published from inside on_connack does not overtake what is queued of it (4.6)") {
     for (auto version : both_versions) {
         session_end c(role::client, version);
         c.publish("a", q0);

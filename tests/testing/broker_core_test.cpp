@@ -116,6 +116,7 @@ class client final : public testing::broker_connection, public mqtt::session_han
 }  // namespace
 
 TEST_CASE("a client that is silent for one and a half times its keep alive is cut off, and its will is published") {
+    // Shows [MQTT-3.1.2-22] [MQTT-3.2.2-22].
     for (auto const version : {protocol_version::v3_1_1, protocol_version::v5}) {
         place p;
         client watcher(p, version), c(p, version);
@@ -173,6 +174,7 @@ TEST_CASE("a connection on which nobody sends CONNECT is cut") {
 }
 
 TEST_CASE("a session lasts for its session expiry interval") {
+    // Shows [MQTT-4.1.0-1] [MQTT-4.1.0-2].
     place p;
     client c(p);
     mqtt::properties props;
@@ -230,6 +232,7 @@ TEST_CASE("DISCONNECT may change the session expiry interval, but not from zero"
 }
 
 TEST_CASE("a will waits for its delay, and is not published if the client comes back before") {
+    // Shows [MQTT-3.1.3-9].
     place p;
     client watcher(p), c(p);
     watcher.connect({.client_id = "watcher"});
@@ -280,6 +283,7 @@ TEST_CASE("a will is published at the latest when its session ends") {
 }
 
 TEST_CASE("the expiry of a message counts down while it waits, and then it is not delivered") {
+    // Shows [MQTT-3.3.2-5] [MQTT-3.3.2-6].
     place p;
     client c(p);
     mqtt::properties lasting, expiring;

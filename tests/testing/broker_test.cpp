@@ -63,6 +63,7 @@ constexpr qos qualities[] = {qos::at_most_once, qos::at_least_once, qos::exactly
 }  // namespace
 
 TEST_CASE("a message of each QoS reaches a subscriber, in both versions") {
+    // Shows [MQTT-3.3.2-3].
     for (auto const version : versions) {
         place p;
         mqtt_client sender(p.io, version);
@@ -85,6 +86,7 @@ TEST_CASE("a message of each QoS reaches a subscriber, in both versions") {
 }
 
 TEST_CASE("the QoS of a subscription limits that of its messages") {
+    // Shows [MQTT-3.8.4-8].
     place p;
     mqtt_client client(p.io);
     REQUIRE(p.connect(client, "a") == reason_code::success);
@@ -97,6 +99,7 @@ TEST_CASE("the QoS of a subscription limits that of its messages") {
 }
 
 TEST_CASE("a client without an identifier gets one assigned") {
+    // Shows [MQTT-3.1.3-6] [MQTT-3.1.3-7] [MQTT-3.2.2-16].
     place p;
     mqtt_client v5(p.io);
     CHECK(p.connect(v5, "") == reason_code::success);
@@ -123,6 +126,7 @@ TEST_CASE("MQTT 3.1.1: an empty client identifier without a clean session is ref
 }
 
 TEST_CASE("a newer connection with the same client identifier takes over") {
+    // Shows [MQTT-3.1.3-2] [MQTT-3.1.4-3].
     for (auto const version : versions) {
         place p;
         mqtt_client older(p.io, version);
@@ -138,6 +142,7 @@ TEST_CASE("a newer connection with the same client identifier takes over") {
 }
 
 TEST_CASE("a session outlives its connection and gets the messages of QoS 1 and 2 that it missed, in order") {
+    // Shows [MQTT-3.1.2-5] [MQTT-3.1.2-6] [MQTT-3.1.2-23] [MQTT-3.2.2-3] [MQTT-4.5.0-1] [MQTT-4.6.0-5] [MQTT-4.6.0-6].
     for (auto const version : versions) {
         place p;
         mqtt_client sender(p.io, version);
@@ -181,6 +186,7 @@ TEST_CASE("a session ends with its connection where the client asks for that") {
 }
 
 TEST_CASE("a clean start drops the session that there was, with its subscriptions") {
+    // Shows [MQTT-3.1.2-6 of 3.1.1] [MQTT-3.1.4-3 of 3.1.1] [MQTT-3.2.2-1 of 3.1.1].
     place p;
     mqtt_client client(p.io, protocol_version::v3_1_1);
     REQUIRE(p.connect(client, "a", false) == reason_code::success);
@@ -244,6 +250,7 @@ TEST_CASE("a QoS 2 message that a client sends again after a lost connection is 
 }
 
 TEST_CASE("overlapping subscriptions deliver a message once, with the highest QoS and all their identifiers") {
+    // Shows [MQTT-3.3.4-2] [MQTT-3.3.4-3] [MQTT-3.3.4-4].
     place p;
     mqtt_client client(p.io);
     REQUIRE(p.connect(client, "a") == reason_code::success);
@@ -263,6 +270,7 @@ TEST_CASE("overlapping subscriptions deliver a message once, with the highest Qo
 }
 
 TEST_CASE("subscribing anew to the same filter replaces the subscription") {
+    // Shows [MQTT-3.8.4-3].
     place p;
     mqtt_client client(p.io);
     REQUIRE(p.connect(client, "a") == reason_code::success);
@@ -275,6 +283,7 @@ TEST_CASE("subscribing anew to the same filter replaces the subscription") {
 }
 
 TEST_CASE("unsubscribing ends delivery, and says whether there was a subscription") {
+    // Shows [MQTT-3.10.4-2].
     place p;
     mqtt_client client(p.io);
     REQUIRE(p.connect(client, "a") == reason_code::success);
@@ -317,6 +326,7 @@ TEST_CASE("MQTT 3.1.1 knows no shared subscriptions: $share is a level like any 
 }
 
 TEST_CASE("with no local a client does not get what it publishes itself") {
+    // Shows [MQTT-3.8.3-3].
     place p;
     mqtt_client a(p.io), b(p.io);
     REQUIRE(p.connect(a, "a") == reason_code::success);
@@ -328,6 +338,7 @@ TEST_CASE("with no local a client does not get what it publishes itself") {
 }
 
 TEST_CASE("the retain flag is cleared for established subscriptions unless they want it as published") {
+    // Shows [MQTT-3.3.1-12] [MQTT-3.3.1-13].
     place p;
     mqtt_client plain(p.io), kept(p.io);
     REQUIRE(p.connect(plain, "plain") == reason_code::success);
@@ -342,6 +353,7 @@ TEST_CASE("the retain flag is cleared for established subscriptions unless they 
 }
 
 TEST_CASE("a new subscriber gets the retained messages that match, with the retain flag, in both versions") {
+    // Shows [MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-7] [MQTT-3.3.1-6 of 3.1.1] [MQTT-3.3.1-8 of 3.1.1].
     for (auto const version : versions) {
         place p;
         p.broker.publish("a/1", "old", qos::at_least_once, true);
@@ -368,6 +380,7 @@ TEST_CASE("a new subscriber gets the retained messages that match, with the reta
 }
 
 TEST_CASE("retain handling decides whether retained messages are sent") {
+    // Shows [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11] [MQTT-3.8.4-4].
     place p;
     p.broker.publish("t", "x", qos::at_most_once, true);
     mqtt_client client(p.io);
@@ -387,6 +400,7 @@ TEST_CASE("retain handling decides whether retained messages are sent") {
 }
 
 TEST_CASE("properties of a message reach the subscriber; those of the connection do not") {
+    // Shows [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-18] [MQTT-3.3.2-20].
     place p;
     mqtt_client client(p.io);
     REQUIRE(p.connect(client, "a") == reason_code::success);
@@ -428,6 +442,7 @@ TEST_CASE("messages pass between clients of different versions") {
 }
 
 TEST_CASE("the will is published when a connection fails, and not after DISCONNECT") {
+    // Shows [MQTT-3.1.2-7] [MQTT-3.1.2-8] [MQTT-3.1.2-10] [MQTT-3.1.2-15] [MQTT-3.14.4-3].
     for (auto const version : versions) {
         place p;
         mqtt_client watcher(p.io, version), client(p.io, version);
@@ -462,6 +477,7 @@ TEST_CASE("MQTT 5: a client may have its will published although it disconnects 
 }
 
 TEST_CASE("no more QoS 1 and 2 messages are in flight than the client's receive maximum") {
+    // Shows [MQTT-3.3.4-9].
     place p;
     mqtt_client client(p.io);
     mqtt::properties props;
@@ -501,6 +517,7 @@ TEST_CASE("a client that exceeds the broker's receive maximum is disconnected") 
 }
 
 TEST_CASE("messages that a client says are too large for it are left out") {
+    // Shows [MQTT-3.1.2-25].
     place p;
     mqtt_client client(p.io);
     mqtt::properties props;
@@ -531,6 +548,7 @@ TEST_CASE("a packet larger than the broker accepts ends the connection") {
 }
 
 TEST_CASE("the broker announces what it does not support, and refuses it") {
+    // Shows [MQTT-3.2.2-9] [MQTT-3.2.2-10] [MQTT-3.2.2-12] [MQTT-3.2.2-13].
     testing::broker_options options;
     options.accepts.maximum_qos = qos::at_least_once;
     options.accepts.retain_available = false;
@@ -575,6 +593,7 @@ TEST_CASE("a subscription that the broker does not support is refused with its o
 }
 
 TEST_CASE("a violation of the protocol ends the connection with its reason") {
+    // Shows [MQTT-4.13.1-1] [MQTT-4.13.2-1].
     struct violation {
         std::string bytes;
         reason_code reason;
@@ -600,6 +619,7 @@ TEST_CASE("a violation of the protocol ends the connection with its reason") {
 }
 
 TEST_CASE("what does not begin with CONNECT is not answered") {
+    // Shows [MQTT-3.1.0-1] [MQTT-3.1.0-1 of 3.1.1].
     place p;
     mqtt_client client(p.io);
     p.attach(client);
@@ -623,6 +643,7 @@ TEST_CASE("MQTT 3.1 and versions to come are told that they are not supported") 
 }
 
 TEST_CASE("the user decides who may connect") {
+    // Shows [MQTT-3.1.4-2] [MQTT-3.2.2-7].
     for (auto const version : versions) {
         place p;
         p.broker.hooks().on_connect = [](testing::connect_attempt& attempt) {
@@ -643,6 +664,7 @@ TEST_CASE("the user decides who may connect") {
 }
 
 TEST_CASE("the user decides what is published, and sees what is") {
+    // Shows [MQTT-3.3.5-2 of 3.1.1].
     place p;
     std::vector<std::string> seen;
     p.broker.hooks().authorize_publish = [](testing::client_info const& who, mqtt::publish const& m) {
@@ -672,6 +694,7 @@ TEST_CASE("the user decides what is published, and sees what is") {
 }
 
 TEST_CASE("the user decides about each subscription") {
+    // Shows [MQTT-3.8.4-5] [MQTT-3.8.4-6] [MQTT-3.8.4-7] [MQTT-3.9.3-1].
     for (auto const version : versions) {
         place p;
         p.broker.hooks().authorize_subscribe = [](testing::client_info const&, mqtt::subscribe const&,

@@ -69,6 +69,7 @@ asio::awaitable<std::string> talk(T peer, asio::any_io_executor executor) {
 }  // namespace
 
 TEST_CASE("a broker talks over tcp, tls, ws and wss, and knows which it is") {
+    // Shows [MQTT-4.2.0-1] [MQTT-7.1.1-1 of 3.1.1] [MQTT-7.1.2-1 of 3.1.1].
     place p;
     auto const e = p.io.get_executor();
     {

@@ -207,6 +207,7 @@ TEST_CASE("a message fragmented at every two places, with a ping between, is the
 }
 
 TEST_CASE("unframing for a stream of bytes leaves the payload of all messages at the front, for every chop") {
+    // Shows [MQTT-6.0.0-2] [MQTT-6.0.0-2 of 3.1.1].
     for (role side : {role::client, role::server}) {
         std::string wire;
         std::string payload;
@@ -374,6 +375,7 @@ TEST_CASE("sizes beyond the limits are refused with code 1009, when the header c
 }
 
 TEST_CASE("where only binary messages are accepted, text ends the connection with code 1003") {
+    // Shows [MQTT-6.0.0-1] [MQTT-6.0.0-1 of 3.1.1].
     CHECK(client_fault(from_server(0x81, "x"), {.accept_text = false}) == errc::text_not_accepted);
     CHECK(client_fault(from_server(0x82, "x"), {.accept_text = false}) == errc::ok);
 }

@@ -103,6 +103,7 @@ asio::awaitable<void> read_some_into(ws& end, std::string& room) { co_await end.
 }  // namespace
 
 TEST_CASE("client and server agree on subprotocol and target") {
+    // Shows [MQTT-6.0.0-3] [MQTT-6.0.0-4] [MQTT-6.0.0-3 of 3.1.1] [MQTT-6.0.0-4 of 3.1.1].
     connected c;
     CHECK(c.client->subprotocol() == "mqtt");
     CHECK(c.server->subprotocol() == "mqtt");

@@ -57,7 +57,7 @@ TEST_CASE("acknowledgements: reason and properties may be missing at the end") {
     }
 }
 
-TEST_CASE("acknowledgements: the packet identifier is not 0 [MQTT-2.2.1-5] [MQTT-2.3.1-6 of 3.1.1]") {
+TEST_CASE("acknowledgements: the packet identifier is not 0 (2.2.1, 2.3.1 in 3.1.1)") {
     for (auto const type : types) {
         CHECK(test::decode_error<acknowledgement>(test::packet(first_byte(type), hex("0000")), v3) ==
               errc::packet_identifier_zero);

@@ -47,7 +47,7 @@ TEST_CASE("SUBACK: every failure is 0x80 in MQTT 3.1.1") {
     CHECK(test::encoded(suback{.packet_id = 10, .reasons = refused}, v3) == hex("90 03 000A 80"));
 }
 
-TEST_CASE("SUBACK: it has a packet identifier and at least one reason [MQTT-2.2.1-6] [MQTT-2.3.1-7 of 3.1.1]") {
+TEST_CASE("SUBACK: it has a packet identifier and at least one reason (2.2.1, 2.3.1 in 3.1.1)") {
     CHECK(test::decode_error<suback>(hex("90 03 0000 00"), v3) == errc::packet_identifier_zero);
     CHECK(test::decode_error<suback>(hex("90 02 000A"), v3) == errc::empty_list);
     CHECK(test::decode_error<suback>(hex("90 03 000A 00"), v5) == errc::empty_list);
