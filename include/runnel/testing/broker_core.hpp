@@ -121,9 +121,10 @@ class broker_core {
     void hold_acknowledgements(bool hold) {
         hold_ = hold;
         if (hold) return;
+        send_buffer nowhere;  // a session without a connection only remembers what may be acknowledged on the next one
         for (auto& [name, s] : sessions_) {
             for (auto const& d : std::exchange(s->held, {}))
-                if (s->connected()) s->state.acknowledge(s->connection->out, d);
+                s->state.acknowledge(s->connected() ? s->connection->out : nowhere, d);
             if (s->connected()) s->connection->wake();
         }
     }
@@ -279,7 +280,6 @@ class broker_core {
         if (!s) return;
         s->connection = nullptr;
         s->state.connection_lost();
-        s->held.clear();
         if (!abnormal) s->will = nullptr;
         if (s->expiry != broker_session::never) s->ends_at = now_ + std::chrono::seconds(s->expiry);
         if (s->will) s->will_at = now_ + std::chrono::seconds(s->will_delay);
