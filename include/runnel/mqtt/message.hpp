@@ -106,15 +106,18 @@ class inbox : public std::enable_shared_from_this<inbox> {
     explicit inbox(std::size_t capacity) noexcept : capacity_(capacity) {}
     inbox(inbox const&) = delete;
     inbox& operator=(inbox const&) = delete;
+    /// Nobody will receive what waits, so it is let go of: acknowledgements go out in order, and those of later
+    /// messages would wait for it.
     ~inbox() {
         while (!unread_.empty()) {
-            pool_.give_back(unread_.front());
+            auto* const s = unread_.front();
             unread_.pop();
+            let_go(s, reason_code::success);
         }
     }
 
-    /// The one to be told when messages are taken; nullptr: nobody.
-    void set_source(message_source* source) noexcept { source_ = source; }
+    /// The one to be told when messages are taken, as long as it exists.
+    void set_source(std::weak_ptr<message_source> source) noexcept { source_ = std::move(source); }
 
     /// Copies a message into the inbox. False: there is no room.
     bool push(publish const& packet, delivery token) {
@@ -150,7 +153,8 @@ class inbox : public std::enable_shared_from_this<inbox> {
         delivery const token = s->token;
         bytes_ -= message::stored::size_of(s->packet);
         pool_.give_back(s);
-        if (source_ != nullptr && token.quality != qos::at_most_once) source_->taken(token, reason);
+        if (token.quality == qos::at_most_once) return;
+        if (auto const source = source_.lock()) source->taken(token, reason);
     }
 
     record_pool pool_;
@@ -158,7 +162,7 @@ class inbox : public std::enable_shared_from_this<inbox> {
     std::size_t capacity_;
     std::size_t bytes_ = 0;
     std::uint64_t dropped_ = 0;
-    message_source* source_ = nullptr;
+    std::weak_ptr<message_source> source_;
 };
 
 inline void message::release(reason_code reason) noexcept {

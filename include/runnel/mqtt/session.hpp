@@ -8,6 +8,7 @@
 #include <runnel/transport/stream.hpp>
 
 #include <chrono>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <random>
@@ -15,6 +16,7 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 namespace runnel::mqtt {
@@ -27,7 +29,7 @@ namespace runnel::mqtt {
 /// caller passes as a view must stay valid until the operation has completed.
 ///
 /// Not thread-safe: everything happens on the one executor (with several threads, a strand). The session must outlive
-/// all operations on it, `run` above all.
+/// `run`, unless the executor runs nothing any more.
 template <transport Transport>
 class session final : private message_source {
   public:
@@ -46,9 +48,15 @@ class session final : private message_source {
           places_(executor) {}
     session(session const&) = delete;
     session& operator=(session const&) = delete;
+    /// Does not block; pending operations end with `errc::disconnected`.
     ~session() {
-        subscriptions_.wake_all(errc::disconnected);
-        subscriptions_.close();
+        finish();
+        source_.reset();
+        while (operations_.linked()) {
+            auto& first = static_cast<operation&>(*operations_.next());
+            first.of = nullptr;
+            first.unlink();
+        }
     }
 
     executor_type const& get_executor() const noexcept { return executor_; }
@@ -72,11 +80,16 @@ class session final : private message_source {
         if (running_) throw std::logic_error("session::run is running already");
         running_ = true;
         connection_.restart();
-        finisher const at_end{*this};
+        subscriptions_.reopen();
+        finisher const at_end(*this);
         for (std::uint32_t failures = 1;; ++failures) {
             co_await run_connection();
+            if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
             if (connection_.is_ending()) break;
-            if (last_connection_lasted() >= options_.reconnect.stable_after) failures = 1;
+            auto const cancellation = co_await asio::this_coro::cancellation_state;
+            if (cancellation.cancelled() != asio::cancellation_type::none)
+                throw std::system_error(asio::error::operation_aborted);
+            if (was_stable()) failures = 1;
             bool const retries_left = options_.reconnect.attempts == 0 || failures < options_.reconnect.attempts;
             if (!retries_left || !options_.reconnect.retry(why_)) throw std::system_error(why_, transport_.url());
             auto const pause = pause_after(options_.reconnect, failures, uniform());
@@ -96,26 +109,25 @@ class session final : private message_source {
     /// `errc::session_lost` if the server lost the session when only it could tell whether a QoS 2 message arrived, and
     /// `errc::disconnected` when `run` ends. After cancellation a QoS 1 or 2 message is sent all the same.
     awaitable<reason_code> publish(std::string_view topic, std::string_view payload, publish_options o = {}) {
-        publisher self;
+        publisher self(*this);
         for (;;) {
             auto const begun = begin_publish(topic, payload, o, &self);
-            if (begun.error == errc::ok) {
-                self.number = begun.number;
-                break;
+            self.number = begun.number;
+            if (begun.error == errc::ok) break;
+            if (!is_for_want_of_room(begun.error)) {
+                offer_room();
+                throw std::system_error(begun.error);
             }
-            if (!is_for_want_of_room(begun.error)) throw std::system_error(begun.error);
             waiter<executor_type> w;
-            co_await places_.room.park(w);
+            co_await room_for(o.qos).park(w);
             if (w.result) throw std::system_error(w.result);
+            if (self.of == nullptr) throw std::system_error(errc::disconnected);
         }
         offer_room();
         if (o.qos == qos::at_most_once) co_return reason_code::success;
 
         co_await places_.publishers.park(self.waiting);
-        if (self.waiting.result) {
-            state_.disown(self.number);
-            throw std::system_error(self.waiting.result);
-        }
+        if (self.waiting.result) throw std::system_error(self.waiting.result);
         if (is_error(self.reason)) throw std::system_error(self.reason);
         co_return self.reason;
     }
@@ -154,9 +166,9 @@ class session final : private message_source {
         if (errc const e = check(mqtt::subscribe{1, s->request, {}}, options_.version); e != errc::ok)
             throw std::system_error(e);
         s->handler = std::move(handler);
-        s->box->set_source(this);
+        s->box->set_source(source_);
         subscriptions_.add(s);
-        remover undo{*this, s.get()};
+        remover undo(*this, s.get());
         send_subscribe(*s);
         while (!s->granted) {
             waiter<executor_type> w;
@@ -171,24 +183,21 @@ class session final : private message_source {
     /// Ends a subscription: at once here, and completes when the server has answered, also after reconnecting. Messages
     /// that wait in its inbox can still be received.
     awaitable<void> unsubscribe(subscription const& s) {
-        unsubscriber self{s.filter()};
+        unsubscriber self(*this, s.filter());
         if (!remove(s.state_.get())) co_return;
         if (subscriptions_.contains(self.filter) || !running_) co_return;
         unsubscribers_.push_back(&self);
-        removal<unsubscriber> const at_end{unsubscribers_, &self};
         send_unsubscribe(self);
         co_await places_.unsubscribers.park(self.waiting);
-        state_.disown(self.number);
         if (self.waiting.result) throw std::system_error(self.waiting.result);
     }
 
     /// Completes as soon as there is a connection; `errc::disconnected` when `run` ends first.
     awaitable<void> connected() {
-        while (!state_.connected()) {
-            waiter<executor_type> w;
-            co_await places_.connected.park(w);
-            if (w.result) throw std::system_error(w.result);
-        }
+        if (state_.connected()) co_return;
+        waiter<executor_type> w;
+        co_await places_.connected.park(w);
+        if (w.result) throw std::system_error(w.result);
     }
 
     /// Ends the connection in good order: sends what is ready to be sent, then DISCONNECT, and closes, all within
@@ -198,11 +207,9 @@ class session final : private message_source {
         if (!running_) co_return;
         if (state_.connected()) state_.disconnect(connection_.out(), {reason, {}});
         connection_.end();
-        while (running_) {
-            waiter<executor_type> w;
-            co_await places_.ended.park(w);
-            if (w.result) throw std::system_error(w.result);
-        }
+        waiter<executor_type> w;
+        co_await places_.ended.park(w);
+        if (w.result) throw std::system_error(w.result);
     }
 
   private:
@@ -210,43 +217,56 @@ class session final : private message_source {
     using stream_type = typename Transport::stream_type;
     using subscription_entry = subscription_state<executor_type>;
 
-    // One who waits for the acknowledgement of a message; lives in the frame of `publish`.
-    struct publisher {
-        waiter<executor_type> waiting;
-        reason_code reason = reason_code::success;
-        std::uint64_t number = 0;
+    // An operation in progress, in its coroutine's frame, which may be destroyed after the session.
+    struct operation : list_link {
+        explicit operation(session& s) noexcept : of(&s) { insert_before(s.operations_); }
+        session* of;  // nullptr: it is gone
     };
 
-    // One who waits for UNSUBACK; lives in the frame of `unsubscribe`.
-    struct unsubscriber {
+    // One who waits for the acknowledgement of a message.
+    struct publisher : operation {
+        using operation::operation;
+        ~publisher() {
+            if (this->of != nullptr) this->of->state_.disown(number);
+        }
+        waiter<executor_type> waiting;
+        reason_code reason = reason_code::success;
+        std::uint64_t number = session_state::no_exchange;
+    };
+
+    // One who waits for UNSUBACK.
+    struct unsubscriber : operation {
+        unsubscriber(session& s, std::string f) : operation(s), filter(std::move(f)) {}
+        ~unsubscriber() {
+            if (this->of == nullptr) return;
+            std::erase(this->of->unsubscribers_, this);
+            this->of->state_.disown(number);
+        }
         std::string filter;
-        waiter<executor_type> waiting{};
-        std::uint64_t number = 0;
+        waiter<executor_type> waiting;
+        std::uint64_t number = session_state::no_exchange;
+    };
+
+    struct finisher : operation {
+        using operation::operation;
+        ~finisher() {
+            if (this->of != nullptr) this->of->finish();
+        }
+    };
+
+    struct remover : operation {
+        remover(session& s, subscription_entry* w) noexcept : operation(s), what(w) {}
+        ~remover() {
+            if (this->of != nullptr && what != nullptr) this->of->abandon(*what);
+        }
+        subscription_entry* what;
     };
 
     // Where coroutines wait: for what the name says.
     struct places {
         explicit places(executor_type const& e)
-            : tasks(e), room(e), publishers(e), unsubscribers(e), connected(e), ended(e) {}
-        parking<executor_type> tasks, room, publishers, unsubscribers, connected, ended;
-    };
-
-    struct finisher {
-        session& self;
-        ~finisher() { self.finish(); }
-    };
-    struct remover {
-        session& self;
-        subscription_entry* what;
-        ~remover() {
-            if (what != nullptr) self.remove(what);
-        }
-    };
-    template <class T>
-    struct removal {
-        std::vector<T*>& from;
-        T* what;
-        ~removal() { std::erase(from, what); }
+            : tasks(e), unwritten(e), queued(e), publishers(e), unsubscribers(e), connected(e), ended(e) {}
+        parking<executor_type> tasks, unwritten, queued, publishers, unsubscribers, connected, ended;
     };
 
     // What the session state and the connection tell.
@@ -287,7 +307,8 @@ class session final : private message_source {
 
     awaitable<void> run_connection() {
         std::optional<stream_type> s;
-        connected_at_ = {};
+        connected_at_.reset();
+        why_ = errc::disconnected;
         tell({session_event::kind::connecting, {}, false, {}});
         try {
             auto opening = open(s);
@@ -295,13 +316,16 @@ class session final : private message_source {
             auto stopping = connection_.ended();
             std::size_t const first =
                 co_await race(places_.tasks, std::move(opening), std::move(waiting), std::move(stopping));
-            why_ = first == 1 ? errc::connect_timeout : errc::disconnected;
+            if (first == 1) why_ = errc::connect_timeout;
             if (first == 0) co_await connection_.drive(*s, listener(*this), keep_alive_);
         } catch (std::system_error const& e) {
             why_ = e.code();
+        } catch (...) {
+            failure_ = std::current_exception();
         }
         state_.connection_lost();
         connection_.reset();
+        offer_room();
         tell({session_event::kind::disconnected, connection_.is_ending() ? std::error_code{} : why_, false, {}});
     }
 
@@ -319,7 +343,7 @@ class session final : private message_source {
     void send_connect() {
         connect_request const request(options_, assigned_client_id_);
         errc const e = state_.connect(connection_.out(), request.packet(), request.own());
-        if (e != errc::ok) throw std::system_error(e, "CONNECT");
+        if (e != errc::ok) fail(std::make_exception_ptr(std::system_error(e, "CONNECT")));
     }
 
     void accepted_or_refused(connack const& answer) {
@@ -335,21 +359,22 @@ class session final : private message_source {
         }
         connected_at_ = clock::now();
         ++counters_.connections;
-        subscriptions_.for_each([&](auto& s) {
-            if (!answer.session_present || !s.granted) send_subscribe(s);
-        });
+        // First, as there may be a new subscription to the same filter.
         for (auto* u : unsubscribers_) {
             if (answer.session_present)
                 send_unsubscribe(*u);
             else
                 places_.unsubscribers.wake(u->waiting);
         }
+        subscriptions_.for_each([&](auto& s) {
+            if (!answer.session_present || !s.granted) send_subscribe(s);
+        });
         places_.connected.wake_all({});
         tell({session_event::kind::connected, {}, answer.session_present, {}});
     }
 
-    clock::duration last_connection_lasted() const noexcept {
-        return connected_at_ == clock::time_point{} ? clock::duration::zero() : clock::now() - connected_at_;
+    bool was_stable() const noexcept {
+        return connected_at_ && clock::now() - *connected_at_ >= options_.reconnect.stable_after;
     }
 
     // --- publishing
@@ -368,12 +393,15 @@ class session final : private message_source {
     static bool is_for_want_of_room(errc e) noexcept {
         return e == errc::queue_full || e == errc::no_packet_identifier;
     }
-    bool has_room() noexcept {
-        return connection_.out().size() < options_.maximum_unwritten && state_.queued_bytes() < options_.maximum_queued;
+    // Where to wait for room: QoS 0 does not wait for acknowledgements.
+    parking<executor_type>& room_for(qos quality) noexcept {
+        return quality == qos::at_most_once && state_.connected() ? places_.unwritten : places_.queued;
     }
 
     void offer_room() {
-        if (places_.room.occupied() && has_room()) places_.room.wake_one();
+        if (places_.unwritten.occupied() && connection_.out().size() < options_.maximum_unwritten)
+            places_.unwritten.wake_one();
+        if (places_.queued.occupied() && state_.queued_bytes() < options_.maximum_queued) places_.queued.wake_one();
     }
 
     // --- subscriptions
@@ -408,15 +436,22 @@ class session final : private message_source {
     // Its owner is told where it waits; the subscription is no more.
     void refuse(subscription_entry& s, std::error_code why) {
         s.refused = why;
-        s.answered.wake_all(why);
-        s.receivers.wake_all(why);
-        if (s.granted) remove(&s);
+        remove(&s);
     }
 
     bool remove(subscription_entry* s) {
         if (!subscriptions_.remove(s)) return false;
         state_.disown(s->number);
         return true;
+    }
+
+    // Nobody waits for it any more; the server may have granted it, or be about to.
+    void abandon(subscription_entry& s) {
+        bool const asked = s.number != session_state::no_exchange;
+        if (!remove(&s) || !asked || subscriptions_.contains(s.filter)) return;
+        std::string_view const filter = s.filter;
+        state_.unsubscribe(connection_.out(), {0, filter, {}}, nullptr);
+        connection_.flush();
     }
 
     // --- receiving
@@ -426,6 +461,7 @@ class session final : private message_source {
         auto const outcome = subscriptions_.dispatch(packet, token);
         if (outcome.matched == 0) ++counters_.messages_unrouted;
         if (outcome.taken) acknowledge(token, reason_code::success);
+        if (outcome.failure) fail(outcome.failure);
     }
 
     void taken(delivery token, reason_code reason) override {
@@ -439,14 +475,21 @@ class session final : private message_source {
 
     // --- the end
 
+    // Ends `run` with an exception that no new attempt can mend.
+    [[noreturn]] void fail(std::exception_ptr why) {
+        failure_ = why;
+        std::rethrow_exception(std::move(why));
+    }
+
     void finish() noexcept {
         running_ = false;
         std::error_code const why = errc::disconnected;
         places_.publishers.wake_all(why);
         places_.unsubscribers.wake_all(why);
-        places_.room.wake_all(why);
+        places_.unwritten.wake_all(why);
+        places_.queued.wake_all(why);
         places_.connected.wake_all(why);
-        subscriptions_.wake_all(why);
+        subscriptions_.close(why);
         places_.ended.wake_all({});
     }
 
@@ -466,13 +509,16 @@ class session final : private message_source {
     std::vector<unsubscriber*> unsubscribers_;
 
     places places_;
+    list_link operations_;
+    std::shared_ptr<message_source> source_{std::make_shared<char>(), this};  // known to inboxes, which may outlive it
     session_counters counters_;
     std::minstd_rand random_{std::random_device{}()};
     std::string assigned_client_id_;
-    std::chrono::seconds keep_alive_{0};  // as the server has it
-    clock::time_point connected_at_{};
-    std::error_code why_;      // why the last connection ended
-    std::error_code refused_;  // by CONNACK
+    std::chrono::seconds keep_alive_{0};             // as the server has it
+    std::optional<clock::time_point> connected_at_;  // the last connection, if it was accepted
+    std::error_code why_;                            // why the last connection ended
+    std::error_code refused_;                        // by CONNACK
+    std::exception_ptr failure_;
     bool running_ = false;
 };
 

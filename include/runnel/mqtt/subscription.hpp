@@ -39,6 +39,7 @@ struct subscription_state {
     std::uint64_t number = 0;     ///< of the SUBSCRIBE last sent
     std::optional<qos> granted;
     std::error_code refused;
+    std::error_code closed;  ///< why no more messages come; no error as long as they may
 };
 
 /// A subscription: where the messages that match a topic filter arrive. A handle; it may outlive the session.
@@ -59,11 +60,13 @@ class basic_subscription {
     std::uint64_t dropped() const noexcept { return state_->box->dropped(); }
 
     /// Completes with the next message, at once if one waits. Throws `errc::disconnected` when there is none and
-    /// `session::run` has ended, and `operation_aborted` after cancellation, which loses no message.
+    /// `session::run` or the subscription has ended, a `reason_code` if the server has refused to renew the
+    /// subscription, and `operation_aborted` after cancellation, which loses no message.
     asio::awaitable<message, Executor> receive() {
         auto const here = state_;
         for (;;) {
             if (auto next = here->box->pop()) co_return std::move(*next);
+            if (here->closed) throw std::system_error(here->closed);
             waiter<Executor> w;
             co_await here->receivers.park(w);
             if (w.result) throw std::system_error(w.result);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <string_view>
 #include <system_error>
@@ -30,6 +31,7 @@ class subscription_registry {
         auto const at = std::ranges::find_if(entries_, [&](auto const& p) { return p.get() == s; });
         if (at == entries_.end()) return false;
         router_.erase(split_shared(s->filter).filter, s);
+        close(*s, s->refused ? s->refused : make_error_code(errc::disconnected));
         removed_.push_back(std::move(*at));
         entries_.erase(at);
         return true;
@@ -50,7 +52,8 @@ class subscription_registry {
     /// What has become of a message.
     struct outcome {
         std::size_t matched = 0;
-        bool taken = true;  ///< no inbox holds it: it is to be acknowledged at once
+        bool taken = true;           ///< no inbox holds it: it is to be acknowledged at once
+        std::exception_ptr failure;  ///< what the first handler that failed has thrown
     };
 
     /// Gives a message to all subscriptions that it matches: to their handlers, or into their inboxes.
@@ -58,16 +61,21 @@ class subscription_registry {
         matches_.clear();
         router_.match(packet.topic, [this](entry* s) { matches_.push_back(s); });
         std::size_t holders = 0;
+        std::exception_ptr failure;
         for (auto* s : matches_) {
             if (s->handler) {
-                s->handler(packet);
+                try {
+                    s->handler(packet);
+                } catch (...) {
+                    if (!failure) failure = std::current_exception();
+                }
             } else if (s->box->push(packet, token)) {
                 ++holders;
                 s->receivers.wake_one();
             }
         }
         if (holders > 1 && token.quality != qos::at_most_once) held_.emplace(token.number, holders);
-        return {matches_.size(), holders == 0};
+        return {matches_.size(), holders == 0, std::move(failure)};
     }
 
     /// A message of QoS 1 or 2 has been taken from an inbox. True: it lies in no other.
@@ -80,21 +88,21 @@ class subscription_registry {
         return true;
     }
 
-    /// Lets all who wait at a subscription go on with an error.
-    void wake_all(std::error_code why) {
-        for (auto const& s : entries_) {
-            s->answered.wake_all(why);
-            s->receivers.wake_all(why);
-        }
+    /// No messages come until `reopen`: all who wait at a subscription go on with an error.
+    void close(std::error_code why) {
+        for (auto const& s : entries_) close(*s, why);
     }
-
-    /// Nobody is to be told of messages taken from now on.
-    void close() noexcept {
-        for (auto const& s : entries_) s->box->set_source(nullptr);
-        for (auto const& s : removed_) s->box->set_source(nullptr);
+    void reopen() noexcept {
+        for (auto const& s : entries_) s->closed.clear();
     }
 
   private:
+    static void close(entry& s, std::error_code why) {
+        s.closed = why;
+        s.answered.wake_all(why);
+        s.receivers.wake_all(why);
+    }
+
     std::vector<std::shared_ptr<entry>> entries_;
     std::vector<std::shared_ptr<entry>> removed_;
     router<entry*> router_;
