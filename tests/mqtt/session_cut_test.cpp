@@ -43,7 +43,7 @@ struct websocket {
     }
     static asio::awaitable<void> serve(memory_place& p, runnel::memory_stream<> s) {
         runnel::websocket::server_options options;
-        options.subprotocols = {"mqtt"};
+        options.subprotocols = "mqtt";
         auto accepting = stream_type::accept(std::move(s), std::move(options));
         auto opened = co_await std::move(accepting);
         p.broker.attach(std::move(opened));

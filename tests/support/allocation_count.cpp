@@ -7,6 +7,18 @@
 namespace {
 
 std::atomic<std::size_t> count{0};
+std::atomic<std::size_t> aligned_count{0};
+
+}  // namespace
+
+// Takes the place of the C library's.
+extern "C" void* aligned_alloc(std::size_t alignment, std::size_t size) noexcept {
+    aligned_count.fetch_add(1, std::memory_order_relaxed);
+    void* memory = nullptr;
+    return posix_memalign(&memory, alignment, size) == 0 ? memory : nullptr;
+}
+
+namespace {
 
 void* allocate(std::size_t size) noexcept {
     count.fetch_add(1, std::memory_order_relaxed);
@@ -15,8 +27,8 @@ void* allocate(std::size_t size) noexcept {
 
 void* allocate(std::size_t size, std::align_val_t alignment) noexcept {
     count.fetch_add(1, std::memory_order_relaxed);
-    auto const align = static_cast<std::size_t>(alignment);
-    return std::aligned_alloc(align, (size + align - 1) / align * align);
+    void* memory = nullptr;
+    return posix_memalign(&memory, static_cast<std::size_t>(alignment), size) == 0 ? memory : nullptr;
 }
 
 void* or_throw(void* memory) {
@@ -27,6 +39,9 @@ void* or_throw(void* memory) {
 }  // namespace
 
 std::size_t runnel::testing::allocation_count() noexcept { return count.load(std::memory_order_relaxed); }
+std::size_t runnel::testing::aligned_allocation_count() noexcept {
+    return aligned_count.load(std::memory_order_relaxed);
+}
 
 void* operator new(std::size_t size) { return or_throw(allocate(size)); }
 void* operator new[](std::size_t size) { return or_throw(allocate(size)); }
