@@ -31,7 +31,7 @@ TEST_CASE("a broker's refusal is an error code of a category of its own") {
     std::error_code const refused = reason_code::not_authorized;
     CHECK(refused == reason_code::not_authorized);
     CHECK(refused != errc::not_connected);
-    CHECK(std::string(refused.category().name()) == "mqtt.reason");
+    CHECK(std::string(refused.category().name()) == "runnel.mqtt.reason");
     CHECK(refused.message() == "not authorized");
     CHECK_FALSE(std::error_code(reason_code::success));
 }
@@ -44,7 +44,7 @@ TEST_CASE("each error says what it means in words of its own") {
         texts.insert(error.message());
     }
     CHECK(texts.size() == static_cast<std::size_t>(errc::disconnected) + 1);
-    CHECK(std::string(std::error_code(errc::queue_full).category().name()) == "mqtt");
+    CHECK(std::string(std::error_code(errc::queue_full).category().name()) == "runnel.mqtt");
     CHECK_FALSE(std::error_code(errc::ok));
 }
 

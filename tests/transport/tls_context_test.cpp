@@ -222,7 +222,7 @@ TEST_CASE("errors of the transports have a text each") {
     for (int value = 0; value <= static_cast<int>(transport_errc::shutdown_timeout); ++value) {
         auto const code = make_error_code(static_cast<transport_errc>(value));
         CHECK(code.message() != "unknown transport error");
-        CHECK(std::string(code.category().name()) == "transport");
+        CHECK(std::string(code.category().name()) == "runnel.transport");
         CHECK(static_cast<bool>(code) == (value != 0));
     }
     CHECK(make_error_code(static_cast<transport_errc>(10'000)).message() == "unknown transport error");

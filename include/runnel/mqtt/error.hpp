@@ -82,7 +82,7 @@ enum class errc {
     disconnected,
 };
 
-inline char const* category_name(errc) noexcept { return "mqtt"; }
+inline char const* category_name(errc) noexcept { return "runnel.mqtt"; }
 
 /// What the error means, in a sentence without a full stop.
 inline char const* describe(errc e) noexcept {

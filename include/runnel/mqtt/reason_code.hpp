@@ -14,7 +14,7 @@ namespace runnel::mqtt {
 /// What the peer says about a request, an acknowledged message, or the end of a connection (MQTT 5, 2.4). The return
 /// codes of MQTT 3.1.1 are given as the reason codes of the same meaning.
 ///
-/// As a `std::error_code` it has the category "mqtt.reason", so a refusal by the broker is told apart from failures on
+/// As a `std::error_code` it has the category "runnel.mqtt.reason", so a refusal by the broker is told apart from failures on
 /// this side.
 enum class reason_code : std::uint8_t {
     success = 0x00,
@@ -244,7 +244,7 @@ constexpr reason_code reason_for(errc error) noexcept {
                                                        : reason_code::unspecified_error;
 }
 
-inline char const* category_name(reason_code) noexcept { return "mqtt.reason"; }
+inline char const* category_name(reason_code) noexcept { return "runnel.mqtt.reason"; }
 inline std::error_code make_error_code(reason_code code) noexcept { return make_layer_error(code); }
 
 }  // namespace runnel::mqtt

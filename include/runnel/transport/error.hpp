@@ -48,7 +48,7 @@ enum class transport_errc {
     shutdown_timeout,
 };
 
-constexpr char const* category_name(transport_errc) noexcept { return "transport"; }
+constexpr char const* category_name(transport_errc) noexcept { return "runnel.transport"; }
 
 constexpr char const* describe(transport_errc e) noexcept {
     switch (e) {
