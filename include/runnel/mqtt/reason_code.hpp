@@ -14,8 +14,8 @@ namespace runnel::mqtt {
 /// What the peer says about a request, an acknowledged message, or the end of a connection (MQTT 5, 2.4). The return
 /// codes of MQTT 3.1.1 are given as the reason codes of the same meaning.
 ///
-/// As a `std::error_code` it has the category "runnel.mqtt.reason", so a refusal by the broker is told apart from failures on
-/// this side.
+/// As a `std::error_code` it has the category "runnel.mqtt.reason", so a refusal by the broker is told apart from
+/// failures on this side.
 enum class reason_code : std::uint8_t {
     success = 0x00,
     normal_disconnection = 0x00,
