@@ -96,8 +96,8 @@ struct trial {
     }
 
   private:
-    static asio::awaitable<mqtt::reason_code> only_success(asio::awaitable<mqtt::reason_code> publishing) {
-        auto const reason = co_await std::move(publishing);
+    static asio::awaitable<mqtt::reason_code> only_success(asio::awaitable<mqtt::publish_result> publishing) {
+        mqtt::reason_code const reason = co_await std::move(publishing);
         co_return reason == mqtt::reason_code::no_matching_subscribers ? mqtt::reason_code::success : reason;
     }
 

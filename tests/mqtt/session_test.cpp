@@ -13,6 +13,7 @@ namespace {
 
 namespace mqtt = runnel::mqtt;
 using mqtt::errc;
+using mqtt::publish_result;
 using mqtt::qos;
 using mqtt::reason_code;
 using test::memory_place;
@@ -112,7 +113,7 @@ TEST_CASE("operations begun before run wait for the connection") {
     memory_place p;
     memory_session s(p.io.get_executor(), p.transport, quick());
     task<mqtt::basic_subscription<test::executor>> subscribing(p.io, s.subscribe("t"));
-    task<reason_code> publishing(p.io, s.publish("t", "early", {.qos = qos::exactly_once}));
+    task<publish_result> publishing(p.io, s.publish("t", "early", {.qos = qos::exactly_once}));
     CHECK(s.try_publish("t", "earlier"));
     p.settle();
     CHECK_FALSE(subscribing.done());
@@ -328,8 +329,8 @@ TEST_CASE("QoS 0 waits for the network beyond maximum_unwritten, and goes on whe
     int sent = 0;
     while (c.session.try_publish("t", payload)) ++sent;
     CHECK(sent == 10);
-    task<reason_code> waiting(c.io, c.session.publish("t", payload));
-    task<reason_code> waiting_too(c.io, c.session.publish("t", payload));
+    task<publish_result> waiting(c.io, c.session.publish("t", payload));
+    task<publish_result> waiting_too(c.io, c.session.publish("t", payload));
     CHECK_FALSE(c.session.try_publish("t", payload));
     CHECK(waiting.run() == reason_code::success);
     CHECK(waiting_too.run() == reason_code::success);
@@ -347,8 +348,8 @@ TEST_CASE("messages wait in a queue of bounded size as long as there is no conne
     int queued = 0;
     while (s.try_publish("t", payload, {.qos = queued % 2 == 0 ? qos::at_least_once : qos::at_most_once})) ++queued;
     CHECK(queued == 9);
-    task<reason_code> waiting(p.io, s.publish("t", payload, {.qos = qos::exactly_once}));
-    task<reason_code> waiting_too(p.io, s.publish("t", payload));
+    task<publish_result> waiting(p.io, s.publish("t", payload, {.qos = qos::exactly_once}));
+    task<publish_result> waiting_too(p.io, s.publish("t", payload));
     p.settle();
     CHECK_FALSE(waiting.done());
     task<void> running(p.io, s.run());
@@ -367,10 +368,10 @@ TEST_CASE("QoS 0 does not wait for the acknowledgements of other messages") {
     std::string const payload(100, 'x');
     while (c.session.try_publish("t", payload, {.qos = qos::at_least_once})) {
     }
-    task<reason_code> blocked(c.io, c.session.publish("t", payload, {.qos = qos::at_least_once}));
-    std::vector<std::unique_ptr<task<reason_code>>> flowing;
+    task<publish_result> blocked(c.io, c.session.publish("t", payload, {.qos = qos::at_least_once}));
+    std::vector<std::unique_ptr<task<publish_result>>> flowing;
     for (int i = 0; i < 30; ++i)
-        flowing.push_back(std::make_unique<task<reason_code>>(c.io, c.session.publish("t", payload)));
+        flowing.push_back(std::make_unique<task<publish_result>>(c.io, c.session.publish("t", payload)));
     c.settle();
     CHECK_FALSE(blocked.done());
     for (auto const& f : flowing) CHECK(f->done());

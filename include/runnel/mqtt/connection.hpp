@@ -2,6 +2,7 @@
 
 #include <runnel/core/receive_buffer.hpp>
 #include <runnel/core/send_buffer.hpp>
+#include <runnel/mqtt/outlet.hpp>
 #include <runnel/mqtt/session_options.hpp>
 #include <runnel/mqtt/session_state.hpp>
 #include <runnel/transport/race.hpp>
@@ -27,28 +28,19 @@ class connection {
     template <class T>
     using awaitable = asio::awaitable<T, executor_type>;
 
-    connection(executor_type const& executor, session_state& state, session_options const& options)
+    connection(executor_type const& executor, session_state& state, session_options const& options,
+               outlet<executor_type>& packets)
         : state_(state),
           options_(options),
-          out_(Stream::headroom),
+          packets_(packets),
           writing_(Stream::headroom),
           tasks_(executor),
-          writer_(executor),
           ending_(executor) {}
-
-    /// Where packets are encoded to; `flush` then has them written.
-    send_buffer& out() noexcept { return out_; }
-
-    /// Lets the writer go to work in a later turn of the executor, if there is anything to write. Costs next to nothing
-    /// if that has been asked for already.
-    void flush() {
-        if (!out_.empty()) writer_.wake_one();
-    }
 
     /// Lets `drive` write what has gathered, close in good order, and complete, within `close_timeout`.
     void end() {
         is_ending_ = true;
-        writer_.wake_one();
+        packets_.wake();
         ending_.wake_all({});
     }
     bool is_ending() const noexcept { return is_ending_; }
@@ -68,7 +60,7 @@ class connection {
     /// Forgets what belonged to a connection that has gone.
     void reset() noexcept {
         in_.clear();
-        out_.clear();
+        packets_.out().clear();
         writing_.clear();
         violation_ = errc::ok;
     }
@@ -122,18 +114,18 @@ class connection {
         bytes_received_ += n;
         last_received_ = clock::now();
         auto input = in_.data();
-        errc const violation = state_.receive(input, out_, listener);
+        errc const violation = state_.receive(input, packets_.out(), listener);
         in_.consume(in_.data().size() - input.size());
         listener.on_read();
-        flush();
+        packets_.flush();
         return violation;
     }
 
     // The server has broken the protocol: it is told so, if the version has a way, and the connection ends.
     awaitable<void> end_over(errc violation) {
         violation_ = violation;
-        if (state_.version() == protocol_version::v5) state_.disconnect(out_, {reason_for(violation), {}});
-        writer_.wake_one();
+        if (state_.version() == protocol_version::v5) state_.disconnect(packets_.out(), {reason_for(violation), {}});
+        packets_.wake();
         co_await sleep_for<executor_type>(tasks_.get_executor(), options_.close_timeout);
         throw std::system_error(violation);
     }
@@ -141,12 +133,12 @@ class connection {
     template <class Listener>
     awaitable<void> write_loop(Stream& s, Listener listener) {
         for (;;) {
-            while (out_.empty() && !is_ending_ && violation_ == errc::ok) {
+            while (packets_.out().empty() && !is_ending_ && violation_ == errc::ok) {
                 waiter<executor_type> w;
-                co_await writer_.park(w);
+                co_await packets_.writer().park(w);
                 if (w.result) throw std::system_error(w.result);
             }
-            if (out_.empty()) break;
+            if (packets_.out().empty()) break;
             co_await s.write(gather(listener));
             last_sent_ = clock::now();
         }
@@ -157,7 +149,7 @@ class connection {
     // What has gathered is now to be written, and gathering goes on in the other buffer.
     template <class Listener>
     send_buffer& gather(Listener& listener) {
-        writing_.swap(out_);
+        writing_.swap(packets_.out());
         bytes_sent_ += writing_.size();
         ++writes_;
         listener.on_room();
@@ -184,8 +176,8 @@ class connection {
             } else if (give_up <= now) {
                 throw std::system_error(errc::keep_alive_timeout);
             } else {
-                state_.ping(out_);
-                flush();
+                state_.ping(packets_.out());
+                packets_.flush();
                 last_ping = now;
                 if (!unanswered) unanswered = now;
             }
@@ -200,10 +192,9 @@ class connection {
     session_state& state_;
     session_options const& options_;
     receive_buffer in_;
-    send_buffer out_;      // what has been gathered
-    send_buffer writing_;  // what is being written
+    outlet<executor_type>& packets_;  // what has been gathered
+    send_buffer writing_;             // what is being written
     parking<executor_type> tasks_;
-    parking<executor_type> writer_;
     parking<executor_type> ending_;
     std::chrono::steady_clock::time_point last_sent_{};
     std::chrono::steady_clock::time_point last_received_{};

@@ -60,6 +60,24 @@ class outgoing {
         if (number - in_flight_.first() < in_flight_.next() - in_flight_.first()) in_flight_[number].owner = nullptr;
     }
 
+    /// Drops a message that waits to be sent for the first time. False: it is no such message.
+    bool withdraw(std::uint64_t number) noexcept {
+        if (number - in_flight_.first() >= in_flight_.next() - in_flight_.first()) return false;
+        auto& e = in_flight_[number];
+        if (e.at != stage::queued) return false;
+        if (e.quality == qos::at_most_once) --queued_at_most_once_;
+        in_flight_.end(e);
+        return true;
+    }
+
+    /// Drops the QoS 0 message that has been queued longest. False: there is none.
+    bool drop_oldest_at_most_once() noexcept {
+        if (queued_at_most_once_ == 0) return false;
+        auto n = in_flight_.first();
+        while (in_flight_[n].at != stage::queued || in_flight_[n].quality != qos::at_most_once) ++n;
+        return withdraw(n);
+    }
+
     /// Sends what is queued, in order [MQTT-4.6.0-1], as far as the window allows: QoS 1 and 2 messages not
     /// acknowledged [MQTT-3.3.4-9].
     void send_queued(send_buffer& out, std::size_t window, protocol_version version) {

@@ -2,22 +2,24 @@
 
 #include <runnel/mqtt/connect_request.hpp>
 #include <runnel/mqtt/connection.hpp>
+#include <runnel/mqtt/publishing.hpp>
 #include <runnel/mqtt/session_event.hpp>
-#include <runnel/mqtt/subscription_registry.hpp>
+#include <runnel/mqtt/subscribing.hpp>
 #include <runnel/transport/quietly.hpp>
 #include <runnel/transport/stream.hpp>
 
 #include <chrono>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <random>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
 #include <utility>
-#include <vector>
 
 namespace runnel::mqtt {
 
@@ -31,10 +33,11 @@ namespace runnel::mqtt {
 /// Not thread-safe: everything happens on the one executor (with several threads, a strand). The session must outlive
 /// `run`, unless the executor runs nothing any more.
 template <transport Transport>
-class session final : private message_source {
+class session final {
   public:
     using executor_type = typename Transport::executor_type;
     using subscription = basic_subscription<executor_type>;
+    using message_handler = std::function<void(mqtt::publish const&)>;
     template <class T>
     using awaitable = asio::awaitable<T, executor_type>;
 
@@ -44,19 +47,17 @@ class session final : private message_source {
           transport_(std::move(transport)),
           executor_(executor),
           state_(role::client, options_.version, {options_.maximum_queued, options_.maximum_in_flight}),
-          connection_(executor, state_, options_),
+          packets_(executor, stream_type::headroom),
+          connection_(executor, state_, options_, packets_),
+          publishing_(executor, options_, state_, packets_),
+          subscribing_(executor, options_, state_, packets_),
           places_(executor) {}
     session(session const&) = delete;
     session& operator=(session const&) = delete;
     /// Does not block; pending operations end with `errc::disconnected`.
     ~session() {
         finish();
-        source_.reset();
-        while (operations_.linked()) {
-            auto& first = static_cast<operation&>(*operations_.next());
-            first.of = nullptr;
-            first.unlink();
-        }
+        finisher::leave(running_here_);
     }
 
     executor_type const& get_executor() const noexcept { return executor_; }
@@ -80,7 +81,7 @@ class session final : private message_source {
         if (running_) throw std::logic_error("session::run is running already");
         running_ = true;
         connection_.restart();
-        subscriptions_.reopen();
+        subscribing_.reopen();
         finisher const at_end(*this);
         for (std::uint32_t failures = 1;; ++failures) {
             co_await run_connection();
@@ -108,40 +109,18 @@ class session final : private message_source {
     /// Throws an `errc` if the message cannot be sent (see `check(publish)`), a `reason_code` if the server refuses it,
     /// `errc::session_lost` if the server lost the session when only it could tell whether a QoS 2 message arrived, and
     /// `errc::disconnected` when `run` ends. After cancellation a QoS 1 or 2 message is sent all the same.
-    awaitable<reason_code> publish(std::string_view topic, std::string_view payload, publish_options o = {}) {
-        publisher self(*this);
-        for (;;) {
-            auto const begun = begin_publish(topic, payload, o, &self);
-            self.number = begun.number;
-            if (begun.error == errc::ok) break;
-            if (!is_for_want_of_room(begun.error)) {
-                offer_room();
-                throw std::system_error(begun.error);
-            }
-            waiter<executor_type> w;
-            co_await room_for(o.qos).park(w);
-            if (w.result) throw std::system_error(w.result);
-            if (self.of == nullptr) throw std::system_error(errc::disconnected);
-        }
-        offer_room();
-        if (o.qos == qos::at_most_once) co_return reason_code::success;
-
-        co_await places_.publishers.park(self.waiting);
-        if (self.waiting.result) throw std::system_error(self.waiting.result);
-        if (is_error(self.reason)) throw std::system_error(self.reason);
-        co_return self.reason;
+    awaitable<publish_result> publish(std::string_view topic, std::string_view payload, publish_options o = {}) {
+        return publishing_.publish(topic, payload, o);
     }
-    awaitable<reason_code> publish(std::string_view topic, std::string_view payload, publish_options o,
-                                   std::error_code& error) {
+    awaitable<publish_result> publish(std::string_view topic, std::string_view payload, publish_options o,
+                                      std::error_code& error) {
         return quietly(publish(topic, payload, o), error);
     }
 
     /// Publishes a message without waiting for anything: of QoS 1 and 2 nobody is told the outcome. False: there is no
     /// room at present. Throws an `errc` if the message cannot be sent.
     bool try_publish(std::string_view topic, std::string_view payload, publish_options o = {}) {
-        errc const error = begin_publish(topic, payload, o, nullptr).error;
-        if (error != errc::ok && !is_for_want_of_room(error)) throw std::system_error(error);
-        return error == errc::ok;
+        return publishing_.try_publish(topic, payload, o);
     }
 
     /// Subscribes; the messages wait in the subscription's inbox until they are received. Completes when the server has
@@ -160,37 +139,24 @@ class session final : private message_source {
     /// Subscribes with a handler instead of an inbox: it is called with each message as soon as it has been decoded, as
     /// a view that is valid until it returns; then the message is acknowledged. It must not block. What it throws ends
     /// `run`.
-    awaitable<subscription> subscribe(std::string_view filter, std::function<void(mqtt::publish const&)> handler,
+    awaitable<subscription> subscribe(std::string_view filter, message_handler handler, subscribe_options o = {}) {
+        return subscribing_.subscribe_one(filter, std::move(handler), o);
+    }
+
+    /// Subscribes to several filters by one SUBSCRIBE, as one subscription: a message arrives once, even if several of
+    /// the filters match. The server must grant all of them: if it refuses one, the others are given up too. The array
+    /// is one with a name: g++ 12 cannot compile a braced list in a `co_await` expression.
+    awaitable<subscription> subscribe(std::span<std::string_view const> filters, subscribe_options o = {}) {
+        return subscribing_.subscribe(filters, {}, o);
+    }
+    awaitable<subscription> subscribe(std::span<std::string_view const> filters, message_handler handler,
                                       subscribe_options o = {}) {
-        auto const s = std::make_shared<subscription_entry>(executor_, request_for(filter, o), o.inbox);
-        if (errc const e = check(mqtt::subscribe{1, s->request, {}}, options_.version); e != errc::ok)
-            throw std::system_error(e);
-        s->handler = std::move(handler);
-        s->box->set_source(source_);
-        subscriptions_.add(s);
-        remover undo(*this, s.get());
-        send_subscribe(*s);
-        while (!s->granted) {
-            waiter<executor_type> w;
-            co_await s->answered.park(w);
-            if (s->refused) throw std::system_error(s->refused);
-            if (w.result) throw std::system_error(w.result);
-        }
-        undo.what = nullptr;
-        co_return subscription(s);
+        return subscribing_.subscribe(filters, std::move(handler), o);
     }
 
     /// Ends a subscription: at once here, and completes when the server has answered, also after reconnecting. Messages
     /// that wait in its inbox can still be received.
-    awaitable<void> unsubscribe(subscription const& s) {
-        unsubscriber self(*this, s.filter());
-        if (!remove(s.state_.get())) co_return;
-        if (subscriptions_.contains(self.filter) || !running_) co_return;
-        unsubscribers_.push_back(&self);
-        send_unsubscribe(self);
-        co_await places_.unsubscribers.park(self.waiting);
-        if (self.waiting.result) throw std::system_error(self.waiting.result);
-    }
+    awaitable<void> unsubscribe(subscription const& s) { return subscribing_.unsubscribe(s); }
 
     /// Completes as soon as there is a connection; `errc::disconnected` when `run` ends first.
     awaitable<void> connected() {
@@ -205,7 +171,7 @@ class session final : private message_source {
     /// the server publish the will.
     awaitable<void> disconnect(reason_code reason = reason_code::normal_disconnection) {
         if (!running_) co_return;
-        if (state_.connected()) state_.disconnect(connection_.out(), {reason, {}});
+        if (state_.connected()) state_.disconnect(packets_.out(), {reason, {}});
         connection_.end();
         waiter<executor_type> w;
         co_await places_.ended.park(w);
@@ -215,58 +181,19 @@ class session final : private message_source {
   private:
     using clock = std::chrono::steady_clock;
     using stream_type = typename Transport::stream_type;
-    using subscription_entry = subscription_state<executor_type>;
 
-    // An operation in progress, in its coroutine's frame, which may be destroyed after the session.
-    struct operation : list_link {
-        explicit operation(session& s) noexcept : of(&s) { insert_before(s.operations_); }
-        session* of;  // nullptr: it is gone
-    };
-
-    // One who waits for the acknowledgement of a message.
-    struct publisher : operation {
-        using operation::operation;
-        ~publisher() {
-            if (this->of != nullptr) this->of->state_.disown(number);
-        }
-        waiter<executor_type> waiting;
-        reason_code reason = reason_code::success;
-        std::uint64_t number = session_state::no_exchange;
-    };
-
-    // One who waits for UNSUBACK.
-    struct unsubscriber : operation {
-        unsubscriber(session& s, std::string f) : operation(s), filter(std::move(f)) {}
-        ~unsubscriber() {
-            if (this->of == nullptr) return;
-            std::erase(this->of->unsubscribers_, this);
-            this->of->state_.disown(number);
-        }
-        std::string filter;
-        waiter<executor_type> waiting;
-        std::uint64_t number = session_state::no_exchange;
-    };
-
-    struct finisher : operation {
-        using operation::operation;
+    // `run` in progress.
+    struct finisher : pending<session> {
+        explicit finisher(session& s) noexcept : pending<session>(&s, s.running_here_) {}
         ~finisher() {
             if (this->of != nullptr) this->of->finish();
         }
     };
 
-    struct remover : operation {
-        remover(session& s, subscription_entry* w) noexcept : operation(s), what(w) {}
-        ~remover() {
-            if (this->of != nullptr && what != nullptr) this->of->abandon(*what);
-        }
-        subscription_entry* what;
-    };
-
     // Where coroutines wait: for what the name says.
     struct places {
-        explicit places(executor_type const& e)
-            : tasks(e), unwritten(e), queued(e), publishers(e), unsubscribers(e), connected(e), ended(e) {}
-        parking<executor_type> tasks, unwritten, queued, publishers, unsubscribers, connected, ended;
+        explicit places(executor_type const& e) : tasks(e), connected(e), ended(e) {}
+        parking<executor_type> tasks, connected, ended;
     };
 
     // What the session state and the connection tell.
@@ -275,32 +202,20 @@ class session final : private message_source {
         explicit listener(session& s) noexcept : self(s) {}
         void on_connack(connack const& answer) { self.accepted_or_refused(answer); }
         void on_message(mqtt::publish const& packet, delivery token) { self.dispatch(packet, token); }
-        void on_published(void* owner, acknowledgement const& ack) {
-            auto& p = *static_cast<publisher*>(owner);
-            p.reason = ack.reason;
-            self.places_.publishers.wake(p.waiting);
-        }
-        void on_lost(void* owner) {
-            self.places_.publishers.wake(static_cast<publisher*>(owner)->waiting, errc::session_lost);
-        }
-        void on_refused(void* owner, errc why) {
-            if (owner != nullptr) self.places_.publishers.wake(static_cast<publisher*>(owner)->waiting, why);
-        }
-        void on_suback(void* owner, suback const& answer) {
-            self.granted_or_refused(*static_cast<subscription_entry*>(owner), *answer.reasons.begin());
-        }
-        void on_unsuback(void* owner, unsuback const&) {
-            self.places_.unsubscribers.wake(static_cast<unsubscriber*>(owner)->waiting);
-        }
+        void on_published(void* owner, acknowledgement const& ack) { self.publishing_.on_published(owner, ack); }
+        void on_lost(void* owner) { self.publishing_.on_refused(owner, errc::session_lost); }
+        void on_refused(void* owner, errc why) { self.publishing_.on_refused(owner, why); }
+        void on_suback(void* owner, suback const& answer) { self.subscribing_.on_suback(owner, answer); }
+        void on_unsuback(void* owner, unsuback const&) { self.subscribing_.on_unsuback(owner); }
         void on_disconnect(mqtt::disconnect const& packet) {
             self.why_ = packet.reason == reason_code::success ? make_error_code(errc::disconnected)
                                                               : make_error_code(packet.reason);
         }
         void on_read() {
-            self.subscriptions_.forget_removed();
-            self.offer_room();
+            self.subscribing_.on_read();
+            self.publishing_.offer_room();
         }
-        void on_room() { self.offer_room(); }
+        void on_room() { self.publishing_.offer_room(); }
     };
 
     // --- one connection, from opening to loss
@@ -325,7 +240,7 @@ class session final : private message_source {
         }
         state_.connection_lost();
         connection_.reset();
-        offer_room();
+        publishing_.offer_room();
         tell({session_event::kind::disconnected, connection_.is_ending() ? std::error_code{} : why_, false, {}});
     }
 
@@ -342,7 +257,7 @@ class session final : private message_source {
 
     void send_connect() {
         connect_request const request(options_, assigned_client_id_);
-        errc const e = state_.connect(connection_.out(), request.packet(), request.own());
+        errc const e = state_.connect(packets_.out(), request.packet(), request.own());
         if (e != errc::ok) fail(std::make_exception_ptr(std::system_error(e, "CONNECT")));
     }
 
@@ -359,16 +274,7 @@ class session final : private message_source {
         }
         connected_at_ = clock::now();
         ++counters_.connections;
-        // First, as there may be a new subscription to the same filter.
-        for (auto* u : unsubscribers_) {
-            if (answer.session_present)
-                send_unsubscribe(*u);
-            else
-                places_.unsubscribers.wake(u->waiting);
-        }
-        subscriptions_.for_each([&](auto& s) {
-            if (!answer.session_present || !s.granted) send_subscribe(s);
-        });
+        subscribing_.on_connected(answer.session_present);
         places_.connected.wake_all({});
         tell({session_event::kind::connected, {}, answer.session_present, {}});
     }
@@ -377,100 +283,10 @@ class session final : private message_source {
         return connected_at_ && clock::now() - *connected_at_ >= options_.reconnect.stable_after;
     }
 
-    // --- publishing
-
-    session_state::begun begin_publish(std::string_view topic, std::string_view payload, publish_options const& o,
-                                       publisher* owner) {
-        bool const unacknowledged = o.qos == qos::at_most_once;
-        if (unacknowledged && connection_.out().size() >= options_.maximum_unwritten) return {errc::queue_full};
-        auto const begun = state_.publish(
-            connection_.out(), {.topic = topic, .payload = payload, .qos = o.qos, .retain = o.retain, .props = o.props},
-            unacknowledged ? nullptr : owner);
-        connection_.flush();
-        return begun;
-    }
-
-    static bool is_for_want_of_room(errc e) noexcept {
-        return e == errc::queue_full || e == errc::no_packet_identifier;
-    }
-    // Where to wait for room: QoS 0 does not wait for acknowledgements.
-    parking<executor_type>& room_for(qos quality) noexcept {
-        return quality == qos::at_most_once && state_.connected() ? places_.unwritten : places_.queued;
-    }
-
-    void offer_room() {
-        if (places_.unwritten.occupied() && connection_.out().size() < options_.maximum_unwritten)
-            places_.unwritten.wake_one();
-        if (places_.queued.occupied() && state_.queued_bytes() < options_.maximum_queued) places_.queued.wake_one();
-    }
-
-    // --- subscriptions
-
-    static subscription_request request_for(std::string_view filter, subscribe_options const& o) noexcept {
-        return {filter, o.maximum_qos, o.no_local, o.retain_as_published, o.handling};
-    }
-
-    void send_subscribe(subscription_entry& s) {
-        if (!state_.connected()) return;
-        auto const begun = state_.subscribe(connection_.out(), {0, s.request, {}}, &s);
-        s.number = begun.number;
-        connection_.flush();
-        if (begun.error != errc::ok) refuse(s, begun.error);
-    }
-
-    void send_unsubscribe(unsubscriber& u) {
-        if (!state_.connected()) return;
-        std::string_view const filter = u.filter;
-        auto const begun = state_.unsubscribe(connection_.out(), {0, filter, {}}, &u);
-        u.number = begun.number;
-        connection_.flush();
-        if (begun.error != errc::ok) places_.unsubscribers.wake(u.waiting, begun.error);
-    }
-
-    void granted_or_refused(subscription_entry& s, reason_code reason) {
-        if (is_error(reason)) return refuse(s, reason);
-        s.granted = static_cast<qos>(reason);
-        s.answered.wake_all({});
-    }
-
-    // Its owner is told where it waits; the subscription is no more.
-    void refuse(subscription_entry& s, std::error_code why) {
-        s.refused = why;
-        remove(&s);
-    }
-
-    bool remove(subscription_entry* s) {
-        if (!subscriptions_.remove(s)) return false;
-        state_.disown(s->number);
-        return true;
-    }
-
-    // Nobody waits for it any more; the server may have granted it, or be about to.
-    void abandon(subscription_entry& s) {
-        bool const asked = s.number != session_state::no_exchange;
-        if (!remove(&s) || !asked || subscriptions_.contains(s.filter)) return;
-        std::string_view const filter = s.filter;
-        state_.unsubscribe(connection_.out(), {0, filter, {}}, nullptr);
-        connection_.flush();
-    }
-
-    // --- receiving
-
     void dispatch(mqtt::publish const& packet, delivery token) {
         ++counters_.messages_received;
-        auto const outcome = subscriptions_.dispatch(packet, token);
-        if (outcome.matched == 0) ++counters_.messages_unrouted;
-        if (outcome.taken) acknowledge(token, reason_code::success);
-        if (outcome.failure) fail(outcome.failure);
-    }
-
-    void taken(delivery token, reason_code reason) override {
-        if (subscriptions_.take(token)) acknowledge(token, reason);
-    }
-
-    void acknowledge(delivery token, reason_code reason) {
-        state_.acknowledge(connection_.out(), token, reason);
-        connection_.flush();
+        auto failure = subscribing_.dispatch(packet, token, counters_.messages_unrouted);
+        if (failure) fail(std::move(failure));
     }
 
     // --- the end
@@ -484,12 +300,9 @@ class session final : private message_source {
     void finish() noexcept {
         running_ = false;
         std::error_code const why = errc::disconnected;
-        places_.publishers.wake_all(why);
-        places_.unsubscribers.wake_all(why);
-        places_.unwritten.wake_all(why);
-        places_.queued.wake_all(why);
+        publishing_.close(why);
+        subscribing_.close(why);
         places_.connected.wake_all(why);
-        subscriptions_.close(why);
         places_.ended.wake_all({});
     }
 
@@ -503,14 +316,13 @@ class session final : private message_source {
     Transport transport_;
     executor_type executor_;
     session_state state_;
+    outlet<executor_type> packets_;
     connection<stream_type> connection_;
-
-    subscription_registry<executor_type> subscriptions_;
-    std::vector<unsubscriber*> unsubscribers_;
+    publishing<executor_type> publishing_;
+    subscribing<executor_type> subscribing_;
 
     places places_;
-    list_link operations_;
-    std::shared_ptr<message_source> source_{std::make_shared<char>(), this};  // known to inboxes, which may outlive it
+    list_link running_here_;
     session_counters counters_;
     std::minstd_rand random_{std::random_device{}()};
     std::string assigned_client_id_;

@@ -32,6 +32,13 @@ struct will_message_options {
     std::chrono::seconds delay{0};  ///< MQTT 5: how long after the end of the connection, 0 to 4,294,967,295 s
 };
 
+/// What becomes of a message for which there is no room (`maximum_queued`, `maximum_unwritten`).
+enum class overflow : std::uint8_t {
+    wait,         ///< `publish` waits until there is room
+    refuse,       ///< `publish` throws `errc::queue_full`
+    drop_oldest,  ///< the oldest QoS 0 messages that wait for a connection are dropped; `publish` waits if none is left
+};
+
 /// How a session connects and behaves. `session`'s constructor refuses what is out of range.
 struct session_options {
     mqtt::credentials credentials;
@@ -57,6 +64,7 @@ struct session_options {
     std::uint16_t maximum_in_flight = 1024;        ///< QoS 1 and 2 messages sent but not acknowledged, 1 to 65,535
     std::size_t maximum_queued = 4 * 1024 * 1024;  ///< bytes of packets that wait to be sent or acknowledged
     std::size_t maximum_unwritten = 256 * 1024;    ///< bytes beyond which QoS 0 messages wait for the network
+    overflow when_full = overflow::wait;           ///< what becomes of a message for which there is no room
 
     /// If set, is told of every change of the connection. It must not throw.
     std::function<void(session_event const&)> on_event;
@@ -67,6 +75,9 @@ struct publish_options {
     mqtt::qos qos = mqtt::qos::at_most_once;
     bool retain = false;
     properties const* props = nullptr;  ///< MQTT 5; must outlive the call
+    /// If not 0: how long `publish` may take, in ms, until it throws `errc::message_expired`, and the message is not
+    /// sent; or `errc::response_timeout`, if it has been sent and the acknowledgement is still to come.
+    std::chrono::milliseconds timeout{0};
 };
 
 /// How to subscribe. The same remark holds.

@@ -140,6 +140,14 @@ class session_state {
         return request(out, packet, packet_type::unsubscribe, packet.filters.size(), owner);
     }
 
+    /// Whether there is room for another message, of no more than what is left of the limit.
+    bool has_room() const noexcept { return outgoing_.bytes() < limits_.queued_bytes && outgoing_.has_identifier(); }
+
+    /// Drops a message that waits to be sent for the first time; nobody is told. False: it is no such message.
+    bool withdraw(std::uint64_t number) noexcept { return outgoing_.withdraw(number); }
+    /// Drops the QoS 0 message that has waited longest for a connection. False: there is none.
+    bool drop_oldest_at_most_once() noexcept { return outgoing_.drop_oldest_at_most_once(); }
+
     /// The owner of the exchange is gone and is not to be told of its end. The exchange itself goes on.
     void disown(std::uint64_t number) noexcept { outgoing_.disown(number); }
 

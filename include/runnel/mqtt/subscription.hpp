@@ -1,44 +1,57 @@
 #pragma once
 
 #include <runnel/mqtt/message.hpp>
-#include <runnel/mqtt/packet/subscribe.hpp>
+#include <runnel/mqtt/session_options.hpp>
 #include <runnel/transport/quietly.hpp>
-#include <runnel/transport/stream.hpp>
 #include <runnel/transport/waiter.hpp>
 
+#include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <vector>
 
 namespace runnel::mqtt {
 
-template <transport Transport>
-class session;
+template <class Executor>
+class subscribing;
 
-/// What the session and the handles know of one subscription.
+/// What the session and the handles know of one subscription: of one topic filter or several.
 template <class Executor>
 struct subscription_state {
-    subscription_state(Executor const& executor, subscription_request const& r, std::size_t capacity)
-        : filter(r.filter),
-          request(r),
-          box(std::make_shared<inbox>(capacity)),
-          receivers(executor),
-          answered(executor) {
-        request.filter = filter;
-    }
+    struct part {
+        part(subscription_state& s, std::string_view f) : of(s), filter(f) {}
+        subscription_state& of;
+        std::string filter;
+        std::uint32_t identifier = 0;  ///< by which the server names it in MQTT 5; 0: it has none
+        std::optional<qos> granted;
+    };
 
-    std::string filter;
-    subscription_request request;
+    subscription_state(Executor const& executor, std::span<std::string_view const> filters, subscribe_options const& o)
+        : options(o), box(std::make_shared<inbox>(o.inbox)), receivers(executor), answered(executor) {
+        parts.reserve(filters.size());
+        for (auto const filter : filters) parts.emplace_back(*this, filter);
+    }
+    subscription_state(subscription_state const&) = delete;
+    subscription_state& operator=(subscription_state const&) = delete;
+
+    bool is_granted() const noexcept { return parts.front().granted.has_value(); }
+
+    subscribe_options options;
+    std::vector<part> parts;                      ///< one or more; never changes
     std::function<void(publish const&)> handler;  ///< if set, is called instead of putting messages into `box`
     std::shared_ptr<inbox> box;
-    parking<Executor> receivers;  ///< who waits for a message
-    parking<Executor> answered;   ///< who waits for SUBACK
-    std::uint64_t number = 0;     ///< of the SUBSCRIBE last sent
-    std::optional<qos> granted;
+    parking<Executor> receivers;                            ///< who waits for a message
+    parking<Executor> answered;                             ///< who waits for SUBACK
+    std::uint64_t number = static_cast<std::uint64_t>(-1);  ///< the exchange of the SUBSCRIBE last sent, if any
+    std::uint64_t last_message = 0;                         ///< the last one given to it
     std::error_code refused;
+    std::string refusal;     ///< what the server says of it, if anything
     std::error_code closed;  ///< why no more messages come; no error as long as they may
 };
 
@@ -51,9 +64,13 @@ class basic_subscription {
   public:
     basic_subscription() noexcept = default;
 
-    std::string const& filter() const noexcept { return state_->filter; }
-    /// The QoS which the server has granted.
-    mqtt::qos granted_qos() const noexcept { return state_->granted.value_or(qos::at_most_once); }
+    /// The topic filters it was made with: `filter(0)` to `filter(filters() - 1)`.
+    std::size_t filters() const noexcept { return state_->parts.size(); }
+    std::string const& filter(std::size_t index = 0) const noexcept { return state_->parts[index].filter; }
+    /// The QoS which the server has granted to a filter.
+    mqtt::qos granted_qos(std::size_t index = 0) const noexcept {
+        return state_->parts[index].granted.value_or(qos::at_most_once);
+    }
     /// Messages that wait to be received.
     std::size_t size() const noexcept { return state_->box->size(); }
     /// QoS 0 messages that were dropped because the inbox was full.
@@ -79,8 +96,8 @@ class basic_subscription {
     std::optional<message> try_receive() { return state_->box->pop(); }
 
   private:
-    template <transport Transport>
-    friend class session;
+    template <class>
+    friend class subscribing;
 
     explicit basic_subscription(std::shared_ptr<subscription_state<Executor>> s) noexcept : state_(std::move(s)) {}
 

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <system_error>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace runnel::mqtt {
@@ -20,9 +21,18 @@ template <class Executor>
 class subscription_registry {
   public:
     using entry = subscription_state<Executor>;
+    using part = typename entry::part;
 
-    void add(std::shared_ptr<entry> s) {
-        router_.insert(split_shared(s->filter).filter, s.get());
+    /// `identifier`: by which the server will name the subscription from now on; 0: by none.
+    void add(std::shared_ptr<entry> s, std::uint32_t identifier) {
+        for (auto& p : s->parts) {
+            auto const filter = split_shared(p.filter).filter;
+            router_.insert(filter, &p);
+            // The server knows a filter by the last identifier only [MQTT-3.8.4-3].
+            router_.for_each(filter, [&](part* other) {
+                if (other->filter == p.filter) other->identifier = identifier;
+            });
+        }
         entries_.push_back(std::move(s));
     }
 
@@ -30,7 +40,7 @@ class subscription_registry {
     bool remove(entry* s) {
         auto const at = std::ranges::find_if(entries_, [&](auto const& p) { return p.get() == s; });
         if (at == entries_.end()) return false;
-        router_.erase(split_shared(s->filter).filter, s);
+        for (auto& p : s->parts) router_.erase(split_shared(p.filter).filter, &p);
         close(*s, s->refused ? s->refused : make_error_code(errc::disconnected));
         removed_.push_back(std::move(*at));
         entries_.erase(at);
@@ -38,8 +48,10 @@ class subscription_registry {
     }
     void forget_removed() noexcept { removed_.clear(); }
 
-    bool contains(std::string_view filter) const noexcept {
-        return std::ranges::any_of(entries_, [&](auto const& s) { return s->filter == filter; });
+    bool contains(std::string_view filter) {
+        bool found = false;
+        router_.for_each(split_shared(filter).filter, [&](part* p) { found = found || p->filter == filter; });
+        return found;
     }
 
     /// Calls `f` for each subscription in turn; `f` may remove it.
@@ -56,22 +68,29 @@ class subscription_registry {
         std::exception_ptr failure;  ///< what the first handler that failed has thrown
     };
 
-    /// Gives a message to all subscriptions that it matches: to their handlers, or into their inboxes.
+    /// Gives a message once to each subscription that it matches: to its handler, or into its inbox. In MQTT 5 the
+    /// server may name the subscriptions which a message is for, and send another copy for others (3.3.4).
     outcome dispatch(publish const& packet, delivery token) {
         matches_.clear();
-        router_.match(packet.topic, [this](entry* s) { matches_.push_back(s); });
+        router_.match(packet.topic, [this](part* p) { matches_.push_back(p); });
+        auto const named = packet.props.template get<property_id::subscription_identifier>();
+        if (!named.empty()) keep_named(named);
+        ++messages_;
         std::size_t holders = 0;
         std::exception_ptr failure;
-        for (auto* s : matches_) {
-            if (s->handler) {
+        for (auto const* p : matches_) {
+            auto& s = p->of;
+            bool const has_it = std::exchange(s.last_message, messages_) == messages_;  // another filter has matched
+            if (has_it || s.closed) continue;
+            if (s.handler) {
                 try {
-                    s->handler(packet);
+                    s.handler(packet);
                 } catch (...) {
                     if (!failure) failure = std::current_exception();
                 }
-            } else if (s->box->push(packet, token)) {
+            } else if (s.box->push(packet, token)) {
                 ++holders;
-                s->receivers.wake_one();
+                s.receivers.wake_one();
             }
         }
         if (holders > 1 && token.quality != qos::at_most_once) held_.emplace(token.number, holders);
@@ -97,6 +116,15 @@ class subscription_registry {
     }
 
   private:
+    // An identifier that nobody has was given by an earlier process: then the topic alone decides.
+    void keep_named(auto const& identifiers) {
+        auto const is_named = [&](part const* p) {
+            return std::ranges::any_of(identifiers, [&](std::uint32_t i) { return i == p->identifier; });
+        };
+        if (std::ranges::any_of(matches_, is_named))
+            std::erase_if(matches_, [&](part const* p) { return !is_named(p); });
+    }
+
     static void close(entry& s, std::error_code why) {
         s.closed = why;
         s.answered.wake_all(why);
@@ -105,8 +133,9 @@ class subscription_registry {
 
     std::vector<std::shared_ptr<entry>> entries_;
     std::vector<std::shared_ptr<entry>> removed_;
-    router<entry*> router_;
-    std::vector<entry*> matches_;
+    router<part*> router_;
+    std::vector<part*> matches_;
+    std::uint64_t messages_ = 0;
     std::unordered_map<std::uint64_t, std::size_t> held_;  // messages that lie in several inboxes, and in how many
 };
 

@@ -1,0 +1,272 @@
+#pragma once
+
+#include <runnel/mqtt/outlet.hpp>
+#include <runnel/mqtt/pending.hpp>
+#include <runnel/mqtt/session_options.hpp>
+#include <runnel/mqtt/session_state.hpp>
+#include <runnel/mqtt/subscription.hpp>
+#include <runnel/mqtt/subscription_registry.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+namespace runnel::mqtt {
+
+/// The part of a session that subscribes, keeps its subscriptions alive, and gives them their messages.
+template <class Executor>
+class subscribing final : private message_source {
+  public:
+    using subscription = basic_subscription<Executor>;
+    using message_handler = std::function<void(publish const&)>;
+    template <class T>
+    using awaitable = asio::awaitable<T, Executor>;
+
+    subscribing(Executor const& executor, session_options const& options, session_state& state,
+                outlet<Executor>& packets)
+        : options_(options), state_(state), packets_(packets), unanswered_(executor) {}
+    ~subscribing() {
+        source_.reset();
+        operation::leave(operations_);
+    }
+
+    /// See `session::subscribe`.
+    awaitable<subscription> subscribe(std::span<std::string_view const> filters, message_handler handler,
+                                      subscribe_options o) {
+        auto const s = std::make_shared<entry>(unanswered_.get_executor(), filters, o);
+        with_requests(*s, [&](mqtt::subscribe packet) {
+            packet.packet_id = 1;
+            if (errc const e = check(packet, options_.version); e != errc::ok) throw std::system_error(e);
+        });
+        s->handler = std::move(handler);
+        s->box->set_source(source_);
+        identifier_ = identifier_ % max_variable_integer + 1;
+        registry_.add(s, options_.version == protocol_version::v5 ? identifier_ : 0);
+        remover undo(*this, s.get());
+        send_subscribe(*s);
+        while (!s->is_granted()) {
+            waiter<Executor> w;
+            co_await s->answered.park(w);
+            if (s->refused) throw std::system_error(s->refused, s->refusal);
+            if (w.result) throw std::system_error(w.result);
+        }
+        undo.what = nullptr;
+        co_return subscription(s);
+    }
+
+    awaitable<subscription> subscribe_one(std::string_view filter, message_handler handler, subscribe_options o) {
+        auto subscribed = subscribe({&filter, 1}, std::move(handler), o);
+        co_return co_await std::move(subscribed);
+    }
+
+    /// See `session::unsubscribe`.
+    awaitable<void> unsubscribe(subscription const& s) {
+        unsubscriber self(*this, *s.state_);
+        if (!remove(s.state_.get())) co_return;
+        self.keep_unused();
+        if (self.filters.empty() || closed_) co_return;
+        unsubscribers_.push_back(&self);
+        send_unsubscribe(self);
+        co_await unanswered_.park(self.waiting);
+        if (self.waiting.result) throw std::system_error(self.waiting.result);
+    }
+
+    /// Gives a message to the subscriptions that it matches. The exception of a handler that has failed, if one has.
+    std::exception_ptr dispatch(mqtt::publish const& packet, delivery token, std::uint64_t& unrouted) {
+        auto const outcome = registry_.dispatch(packet, token);
+        if (outcome.matched == 0) ++unrouted;
+        if (outcome.taken) acknowledge(token, reason_code::success);
+        return outcome.failure;
+    }
+
+    // What the session state tells.
+
+    /// The server has accepted the connection: asks again for what it does not know.
+    void on_connected(bool session_present) {
+        // First, as there may be a new subscription to the same filter.
+        for (auto* u : unsubscribers_) {
+            if (session_present)
+                send_unsubscribe(*u);
+            else
+                unanswered_.wake(u->waiting);
+        }
+        registry_.for_each([&](entry& s) {
+            if (!session_present || !s.is_granted()) send_subscribe(s);
+        });
+    }
+    void on_suback(void* owner, suback const& answer) {
+        auto& s = *static_cast<entry*>(owner);
+        s.number = session_state::no_exchange;
+        for (auto const reason : answer.reasons)
+            if (is_error(reason)) return refuse(s, reason, answer);
+        auto* at = s.parts.data();
+        for (auto const reason : answer.reasons) (at++)->granted = static_cast<qos>(reason);
+        s.answered.wake_all({});
+    }
+    void on_unsuback(void* owner) { unanswered_.wake(static_cast<unsubscriber*>(owner)->waiting); }
+
+    /// All that one read has brought is handled: nobody up the stack uses what has been removed. There may be packet
+    /// identifiers again for requests that found none.
+    void on_read() {
+        registry_.forget_removed();
+        if (!unsent_ || !state_.connected()) return;
+        unsent_ = false;
+        for (auto* u : unsubscribers_)
+            if (u->number == session_state::no_exchange) send_unsubscribe(*u);
+        registry_.for_each([&](entry& s) {
+            if (s.number == session_state::no_exchange && !s.is_granted()) send_subscribe(s);
+        });
+    }
+
+    /// All who wait go on with an error, until `reopen`.
+    void close(std::error_code why) {
+        closed_ = true;
+        unanswered_.wake_all(why);
+        registry_.close(why);
+    }
+    void reopen() noexcept {
+        closed_ = false;
+        registry_.reopen();
+    }
+
+  private:
+    using entry = subscription_state<Executor>;
+    using operation = pending<subscribing>;
+
+    // One who waits for UNSUBACK.
+    struct unsubscriber : operation {
+        unsubscriber(subscribing& s, entry const& e) : operation(&s, s.operations_) {
+            for (auto const& p : e.parts) filters.push_back(p.filter);
+        }
+        ~unsubscriber() {
+            if (this->of == nullptr) return;
+            std::erase(this->of->unsubscribers_, this);
+            this->of->state_.disown(number);
+        }
+        // What another subscription has too stays.
+        void keep_unused() {
+            std::erase_if(filters, [this](auto const& f) { return this->of->registry_.contains(f); });
+        }
+        std::vector<std::string> filters;
+        waiter<Executor> waiting;
+        std::uint64_t number = session_state::no_exchange;
+    };
+
+    struct remover : operation {
+        remover(subscribing& s, entry* w) noexcept : operation(&s, s.operations_), what(w) {}
+        ~remover() {
+            if (this->of != nullptr && what != nullptr) this->of->abandon(*what);
+        }
+        entry* what;
+    };
+
+    // Calls `f` with the SUBSCRIBE for all filters of the subscription.
+    template <class F>
+    static void with_requests(entry const& s, F&& f) {
+        std::vector<subscription_request> requests;
+        auto const& o = s.options;
+        for (auto const& p : s.parts)
+            requests.push_back({p.filter, o.maximum_qos, o.no_local, o.retain_as_published, o.handling});
+        properties props;
+        if (!s.parts.empty() && s.parts.front().identifier != 0)
+            props.subscription_identifiers = s.parts.front().identifier;
+        f(mqtt::subscribe{.packet_id = 0, .requests = requests, .props = &props});
+    }
+
+    void send_subscribe(entry& s) {
+        s.number = session_state::no_exchange;
+        for (auto& p : s.parts) p.granted.reset();
+        if (!state_.connected()) return;
+        with_requests(s, [&](mqtt::subscribe packet) {
+            if (!state_.peer().subscription_identifier_available) packet.props = {};
+            auto const begun = state_.subscribe(packets_.out(), packet, &s);
+            s.number = begun.number;
+            packets_.flush();
+            if (begun.error == errc::no_packet_identifier)
+                unsent_ = true;
+            else if (begun.error != errc::ok)
+                refuse(s, begun.error);
+        });
+    }
+
+    void send_unsubscribe(unsubscriber& u) {
+        u.number = session_state::no_exchange;
+        if (!state_.connected()) return;
+        std::vector<std::string_view> const filters(u.filters.begin(), u.filters.end());
+        auto const begun = state_.unsubscribe(packets_.out(), {0, filters, {}}, &u);
+        u.number = begun.number;
+        packets_.flush();
+        if (begun.error == errc::no_packet_identifier)
+            unsent_ = true;
+        else if (begun.error != errc::ok)
+            unanswered_.wake(u.waiting, begun.error);
+    }
+
+    // The server refuses a filter: the subscription has all or none, so the others are given up.
+    void refuse(entry& s, reason_code reason, suback const& answer) {
+        if (auto const text = answer.props.template get<property_id::reason_string>()) s.refusal = *text;
+        std::vector<std::string_view> granted;
+        auto const* at = s.parts.data();
+        for (auto const each : answer.reasons) {
+            if (!is_error(each)) granted.push_back(at->filter);
+            ++at;
+        }
+        refuse(s, reason);
+        std::erase_if(granted, [this](auto f) { return registry_.contains(f); });
+        if (!granted.empty()) state_.unsubscribe(packets_.out(), {0, granted, {}}, nullptr);
+        packets_.flush();
+    }
+
+    // Its owner is told where it waits; the subscription is no more.
+    void refuse(entry& s, std::error_code why) {
+        s.refused = why;
+        remove(&s);
+    }
+
+    bool remove(entry* s) {
+        if (!registry_.remove(s)) return false;
+        state_.disown(s->number);
+        return true;
+    }
+
+    // Nobody waits for it any more; the server may have granted it, or be about to.
+    void abandon(entry& s) {
+        bool const asked = s.number != session_state::no_exchange || s.is_granted();
+        if (!remove(&s) || !asked) return;
+        std::vector<std::string_view> filters;
+        for (auto const& p : s.parts)
+            if (!registry_.contains(p.filter)) filters.push_back(p.filter);
+        if (!filters.empty()) state_.unsubscribe(packets_.out(), {0, filters, {}}, nullptr);
+        packets_.flush();
+    }
+
+    void taken(delivery token, reason_code reason) override {
+        if (registry_.take(token)) acknowledge(token, reason);
+    }
+    void acknowledge(delivery token, reason_code reason) {
+        state_.acknowledge(packets_.out(), token, reason);
+        packets_.flush();
+    }
+
+    session_options const& options_;
+    session_state& state_;
+    outlet<Executor>& packets_;
+    subscription_registry<Executor> registry_;
+    parking<Executor> unanswered_;
+    std::vector<unsubscriber*> unsubscribers_;
+    list_link operations_;
+    std::shared_ptr<message_source> source_{std::make_shared<char>(), this};  // known to inboxes, which may outlive it
+    std::uint32_t identifier_ = 0;                                            // of the subscription made last
+    bool closed_ = true;
+    bool unsent_ = false;  // a request waits for a packet identifier
+};
+
+}  // namespace runnel::mqtt
