@@ -9,6 +9,7 @@
 #include <runnel/transport/stream.hpp>
 
 #include <chrono>
+#include <cstdint>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -164,6 +165,17 @@ class session final {
         waiter<executor_type> w;
         co_await places_.connected.park(w);
         if (w.result) throw std::system_error(w.result);
+    }
+
+    /// Completes as soon as there have been more than `after` connections, with how many there have been: with
+    /// `counters().connections` for `after` it notices the next one. `errc::disconnected` when `run` ends first.
+    awaitable<std::uint64_t> connected(std::uint64_t after) {
+        while (counters_.connections <= after) {
+            waiter<executor_type> w;
+            co_await places_.connected.park(w);
+            if (w.result) throw std::system_error(w.result);
+        }
+        co_return counters_.connections;
     }
 
     /// Ends the connection in good order: sends what is ready to be sent, then DISCONNECT, and closes, all within
