@@ -5,7 +5,10 @@
 
 #include "support/allocation_count.hpp"
 #include "support/run.hpp"
+#include <functional>
 #include <memory>
+#include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -217,6 +220,339 @@ TEST_CASE("parking works on a strand") {
     io.restart();
     io.run();
     CHECK(woken);
+}
+
+namespace {
+
+// Coroutines that wait at one place and note their names as they go on.
+template <class Executor>
+struct crowd {
+    explicit crowd(Executor const& e) : executor(e), place(std::make_unique<runnel::parking<Executor>>(e)) {}
+
+    Executor executor;
+    std::unique_ptr<runnel::parking<Executor>> place;
+    std::vector<std::string> order;
+    std::function<void(std::string const&)> on_woken = [](std::string const&) {};
+
+    void add(std::string name) {
+        asio::co_spawn(executor, wait(std::move(name)), [](std::exception_ptr e) {
+            if (e) std::rethrow_exception(e);
+        });
+    }
+
+    asio::awaitable<void, Executor> wait(std::string name) {
+        runnel::waiter<Executor> w;
+        co_await place->park(w);
+        order.push_back(name + (w.result ? "!" : ""));
+        on_woken(name);
+    }
+};
+
+using names = std::vector<std::string>;
+
+}  // namespace
+
+TEST_CASE("those who are woken in one turn go on in one turn, whatever the executor") {
+    asio::io_context io;
+    auto const check = [&](auto executor) {
+        crowd people(executor);
+        for (auto const* name : {"a", "b", "c"}) people.add(name);
+        io.restart();
+        io.poll();
+        asio::post(executor, [&] { people.place->wake_all({}); });
+        io.restart();
+        io.run_one();
+        CHECK(people.order.empty());
+        io.run_one();
+        CHECK(people.order == names{"a", "b", "c"});
+        io.poll();
+    };
+    SUBCASE("the context's own") { check(io.get_executor()); }
+    SUBCASE("a strand") { check(asio::make_strand(io.get_executor())); }
+    SUBCASE("of any type") { check(test::executor(io.get_executor())); }
+    SUBCASE("a strand of any type") { check(test::executor(asio::make_strand(io.get_executor()))); }
+}
+
+TEST_CASE("who is woken while others go on waits for the next turn") {
+    asio::io_context io;
+    crowd people(io.get_executor());
+    for (auto const* name : {"a", "b"}) people.add(name);
+    io.poll();
+    people.on_woken = [&](std::string const& name) {
+        if (name == "a") people.add("late");
+    };
+    people.place->wake_one();
+    io.restart();
+    io.run_one();  // a goes on and starts another, which parks
+    people.on_woken = [&](std::string const& name) {
+        if (name == "b") people.place->wake_all({});
+    };
+    people.place->wake_one();
+    io.run_one();
+    CHECK(people.order == names{"a", "b"});
+    io.run_one();
+    CHECK(people.order == names{"a", "b", "late"});
+}
+
+TEST_CASE("places that share a queue let coroutines go on in the order of their waking") {
+    asio::io_context io;
+    parking first(io.get_executor());
+    parking second(first.queue());
+    CHECK(second.get_executor() == first.get_executor());
+    std::vector<int> order;
+    auto const wait = [&](parking& place, int name) -> asio::awaitable<void> {
+        waiter w;
+        co_await place.park(w);
+        order.push_back(name);
+    };
+    asio::co_spawn(io, wait(first, 1), [](std::exception_ptr) {});
+    asio::co_spawn(io, wait(second, 2), [](std::exception_ptr) {});
+    asio::co_spawn(io, wait(first, 3), [](std::exception_ptr) {});
+    io.poll();
+    first.wake_one();
+    second.wake_one();
+    first.wake_one();
+    io.restart();
+    io.run_one();
+    CHECK(order == std::vector<int>{1, 2, 3});
+}
+
+TEST_CASE("a coroutine that goes on can destroy the place, and those woken with it go on") {
+    asio::io_context io;
+    crowd people(io.get_executor());
+    for (auto const* name : {"a", "b", "c"}) people.add(name);
+    io.poll();
+    people.on_woken = [&](std::string const& name) {
+        if (name == "a") people.place.reset();
+    };
+    SUBCASE("all had been woken") {
+        people.place->wake_all({});
+        io.restart();
+        io.run();
+        CHECK(people.order == names{"a", "b", "c"});
+    }
+    SUBCASE("one had not") {
+        people.place->wake_one();
+        people.place->wake_one();
+        io.restart();
+        io.run();
+        CHECK(people.order == names{"a", "b", "c!"});
+    }
+}
+
+TEST_CASE("a place can be destroyed between the waking and the going on") {
+    asio::io_context io;
+    crowd people(io.get_executor());
+    for (auto const* name : {"a", "b"}) people.add(name);
+    io.poll();
+    people.place->wake_one();
+    people.place.reset();
+    io.restart();
+    io.run();
+    CHECK(people.order == names{"a", "b!"});
+}
+
+namespace {
+
+// As an io_context's executor, but lets what a function throws pass, where that keeps it until all have gone on.
+class candid_executor {
+  public:
+    explicit candid_executor(asio::io_context& io, bool never_blocks = false) noexcept
+        : io_(&io), never_(never_blocks) {}
+
+    asio::io_context& query(asio::execution::context_t) const noexcept { return *io_; }
+    candid_executor require(asio::execution::blocking_t::never_t) const noexcept { return candid_executor(*io_, true); }
+    template <class Function>
+    void execute(Function function) const {
+        if (never_)
+            asio::post(*io_, [f = std::move(function)]() mutable { std::move(f)(); });
+        else
+            function();
+    }
+    friend bool operator==(candid_executor const& a, candid_executor const& b) noexcept { return a.io_ == b.io_; }
+
+  private:
+    asio::io_context* io_;
+    bool never_;
+};
+
+template <class Executor>
+void let_one_throw(asio::io_context& io, Executor executor, names const& after_throw) {
+    crowd people(executor);
+    for (auto const* name : {"a", "b", "c", "d"}) people.add(name);
+    io.poll();
+    people.on_woken = [&](std::string const& name) {
+        if (name == "a") people.place->wake_one();
+        if (name == "b") throw std::runtime_error(name);
+    };
+    for (int i = 0; i < 3; ++i) people.place->wake_one();
+    io.restart();
+    CHECK_THROWS_AS(io.run(), std::runtime_error);
+    CHECK(people.order == after_throw);
+    io.restart();
+    io.run();
+    CHECK(people.order == names{"a", "b", "c", "d"});
+}
+
+}  // namespace
+
+TEST_CASE("what a coroutine that goes on throws leaves the executor, and the others go on all the same") {
+    asio::io_context io;
+    SUBCASE("in the same turn if the executor keeps exceptions") {
+        let_one_throw(io, io.get_executor(), {"a", "b", "c"});
+    }
+    SUBCASE("in the next turn if not") { let_one_throw(io, candid_executor(io), {"a", "b"}); }
+}
+
+TEST_CASE("a coroutine that goes on can cancel one that was woken with it: the wake wins") {
+    asio::io_context io;
+    parking place(io.get_executor());
+    waiter first;
+    waiter second;
+    std::optional<test::task<std::error_code>> victim;
+    auto const cancels = [&]() -> asio::awaitable<void> {
+        co_await place.park(first);
+        victim->cancel();
+    };
+    test::task canceller(io, cancels());
+    victim.emplace(io, wait_at(place, second));
+    io.poll();
+    place.wake(first);
+    SUBCASE("woken before") {
+        place.wake(second);
+        CHECK_FALSE(second.parked());
+        CHECK_FALSE(victim->run());
+    }
+    SUBCASE("not woken") { CHECK(victim->run() == asio::error::operation_aborted); }
+    CHECK(victim->ended() == 1);
+    canceller.run();
+}
+
+TEST_CASE("a cancellation after the place has gone finds nobody") {
+    asio::io_context io;
+    auto place = std::make_unique<parking>(io.get_executor());
+    waiter w;
+    test::task waiting(io, wait_at(*place, w));
+    io.poll();
+    place.reset();
+    waiting.cancel();
+    CHECK(waiting.run() == asio::error::operation_aborted);
+    CHECK(waiting.ended() == 1);
+}
+
+TEST_CASE("a waiter that is destroyed takes its coroutine along, and the others go on") {
+    auto const witness = std::make_shared<int>(0);
+    asio::io_context io;
+    parking place(io.get_executor());
+    auto w = std::make_unique<waiter>();
+    waiter other;
+    asio::cancellation_signal signal;
+    bool gone_on = false;
+    auto const wait = [](parking& p, waiter& here, std::shared_ptr<int>, bool& on) -> asio::awaitable<void> {
+        co_await p.park(here);
+        on = true;
+    };
+    asio::co_spawn(io, wait(place, *w, witness, gone_on),
+                   asio::bind_cancellation_slot(signal.slot(), [](std::exception_ptr) {}));
+    test::task second(io, wait_at(place, other));
+    io.poll();
+    SUBCASE("parked") {}
+    SUBCASE("woken") { place.wake(*w); }
+    place.wake(other);
+    w.reset();
+    signal.emit(asio::cancellation_type::terminal);
+    CHECK_FALSE(second.run());
+    io.restart();
+    io.poll();
+    CHECK(witness.use_count() == 1);
+    CHECK_FALSE(gone_on);
+}
+
+TEST_CASE("a coroutine of another executor goes on there") {
+    asio::io_context io;
+    asio::io_context others;
+    parking place(io.get_executor());
+    waiter w;
+    test::task waiting(others, wait_at(place, w));
+    others.poll();
+    place.wake(w);
+    io.run();
+    CHECK_FALSE(waiting.done());
+    CHECK_FALSE(waiting.run());
+}
+
+TEST_CASE("the end of the context destroys those who were woken and have not gone on, and the place they own") {
+    auto const witness = std::make_shared<int>(0);
+    auto const wait_in = [](auto place, std::shared_ptr<int>) -> asio::awaitable<void> {
+        waiter w;
+        co_await place->park(w);
+    };
+    {
+        asio::io_context io;
+        auto place = std::make_shared<parking>(test::executor(asio::make_strand(io.get_executor())));
+        for (int i = 0; i < 3; ++i)
+            asio::co_spawn(place->get_executor(), wait_in(place, witness), [](std::exception_ptr) {});
+        io.poll();
+        place->wake_one();
+        place->wake_one();
+        place.reset();
+        CHECK(witness.use_count() == 4);
+    }
+    CHECK(witness.use_count() == 1);
+}
+
+namespace {
+
+std::size_t allocations() { return runnel::testing::allocation_count() + runnel::testing::aligned_allocation_count(); }
+
+// What a round of waking `size` coroutines and letting them park again allocates in steady state.
+template <class Executor>
+std::size_t allocations_of_a_round(asio::io_context& io, Executor executor, int size) {
+    runnel::parking<Executor> place(executor);
+    bool ends = false;
+    int woken = 0;
+    auto const wait = [&]() -> asio::awaitable<void, Executor> {
+        while (!ends) {
+            runnel::waiter<Executor> w;
+            co_await place.park(w);
+            ++woken;
+        }
+    };
+    std::vector<std::unique_ptr<asio::cancellation_signal>> signals;
+    for (int i = 0; i < size; ++i)
+        asio::co_spawn(
+            executor, wait(),
+            asio::bind_cancellation_slot(signals.emplace_back(std::make_unique<asio::cancellation_signal>())->slot(),
+                                         [](std::exception_ptr) {}));
+    std::size_t allocated = 0;
+    constexpr int rounds = 6;
+    auto const play = [&]() -> asio::awaitable<void, Executor> {
+        for (int i = 0; i < rounds; ++i) {
+            auto const before = allocations();
+            woken = 0;
+            place.wake_all({});
+            while (woken < size) co_await asio::post(executor, asio::use_awaitable_t<Executor>{});
+            allocated = allocations() - before;
+        }
+        ends = true;
+        place.wake_all({});
+    };
+    asio::co_spawn(executor, play(), [](std::exception_ptr) {});
+    io.restart();
+    io.run();
+    return allocated;
+}
+
+}  // namespace
+
+TEST_CASE("waiting allocates nothing in steady state, however many wait") {
+    asio::io_context io;
+    for (int const size : {1, 2, 20, 1000}) {
+        CAPTURE(size);
+        CHECK(allocations_of_a_round(io, io.get_executor(), size) == 0);
+        CHECK(allocations_of_a_round(io, test::executor(io.get_executor()), size) == 0);
+        CHECK(allocations_of_a_round(io, asio::make_strand(io.get_executor()), size) <= 2);  // its own operations
+    }
 }
 
 TEST_CASE("waiting allocates nothing in steady state") {

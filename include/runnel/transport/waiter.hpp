@@ -4,13 +4,19 @@
 #include <asio/async_result.hpp>
 #include <asio/awaitable.hpp>
 #include <asio/cancellation_type.hpp>
+#include <asio/defer.hpp>
+#include <asio/dispatch.hpp>
 #include <asio/error.hpp>
+#include <asio/execution/blocking.hpp>
 #include <asio/execution/context.hpp>
+#include <asio/execution/relationship.hpp>
 #include <asio/execution_context.hpp>
-#include <asio/post.hpp>
+#include <asio/prefer.hpp>
 #include <asio/query.hpp>
+#include <asio/require.hpp>
 #include <asio/use_awaitable.hpp>
 
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <system_error>
@@ -42,18 +48,20 @@ class list_link {
         previous_ = next_ = this;
     }
 
+    /// Moves all other links of `list` in front of this one, in their order.
+    void take_all(list_link& list) noexcept {
+        if (!list.linked()) return;
+        previous_->next_ = list.next_;
+        list.next_->previous_ = previous_;
+        list.previous_->next_ = this;
+        previous_ = list.previous_;
+        list.previous_ = list.next_ = &list;
+    }
+
   private:
     list_link* previous_ = this;
     list_link* next_ = this;
 };
-
-/// The place where coroutines of one object (a session, a stream) wait for each other.
-///
-/// A parked coroutine owns its waiter, and the waiter holds the coroutine's continuation: a cycle that would leak if
-/// the execution context ended first. The parking place is known to the context, which on shutdown destroys what is
-/// parked.
-template <class Executor>
-class parking;
 
 /// What the execution context knows about parking places: only how to destroy what is parked there.
 class parking_registry : public asio::execution_context::service {
@@ -95,6 +103,11 @@ class parking_registry : public asio::execution_context::service {
     list_link places_;
 };
 
+template <class Executor>
+class parking;
+template <class Executor>
+class wake_queue;
+
 /// One coroutine waiting, with the result of its wait. Lives in the coroutine's own frame: waiting allocates nothing.
 template <class Executor>
 class waiter : public list_link {
@@ -102,24 +115,144 @@ class waiter : public list_link {
     /// Why the coroutine was woken: no error, or `operation_aborted` after a cancellation, or what `wake` was given.
     std::error_code result;
 
-    bool parked() const noexcept { return handler_.has_value(); }
+    waiter() noexcept = default;
+    ~waiter() {
+        if (handler_) asio::get_associated_cancellation_slot(*handler_).clear();
+    }
+
+    /// Whether it waits to be woken.
+    bool parked() const noexcept { return place_ != nullptr; }
 
   private:
     friend class parking<Executor>;
+    friend class wake_queue<Executor>;
     using handler_type = typename asio::async_result<asio::use_awaitable_t<Executor>, void()>::handler_type;
 
-    std::optional<handler_type> handler_;
+    handler_type take_handler() noexcept {
+        auto handler = std::move(*handler_);
+        handler_.reset();
+        return handler;
+    }
+
+    void destroy() noexcept {
+        unlink();
+        place_ = nullptr;
+        auto const handler = take_handler();  // which may own the frame in which this lives
+        asio::get_associated_cancellation_slot(handler).clear();
+    }
+
+    std::optional<handler_type> handler_;  // from `park` until the coroutine goes on
+    parking<Executor>* place_ = nullptr;   // where it waits; nullptr once it has been woken
 };
 
+/// Those who have been woken and have not gone on yet. One operation posted to the executor lets all of them go on, in
+/// the order in which they were woken, so that many wakes cost one trip through the executor, and no memory.
+///
+/// It outlives the parking places that use it for as long as anybody is ready. The posted operation owns those who are
+/// ready: if the execution context ends first, it destroys them.
+template <class Executor>
+class wake_queue : public std::enable_shared_from_this<wake_queue<Executor>> {
+  public:
+    using waiter_type = waiter<Executor>;
+
+    explicit wake_queue(Executor executor) : executor_(std::move(executor)), later_(later(executor_)) {}
+
+    Executor const& get_executor() const noexcept { return executor_; }
+
+    /// Lets a coroutine go on in a later turn of the executor; its waiter is in no list.
+    void push(waiter_type& w) {
+        w.insert_before(ready_);
+        if (!posted_) post();
+    }
+
+  private:
+    // The posted operation. If it is destroyed without having run, the context has ended.
+    class drain {
+      public:
+        explicit drain(std::shared_ptr<wake_queue> queue) noexcept : queue_(std::move(queue)) {}
+        drain(drain&&) noexcept = default;
+        ~drain() {
+            if (queue_) queue_->destroy_ready();
+        }
+        void operator()() {
+            auto const queue = std::exchange(queue_, nullptr);
+            queue->run();
+        }
+
+      private:
+        std::shared_ptr<wake_queue> queue_;
+    };
+
+    static auto later(Executor const& executor) {
+        return asio::prefer(asio::require(executor, asio::execution::blocking.never),
+                            asio::execution::relationship.continuation);
+    }
+
+    void post() {
+        posted_ = true;
+        drain operation(this->shared_from_this());
+        if constexpr (requires { later_.execute(std::move(operation)); })
+            later_.execute(std::move(operation));
+        else
+            asio::defer(later_, std::move(operation));  // Asio before 1.24 hides some executors' `execute`
+    }
+
+    // Whoever is woken meanwhile goes on in the next turn: nobody can hold the executor up for ever.
+    void run() {
+        posted_ = false;
+        list_link turn;
+        turn.take_all(ready_);
+        while (turn.linked()) {
+            try {
+                go_on(static_cast<waiter_type&>(*turn.next()));
+            } catch (...) {
+                turn.take_all(ready_);
+                ready_.take_all(turn);
+                if (ready_.linked() && !posted_) post();
+                throw;
+            }
+        }
+    }
+
+    void go_on(waiter_type& w) {
+        w.unlink();
+        auto handler = w.take_handler();
+        if (handler.get_executor() == executor_) {
+            handler();
+        } else {
+            asio::get_associated_cancellation_slot(handler).clear();
+            asio::dispatch(std::move(handler));  // the coroutine runs on an executor of its own
+        }
+    }
+
+    void destroy_ready() noexcept {
+        while (ready_.linked()) static_cast<waiter_type&>(*ready_.next()).destroy();
+        posted_ = false;
+    }
+
+    Executor executor_;
+    decltype(later(std::declval<Executor const&>())) later_;
+    list_link ready_;
+    bool posted_ = false;
+};
+
+/// The place where coroutines of one object (a session, a stream) wait for each other.
+///
+/// A parked coroutine owns its waiter, and the waiter holds the coroutine's continuation: a cycle that would leak if
+/// the execution context ended first. The parking place is known to the context, which on shutdown destroys what is
+/// parked.
 template <class Executor>
 class parking final : private parking_registry::place {
   public:
     using executor_type = Executor;
     using waiter_type = waiter<Executor>;
+    using queue_type = wake_queue<Executor>;
 
-    explicit parking(Executor executor)
-        : executor_(std::move(executor)),
-          registry_(asio::use_service<parking_registry>(asio::query(executor_, asio::execution::context))) {
+    explicit parking(Executor executor) : parking(std::make_shared<queue_type>(std::move(executor))) {}
+    /// A place that shares the queue of others: coroutines woken at any of them go on in the order of their waking.
+    explicit parking(std::shared_ptr<queue_type> queue)
+        : queue_(std::move(queue)),
+          registry_(asio::use_service<parking_registry>(asio::query(get_executor(), asio::execution::context))) {
         registry_.add(*this);
     }
     parking(parking const&) = delete;
@@ -129,7 +262,8 @@ class parking final : private parking_registry::place {
         registry_.remove(*this);
     }
 
-    Executor const& get_executor() const noexcept { return executor_; }
+    Executor const& get_executor() const noexcept { return queue_->get_executor(); }
+    std::shared_ptr<queue_type> const& queue() const noexcept { return queue_; }
 
     /// Parks the calling coroutine until `wake` or cancellation; then `w.result` tells which. Throws nothing itself.
     asio::awaitable<void, Executor> park(waiter_type& w) {
@@ -139,9 +273,12 @@ class parking final : private parking_registry::place {
                 w.result.clear();
                 auto slot = asio::get_associated_cancellation_slot(handler);
                 w.handler_.emplace(std::forward<decltype(handler)>(handler));
+                w.place_ = this;
                 w.insert_before(parked_);
                 if (slot.is_connected())
-                    slot.assign([this, &w](asio::cancellation_type) { wake(w, asio::error::operation_aborted); });
+                    slot.assign([&w](asio::cancellation_type) {
+                        if (w.place_ != nullptr) w.place_->wake(w, asio::error::operation_aborted);
+                    });
             },
             token);
     }
@@ -150,11 +287,9 @@ class parking final : private parking_registry::place {
     void wake(waiter_type& w, std::error_code result = {}) {
         if (!w.parked()) return;
         w.unlink();
+        w.place_ = nullptr;
         w.result = result;
-        auto handler = std::move(*w.handler_);
-        w.handler_.reset();
-        asio::get_associated_cancellation_slot(handler).clear();
-        asio::post(executor_, std::move(handler));
+        queue_->push(w);
     }
 
     /// Whether any coroutine is parked here.
@@ -173,14 +308,11 @@ class parking final : private parking_registry::place {
   private:
     bool destroy_one() noexcept override {
         if (!parked_.linked()) return false;
-        auto& w = static_cast<waiter_type&>(*parked_.next());
-        w.unlink();
-        auto const handler = std::move(w.handler_);
-        w.handler_.reset();
+        static_cast<waiter_type&>(*parked_.next()).destroy();
         return true;
     }
 
-    Executor executor_;
+    std::shared_ptr<queue_type> queue_;
     parking_registry& registry_;
     list_link parked_;
 };
