@@ -52,16 +52,16 @@ inline constexpr std::chrono::seconds subscription_delay{10};
 
 /// Messages a second that a device may publish at QoS 0 and at QoS 1, and that it may be sent. What is above is dropped
 /// without an error in MQTT 3.1.1.
-inline constexpr int max_publish_rate_qos_0 = 30;
-inline constexpr int max_publish_rate_qos_1 = 10;
-inline constexpr int max_receive_rate = 50;
+inline constexpr std::size_t max_publish_rate_qos_0 = 30;
+inline constexpr std::size_t max_publish_rate_qos_1 = 10;
+inline constexpr std::size_t max_receive_rate = 50;
 /// Bytes a second of one connection.
 inline constexpr std::size_t max_bandwidth = 1024 * 1024;
 /// Messages that may wait for their PUBACK.
 inline constexpr std::size_t max_in_flight = 100;
 
 /// Attempts to connect in a minute.
-inline constexpr int max_connects_per_minute = 5;
+inline constexpr std::size_t max_connects_per_minute = 5;
 
 /// The time for which messages of QoS 1 are kept for a device that is not connected (clean session 0).
 inline constexpr std::chrono::hours offline_retention{7 * 24};

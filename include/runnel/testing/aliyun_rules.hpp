@@ -1,22 +1,16 @@
 #pragma once
 
-#include <runnel/aliyun/client_id.hpp>
-#include <runnel/aliyun/device.hpp>
-#include <runnel/aliyun/limits.hpp>
-#include <runnel/aliyun/signer.hpp>
-#include <runnel/core/secret.hpp>
-#include <runnel/testing/broker_options.hpp>
+#include <runnel/aliyun/rate_limit.hpp>
+#include <runnel/testing/aliyun_identities.hpp>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <span>
+#include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 
 namespace runnel::testing {
 
@@ -66,22 +60,21 @@ inline bool is_topic_of(aliyun::device const& who, std::string_view topic) noexc
 }
 
 /// What the Aliyun IoT Platform allows its devices, as far as a broker must know: who may connect, and who may publish
-/// and subscribe where.
+/// and subscribe where, and how often. Without a clock: `now` is an argument.
 class aliyun_rules {
   public:
-    /// Makes a device known, or changes its secret. Throws `std::system_error` if it cannot be one.
-    void add(aliyun::device const& d) {
-        aliyun::throw_unless_ok(aliyun::check_device(d));
-        devices_.insert_or_assign(name_of(d), d);
-    }
-    /// Forgets a device; a connection that it has goes on. False: it was not known.
-    bool remove(aliyun::device const& d) { return devices_.erase(name_of(d)) != 0; }
+    using time_point = aliyun::rate_limit::time_point;
+
+    /// Who there is.
+    aliyun_identities identities;
+    /// Whether the limits on messages a second and on connections a minute are kept to. Messages above are dropped, as
+    /// the platform does it, and CONNECTs above are refused.
+    bool limits_rates = false;
+    /// If set, is asked about topics that are not the device's own: whether the device (by name) may use the topic.
+    std::function<bool(std::string_view name, std::string_view topic)> allows_besides;
 
     /// What the broker calls a device: `DEVICE_NAME&PRODUCT_KEY`, its user name.
-    static std::string name_of(aliyun::device const& d) {
-        std::string name(d.device_name.view());
-        return name.append("&").append(d.product_key.view());
-    }
+    static std::string name_of(aliyun::device const& d) { return aliyun_name_of(d.product_key, d.device_name); }
 
     /// What the platform tells clients of MQTT 5, and what it keeps to with others.
     static broker_options make_options() {
@@ -90,59 +83,39 @@ class aliyun_rules {
         options.accepts.subscription_identifier_available = false;
         options.accepts.maximum_packet_size = aliyun::max_payload_size;
         options.accepts.receive_maximum = aliyun::max_in_flight;
+        options.accepts.topic_alias_maximum = 20;
         options.maximum_session_expiry = static_cast<std::uint32_t>(
             std::chrono::duration_cast<std::chrono::seconds>(aliyun::offline_retention).count());
         return options;
     }
 
-    /// Whether a device may connect. A refusal is explained in `request`.
-    mqtt::reason_code check_connect(connect_attempt& request) const {
-        using enum mqtt::reason_code;
-        auto const& packet = request.packet;
-        auto const refuse = [&](mqtt::reason_code reason, std::string why) {
-            request.reason_string = std::move(why);
-            return reason;
-        };
-        auto const user = packet.user_name.value_or("");
-        request.session_name = user;
-
-        aliyun::client_id_parts id;
-        if (auto const e = aliyun::split_client_id(packet.client_id, id); e != aliyun::errc::ok)
-            return refuse(client_identifier_not_valid, "client identifier '" + std::string(packet.client_id) +
-                                                           "' is not of the form id|name=value,...|: " + describe(e));
-        auto const known = devices_.find(user);
-        if (known == devices_.end())
-            return refuse(bad_user_name_or_password, "no device is known by the user name '" + std::string(user) +
-                                                         "' (device name & product key)");
-        auto const mode = aliyun::find_parameter(id.parameters, "securemode").value_or("");
-        auto const wanted =
-            aliyun::name_of(request.from.secure ? aliyun::secure_mode::tls : aliyun::secure_mode::plain);
-        if (mode != wanted)
-            return refuse(bad_user_name_or_password, "securemode is '" + std::string(mode) + "', but " +
-                                                         request.from.transport + " needs " + std::string(wanted));
-        if (auto const why = check_signature(known->second, id, packet.password.value_or(""), request.log_text);
-            !why.empty())
-            return refuse(bad_user_name_or_password, why);
-        if (aliyun::check_keep_alive(std::chrono::seconds(packet.keep_alive)) != aliyun::errc::ok)
-            return refuse(not_authorized,
-                          "a keep alive of " + std::to_string(packet.keep_alive) + " seconds is not within 30 to 1200");
-        if (packet.will && request.version == mqtt::protocol_version::v3_1_1)
-            return refuse(not_authorized, "the platform has no wills in MQTT 3.1.1");
-        if (id.client_id.empty()) request.assigned_client_identifier = known->first;
-        return success;
+    /// Whether a client may connect. A refusal is explained in `request`; `greeting` is for the client if it may.
+    mqtt::reason_code check_connect(connect_attempt& request, std::optional<aliyun_greeting>& greeting,
+                                    time_point now) {
+        auto const user = request.packet.user_name.value_or("");
+        if (limits_rates && !rates_of(user).connections.try_take(now)) {
+            request.session_name = user;
+            request.reason_string = "more than 5 connections a minute";
+            return mqtt::reason_code::connection_rate_exceeded;
+        }
+        return identities.check_connect(request, greeting);
     }
 
     /// Whether a device may publish this message.
-    publish_verdict check_publish(client_info const& who, mqtt::publish const& m) const {
+    publish_verdict check_publish(client_info const& who, mqtt::publish const& m, time_point now) {
         using enum mqtt::reason_code;
         bool const v3 = who.version == mqtt::protocol_version::v3_1_1;
         if (m.qos == mqtt::qos::exactly_once) return {qos_not_supported, true};
         if (v3 && m.retain) return {retain_not_supported, true};
         if (aliyun::check_payload(m.payload.size()) != aliyun::errc::ok) return {quota_exceeded, false};
         if (aliyun::check_topic(m.topic) != aliyun::errc::ok) return {topic_name_invalid, false};
-        auto const known = devices_.find(who.name);
-        bool const own = known != devices_.end() && is_topic_of(known->second, m.topic);
-        return {own ? success : not_authorized, false};
+        if (!may_use(who.name, m.topic)) return {not_authorized, false};
+        if (limits_rates) {
+            auto& rates = rates_of(who.name);
+            auto& limit = m.qos == mqtt::qos::at_most_once ? rates.qos_0 : rates.qos_1;
+            if (!limit.try_take(now)) return {quota_exceeded, false};
+        }
+        return {success, false};
     }
 
     /// Whether a device may subscribe, and with which QoS.
@@ -154,56 +127,33 @@ class aliyun_rules {
         auto const filter =
             who.version == mqtt::protocol_version::v5 ? mqtt::split_shared(request.filter).filter : request.filter;
         if (aliyun::check_topic(filter) != aliyun::errc::ok) return topic_filter_invalid;
-        auto const known = devices_.find(who.name);
-        if (known == devices_.end()) return not_authorized;
+        auto const* const known = identities.find(who.name);
+        if (known == nullptr) return not_authorized;
         topic_levels levels(filter);
-        bool const broadcast = levels.next() == "broadcast" && levels.next() == known->second.product_key.view();
-        if (!broadcast && !is_topic_of(known->second, filter)) return not_authorized;
+        bool const broadcast = levels.next() == "broadcast" && levels.next() == known->product_key.view();
+        if (!broadcast && !may_use(who.name, filter)) return not_authorized;
         return static_cast<mqtt::reason_code>(std::min(request.maximum_qos, mqtt::qos::at_least_once));
     }
 
   private:
-    // What is wrong with the signature, in words for the client, and with more detail for the log; nothing if it is
-    // right. Client identifier and timestamp may be left out of what is signed, and the digits may be of either case.
-    static std::string check_signature(aliyun::device const& d, aliyun::client_id_parts const& id,
-                                       std::string_view password, std::string& detail) {
-        auto const name = aliyun::find_parameter(id.parameters, "signmethod").value_or("hmacmd5");
-        auto const method = aliyun::sign_method_named(name);
-        if (!method) return "signmethod '" + std::string(name) + "' is none of hmacmd5, hmacsha1, hmacsha256";
-        auto const timestamp = aliyun::find_parameter(id.parameters, "timestamp");
+    struct device_rates {
+        aliyun::rate_limit qos_0{aliyun::max_publish_rate_qos_0};
+        aliyun::rate_limit qos_1{aliyun::max_publish_rate_qos_1};
+        aliyun::rate_limit connections{aliyun::max_connects_per_minute, std::chrono::minutes(1)};
+    };
 
-        std::string given(password);
-        for (char& c : given)
-            if (c >= 'A' && c <= 'F') c = static_cast<char>(c - 'A' + 'a');
-        bool right = false;
-        for (bool const with_timestamp : {true, false}) {
-            for (bool const with_client_id : {true, false}) {
-                if (with_timestamp && !timestamp) continue;
-                auto const list = parameters_of(d, id.client_id, timestamp.value_or(""));
-                // In the order of their names: the first and the last are those that may be missing.
-                auto const part = std::span(list).subspan(
-                    with_client_id ? 0 : 1, 2 + std::size_t{with_client_id} + std::size_t{with_timestamp});
-                auto const expected = aliyun::sign_parameters(*method, d.device_secret, part);
-                right = equal_in_constant_time(given, expected) || right;
-                if (!detail.empty()) continue;
-                detail = "the signature does not match: " + std::string(name) + " of '";
-                for (auto const& p : part) detail.append(p.name).append(p.value);
-                detail.append("' would be ").append(expected.view());
-            }
-        }
-        if (right) detail.clear();
-        return right ? "" : "the signature does not match";
+    bool may_use(std::string_view name, std::string_view topic) const {
+        auto const* const known = identities.find(name);
+        if (known == nullptr) return false;
+        return is_topic_of(*known, topic) || (allows_besides && allows_besides(name, topic));
     }
 
-    static std::array<aliyun::parameter, 4> parameters_of(aliyun::device const& d, std::string_view client_id,
-                                                          std::string_view timestamp) {
-        return {{{"clientId", client_id},
-                 {"deviceName", d.device_name},
-                 {"productKey", d.product_key},
-                 {"timestamp", timestamp}}};
+    device_rates& rates_of(std::string_view name) {
+        auto const found = rates_.find(name);
+        return found != rates_.end() ? found->second : rates_.emplace(name, device_rates{}).first->second;
     }
 
-    std::map<std::string, aliyun::device, std::less<>> devices_;
+    std::map<std::string, device_rates, std::less<>> rates_;
 };
 
 }  // namespace runnel::testing
