@@ -109,6 +109,11 @@ class basic_broker {
         return publish({.topic = topic, .payload = payload, .qos = quality, .retain = retain});
     }
 
+    /// Sends a message to one client, whether it has subscribed or not. False: it is not connected.
+    bool send_to(std::string_view client, mqtt::publish const& message) {
+        return entered([&](auto& core) { return core.send_to(client, message, clock::now()); });
+    }
+
     /// Whether a client of this name (its client identifier, as a rule) is connected.
     bool connected(std::string_view client) const { return state_->core.connected(client); }
     /// Whether any session subscribes to this very filter.

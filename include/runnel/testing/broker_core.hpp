@@ -90,6 +90,15 @@ class broker_core {
         return route(std::make_shared<stored_message const>(m, now), nullptr);
     }
 
+    /// Sends a message to one client, whether it has subscribed or not. False: it is not connected.
+    bool send_to(std::string_view name, mqtt::publish const& m, time_point now) {
+        now_ = now;
+        auto* const c = connection_of(name);
+        if (c == nullptr) return false;
+        deliver(*c->session, {std::make_shared<stored_message const>(m, now), m.qos, false, {}});
+        return true;
+    }
+
     /// Cuts a client's network connection, as a failing network does. False: it is not connected.
     bool drop_client(std::string_view name, time_point now) {
         now_ = now;
