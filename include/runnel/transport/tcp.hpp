@@ -1,12 +1,15 @@
 #pragma once
 
 #include <runnel/transport/asio_stream.hpp>
+#include <runnel/transport/connect_race.hpp>
 #include <runnel/transport/waiter.hpp>
 
 #include <asio/ip/tcp.hpp>
 
+#include <chrono>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace runnel {
 
@@ -70,6 +73,9 @@ struct basic_tcp {
     /// Bytes of the operating system's buffers; 0 leaves them to it.
     int send_buffer_size = 0;
     int receive_buffer_size = 0;
+    /// How long an address may leave the attempt to connect unanswered before the next one is tried beside it; at
+    /// least 10 ms are good manners (RFC 8305 8). After a failure the next one is tried at once.
+    std::chrono::milliseconds attempt_delay{250};
 
     friend bool operator==(basic_tcp const&, basic_tcp const&) = default;
 
@@ -78,21 +84,17 @@ struct basic_tcp {
 
     std::string url() const { return "tcp://" + authority(); }
 
-    /// Resolves the host and tries its addresses in turn until one answers. Throws the error of the last one tried.
+    /// Resolves the host, each time anew, and connects to whichever of its addresses answers first (RFC 8305); see
+    /// `attempt_delay`. Throws `connect_failed` with the errors of all addresses, or an error of name resolution.
     asio::awaitable<stream_type, Executor> open(Executor executor) const {
         auto resolving = resolve_tcp<Executor>(executor, host, effective_port());
-        auto const endpoints = co_await std::move(resolving);
-        std::error_code error = asio::error::host_not_found;
-        for (auto const& entry : endpoints) {
-            socket_type socket(executor);
-            error = set_up(socket, entry.endpoint());
-            if (!error)
-                co_await socket.async_connect(entry.endpoint(),
-                                              asio::redirect_error(asio::use_awaitable_t<Executor>{}, error));
-            if (!error) co_return stream_type(std::move(socket));
-            if (error == asio::error::operation_aborted) throw std::system_error(error);
-        }
-        throw std::system_error(error, "connecting to " + url());
+        auto const found = co_await std::move(resolving);
+        std::vector<asio::ip::tcp::endpoint> endpoints;
+        for (auto const& entry : found) endpoints.push_back(entry.endpoint());
+        auto racing = connect_race<Executor>::run(
+            executor, in_turns(endpoints), attempt_delay,
+            [this](auto& socket, auto const& endpoint) { return set_up(socket, endpoint); }, "connecting to " + url());
+        co_return stream_type(co_await std::move(racing));
     }
 
     /// Host and port as in a URL.
