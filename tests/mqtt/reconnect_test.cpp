@@ -3,7 +3,9 @@
 
 #include <doctest/doctest.h>
 
+#include <cerrno>
 #include <limits>
+#include <optional>
 #include <string>
 
 namespace {
@@ -54,6 +56,8 @@ TEST_CASE("a policy out of range is refused, with the range in the text") {
     CHECK(refusal([](auto&) {}).empty());
     CHECK(refusal([](auto& p) { p.initial = 0ms; }).find("1 ms or more") != std::string::npos);
     CHECK(refusal([](auto& p) { p.initial = 61s; }).find("not be less than reconnect.initial") != std::string::npos);
+    CHECK(refusal([](auto& p) { p.total = -1ms; }).find("0 ms or more") != std::string::npos);
+    CHECK(refusal([](auto& p) { p.classify = nullptr; }).find("callable") != std::string::npos);
     CHECK(refusal([](auto& p) { p.multiplier = 0.9; }).find("1 or more") != std::string::npos);
     CHECK(refusal([](auto& p) { p.multiplier = std::numeric_limits<double>::quiet_NaN(); }) != "");
     CHECK(refusal([](auto& p) { p.jitter = -0.1; }).find("0 to 1") != std::string::npos);
@@ -63,22 +67,122 @@ TEST_CASE("a policy out of range is refused, with the range in the text") {
 
 TEST_CASE("trying again is pointless where one side refuses who the other is or how it speaks") {
     for (auto const code : {reason_code::unsupported_protocol_version, reason_code::client_identifier_not_valid,
-                            reason_code::bad_user_name_or_password, reason_code::not_authorized, reason_code::banned,
-                            reason_code::bad_authentication_method})
-        CHECK_FALSE(is_worth_retrying(code));
+                            reason_code::banned, reason_code::bad_authentication_method})
+        CHECK(recovery_from(code) == recovery::give_up);
     for (auto const code : {transport_errc::certificate_untrusted, transport_errc::certificate_expired,
                             transport_errc::host_name_mismatch, transport_errc::own_certificate_refused,
                             transport_errc::no_common_protocol_version, transport_errc::file_unreadable})
-        CHECK_FALSE(is_worth_retrying(code));
+        CHECK(recovery_from(code) == recovery::give_up);
+}
+
+TEST_CASE("refused credentials may be renewed") {
+    for (auto const code : {reason_code::bad_user_name_or_password, reason_code::not_authorized})
+        CHECK(recovery_from(code) == recovery::renew_credentials);
 }
 
 TEST_CASE("whatever time may mend is tried again") {
     for (auto const code : {reason_code::server_unavailable, reason_code::server_busy,
                             reason_code::server_shutting_down, reason_code::quota_exceeded})
-        CHECK(is_worth_retrying(code));
+        CHECK(recovery_from(code) == recovery::retry);
     for (auto const code : {transport_errc::stream_truncated, transport_errc::stream_broken})
-        CHECK(is_worth_retrying(code));
-    CHECK(is_worth_retrying(errc::connect_timeout));
-    CHECK(is_worth_retrying(errc::keep_alive_timeout));
-    CHECK(is_worth_retrying(std::make_error_code(std::errc::connection_refused)));
+        CHECK(recovery_from(code) == recovery::retry);
+    CHECK(recovery_from(errc::connect_timeout) == recovery::retry);
+    CHECK(recovery_from(errc::keep_alive_timeout) == recovery::retry);
+    CHECK(recovery_from(std::make_error_code(std::errc::connection_refused)) == recovery::retry);
+    // A firewall's refusal, which is the operating system's.
+    CHECK(recovery_from({EACCES, std::system_category()}) == recovery::retry);
+}
+
+namespace {
+
+constexpr reconnect_schedule::time_point start{1h};
+constexpr auto none = std::nullopt;
+
+struct scheduled {
+    explicit scheduled(bool renewable = false) : schedule(policy, renewable, start) {}
+    reconnect_policy policy;
+    reconnect_schedule schedule;
+    reconnect_schedule::time_point now = start;
+
+    auto fail(std::error_code why, std::optional<std::chrono::steady_clock::duration> lasted = none,
+              bool thrown_out = false) {
+        return schedule.after({why, lasted, thrown_out}, now, 0.5);
+    }
+};
+
+}  // namespace
+
+TEST_CASE("pauses grow with each failure, and begin anew after a stable connection") {
+    scheduled s;
+    CHECK(s.fail(errc::connect_timeout).pause == 1s);
+    CHECK(s.fail(errc::connect_timeout).pause == 2s);
+    CHECK(s.fail(errc::keep_alive_timeout, 9s).pause == 4s);
+    CHECK(s.fail(errc::keep_alive_timeout, 10s).pause == 1s);
+    CHECK(s.fail(errc::connect_timeout).again);
+}
+
+TEST_CASE("a schedule gives up after so many attempts, or so much time without a connection") {
+    scheduled s;
+    s.policy.attempts = 3;
+    CHECK(s.fail(errc::connect_timeout).again);
+    CHECK(s.fail(errc::connect_timeout).again);
+    CHECK_FALSE(s.fail(errc::connect_timeout).again);
+
+    scheduled t;
+    t.policy.total = 60s;
+    t.now = start + 59s;
+    CHECK(t.fail(errc::connect_timeout).again);
+    CHECK(t.fail(errc::keep_alive_timeout, 1s).again);
+    t.now = start + 118s;
+    CHECK(t.fail(errc::connect_timeout).again);
+    t.now = start + 119s;
+    CHECK_FALSE(t.fail(errc::connect_timeout).again);
+}
+
+TEST_CASE("credentials that cannot be renewed are not offered again; others are, so many times in a row") {
+    scheduled s;
+    CHECK_FALSE(s.fail(reason_code::bad_user_name_or_password).again);
+    scheduled renewing(true);
+    CHECK(renewing.fail(reason_code::bad_user_name_or_password).again);
+    CHECK(renewing.fail(reason_code::not_authorized).again);
+    CHECK(renewing.fail(errc::keep_alive_timeout, 1s).again);
+    CHECK(renewing.fail(reason_code::not_authorized).again);
+    CHECK(renewing.fail(reason_code::not_authorized).again);
+    CHECK_FALSE(renewing.fail(reason_code::not_authorized).again);
+}
+
+TEST_CASE("the policy may know better") {
+    scheduled s;
+    s.policy.classify = [](std::error_code why) {
+        return why == reason_code::banned ? recovery::retry : recovery::give_up;
+    };
+    CHECK(s.fail(reason_code::banned).again);
+    CHECK_FALSE(s.fail(errc::connect_timeout).again);
+}
+
+TEST_CASE("a client that is thrown out again and again slows down, however long its connections last") {
+    scheduled s;
+    auto const thrown_out = [&](auto after) {
+        s.now += after;
+        return s.fail(reason_code::session_taken_over, after, true);
+    };
+    CHECK(thrown_out(100s).pause == 1s);
+    CHECK(thrown_out(100s).pause == 2s);
+    auto const third = thrown_out(100s);
+    CHECK(third.pause == 4s);
+    CHECK(third.twin_suspected);
+    // It has had its peace for a while.
+    auto const later = thrown_out(400s);
+    CHECK(later.pause == 1s);
+    CHECK_FALSE(later.twin_suspected);
+}
+
+TEST_CASE("a server that ends a connection now and then is not taken for a twin") {
+    scheduled s;
+    for (int i = 0; i < 10; ++i) {
+        s.now += 301s;
+        auto const next = s.fail(errc::disconnected, 301s, true);
+        CHECK(next.pause == 1s);
+        CHECK_FALSE(next.twin_suspected);
+    }
 }

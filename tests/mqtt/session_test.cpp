@@ -16,33 +16,12 @@ using mqtt::errc;
 using mqtt::publish_result;
 using mqtt::qos;
 using mqtt::reason_code;
+using test::connected_session;
 using test::memory_place;
 using test::memory_session;
 using test::quick;
 using test::task;
 using kind = mqtt::session_event::kind;
-
-// A session that is connected, and its `run`.
-struct connected_session : memory_place {
-    explicit connected_session(mqtt::session_options o = quick(), runnel::testing::broker_options b = {})
-        : memory_place(std::move(b)), session(io.get_executor(), transport, std::move(o)), running(io, session.run()) {
-        test::run(io, session.connected());
-    }
-
-    memory_session session;
-    task<void> running;
-
-    auto subscribe(std::string_view filter, mqtt::subscribe_options o = {}) {
-        return test::run(io, session.subscribe(filter, o));
-    }
-    reason_code publish(std::string_view topic, std::string_view payload, qos quality) {
-        return test::run(io, session.publish(topic, payload, {.qos = quality}));
-    }
-    void disconnect() {
-        test::run(io, session.disconnect());
-        CHECK_FALSE(running.run_for_error());
-    }
-};
 
 }  // namespace
 

@@ -69,6 +69,28 @@ struct memory_place {
     void settle() { test::settle(io); }
 };
 
+/// A session that is connected, and its `run`.
+struct connected_session : memory_place {
+    explicit connected_session(runnel::mqtt::session_options o = quick(), runnel::testing::broker_options b = {})
+        : memory_place(std::move(b)), session(io.get_executor(), transport, std::move(o)), running(io, session.run()) {
+        run(io, session.connected());
+    }
+
+    memory_session session;
+    task<void> running;
+
+    auto subscribe(std::string_view filter, runnel::mqtt::subscribe_options o = {}) {
+        return run(io, session.subscribe(filter, o));
+    }
+    runnel::mqtt::reason_code publish(std::string_view topic, std::string_view payload, runnel::mqtt::qos quality) {
+        return run(io, session.publish(topic, payload, {.qos = quality}));
+    }
+    void disconnect() {
+        run(io, session.disconnect());
+        CHECK_FALSE(running.run_for_error());
+    }
+};
+
 /// Waits for an operation and drops its result.
 template <class T>
 asio::awaitable<void> only(asio::awaitable<T> operation) {

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
+#include <utility>
 
 namespace runnel::mqtt {
 
@@ -18,11 +20,19 @@ class connect_request {
         if (who_.client_id.empty()) who_.client_id = assigned;
         props_.receive_maximum = options.receive_maximum;
         props_.maximum_packet_size = options.maximum_packet_size;
+        if (options.request_response_information) props_.request_response_information = 1;
         props_.session_expiry_interval = static_cast<std::uint32_t>(options.session_expiry.count());
         if (options.will) will_props_.will_delay_interval = static_cast<std::uint32_t>(options.will->delay.count());
     }
     connect_request(connect_request const&) = delete;
     connect_request& operator=(connect_request const&) = delete;
+
+    /// Begins an enhanced authentication (MQTT 5); `data` may be empty, and must outlive the request.
+    void authenticate(std::string method, std::string_view data) {
+        method_ = std::move(method);
+        props_.authentication_method = method_;
+        if (!data.empty()) props_.authentication_data = data;
+    }
 
     /// A view, valid as long as the request.
     connect packet() const {
@@ -56,6 +66,7 @@ class connect_request {
     credentials who_;
     properties props_;
     properties will_props_;
+    std::string method_;
 };
 
 }  // namespace runnel::mqtt

@@ -65,15 +65,21 @@ class connection {
         violation_ = errc::ok;
     }
 
-    /// Writes the CONNECT that has been encoded, and reads until it has been answered.
+    /// Writes what has been encoded, before `drive` does so: CONNECT, and AUTH.
     template <class Listener>
-    awaitable<void> handshake(Stream& s, Listener listener) {
+    awaitable<void> write(Stream& s, Listener listener) {
         co_await s.write(gather(listener));
-        last_sent_ = clock::now();
-        while (state_.current_phase() == session_state::phase::connecting) {
-            errc const violation = handle(co_await s.read_some(room()), listener);
-            if (violation != errc::ok) throw std::system_error(violation);
-        }
+        last_sent_ = asked_ = clock::now();
+    }
+
+    /// Reads once, before `drive` does so. A server that has broken the protocol is told so, and the error is thrown.
+    template <class Listener>
+    awaitable<void> read(Stream& s, Listener listener) {
+        errc const violation = handle(co_await s.read_some(room()), listener);
+        if (violation == errc::ok) co_return;
+        tell(violation);
+        if (!packets_.out().empty()) co_await s.write(gather(listener));
+        throw std::system_error(violation);
     }
 
     /// Reads and writes until the server says DISCONNECT, or `end` is called; throws when the connection is lost, and
@@ -87,9 +93,15 @@ class connection {
         co_await race(tasks_, std::move(reading), std::move(writing), std::move(pinging), std::move(closing));
     }
 
-    std::uint64_t bytes_received() const noexcept { return bytes_received_; }
-    std::uint64_t bytes_sent() const noexcept { return bytes_sent_; }
-    std::uint64_t writes() const noexcept { return writes_; }
+    /// The server has answered CONNECT or a ping.
+    void on_answer() noexcept { round_trip_ = clock::now() - asked_; }
+
+    void count(session_counters& c) const noexcept {
+        c.bytes_received = bytes_received_;
+        c.bytes_sent = bytes_sent_;
+        c.writes = writes_;
+        c.round_trip = std::chrono::duration_cast<std::chrono::microseconds>(round_trip_);
+    }
 
   private:
     using clock = std::chrono::steady_clock;
@@ -121,10 +133,14 @@ class connection {
         return violation;
     }
 
+    void tell(errc violation) {
+        if (state_.version() == protocol_version::v5) state_.disconnect(packets_.out(), {reason_for(violation), {}});
+    }
+
     // The server has broken the protocol: it is told so, if the version has a way, and the connection ends.
     awaitable<void> end_over(errc violation) {
         violation_ = violation;
-        if (state_.version() == protocol_version::v5) state_.disconnect(packets_.out(), {reason_for(violation), {}});
+        tell(violation);
         packets_.wake();
         co_await sleep_for<executor_type>(tasks_.get_executor(), options_.close_timeout);
         throw std::system_error(violation);
@@ -178,7 +194,7 @@ class connection {
             } else {
                 state_.ping(packets_.out());
                 packets_.flush();
-                last_ping = now;
+                last_ping = asked_ = now;
                 if (!unanswered) unanswered = now;
             }
         }
@@ -196,8 +212,10 @@ class connection {
     send_buffer writing_;             // what is being written
     parking<executor_type> tasks_;
     parking<executor_type> ending_;
-    std::chrono::steady_clock::time_point last_sent_{};
-    std::chrono::steady_clock::time_point last_received_{};
+    clock::time_point last_sent_{};
+    clock::time_point last_received_{};
+    clock::time_point asked_{};  // something that the server answers at once
+    clock::duration round_trip_{};
     std::uint64_t bytes_received_ = 0;
     std::uint64_t bytes_sent_ = 0;
     std::uint64_t writes_ = 0;

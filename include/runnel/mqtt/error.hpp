@@ -72,6 +72,7 @@ enum class errc {
     no_packet_identifier,
     queue_full,
     not_connected,
+    no_response_topic,
 
     // The end of a connection or of a session.
     connect_timeout,
@@ -143,6 +144,7 @@ inline char const* describe(errc e) noexcept {
         case errc::subscription_identifier_not_available: return "the server does not support subscription identifiers";
         case errc::no_packet_identifier: return "all packet identifiers are in use";
         case errc::queue_full: return "the queue is full";
+        case errc::no_response_topic: return "the request names no response topic";
         case errc::not_connected: return "not connected";
         case errc::connect_timeout: return "the server did not answer CONNECT in time";
         case errc::keep_alive_timeout: return "the peer has been silent for longer than the keep alive allows";

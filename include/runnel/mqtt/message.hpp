@@ -61,7 +61,9 @@ class message {
     void acknowledge(reason_code reason = reason_code::success) { release(reason); }
 
     /// A copy with memory of its own, of which nothing depends: destroying it acknowledges nothing.
-    message copy() const;
+    message copy() const { return copy_of(view()); }
+    /// A copy of a message that is there as a view.
+    static message copy_of(publish const& view);
 
   private:
     friend inbox;
@@ -174,8 +176,8 @@ inline void message::release(reason_code reason) noexcept {
         ::operator delete(s);
 }
 
-inline message message::copy() const {
-    return {nullptr, stored::put(::operator new(stored::size_of(view())), view(), {})};
+inline message message::copy_of(publish const& view) {
+    return {nullptr, stored::put(::operator new(stored::size_of(view)), view, {})};
 }
 
 }  // namespace runnel::mqtt

@@ -11,14 +11,14 @@
 namespace runnel::mqtt {
 
 /// What a server says of a message besides the reason code, in MQTT 5 (3.4.2.2, 3.5.2.2, 3.7.2.2).
-struct acknowledgement_details {
+struct publish_details {
     std::string reason_string;
     std::vector<std::pair<std::string, std::string>> user_properties;
 
     /// Null if the packet says nothing.
-    static std::shared_ptr<acknowledgement_details const> of(acknowledgement const& ack) {
+    static std::shared_ptr<publish_details const> of(acknowledgement const& ack) {
         if (ack.props.empty()) return nullptr;
-        auto details = std::make_shared<acknowledgement_details>();
+        auto details = std::make_shared<publish_details>();
         if (auto const text = ack.props.get<property_id::reason_string>()) details->reason_string = *text;
         for (auto const& [name, value] : ack.props.get<property_id::user_property>())
             details->user_properties.emplace_back(name, value);
@@ -37,7 +37,7 @@ struct publish_result {
     /// Of the acknowledgement: `success` or, in MQTT 5, `no_matching_subscribers`.
     reason_code reason = reason_code::success;
     /// Null if the server has said no more than the reason.
-    std::shared_ptr<acknowledgement_details const> details;
+    std::shared_ptr<publish_details const> details;
 
     operator reason_code() const noexcept { return reason; }
 };

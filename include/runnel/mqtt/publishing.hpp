@@ -53,10 +53,17 @@ class publishing {
         if (queued_.occupied() && state_.has_room()) queued_.wake_one();
     }
 
+    void count(session_counters& c) const noexcept {
+        c.messages_published = published_;
+        c.messages_acknowledged = acknowledged_;
+        c.messages_dropped = dropped_;
+    }
+
     // What the session state tells.
     void on_published(void* owner, acknowledgement const& ack) {
         auto& p = *static_cast<publisher*>(owner);
-        p.result = {publish_result::outcome::acknowledged, ack.reason, acknowledgement_details::of(ack)};
+        ++acknowledged_;
+        p.result = {publish_result::outcome::acknowledged, ack.reason, publish_details::of(ack)};
         unacknowledged_.wake(p.waiting);
     }
     void on_refused(void* owner, errc why) {
@@ -126,7 +133,9 @@ class publishing {
             s.done = true;
         }(*this, self, topic, payload, o);
         auto waiting = sleep_for<Executor>(unwritten_.get_executor(), o.timeout);
-        co_await race(unacknowledged_, std::move(publishing_it), std::move(waiting));
+        // A place of its own: the session may be gone before this has ended.
+        parking<Executor> here(unwritten_.get_executor());
+        co_await race(here, std::move(publishing_it), std::move(waiting));
         if (self.done) co_return std::move(self.result);
         if (self.of == nullptr) throw std::system_error(errc::disconnected);
         bool const sent = self.number != session_state::no_exchange && !state_.withdraw(self.number);
@@ -142,8 +151,11 @@ class publishing {
         auto* const told = unacknowledged ? nullptr : owner;
         auto begun = state_.publish(packets_.out(), message, told);
         while (begun.error == errc::queue_full && options_.when_full == overflow::drop_oldest &&
-               state_.drop_oldest_at_most_once())
+               state_.drop_oldest_at_most_once()) {
+            ++dropped_;
             begun = state_.publish(packets_.out(), message, told);
+        }
+        if (begun.error == errc::ok) ++published_;
         packets_.flush();
         return begun;
     }
@@ -167,6 +179,7 @@ class publishing {
     // Where coroutines wait: for room of the two kinds, and for acknowledgements.
     parking<Executor> unwritten_, queued_, unacknowledged_;
     list_link publishers_;
+    std::uint64_t published_ = 0, acknowledged_ = 0, dropped_ = 0;
 };
 
 }  // namespace runnel::mqtt

@@ -1,8 +1,11 @@
 #pragma once
 
+#include <runnel/mqtt/authenticator.hpp>
 #include <runnel/mqtt/connect_request.hpp>
 #include <runnel/mqtt/connection.hpp>
+#include <runnel/mqtt/event_stream.hpp>
 #include <runnel/mqtt/publishing.hpp>
+#include <runnel/mqtt/requesting.hpp>
 #include <runnel/mqtt/session_event.hpp>
 #include <runnel/mqtt/subscribing.hpp>
 #include <runnel/transport/quietly.hpp>
@@ -21,6 +24,7 @@
 #include <string_view>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 namespace runnel::mqtt {
 
@@ -52,6 +56,7 @@ class session final {
           connection_(executor, state_, options_, packets_),
           publishing_(executor, options_, state_, packets_),
           subscribing_(executor, options_, state_, packets_),
+          requesting_(executor, options_, publishing_, subscribing_),
           places_(executor) {}
     session(session const&) = delete;
     session& operator=(session const&) = delete;
@@ -59,6 +64,8 @@ class session final {
     ~session() {
         finish();
         finisher::leave(running_here_);
+        for (auto const& w : watchers_)
+            if (auto const stream = w.lock()) stream->close();
     }
 
     executor_type const& get_executor() const noexcept { return executor_; }
@@ -66,15 +73,24 @@ class session final {
     bool is_connected() const noexcept { return state_.connected(); }
     session_counters counters() const noexcept {
         auto all = counters_;
-        all.bytes_received = connection_.bytes_received();
-        all.bytes_sent = connection_.bytes_sent();
-        all.writes = connection_.writes();
+        connection_.count(all);
+        publishing_.count(all);
+        all.queued_bytes = state_.queued_bytes();
+        all.in_flight = state_.unacknowledged();
         return all;
     }
 
+    /// The events from now on; `session_options::on_event` is told the same.
+    event_stream<executor_type> events() {
+        event_stream<executor_type> stream(executor_);
+        std::erase_if(watchers_, [](auto const& w) { return w.expired(); });
+        watchers_.push_back(stream.watch());
+        return stream;
+    }
+
     /// Connects, and connects again whenever the connection is lost, with pauses as `options.reconnect` says. Completes
-    /// after `disconnect`. Throws what ended the last attempt when trying again is pointless (`is_worth_retrying`) or
-    /// `reconnect.attempts` are used up: a `reason_code` if the server refused; and what a message handler throws.
+    /// after `disconnect`. Throws what ended the last attempt when trying again is pointless (`recovery_from`) or the
+    /// policy's attempts or time are used up: a `reason_code` if the server refused; and what a message handler throws.
     ///
     /// When it completes, is cancelled or throws, the connection is closed and all pending operations end with
     /// `errc::disconnected`. Messages of QoS 1 and 2 stay in the session; `run` may be called again.
@@ -84,19 +100,21 @@ class session final {
         connection_.restart();
         subscribing_.reopen();
         finisher const at_end(*this);
-        for (std::uint32_t failures = 1;; ++failures) {
+        reconnect_schedule schedule(options_.reconnect, static_cast<bool>(options_.make_credentials), clock::now());
+        for (;;) {
             co_await run_connection();
             if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
             if (connection_.is_ending()) break;
             auto const cancellation = co_await asio::this_coro::cancellation_state;
             if (cancellation.cancelled() != asio::cancellation_type::none)
                 throw std::system_error(asio::error::operation_aborted);
-            if (was_stable()) failures = 1;
-            bool const retries_left = options_.reconnect.attempts == 0 || failures < options_.reconnect.attempts;
-            if (!retries_left || !options_.reconnect.retry(why_)) throw std::system_error(why_, transport_.url());
-            auto const pause = pause_after(options_.reconnect, failures, uniform());
-            tell({session_event::kind::waiting, why_, false, pause});
-            auto sleeping = sleep_for<executor_type>(executor_, pause);
+            auto const next = schedule.after(outcome(), clock::now(), uniform());
+            if (!next.again) throw std::system_error(why_, transport_.url() + (detail_.empty() ? "" : ": " + detail_));
+            tell({.what = session_event::kind::waiting,
+                  .error = why_,
+                  .twin_suspected = next.twin_suspected,
+                  .pause = next.pause});
+            auto sleeping = sleep_for<executor_type>(executor_, next.pause);
             auto stopping = connection_.ended();
             co_await race(places_.tasks, std::move(sleeping), std::move(stopping));
             if (connection_.is_ending()) break;
@@ -159,6 +177,46 @@ class session final {
     /// that wait in its inbox can still be received.
     awaitable<void> unsubscribe(subscription const& s) { return subscribing_.unsubscribe(s); }
 
+    /// Sends a request and completes with its response (MQTT 5, 4.10): the message that comes to the session's own
+    /// response topic with the correlation data of this request; both properties are added to those in `o`. Throws
+    /// `errc::response_timeout` after `timeout`, and else what `publish` and `subscribe` throw.
+    awaitable<message> request(std::string_view topic, std::string_view payload, std::chrono::milliseconds timeout,
+                               publish_options o = {.qos = qos::at_least_once}) {
+        return requesting_.request(topic, payload, timeout, o);
+    }
+
+    /// Publishes the response to a request, to the topic that the request names. Throws `errc::no_response_topic` if it
+    /// names none, and else what `publish` throws. `to` must stay valid until it has completed.
+    awaitable<publish_result> respond(mqtt::publish const& to, std::string_view payload, publish_options o = {}) {
+        auto const topic = to.props.get<property_id::response_topic>();
+        if (!topic) throw std::system_error(errc::no_response_topic);
+        properties props = o.props == nullptr ? properties{} : *o.props;
+        props.correlation_data = to.props.get<property_id::correlation_data>();
+        o.props = &props;
+        auto publishing = publish(*topic, payload, o);
+        co_return co_await std::move(publishing);
+    }
+
+    /// Authenticates again on this connection (4.12.1), while everything else goes on. Throws `errc::not_connected`,
+    /// what the authenticator throws, and `errc::disconnected` when the server refuses, as it ends the connection.
+    awaitable<void> reauthenticate() {
+        if (!authenticator_ || !state_.connected()) throw std::system_error(errc::not_connected);
+        auto beginning = authenticator_.begin();
+        auto data = co_await std::move(beginning);
+        send_auth(reason_code::reauthenticate, data);
+        for (;;) {
+            waiter<executor_type> w;
+            co_await places_.authentication.park(w);
+            if (w.result) throw std::system_error(w.result);
+            if (!challenge_) break;
+            auto answering = authenticator_.answer(*std::exchange(challenge_, std::nullopt));
+            data = co_await std::move(answering);
+            send_auth(reason_code::continue_authentication, data);
+        }
+        auto finishing = authenticator_.finish(std::exchange(last_data_, {}));
+        co_await std::move(finishing);
+    }
+
     /// Completes as soon as there is a connection; `errc::disconnected` when `run` ends first.
     awaitable<void> connected() {
         if (state_.connected()) co_return;
@@ -204,8 +262,8 @@ class session final {
 
     // Where coroutines wait: for what the name says.
     struct places {
-        explicit places(executor_type const& e) : tasks(e), connected(e), ended(e) {}
-        parking<executor_type> tasks, connected, ended;
+        explicit places(executor_type const& e) : tasks(e), connected(e), authentication(e), ended(e) {}
+        parking<executor_type> tasks, connected, authentication, ended;
     };
 
     // What the session state and the connection tell.
@@ -219,9 +277,13 @@ class session final {
         void on_refused(void* owner, errc why) { self.publishing_.on_refused(owner, why); }
         void on_suback(void* owner, suback const& answer) { self.subscribing_.on_suback(owner, answer); }
         void on_unsuback(void* owner, unsuback const&) { self.subscribing_.on_unsuback(owner); }
+        void on_pingresp() { self.connection_.on_answer(); }
+        void on_auth(auth const& packet) { self.authentication_goes_on(packet); }
         void on_disconnect(mqtt::disconnect const& packet) {
             self.why_ = packet.reason == reason_code::success ? make_error_code(errc::disconnected)
                                                               : make_error_code(packet.reason);
+            self.detail_ = packet.props.get<property_id::reason_string>().value_or("");
+            self.redirect_ = packet.props.get<property_id::server_reference>().value_or("");
         }
         void on_read() {
             self.subscribing_.on_read();
@@ -236,7 +298,9 @@ class session final {
         std::optional<stream_type> s;
         connected_at_.reset();
         why_ = errc::disconnected;
-        tell({session_event::kind::connecting, {}, false, {}});
+        detail_.clear();
+        redirect_.clear();
+        tell({.what = session_event::kind::connecting, .url = transport_.url()});
         try {
             auto opening = open(s);
             auto waiting = sleep_for<executor_type>(executor_, options_.connect_timeout);
@@ -252,30 +316,66 @@ class session final {
         }
         state_.connection_lost();
         connection_.reset();
+        challenge_.reset();
+        places_.authentication.wake_all(errc::disconnected);
         publishing_.offer_room();
-        tell({session_event::kind::disconnected, connection_.is_ending() ? std::error_code{} : why_, false, {}});
+        tell({.what = session_event::kind::disconnected,
+              .error = connection_.is_ending() ? std::error_code{} : why_,
+              .detail = detail_});
     }
 
     awaitable<void> open(std::optional<stream_type>& s) {
         auto opened = co_await transport_.open(executor_);
         s.emplace(std::move(opened));
-        send_connect();
+        std::string data;
+        if (authenticator_) {
+            auto beginning = authenticator_.begin();
+            data = co_await std::move(beginning);
+        }
+        send_connect(data);
         refused_ = {};
-        co_await connection_.handshake(*s, listener(*this));
+        co_await connection_.write(*s, listener(*this));
+        while (state_.current_phase() == session_state::phase::connecting) {
+            co_await connection_.read(*s, listener(*this));
+            if (!challenge_) continue;
+            auto answering = authenticator_.answer(*std::exchange(challenge_, std::nullopt));
+            data = co_await std::move(answering);
+            send_auth(reason_code::continue_authentication, data);
+            co_await connection_.write(*s, listener(*this));
+        }
         if (refused_) throw std::system_error(refused_);
+        if (!authenticator_ || !state_.connected()) co_return;
+        auto finishing = authenticator_.finish(std::exchange(last_data_, {}));
+        co_await std::move(finishing);
     }
 
-    // --- CONNECT and CONNACK
+    // --- CONNECT, AUTH and CONNACK
 
-    void send_connect() {
-        connect_request const request(options_, assigned_client_id_);
+    void send_connect(std::string_view authentication_data) {
+        connect_request request(options_, assigned_client_id_);
+        if (authenticator_) request.authenticate(authenticator_.method(), authentication_data);
         errc const e = state_.connect(packets_.out(), request.packet(), request.own());
         if (e != errc::ok) fail(std::make_exception_ptr(std::system_error(e, "CONNECT")));
     }
 
+    void send_auth(reason_code, std::string_view) { throw std::system_error(errc::not_connected, "AUTH"); }
+
+    void authentication_goes_on(auth const& packet) {
+        std::string const data(packet.props.get<property_id::authentication_data>().value_or(""));
+        if (packet.reason == reason_code::continue_authentication)
+            challenge_ = data;
+        else
+            last_data_ = data;
+        places_.authentication.wake_one();
+    }
+
     void accepted_or_refused(connack const& answer) {
+        connection_.on_answer();
         if (answer.reason != reason_code::success) {
             refused_ = answer.reason;
+            detail_ = answer.props.get<property_id::reason_string>().value_or("");
+            redirect_ = answer.props.get<property_id::server_reference>().value_or("");
+            tell({.what = session_event::kind::refused, .error = refused_, .detail = detail_});
             return;
         }
         keep_alive_ = options_.keep_alive;
@@ -283,16 +383,23 @@ class session final {
             if (auto const seconds = answer.props.get<property_id::server_keep_alive>())
                 keep_alive_ = std::chrono::seconds(*seconds);  // [MQTT-3.1.2-21]
             if (auto const id = answer.props.get<property_id::assigned_client_identifier>()) assigned_client_id_ = *id;
+            if (auto const data = answer.props.get<property_id::authentication_data>()) last_data_ = *data;
+            if (auto const prefix = answer.props.get<property_id::response_information>())
+                requesting_.on_response_information(*prefix);
         }
         connected_at_ = clock::now();
         ++counters_.connections;
         subscribing_.on_connected(answer.session_present);
         places_.connected.wake_all({});
-        tell({session_event::kind::connected, {}, answer.session_present, {}});
+        tell({.what = session_event::kind::connected, .session_present = answer.session_present});
     }
 
-    bool was_stable() const noexcept {
-        return connected_at_ && clock::now() - *connected_at_ >= options_.reconnect.stable_after;
+    // How the last connection, or the attempt to make one, has ended.
+    reconnect_schedule::failure outcome() const noexcept {
+        reconnect_schedule::failure f{.why = why_};
+        if (connected_at_) f.lasted = clock::now() - *connected_at_;
+        f.thrown_out = why_ == reason_code::session_taken_over || why_ == asio::error::eof;
+        return f;
     }
 
     void dispatch(mqtt::publish const& packet, delivery token) {
@@ -314,12 +421,15 @@ class session final {
         std::error_code const why = errc::disconnected;
         publishing_.close(why);
         subscribing_.close(why);
+        requesting_.close(why);
         places_.connected.wake_all(why);
         places_.ended.wake_all({});
     }
 
     void tell(session_event const& event) {
         if (options_.on_event) options_.on_event(event);
+        for (auto const& w : watchers_)
+            if (auto const stream = w.lock()) stream->push(event);
     }
 
     double uniform() { return std::uniform_real_distribution<double>()(random_); }
@@ -332,6 +442,9 @@ class session final {
     connection<stream_type> connection_;
     publishing<executor_type> publishing_;
     subscribing<executor_type> subscribing_;
+    requesting<executor_type> requesting_;
+    any_authenticator<executor_type> authenticator_;
+    std::vector<std::weak_ptr<typename event_stream<executor_type>::state>> watchers_;
 
     places places_;
     list_link running_here_;
@@ -341,7 +454,11 @@ class session final {
     std::chrono::seconds keep_alive_{0};             // as the server has it
     std::optional<clock::time_point> connected_at_;  // the last connection, if it was accepted
     std::error_code why_;                            // why the last connection ended
+    std::string detail_;                             // what the server said of it
+    std::string redirect_;                           // the server that it named
     std::error_code refused_;                        // by CONNACK
+    std::optional<std::string> challenge_;           // the server's, to be answered
+    std::string last_data_;                          // of the authentication that the server has accepted
     std::exception_ptr failure_;
     bool running_ = false;
 };

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <string>
 #include <system_error>
 
 namespace runnel::mqtt {
@@ -9,25 +10,57 @@ namespace runnel::mqtt {
 /// What a session does at each change of its connection, for logs and displays.
 struct session_event {
     enum class kind : std::uint8_t {
-        connecting,    ///< an attempt begins
+        connecting,    ///< an attempt to reach `url` begins
+        refused,       ///< the server has refused the connection with `error`
         connected,     ///< the server has accepted; `session_present` tells whether it kept the session
+        redirected,    ///< the server has named another one, which is tried next: `url`
         disconnected,  ///< the attempt or the connection has failed with `error`, or ended after `disconnect()`
         waiting,       ///< the next attempt begins after `pause`
     };
     kind what{};
-    std::error_code error;
+    std::error_code error{};
     bool session_present = false;
+    /// Of `waiting`: another client seems to use the same client identifier, so that the two throw each other out.
+    bool twin_suspected = false;
     std::chrono::milliseconds pause{0};
+    std::string url{};     ///< of the server
+    std::string detail{};  ///< what the server says of it, in MQTT 5 (Reason String)
 };
 
-/// What a session has done since it was made.
+/// The event in a line of text.
+inline std::string to_string(session_event const& e) {
+    using enum session_event::kind;
+    auto const with = [](std::string text, std::string const& more) {
+        return more.empty() ? text : text + ": " + more;
+    };
+    switch (e.what) {
+        case connecting: return "connecting to " + e.url;
+        case refused: return with("refused by the server: " + e.error.message(), e.detail);
+        case connected: return e.session_present ? "connected, the session goes on" : "connected, a new session";
+        case redirected: return with("redirected to " + e.url, e.detail);
+        case disconnected: return with(e.error ? "disconnected: " + e.error.message() : "disconnected", e.detail);
+        case waiting: break;
+    }
+    auto const text = "connecting again in " + std::to_string(e.pause.count()) + " ms";
+    return e.twin_suspected ? text + "; another client seems to use the same client identifier" : text;
+}
+
+/// What a session has done since it was made, and what it holds.
 struct session_counters {
-    std::uint64_t connections = 0;     ///< accepted by the server
-    std::uint64_t bytes_received = 0;  ///< of MQTT, without the layers below
-    std::uint64_t bytes_sent = 0;      ///< likewise
-    std::uint64_t writes = 0;          ///< calls of the stream's `write`; many packets share one
+    std::uint64_t connections = 0;            ///< accepted by the server
+    std::uint64_t bytes_received = 0;         ///< of MQTT, without the layers below
+    std::uint64_t bytes_sent = 0;             ///< likewise
+    std::uint64_t writes = 0;                 ///< calls of the stream's `write`; many packets share one
+    std::uint64_t messages_published = 0;     ///< accepted by `publish` and `try_publish`
+    std::uint64_t messages_acknowledged = 0;  ///< of these, QoS 1 and 2, taken or refused by the server
+    std::uint64_t messages_dropped = 0;       ///< QoS 0, by `overflow::drop_oldest`
+    std::uint64_t messages_resent = 0;        ///< QoS 1 and 2, on a later connection
     std::uint64_t messages_received = 0;
     std::uint64_t messages_unrouted = 0;  ///< received, and no subscription wanted them
+    std::size_t queued_bytes = 0;         ///< now: of packets that wait to be sent or acknowledged
+    std::size_t in_flight = 0;            ///< now: QoS 1 and 2 messages sent and not acknowledged
+    /// Between the last CONNECT or PINGREQ and its answer; 0 if there has been none.
+    std::chrono::microseconds round_trip{0};
 };
 
 }  // namespace runnel::mqtt

@@ -51,6 +51,8 @@ struct session_options {
     bool clean_start = false;
     /// MQTT 5: how long the server keeps the session after the connection has ended, 0 to 4,294,967,295 s.
     std::chrono::seconds session_expiry{3600};
+    /// MQTT 5: asks the server for the beginning of response topics (3.1.2.11.6); `session::request` then uses it.
+    bool request_response_information = false;
     std::chrono::seconds keep_alive{60};  ///< longest silence before a ping, 0 (none) to 65,535 s
     std::optional<will_message_options> will;
 

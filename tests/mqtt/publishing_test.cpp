@@ -1,0 +1,140 @@
+#include <runnel/mqtt/session.hpp>
+
+#include <doctest/doctest.h>
+
+#include "support/memory_sessions.hpp"
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace {
+
+namespace mqtt = runnel::mqtt;
+using namespace std::chrono_literals;
+using mqtt::errc;
+using mqtt::publish_result;
+using mqtt::qos;
+using mqtt::reason_code;
+using outcome = publish_result::outcome;
+using test::connected_session;
+using test::memory_place;
+using test::memory_session;
+using test::quick;
+using test::task;
+
+// A session whose `run` has not begun, and what the broker receives once it has.
+struct waiting_session : memory_place {
+    explicit waiting_session(mqtt::session_options o = quick()) : session(io.get_executor(), transport, std::move(o)) {
+        broker.hooks().on_publish = [this](auto const&, mqtt::publish const& m) { arrived.emplace_back(m.payload); };
+    }
+
+    void go_online(std::size_t messages) {
+        task<void> const running(io, session.run());
+        CHECK(test::wait_until(io, [&] { return arrived.size() == messages; }));
+        settle();
+        test::run(io, session.disconnect());
+        CHECK(broker.counters().protocol_errors == 0);
+    }
+
+    std::vector<std::string> arrived;
+    memory_session session;
+};
+
+}  // namespace
+
+TEST_CASE("the result of publish says how far the message has come") {
+    waiting_session w;
+    auto const early = test::run(w.io, w.session.publish("t", "early"));
+    CHECK(early.what == outcome::queued);
+    task<void> running(w.io, w.session.run());
+    test::run(w.io, w.session.connected());
+    CHECK(test::run(w.io, w.session.publish("t", "sent")).what == outcome::sent);
+    for (auto const quality : {qos::at_least_once, qos::exactly_once}) {
+        auto const result = test::run(w.io, w.session.publish("t", "acknowledged", {.qos = quality}));
+        CHECK(result.what == outcome::acknowledged);
+        CHECK(result == reason_code::success);
+        CHECK(result.details == nullptr);
+    }
+    CHECK(w.session.counters().messages_published == 4);
+    CHECK(w.session.counters().messages_acknowledged == 2);
+    test::run(w.io, w.session.disconnect());
+}
+
+TEST_CASE("a message that could not be sent in time is withdrawn") {
+    for (auto const quality : test::qualities) {
+        mqtt::session_options o = quick();
+        o.maximum_queued = 1;  // so that the second message waits for room
+        waiting_session w(o);
+        task<publish_result> first(w.io, w.session.publish("t", "first", {.qos = qos::at_least_once}));
+        task<publish_result> late(w.io, w.session.publish("t", "late", {.qos = quality, .timeout = 1ms}));
+        CHECK(late.run_for_error() == errc::message_expired);
+        w.go_online(1);
+        CHECK(w.arrived == std::vector<std::string>{"first"});
+        CHECK_FALSE(first.run_for_error());
+    }
+}
+
+TEST_CASE("a queued message is withdrawn when its time is up, and those behind it are sent") {
+    waiting_session w;
+    task<publish_result> late(w.io, w.session.publish("t", "late", {.qos = qos::exactly_once, .timeout = 1ms}));
+    task<publish_result> other(w.io, w.session.publish("t", "other", {.qos = qos::exactly_once, .timeout = 20s}));
+    CHECK(late.run_for_error() == errc::message_expired);
+    w.go_online(1);
+    CHECK(w.arrived == std::vector<std::string>{"other"});
+    CHECK(other.run().what == outcome::acknowledged);
+}
+
+TEST_CASE("a message that was sent and not acknowledged in time is said to have been sent, and remains promised") {
+    asio::io_context io;
+    std::optional<runnel::memory_stream<>> server;
+    runnel::memory_transport const transport([&](runnel::memory_stream<> s) { server.emplace(std::move(s)); });
+    memory_session s(io.get_executor(), transport, quick());
+    task<void> running(io, s.run());
+    CHECK(test::wait_until(io, [&] { return server.has_value(); }));
+    runnel::send_buffer connack;
+    connack.append({"\x20\x02\x00\x00", 4});
+    test::run(io, server->write(connack));
+    test::run(io, s.connected());
+    auto publishing = s.publish("t", "m", {.qos = qos::at_least_once, .timeout = 10ms});
+    CHECK(test::error_of(io, std::move(publishing)) == errc::response_timeout);
+    CHECK(s.counters().in_flight == 1);
+    running.cancel();
+    CHECK(running.run_for_error());
+}
+
+TEST_CASE("overflow::refuse refuses a message for which there is no room") {
+    mqtt::session_options o = quick();
+    o.maximum_queued = 100;
+    o.when_full = mqtt::overflow::refuse;
+    waiting_session w(o);
+    std::string const payload(60, 'x');
+    CHECK(test::run(w.io, w.session.publish("t", payload)).what == outcome::queued);
+    for (auto const quality : test::qualities)
+        CHECK(test::error_of(w.io, w.session.publish("t", payload, {.qos = quality})) == errc::queue_full);
+    CHECK_FALSE(w.session.try_publish("t", payload));
+    w.go_online(1);
+}
+
+TEST_CASE("overflow::drop_oldest drops and counts QoS 0 messages, and no others") {
+    mqtt::session_options o = quick();
+    o.maximum_queued = 40;
+    o.when_full = mqtt::overflow::drop_oldest;
+    waiting_session w(o);
+    task<publish_result> kept(w.io, w.session.publish("t", "QoS 1", {.qos = qos::at_least_once}));
+    w.settle();
+    for (int i = 0; i < 100; ++i)
+        CHECK(test::run(w.io, w.session.publish("t", "QoS 0 " + std::to_string(i))).what == outcome::queued);
+    CHECK(w.session.counters().messages_dropped == 98);
+    w.go_online(3);
+    CHECK(w.arrived == std::vector<std::string>{"QoS 1", "QoS 0 98", "QoS 0 99"});
+    CHECK_FALSE(kept.run_for_error());
+}
+
+TEST_CASE("publishing with a deadline ends when the session is destroyed") {
+    memory_place p;
+    std::optional<memory_session> s(std::in_place, p.io.get_executor(), p.transport, quick());
+    task<publish_result> pending(p.io, s->publish("t", "m", {.qos = qos::at_least_once, .timeout = 1h}));
+    p.settle();
+    s.reset();
+    CHECK(pending.run_for_error() == errc::disconnected);
+}
