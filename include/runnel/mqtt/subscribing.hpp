@@ -52,6 +52,8 @@ class subscribing final : private message_source {
         registry_.add(s, options_.version == protocol_version::v5 ? identifier_ : 0);
         remover undo(*this, s.get());
         send_subscribe(*s);
+        // At once if the server has announced that it would.
+        if (s->refused) throw std::system_error(s->refused, s->refusal);
         while (!s->is_granted()) {
             waiter<Executor> w;
             co_await s->answered.park(w);
