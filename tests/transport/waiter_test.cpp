@@ -446,21 +446,18 @@ TEST_CASE("a waiter that is destroyed takes its coroutine along, and the others 
     parking place(io.get_executor());
     auto w = std::make_unique<waiter>();
     waiter other;
-    asio::cancellation_signal signal;
     bool gone_on = false;
     auto const wait = [](parking& p, waiter& here, std::shared_ptr<int>, bool& on) -> asio::awaitable<void> {
         co_await p.park(here);
         on = true;
     };
-    asio::co_spawn(io, wait(place, *w, witness, gone_on),
-                   asio::bind_cancellation_slot(signal.slot(), [](std::exception_ptr) {}));
+    asio::co_spawn(io, wait(place, *w, witness, gone_on), [](std::exception_ptr) {});
     test::task second(io, wait_at(place, other));
     io.poll();
     SUBCASE("parked") {}
     SUBCASE("woken") { place.wake(*w); }
     place.wake(other);
     w.reset();
-    signal.emit(asio::cancellation_type::terminal);
     CHECK_FALSE(second.run());
     io.restart();
     io.poll();
@@ -479,6 +476,23 @@ TEST_CASE("a coroutine of another executor goes on there") {
     io.run();
     CHECK_FALSE(waiting.done());
     CHECK_FALSE(waiting.run());
+}
+
+TEST_CASE("what could cancel a coroutine may be gone when the context ends") {
+    asio::io_context io;
+    std::optional<parking> place(io.get_executor());
+    waiter first;
+    waiter second;
+    std::optional<test::task<std::error_code>> parked;
+    std::optional<test::task<std::error_code>> woken;
+    parked.emplace(io, wait_at(*place, first));
+    woken.emplace(io, wait_at(*place, second));
+    io.poll();
+    place->wake(second);
+    parked.reset();
+    woken.reset();
+    SUBCASE("the place remains") {}
+    SUBCASE("the place has gone too") { place.reset(); }
 }
 
 TEST_CASE("the end of the context destroys those who were woken and have not gone on, and the place they own") {

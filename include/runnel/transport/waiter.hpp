@@ -108,17 +108,13 @@ class parking;
 template <class Executor>
 class wake_queue;
 
-/// One coroutine waiting, with the result of its wait. Lives in the coroutine's own frame: waiting allocates nothing.
+/// One coroutine waiting, with the result of its wait. Lives in the coroutine's own frame, or where the coroutine keeps
+/// it alive: waiting allocates nothing.
 template <class Executor>
 class waiter : public list_link {
   public:
     /// Why the coroutine was woken: no error, or `operation_aborted` after a cancellation, or what `wake` was given.
     std::error_code result;
-
-    waiter() noexcept = default;
-    ~waiter() {
-        if (handler_) asio::get_associated_cancellation_slot(*handler_).clear();
-    }
 
     /// Whether it waits to be woken.
     bool parked() const noexcept { return place_ != nullptr; }
@@ -138,7 +134,6 @@ class waiter : public list_link {
         unlink();
         place_ = nullptr;
         auto const handler = take_handler();  // which may own the frame in which this lives
-        asio::get_associated_cancellation_slot(handler).clear();
     }
 
     std::optional<handler_type> handler_;  // from `park` until the coroutine goes on
