@@ -103,6 +103,24 @@ TEST_CASE("a record larger than a block has its place too, and blocks are of usu
     CHECK(is_intact(small));
 }
 
+TEST_CASE("the memory of a burst is kept for the next one, within a limit") {
+    record_pool pool;
+    std::vector<void*> held;
+    std::size_t steady = 0;
+    for (int burst = 0; burst < 5; ++burst) {
+        for (int i = 0; i < 5000; ++i) held.push_back(pool.take(100));
+        if (burst == 1) steady = pool.capacity();
+        CHECK((burst == 0 || pool.capacity() == steady));
+        for (void* r : held) pool.give_back(r);
+        CHECK((burst == 0 || pool.capacity() == steady));
+        held.clear();
+    }
+    for (int i = 0; i < 50000; ++i) held.push_back(pool.take(100));
+    CHECK(pool.capacity() > record_pool::max_spare);
+    for (void* r : held) pool.give_back(r);
+    CHECK(pool.capacity() <= record_pool::max_spare + record_pool::max_block);
+}
+
 TEST_CASE("release_idle gives everything back when no record is held") {
     record_pool pool;
     std::vector<void*> held;

@@ -12,11 +12,13 @@ namespace runnel {
 /// Memory for records of any size that are given back roughly in the order in which they were taken. Addresses are
 /// stable, taking and giving back is a few instructions, and in steady state nothing is allocated.
 ///
-/// Records are laid one after another into blocks; a block is used again when all its records have been given back.
+/// Records are laid one after another into blocks; a block is used again when all its records have been given back. Up
+/// to `max_spare` bytes of blocks without records are kept for that until `release_idle`.
 class record_pool {
   public:
     static constexpr std::size_t min_block = 1024;
     static constexpr std::size_t max_block = 64 * 1024;  // a larger record has a block of its own
+    static constexpr std::size_t max_spare = 2 * 1024 * 1024;
 
     record_pool() noexcept = default;
     record_pool(record_pool const&) = delete;
@@ -40,7 +42,7 @@ class record_pool {
         block* const b = (static_cast<prefix*>(record) - 1)->owner;
         if (--b->live != 0) return;
         b->used = 0;
-        if (b != current_) keep_one_spare(b);
+        if (b != current_) keep_or_free(b);
     }
 
     /// Bytes of memory held.
@@ -54,6 +56,7 @@ class record_pool {
     void release_idle() noexcept {
         if (current_ != nullptr && current_->live == 0) current_ = nullptr;
         spare_ = nullptr;
+        spare_bytes_ = 0;
         std::erase_if(blocks_, [](block* b) { return b->live == 0 && (::operator delete(b), true); });
     }
 
@@ -62,6 +65,7 @@ class record_pool {
         std::size_t capacity;
         std::size_t used;
         std::size_t live;
+        block* next;  // of the spare ones
         char* bytes() noexcept { return reinterpret_cast<char*>(this + 1); }
     };
     struct alignas(std::max_align_t) prefix {
@@ -74,27 +78,36 @@ class record_pool {
 
     block* next_block(std::size_t needed) {
         block* const full = std::exchange(current_, nullptr);
-        if (full != nullptr && full->live == 0) keep_one_spare(full);
-        if (spare_ != nullptr && spare_->capacity >= needed) return std::exchange(spare_, nullptr);
+        if (full != nullptr && full->live == 0) keep_or_free(full);
+        for (block** at = &spare_; *at != nullptr; at = &(*at)->next) {
+            if ((*at)->capacity < needed) continue;
+            block* const b = std::exchange(*at, (*at)->next);
+            spare_bytes_ -= b->capacity;
+            return b;
+        }
         std::size_t const doubled = full ? std::min(last_capacity_ * 2, max_block) : min_block;
         last_capacity_ = std::max(needed, doubled);
         blocks_.reserve(blocks_.size() + 1);
-        auto* const b = ::new (::operator new(sizeof(block) + last_capacity_)) block{last_capacity_, 0, 0};
+        auto* const b = ::new (::operator new(sizeof(block) + last_capacity_)) block{last_capacity_, 0, 0, nullptr};
         blocks_.push_back(b);
         return b;
     }
 
-    // Two blocks that take turns are enough for steady state.
-    void keep_one_spare(block* b) noexcept {
-        if (spare_ == nullptr || spare_->capacity < b->capacity) std::swap(spare_, b);
-        if (b == nullptr) return;
-        std::erase(blocks_, b);
-        ::operator delete(b);
+    // The small blocks of the beginning are not worth keeping beside larger ones.
+    void keep_or_free(block* b) noexcept {
+        if (b->capacity >= std::min(last_capacity_, max_block) && spare_bytes_ + b->capacity <= max_spare) {
+            b->next = std::exchange(spare_, b);
+            spare_bytes_ += b->capacity;
+        } else {
+            std::erase(blocks_, b);
+            ::operator delete(b);
+        }
     }
 
     std::vector<block*> blocks_;
     block* current_ = nullptr;
-    block* spare_ = nullptr;
+    block* spare_ = nullptr;  // the first of the blocks without records
+    std::size_t spare_bytes_ = 0;
     std::size_t last_capacity_ = 0;
 };
 
