@@ -7,6 +7,11 @@
 #include <asio/socket_base.hpp>
 #include <asio/use_awaitable.hpp>
 
+#include <cstddef>
+#include <system_error>
+#include <type_traits>
+#include <utility>
+
 namespace runnel {
 
 /// Any stream of Asio's as a `runnel::stream`: a TCP or local socket, a serial port, an `asio::ssl::stream`, or a type
@@ -38,11 +43,14 @@ class asio_stream {
 
     /// Completes when the operating system has taken all bytes of `out`, which is then empty.
     asio::awaitable<void, executor_type> write(send_buffer& out) {
-        while (!out.empty()) {
-            asio::const_buffer const bytes(out.data(), out.size());
-            std::size_t const n = co_await next_.async_write_some(bytes, asio::use_awaitable_t<executor_type>{});
-            out.consume(n);
-        }
+        if (out.empty()) return nothing();
+        asio::use_awaitable_t<executor_type> token;
+        return asio::async_initiate<asio::use_awaitable_t<executor_type>, void(std::error_code)>(
+            [this, &out](auto&& handler) {
+                write_operation<std::decay_t<decltype(handler)>>{next_, out, std::forward<decltype(handler)>(handler)}
+                    .start();
+            },
+            token);
     }
 
     /// Ends the flow towards the peer: a socket's sending half is shut down, an `asio::ssl::stream` exchanges
@@ -64,6 +72,31 @@ class asio_stream {
     static constexpr std::chrono::seconds shutdown_limit{5};
 
   private:
+    // Writes until nothing is left, then calls `handler`. Not a coroutine: it would cost a frame for each write.
+    template <class Handler>
+    struct write_operation {
+        Next& next;
+        send_buffer& out;
+        Handler handler;
+
+        using executor_type = typename Handler::executor_type;
+        using cancellation_slot_type = typename Handler::cancellation_slot_type;
+        executor_type get_executor() const noexcept { return handler.get_executor(); }
+        cancellation_slot_type get_cancellation_slot() const noexcept { return handler.get_cancellation_slot(); }
+
+        void start() { next.async_write_some(asio::const_buffer(out.data(), out.size()), std::move(*this)); }
+
+        void operator()(std::error_code error, std::size_t n) {
+            out.consume(n);
+            if (error || out.empty())
+                handler(error);
+            else
+                start();
+        }
+    };
+
+    static asio::awaitable<void, executor_type> nothing() { co_return; }
+
     asio::awaitable<void, executor_type> close_politely() {
         std::error_code ignored;
         co_await next_.async_shutdown(asio::redirect_error(asio::use_awaitable_t<executor_type>{}, ignored));
