@@ -184,6 +184,10 @@ class session final {
                                publish_options o = {.qos = qos::at_least_once}) {
         return requesting_.request(topic, payload, timeout, o);
     }
+    awaitable<message> request(std::string_view topic, std::string_view payload, std::chrono::milliseconds timeout,
+                               publish_options o, std::error_code& error) {
+        return quietly(request(topic, payload, timeout, o), error);
+    }
 
     /// Publishes the response to a request, to the topic that the request names. Throws `errc::no_response_topic` if it
     /// names none, and else what `publish` throws. `to` must stay valid until it has completed.
