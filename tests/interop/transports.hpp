@@ -21,20 +21,20 @@ inline runnel::tls_context trusting(runnel::testing::certificate_authority const
     return runnel::tls_context(options);
 }
 
-/// How a broker is reached over the transport type `T`.
+/// How a broker (`mosquitto`, `ejabberd`) is reached over the transport type `T`.
 template <class T>
 struct way;
 
 template <>
 struct way<runnel::tcp> {
     static constexpr std::size_t large_payload = 1024 * 1024;
-    static runnel::tcp to(mosquitto const& broker) { return {.host = "127.0.0.1", .port = broker.port_tcp()}; }
+    static runnel::tcp to(auto const& broker) { return {.host = "127.0.0.1", .port = broker.port_tcp()}; }
 };
 
 template <>
 struct way<tls> {
     static constexpr std::size_t large_payload = 1024 * 1024;
-    static tls to(mosquitto const& broker) {
+    static tls to(auto const& broker) {
         return {.host = "localhost",
                 .port = broker.port_tls(),
                 .context = trusting(broker.authority()),
@@ -47,7 +47,7 @@ struct way<tls> {
 template <>
 struct way<ws> {
     static constexpr std::size_t large_payload = 32 * 1024;
-    static ws to(mosquitto const& broker) {
+    static ws to(auto const& broker) {
         ws t;
         t.host = "127.0.0.1";
         t.port = broker.port_ws();
@@ -58,7 +58,7 @@ struct way<ws> {
 template <>
 struct way<wss> {
     static constexpr std::size_t large_payload = 32 * 1024;
-    static wss to(mosquitto const& broker) {
+    static wss to(auto const& broker) {
         wss t;
         t.host = "localhost";
         t.port = broker.port_wss();
