@@ -5,15 +5,6 @@
 #include <cstdint>
 #include <cstring>
 
-// One mask is applied 16, 32 or 64 bytes at a time through the compiler's own vector types, as <immintrin.h> takes long
-// to compile. What is wider than the target's base instruction set is chosen at run time, on x86-64.
-#if defined(__GNUC__)
-#define RUNNEL_VECTOR_MASK 1
-#if defined(__x86_64__)
-#define RUNNEL_AVX2_MASK 1
-#endif
-#endif
-
 namespace runnel::websocket {
 
 /// A masking key (RFC 6455 5.3): its four bytes in the order in which they cross the wire, as they lie in memory.
@@ -26,57 +17,81 @@ constexpr mask_key rotate_mask(mask_key key, std::size_t offset) noexcept {
     return std::endian::native == std::endian::little ? std::rotr(key, bits) : std::rotl(key, bits);
 }
 
-namespace mask_loops {
+namespace mask_steps {
 
-// Each loop masks whole blocks and returns how many bytes that were. A block is read before it is written, and `to` is
-// not behind `from`, so the two may overlap.
+// One mask is applied 16 or 32 bytes at a time through the compiler's own vector types, as <immintrin.h> takes long to
+// compile. The former are in the base instruction set (SSE2, NEON) and run inline; AVX2 is looked for at run time, on
+// x86-64, and worth a call only for long payload.
+using vector_16 = std::uint64_t __attribute__((vector_size(16)));
 
+// Masks one word, and goes on behind it. It is read before it is written, and `to` is not behind `from`, so the two may
+// overlap. No byte is written twice: reading back what two writes have left costs more than a branch.
 template <class Word>
-#if defined(__GNUC__)
-[[gnu::always_inline]]
-#endif
-inline std::size_t run(char* to, char const* from, std::size_t size, mask_key key) noexcept {
-    constexpr std::size_t n = sizeof(Word);
-    char repeated[n];
-    for (std::size_t i = 0; i < n; i += sizeof(key)) std::memcpy(repeated + i, &key, sizeof(key));
-    Word keys;
-    std::memcpy(&keys, repeated, n);
-    std::size_t done = 0;
-    // Four words a turn, each with a name: g++ 12 would keep an array of them in memory.
-    for (; size - done >= 4 * n; done += 4 * n) {
-        Word a, b, c, d;
-        std::memcpy(&a, from + done, n);
-        std::memcpy(&b, from + done + n, n);
-        std::memcpy(&c, from + done + 2 * n, n);
-        std::memcpy(&d, from + done + 3 * n, n);
-        a ^= keys;
-        b ^= keys;
-        c ^= keys;
-        d ^= keys;
-        std::memcpy(to + done, &a, n);
-        std::memcpy(to + done + n, &b, n);
-        std::memcpy(to + done + 2 * n, &c, n);
-        std::memcpy(to + done + 3 * n, &d, n);
-    }
-    for (; size - done >= n; done += n) {
-        Word a;
-        std::memcpy(&a, from + done, n);
-        a ^= keys;
-        std::memcpy(to + done, &a, n);
-    }
-    return done;
+[[gnu::always_inline]] inline void step(char*& to, char const*& from, Word const& keys) noexcept {
+    Word word;
+    std::memcpy(&word, from, sizeof(word));
+    word = static_cast<Word>(word ^ keys);
+    std::memcpy(to, &word, sizeof(word));
+    to += sizeof(word);
+    from += sizeof(word);
 }
 
-#if defined(RUNNEL_VECTOR_MASK)
-using vector_16 = std::uint64_t __attribute__((vector_size(16)));
-#endif
+template <class Word>
+[[gnu::always_inline]] inline void four_steps(char*& to, char const*& from, Word const& keys) noexcept {
+    constexpr std::size_t n = sizeof(Word);
+    Word a, b, c, d;  // each with a name: g++ 12 would keep an array of them in memory
+    std::memcpy(&a, from, n);
+    std::memcpy(&b, from + n, n);
+    std::memcpy(&c, from + 2 * n, n);
+    std::memcpy(&d, from + 3 * n, n);
+    a ^= keys;
+    b ^= keys;
+    c ^= keys;
+    d ^= keys;
+    std::memcpy(to, &a, n);
+    std::memcpy(to + n, &b, n);
+    std::memcpy(to + 2 * n, &c, n);
+    std::memcpy(to + 3 * n, &d, n);
+    to += 4 * n;
+    from += 4 * n;
+}
 
-#if defined(RUNNEL_AVX2_MASK)
+// A word of any type that begins with the key.
+template <class Word>
+[[gnu::always_inline]] inline Word first_of(mask_key key) noexcept {
+    Word word;
+    std::memcpy(&word, &key, sizeof(word));
+    return word;
+}
+
+template <class Word>
+[[gnu::always_inline]] inline void run(char* to, char const* from, std::size_t size, mask_key key) noexcept {
+    constexpr std::size_t n = sizeof(Word);
+    mask_key repeated[n / sizeof(key)];
+    for (mask_key& one : repeated) one = key;
+    Word keys;
+    std::memcpy(&keys, repeated, n);
+    for (; size >= 4 * n; size -= 4 * n) four_steps(to, from, keys);
+    if (size == 0) return;
+    if ((size & 2 * n) != 0) {
+        step(to, from, keys);
+        step(to, from, keys);
+    }
+    if ((size & n) != 0) step(to, from, keys);
+    vector_16 half;
+    std::memcpy(&half, repeated, sizeof(half));
+    if (n > 16 && (size & 16) != 0) step(to, from, half);
+    if ((size & 8) != 0) step(to, from, std::uint64_t{key} << 32 | key);
+    if ((size & 4) != 0) step(to, from, key);
+    if ((size & 2) != 0) step(to, from, first_of<std::uint16_t>(key));
+    if ((size & 1) != 0) step(to, from, first_of<std::uint8_t>(rotate_mask(key, size & 2)));
+}
+
+#if defined(__x86_64__)
 using vector_32 = std::uint64_t __attribute__((vector_size(32)));
 
-[[gnu::target("avx2")]] inline std::size_t run_avx2(char* to, char const* from, std::size_t size,
-                                                    mask_key key) noexcept {
-    return run<vector_32>(to, from, size, key);
+[[gnu::target("avx2")]] inline void run_avx2(char* to, char const* from, std::size_t size, mask_key key) noexcept {
+    run<vector_32>(to, from, size, key);
 }
 
 inline bool const has_avx2 = [] {
@@ -85,22 +100,15 @@ inline bool const has_avx2 = [] {
 }();
 #endif
 
-}  // namespace mask_loops
+}  // namespace mask_steps
 
 /// Masks or unmasks `size` bytes from `from` to `to`: byte i is combined with byte i modulo 4 of `key`. `to` may be
 /// `from`, or overlap it if it is not behind `from`.
-inline void apply_mask(char* to, char const* from, std::size_t size, mask_key key) noexcept {
-    std::size_t done = 0;
-#if defined(RUNNEL_AVX2_MASK)
-    if (size >= 128 && mask_loops::has_avx2) done = mask_loops::run_avx2(to, from, size, key);
+[[gnu::always_inline]] inline void apply_mask(char* to, char const* from, std::size_t size, mask_key key) noexcept {
+#if defined(__x86_64__)
+    if (size > 256 && mask_steps::has_avx2) return mask_steps::run_avx2(to, from, size, key);
 #endif
-#if defined(RUNNEL_VECTOR_MASK)
-    done += mask_loops::run<mask_loops::vector_16>(to + done, from + done, size - done, key);
-#endif
-    done += mask_loops::run<std::uint64_t>(to + done, from + done, size - done, key);
-    char bytes[sizeof(key)];
-    std::memcpy(bytes, &key, sizeof(key));
-    for (std::size_t i = 0; done + i < size; ++i) to[done + i] = static_cast<char>(from[done + i] ^ bytes[i % 4]);
+    mask_steps::run<mask_steps::vector_16>(to, from, size, key);
 }
 
 /// Masks or unmasks `size` bytes at `data` in place.
