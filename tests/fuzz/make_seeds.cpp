@@ -36,6 +36,15 @@ void write_packets(std::filesystem::path const& directory, runnel::mqtt::protoco
     }
 }
 
+// Choices of which packets are made: as many of each version.
+void write_choices(std::filesystem::path const& directory) {
+    std::filesystem::create_directories(directory);
+    for (std::uint32_t seed = 0; seed < 100; ++seed) {
+        test::random_source random(seed);
+        write(directory / std::to_string(seed), static_cast<char>(seed & 1) + random.bytes(400));
+    }
+}
+
 // One for each setup of role, version and limits: a connection that is accepted, then anything.
 void write_sessions(std::filesystem::path const& directory) {
     std::filesystem::create_directories(directory);
@@ -89,6 +98,7 @@ int main(int argc, char** argv) {
     std::filesystem::path const root = argv[1];
     write_packets(root / "decode_3_1_1", runnel::mqtt::protocol_version::v3_1_1);
     write_packets(root / "decode_5", runnel::mqtt::protocol_version::v5);
+    write_choices(root / "encode_decode");
     write_sessions(root / "session_state");
     std::filesystem::create_directories(root / "match_topic");
     write(root / "match_topic" / "1", "a/b/c\na/+/c\n#\na/#\na/b/c\na/b/c/#\n+/+/+\n+\n");

@@ -13,13 +13,16 @@ namespace test {
 class random_source {
   public:
     explicit random_source(std::uint32_t seed) : seed_(seed), engine_(seed) {}
+    /// The values that these bytes choose, four a value, and random ones when they are used up: for fuzzers. The bytes
+    /// must outlive the source.
+    explicit random_source(std::string_view choices) : random_source(0) { choices_ = choices; }
 
     std::uint32_t seed() const noexcept { return seed_; }
 
     /// A number from `low` to `high`.
     template <class T = std::size_t>
     T between(std::size_t low, std::size_t high) {
-        return static_cast<T>(low + static_cast<std::size_t>(engine_()) % (high - low + 1));
+        return static_cast<T>(low + static_cast<std::size_t>(next()) % (high - low + 1));
     }
 
     /// True once in `n` times.
@@ -40,8 +43,19 @@ class random_source {
     }
 
   private:
+    std::uint32_t next() {
+        if (choices_.empty()) return static_cast<std::uint32_t>(engine_());
+        std::uint32_t value = 0;
+        for (int i = 0; i < 4 && !choices_.empty(); ++i) {
+            value = value << 8 | static_cast<unsigned char>(choices_[0]);
+            choices_.remove_prefix(1);
+        }
+        return value;
+    }
+
     std::uint32_t seed_;
     std::mt19937 engine_;
+    std::string_view choices_;
 };
 
 }  // namespace test
