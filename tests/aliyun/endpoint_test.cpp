@@ -89,3 +89,20 @@ TEST_CASE("regions, instances and product keys that cannot be in a host name are
     CHECK_THROWS_AS(instance_endpoint(""), std::system_error);
     CHECK_THROWS_AS(public_endpoint(example, ""), std::system_error);
 }
+
+TEST_CASE("a device names the transport that reaches it") {
+    auto const wss = example.endpoint<websocket_transport<true>>();
+    CHECK(wss.host == "pk.iot-as-mqtt.cn-shanghai.aliyuncs.com");
+    CHECK(wss.port == 443);
+    CHECK(wss.path == "/mqtt");
+    CHECK(example.endpoint<stream_transport<true>>(region::singapore).host ==
+          "pk.iot-as-mqtt.ap-southeast-1.aliyuncs.com");
+    CHECK_THROWS_AS((device{}.endpoint<stream_transport<true>>()), std::system_error);
+}
+
+TEST_CASE("pre-shared keys, X.509 certificates and IPv6 have endpoints of their own, with TLS at port 1883") {
+    CHECK(psk_endpoint(example).over<stream_transport<true>>().host == "pk.itls.cn-shanghai.aliyuncs.com");
+    CHECK(psk_endpoint(example).over<stream_transport<true>>().port == 1883);
+    CHECK(x509_endpoint.host == "x509.itls.cn-shanghai.aliyuncs.com");
+    CHECK(ipv6_endpoint.port == 1883);
+}

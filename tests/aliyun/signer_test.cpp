@@ -158,9 +158,14 @@ TEST_CASE("the vendor's example device has the signatures its SDK computes") {
     CHECK(is(password(sign_method::hmacsha1), "b2c9af96273c92315cc9eb431ed90573a6850105"));
     CHECK(is(password(sign_method::hmacmd5), "7e2c52953f3dcfbbc313de587ad83f74"));
     // The key of TLS-PSK follows the same rule.
-    parameter const psk[] = {{"id", "a1X2bEnP82z&example1"}, {"timestamp", "2524608000000"}};
-    CHECK(is(sign_parameters<digest::sha256>(sdk.device_secret, psk),
-             "7CB647360E50AFA1E4C4B3556945A25D4970B94404DE1FBA159D1B2D37B0D23F"));
+    auto const psk = sign_psk(sdk);
+    CHECK(psk.identity == "devicename|hmacsha256|a1X2bEnP82z&example1|2524608000000");
+    CHECK(psk.key == "7CB647360E50AFA1E4C4B3556945A25D4970B94404DE1FBA159D1B2D37B0D23F");
+    // And so does what a gateway proves of a sub-device.
+    CHECK(is(sign_sub_device(sdk, "a1X2bEnP82z.example1", "2524608000000", sign_method::hmacsha1),
+             "b2c9af96273c92315cc9eb431ed90573a6850105"));
+    CHECK(is(sign_sub_device(sdk, "a1X2bEnP82z.example1", "2524608000000"),
+             "B8CE8F1D706DD3C61D13BFD9855DEF7E321B785084CA9C93F0169A2B46785DD2"));
 }
 
 TEST_CASE("what the platform would refuse is not signed") {

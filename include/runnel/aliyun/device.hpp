@@ -55,6 +55,12 @@ struct device {
     /// The secret shared with the platform. Never sent; it signs.
     inline_string<max_secret_size> device_secret;
 
+    /// A transport of type `Transport`, ready to use, to the public instance in `region`. Throws `std::system_error` if
+    /// product key or region are not valid. For other endpoints, and in <runnel/aliyun/endpoint.hpp>, where this is
+    /// defined: `instance_endpoint(id).over<Transport>()`.
+    template <class Transport>
+    constexpr Transport endpoint(std::string_view region = "cn-shanghai") const;
+
     friend constexpr bool operator==(device const&, device const&) noexcept = default;
 };
 

@@ -115,4 +115,23 @@ constexpr endpoint instance_endpoint(std::string_view instance_id) {
     return made;
 }
 
+template <class Transport>
+constexpr Transport device::endpoint(std::string_view region) const {
+    return public_endpoint(*this, region).template over<Transport>();
+}
+
+/// The endpoint of TLS with a pre-shared key (`sign_psk`) of public instances in Shanghai; port 1883 speaks TLS there.
+constexpr endpoint psk_endpoint(device const& who) {
+    throw_unless_ok(check_product_key(who.product_key));
+    endpoint made{.port = 1883};
+    made.host.append(who.product_key).append(".itls.cn-shanghai.aliyuncs.com");
+    return made;
+}
+
+/// The endpoint for devices with X.509 certificates of public instances in Shanghai; port 1883 speaks TLS there.
+inline constexpr endpoint x509_endpoint{.host = "x509.itls.cn-shanghai.aliyuncs.com", .port = 1883};
+
+/// The endpoint for IPv6 of public instances in Shanghai.
+inline constexpr endpoint ipv6_endpoint{.host = "ipv6.itls.cn-shanghai.aliyuncs.com", .port = 1883};
+
 }  // namespace runnel::aliyun

@@ -26,6 +26,7 @@ enum class errc {
     parameters_invalid,
     parameters_too_long,
     parameter_reserved,
+    client_id_empty,
 
     // Endpoints.
     region_invalid,
@@ -35,6 +36,8 @@ enum class errc {
     keep_alive_out_of_range,
     payload_too_long,
     qos_not_supported,
+    retain_not_supported,
+    will_not_supported,
     too_many_filters,
     too_many_subscriptions,
 
@@ -44,6 +47,10 @@ enum class errc {
     topic_too_deep,
     topic_part_invalid,
     topic_unknown,
+
+    // Registration.
+    registration_unanswered,
+    registration_answer_invalid,
 };
 
 inline char const* category_name(errc) noexcept { return "runnel.aliyun"; }
@@ -66,12 +73,15 @@ inline char const* describe(errc e) noexcept {
         case errc::parameters_too_long: return "the extended parameters are too long";
         case errc::parameter_reserved:
             return "securemode, signmethod and timestamp cannot be given as extended parameters, they are options";
+        case errc::client_id_empty: return "the client identifier is empty, and servers assign one in MQTT 5 only";
         case errc::region_invalid: return "the region has a character other than small letters, digits and -";
         case errc::instance_id_invalid:
             return "the instance identifier has a character other than letters, digits and -";
         case errc::keep_alive_out_of_range: return "the platform accepts a keep alive of 30 to 1200 seconds";
         case errc::payload_too_long: return "the platform accepts payloads of up to 256 KiB";
         case errc::qos_not_supported: return "the platform does not support QoS 2";
+        case errc::retain_not_supported: return "the platform does not support the retain flag in MQTT 3.1.1";
+        case errc::will_not_supported: return "the platform does not support a will in MQTT 3.1.1";
         case errc::too_many_filters: return "the platform accepts up to 8 topic filters in a SUBSCRIBE or UNSUBSCRIBE";
         case errc::too_many_subscriptions: return "the platform accepts up to 100 subscriptions of a device";
         case errc::topic_empty: return "the topic is empty";
@@ -79,6 +89,9 @@ inline char const* describe(errc e) noexcept {
         case errc::topic_too_deep: return "the platform accepts topics with up to 7 slashes";
         case errc::topic_part_invalid: return "a part of the topic is empty or has a character that cannot be there";
         case errc::topic_unknown: return "the topic is none of the platform's";
+        case errc::registration_unanswered: return "the platform has not sent the credentials of the registered device";
+        case errc::registration_answer_invalid:
+            return "the platform's answer to the registration is not what was asked for";
     }
     return "unknown error";
 }

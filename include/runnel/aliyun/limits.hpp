@@ -111,4 +111,12 @@ constexpr errc check_subscription_count(std::size_t count) noexcept {
     return count > max_subscriptions ? errc::too_many_subscriptions : errc::ok;
 }
 
+/// Checks all of a message: topic, payload, QoS (0, 1 or 2), and the retain flag, which only MQTT 5 (`v5`) has.
+constexpr errc check_message(std::string_view topic, std::size_t payload_size, int qos, bool retain, bool v5) noexcept {
+    errc e = check_topic(topic);
+    if (e == errc::ok) e = check_payload(payload_size);
+    if (e == errc::ok) e = check_qos(qos);
+    return e == errc::ok && retain && !v5 ? errc::retain_not_supported : e;
+}
+
 }  // namespace runnel::aliyun

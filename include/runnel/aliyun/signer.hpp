@@ -191,4 +191,41 @@ constexpr connect_credentials sign(device const& who, sign_options const& option
     return made;
 }
 
+/// The signature of a sub-device, with which its gateway adds it to the topology and logs it in: of client identifier,
+/// names and timestamp (decimal digits, milliseconds since 1970), under the sub-device's secret. The client identifier
+/// may be any; without it product key, dot, device name are usual.
+constexpr signature sign_sub_device(device const& sub, std::string_view client_id, std::string_view timestamp,
+                                    sign_method method = sign_method::hmacsha256) noexcept {
+    parameter const list[] = {{"clientId", client_id},
+                              {"deviceName", sub.device_name},
+                              {"productKey", sub.product_key},
+                              {"timestamp", timestamp}};
+    return sign_parameters(method, sub.device_secret, list);
+}
+
+/// What a client of TLS with a pre-shared key shows, in place of checking a certificate.
+struct psk_credentials {
+    inline_string<160> identity;
+    /// The key's bytes are these digits themselves: 64 of them, upper case.
+    signature key;
+};
+
+/// Identity and key for `psk_endpoint`. `timestamp`: milliseconds since 1970; the vendor's SDK has always the same, the
+/// year 2050.
+constexpr psk_credentials sign_psk(device const& who, std::uint64_t timestamp = 2'524'608'000'000) {
+    throw_unless_ok(check_device(who));
+    inline_string<max_device_name_size + 1 + max_product_key_size> id;
+    id.append(who.product_key).append("&").append(who.device_name);
+    inline_string<20> time;
+    time.try_append_decimal(timestamp);
+    psk_credentials made;
+    made.identity.append("devicename|hmacsha256|").append(id).append("|").append(time);
+    parameter const list[] = {{"id", id}, {"timestamp", time}};
+    for (char const c : sign_parameters<digest::sha256>(who.device_secret, list).view()) {
+        char const upper = c >= 'a' && c <= 'f' ? static_cast<char>(c - 'a' + 'A') : c;
+        made.key.append({&upper, 1});
+    }
+    return made;
+}
+
 }  // namespace runnel::aliyun

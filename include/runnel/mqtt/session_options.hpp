@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/mqtt/capabilities.hpp>
+#include <runnel/mqtt/credentials.hpp>
 #include <runnel/mqtt/packet/subscribe.hpp>
 #include <runnel/mqtt/reconnect.hpp>
 #include <runnel/mqtt/session_event.hpp>
@@ -15,13 +16,6 @@
 #include <string>
 
 namespace runnel::mqtt {
-
-/// Who the client is.
-struct credentials {
-    std::string client_id;  ///< empty: the server chooses one, and each connection begins a new session
-    std::optional<std::string> user_name;
-    std::optional<std::string> password;
-};
 
 /// A will of one's own memory: see `will`.
 struct will_message_options {
@@ -43,6 +37,7 @@ enum class overflow : std::uint8_t {
 struct session_options {
     mqtt::credentials credentials;
     /// If set, is called for each attempt to connect, instead of using `credentials`: for tokens and signed timestamps.
+    /// Any `credentials_provider`.
     std::function<mqtt::credentials()> make_credentials;
     protocol_version version = protocol_version::v3_1_1;
 

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <concepts>
+#include <optional>
+#include <string>
+
+namespace runnel::mqtt {
+
+/// Who the client is.
+struct credentials {
+    std::string client_id;  ///< empty: the server chooses one, and each connection begins a new session
+    std::optional<std::string> user_name;
+    std::optional<std::string> password;
+};
+
+/// What makes credentials anew for each attempt to connect: signatures with a timestamp, tokens that expire. Goes into
+/// `session_options::make_credentials`. What it throws ends `session::run`. A lambda is one; `aliyun::device_signer` is
+/// one for Alibaba Cloud, and the examples `azure_iot` and `aws_iot` have others, which is all that a cloud of its own
+/// kind takes. Where the signature is part of the URL, `made_anew` does the same for the transport.
+template <class Provider>
+concept credentials_provider = std::copy_constructible<Provider> && requires(Provider& p) {
+    { p() } -> std::convertible_to<credentials>;
+};
+
+}  // namespace runnel::mqtt
