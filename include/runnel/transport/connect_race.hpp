@@ -8,9 +8,7 @@
 
 #include <chrono>
 #include <cstddef>
-#include <deque>
 #include <memory>
-#include <optional>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -94,10 +92,15 @@ class connect_race {
                                                       duration delay, Open open, std::string doing) {
         auto const s = std::make_shared<state>(std::move(executor));
         dropper const at_end{*s};
-        for (auto next = endpoints.begin(); !s->winner;) {
-            if (next != endpoints.end() && (s->running == 0 || s->next_is_due)) {
-                start(s, *next, open);
-                if (++next != endpoints.end()) start_delay(s, delay);
+        s->sockets.reserve(endpoints.size());  // they must not move while they connect
+        std::size_t started = 0;
+        while (s->winner == none) {
+            if (started < endpoints.size() && (s->running == 0 || s->next_is_due)) {
+                start(s, endpoints[started], open);
+                if (++started < endpoints.size()) {
+                    s->timer.expires_after(delay);
+                    s->timer.async_wait(handler{s, none, {}});
+                }
             } else if (s->running == 0) {
                 throw connect_failed(doing, std::move(s->failures));
             } else {
@@ -105,12 +108,13 @@ class connect_race {
                 if (s->waiting.result) throw std::system_error(s->waiting.result);
             }
         }
-        co_return std::move(*s->winner);
+        co_return std::move(s->sockets[s->winner]);
     }
 
   private:
     using timer_type =
         asio::basic_waitable_timer<std::chrono::steady_clock, asio::wait_traits<std::chrono::steady_clock>, Executor>;
+    static constexpr std::size_t none = static_cast<std::size_t>(-1);
 
     // Shared with the handlers of what has been started, which may come when the race is over.
     struct state {
@@ -119,10 +123,10 @@ class connect_race {
         parking<Executor> place;
         timer_type timer;
         waiter<Executor> waiting;
-        std::deque<socket_type> sockets;
+        std::vector<socket_type> sockets;
         std::size_t running = 0;
+        std::size_t winner = none;
         bool next_is_due = false;
-        std::optional<socket_type> winner;
         std::vector<connect_attempt> failures;
     };
 
@@ -132,6 +136,26 @@ class connect_race {
         ~dropper() {
             s.timer.cancel();
             s.sockets.clear();
+        }
+    };
+
+    // Of an attempt, or of the delay. One type for both, as each costs the user's compiler.
+    struct handler {
+        std::shared_ptr<state> s;
+        std::size_t attempt;
+        endpoint_type endpoint;
+
+        void operator()(std::error_code error) const {
+            if (error == asio::error::operation_aborted) return;  // the race is over, or the delay was cut short
+            s->next_is_due = true;
+            if (attempt != none) {
+                --s->running;
+                if (error)
+                    s->failures.push_back({endpoint, error});
+                else if (s->winner == none)
+                    s->winner = attempt;
+            }
+            s->place.wake(s->waiting);
         }
     };
 
@@ -145,25 +169,7 @@ class connect_race {
             return;
         }
         ++s->running;
-        socket.async_connect(endpoint, [s, endpoint, &socket](std::error_code error) {
-            if (error == asio::error::operation_aborted) return;  // dropped, and `socket` with it
-            --s->running;
-            if (error)
-                s->failures.push_back({endpoint, error});
-            else if (!s->winner)
-                s->winner.emplace(std::move(socket));
-            s->next_is_due = true;
-            s->place.wake(s->waiting);
-        });
-    }
-
-    static void start_delay(std::shared_ptr<state> const& s, duration delay) {
-        s->timer.expires_after(delay);
-        s->timer.async_wait([s](std::error_code error) {
-            if (error) return;
-            s->next_is_due = true;
-            s->place.wake(s->waiting);
-        });
+        socket.async_connect(endpoint, handler{s, s->sockets.size() - 1, endpoint});
     }
 };
 
