@@ -1,0 +1,306 @@
+#pragma once
+
+#include <runnel/aliyun/alink_handlers.hpp>
+#include <runnel/aliyun/alink_mailbox.hpp>
+#include <runnel/aliyun/alink_session.hpp>
+#include <runnel/aliyun/alink_task_group.hpp>
+#include <runnel/aliyun/topics.hpp>
+#include <runnel/mqtt/session_options.hpp>
+#include <runnel/transport/quietly.hpp>
+#include <runnel/transport/race.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <random>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+namespace runnel::aliyun::alink {
+
+/// The way of one device's Alink messages over a session: requests with their replies, and calls with their handlers.
+/// `device` is the one to use; this is what it is made of, for requests that it has no function for.
+///
+/// Requests can be begun at any time; the first, or `run`, subscribes. A session's executor must not run other threads
+/// at the same time. The session must outlive the channel, and the channel its operations.
+template <message_session Session>
+class channel {
+  public:
+    using session_type = Session;
+    using executor_type = typename Session::executor_type;
+    template <class T>
+    using awaitable = asio::awaitable<T, executor_type>;
+    using handler = typename handler_table<Session>::handler;
+    using raw_handler = typename handler_table<Session>::raw_handler;
+    using subscription = typename Session::subscription;
+
+    /// Does nothing but remember. Throws `std::system_error` if `who` is no device, `std::out_of_range` if an option is
+    /// out of its range.
+    channel(Session& session, aliyun::device const& who, alink::options o = {})
+        : session_(session),
+          who_(who),
+          topics_(who),
+          box_((check(who, o), std::make_shared<box_type>(session.get_executor(), who, std::move(o)))),
+          handlers_(session, who, box_) {}
+    channel(channel const&) = delete;
+    channel& operator=(channel const&) = delete;
+    virtual ~channel() = default;
+
+    aliyun::device const& identity() const noexcept { return who_; }
+    device_topics const& topics() const noexcept { return topics_; }
+    Session& session() noexcept { return session_; }
+    alink::counters const& counters() const noexcept { return box_->counters; }
+
+    /// Subscribes to what the features and the handlers call for. Completes when all of it is granted; at once if it
+    /// has been. `run` and every request do it first. Throws what `session::subscribe` throws.
+    awaitable<void> start() {
+        auto const box = box_;
+        while (!started_) {
+            if (box->starting) {
+                waiter<executor_type> w;
+                co_await box->starters.park(w);
+                if (w.result) throw std::system_error(w.result);
+                continue;
+            }
+            starter const here(*box);
+            if (filters_.empty()) {
+                filters_ = filters_of(box_->options.features, who_);
+                for (auto const& f : handlers_.filters()) filters_.push_back(f);
+            }
+            while (subscribed_ < filters_.size()) co_await subscribe_some();
+            started_ = true;
+        }
+    }
+
+    /// Unsubscribes from everything. Requests in progress end with `errc::disconnected`.
+    awaitable<void> stop() {
+        started_ = false;
+        subscribed_ = 0;
+        ++generation_;
+        while (!subscriptions_.empty()) {
+            auto const last = std::move(subscriptions_.back());
+            subscriptions_.pop_back();
+            co_await session_.unsubscribe(last);
+        }
+    }
+
+    /// Runs the handlers of what is received, until the session ends: then completes. Throws the server's reason if it
+    /// refuses to renew a subscription. When it completes, is cancelled or throws, no handler runs any more.
+    ///
+    /// Nothing that is received, and nothing that a handler throws, ends it.
+    awaitable<void> run() {
+        task_group<executor_type> tasks(session_.get_executor());
+        auto serving = serve(tasks);
+        auto enclosed = tasks.enclose(std::move(serving));
+        try {
+            co_await std::move(enclosed);
+        } catch (std::system_error const& e) {
+            if (e.code() != mqtt::errc::disconnected) throw;
+        }
+    }
+
+    /// Sends the request of kind `Kind` and completes with the data of its reply: null if `how.reply` is false. `id` is
+    /// the event where the topic has one. `params` is used before this returns.
+    ///
+    /// Throws the reply's code (see `errc`) with its message, `errc::timed_out`, `errc::disconnected`, and what
+    /// `session::publish` throws; at once `errc::text_not_utf8` and `errc::payload_too_long`.
+    template <topic_kind Kind, class... Id>
+    requires(rule_of(Kind).has_reply)
+    awaitable<json> request(json const& params, request_options how = {}, Id const&... id) {
+        return request_on(Kind, topics_.of<Kind>(id...).str(), params, how);
+    }
+
+  protected:
+    using box_type = mailbox<executor_type>;
+    using pending = typename box_type::pending;
+
+    box_type& box() noexcept { return *box_; }
+    handler_table<Session>& handlers() noexcept { return handlers_; }
+
+    /// Completes when requests can be sent. Is awaited by each of them, within its timeout.
+    virtual awaitable<void> ready() { return start(); }
+
+    /// Is awaited by `run` when the server has refused to renew a subscription: true if there are new ones instead.
+    virtual awaitable<bool> renew() { co_return false; }
+
+    /// Handlers that bring a topic filter with them cannot come later.
+    void throw_if_started() const {
+        if (!filters_.empty()) throw std::logic_error("this handler must be set before the device starts");
+    }
+
+    std::string next_id() { return std::to_string(++last_id_); }
+
+    awaitable<json> request_on(topic_kind kind, std::string topic, json const& params, request_options how) {
+        if (how.reply) throw_unless_received(kind);
+        std::string id = next_id();
+        std::string text = encode_call(id, method_of(topic), params, how.reply);
+        if (!how.reply) return send(std::move(topic), std::move(text), how.timeout);
+        return ask(kind, std::move(id), std::move(topic), std::move(text), how.timeout);
+    }
+
+    /// Publishes `text` and waits until `p` is answered.
+    awaitable<void> exchange(pending& p, std::string topic, std::string text, std::chrono::milliseconds timeout) {
+        auto asking = publish_and_wait(p, std::move(topic), std::move(text));
+        auto limited = limit(std::move(asking), timeout);
+        co_await std::move(limited);
+        if (p.error != errc::ok) throw std::system_error(make_error_code(p.error));
+    }
+
+    awaitable<json> send(std::string topic, std::string text, std::chrono::milliseconds timeout = {}) {
+        auto sending = publish(std::move(topic), std::move(text), box_->options.quality);
+        auto limited = limit(std::move(sending), timeout);
+        co_await std::move(limited);
+        co_return json();
+    }
+
+  private:
+    // While it subscribes, others wait.
+    struct starter {
+        explicit starter(box_type& b) noexcept : box(b) { box.starting = true; }
+        ~starter() {
+            box.starting = false;
+            box.starters.wake_all({});
+        }
+        box_type& box;
+    };
+
+    static void check(aliyun::device const& who, alink::options const& o) {
+        throw_unless_ok(check_device(who.product_key, who.device_name, "no secret is needed here"));
+        if (o.timeout.count() < 1) throw std::out_of_range("timeout must be 1 ms or more");
+        if (o.quality == mqtt::qos::exactly_once) throw_unless_ok(aliyun::errc::qos_not_supported);
+    }
+
+    static bool is_login(topic_kind kind) noexcept {
+        return kind >= topic_kind::sub_device_login && kind <= topic_kind::sub_device_batch_logout;
+    }
+
+    // A request whose reply no feature subscribes to would wait in vain.
+    void throw_unless_received(topic_kind kind) const {
+        if (kind == topic_kind::property_post) kind = topic_kind::event_post;
+        for (auto const& t : feature_topics)
+            if (t.kind == kind && has(box_->options.features, t.feature)) return;
+        throw std::logic_error("the feature that this request belongs to is not among the device's");
+    }
+
+    awaitable<json> ask(topic_kind kind, std::string id, std::string topic, std::string text,
+                        std::chrono::milliseconds timeout) {
+        pending p(*box_, kind, id);
+        auto exchanging = exchange(p, std::move(topic), std::move(text), timeout);
+        co_await std::move(exchanging);
+        if (auto const error = reply_error(p.reply.code)) throw std::system_error(error, p.reply.message);
+        co_return std::move(p.reply.data);
+    }
+
+    awaitable<void> publish(std::string topic, std::string text, mqtt::qos quality) {
+        co_await ready();
+        co_await session_.publish(topic, text, {.qos = quality});
+    }
+
+    awaitable<void> publish_and_wait(pending& p, std::string topic, std::string text) {
+        auto publishing =
+            publish(std::move(topic), std::move(text), is_login(p.kind) ? mqtt::qos{} : box_->options.quality);
+        co_await std::move(publishing);
+        while (!p.answered) {
+            co_await box_->place.park(p.waiting);
+            if (p.waiting.result) throw std::system_error(p.waiting.result);
+        }
+    }
+
+    awaitable<void> limit(awaitable<void> task, std::chrono::milliseconds timeout) {
+        auto sleeping =
+            sleep_for<executor_type>(session_.get_executor(), timeout.count() == 0 ? box_->options.timeout : timeout);
+        auto ending = ended();
+        std::size_t const first = co_await race(box_->place, std::move(task), std::move(sleeping), std::move(ending));
+        if (first == 1) throw std::system_error(make_error_code(errc::timed_out));
+        if (first == 2) throw std::system_error(make_error_code(errc::disconnected));
+    }
+
+    // Completes when the session has ended.
+    awaitable<void> ended() {
+        std::error_code why;
+        if (!subscriptions_.empty()) {
+            auto first = subscriptions_.front();
+            co_await first.receive(why);
+            if (why == mqtt::errc::disconnected) co_return;
+        }
+        waiter<executor_type> never;
+        co_await box_->place.park(never);
+    }
+
+    // The next filters, with one packet: as many as the session and the platform allow.
+    awaitable<void> subscribe_some() {
+        std::array<std::string_view, max_filters> some;
+        std::size_t const most = subscribes_to_several<Session> ? max_filters : 1;
+        std::size_t const count = std::min(most, filters_.size() - subscribed_);
+        std::copy_n(filters_.begin() + static_cast<std::ptrdiff_t>(subscribed_), count, some.begin());
+        std::function<void(mqtt::publish const&)> take = [to = std::weak_ptr(box_)](mqtt::publish const& m) {
+            if (auto const here = to.lock()) here->receive(m);
+        };
+        std::span<std::string_view const> const filters(some.data(), count);
+        mqtt::subscribe_options const how{.maximum_qos = mqtt::qos::at_least_once};
+        auto subscribing = [&] {
+            if constexpr (subscribes_to_several<Session>)
+                return session_.subscribe(filters, std::move(take), how);
+            else
+                return session_.subscribe(filters.front(), std::move(take), how);
+        }();
+        auto granted = co_await std::move(subscribing);
+        subscriptions_.push_back(std::move(granted));
+        subscribed_ += count;
+    }
+
+    // --- run
+
+    awaitable<void> serve(task_group<executor_type>& tasks) {
+        for (bool again = true; again;) {
+            co_await ready();
+            box_->closed.clear();
+            for (auto const& s : subscriptions_) tasks.start(watch(s, generation_));
+            co_await handle_messages(tasks);
+            again = false;
+            if (box_->closed != mqtt::errc::disconnected) again = co_await renew();
+        }
+        if (box_->closed != mqtt::errc::disconnected) throw std::system_error(box_->closed);
+    }
+
+    awaitable<void> handle_messages(task_group<executor_type>& tasks) {
+        auto const box = box_;  // in which it waits
+        for (;;) {
+            while (auto m = box->pop()) handlers_.begin(std::move(*m), tasks);
+            if (box->closed) break;
+            co_await box->place.park(box->reader);
+            if (box->reader.result) throw std::system_error(box->reader.result);
+        }
+    }
+
+    // Notices the end of a subscription.
+    awaitable<void> watch(subscription s, std::uint64_t generation) {
+        std::error_code why;
+        co_await s.receive(why);
+        if (why == asio::error::operation_aborted || generation != generation_ || box_->closed) co_return;
+        box_->closed = why;
+        box_->place.wake(box_->reader);
+    }
+
+    Session& session_;
+    aliyun::device who_;
+    device_topics topics_;
+    std::shared_ptr<box_type> box_;
+    handler_table<Session> handlers_;
+    std::vector<std::string> filters_;
+    std::vector<subscription> subscriptions_;
+    // Replies to an earlier process may still be on their way, so that not each begins at the same number.
+    std::uint32_t last_id_ = std::random_device{}() & 0x3FFFFFFF;
+    std::size_t subscribed_ = 0;    // filters that are
+    std::uint64_t generation_ = 0;  // of the subscriptions
+    bool started_ = false;
+};
+
+}  // namespace runnel::aliyun::alink
