@@ -20,7 +20,8 @@ struct capabilities {
     bool wildcard_subscription_available = true;
     bool shared_subscription_available = true;
     bool subscription_identifier_available = true;
-    std::uint16_t topic_alias_maximum = 0;
+    std::uint16_t topic_alias_maximum = 0;  ///< topic aliases from 1 to this one
+    bool problem_information = true;  ///< client: takes reason strings and user properties in all packets (3.1.2.11.7)
 
     /// What the properties of a CONNECT or CONNACK announce.
     static capabilities from(properties const& p) noexcept {
@@ -33,6 +34,7 @@ struct capabilities {
         c.shared_subscription_available = p.shared_subscription_available.value_or(1) == 1;
         c.subscription_identifier_available = p.subscription_identifier_available.value_or(1) == 1;
         c.topic_alias_maximum = p.topic_alias_maximum.value_or(0);
+        c.problem_information = p.request_problem_information.value_or(1) == 1;
         return c;
     }
 };
@@ -43,6 +45,23 @@ constexpr errc check_publish(capabilities const& peer, qos quality, bool retain,
     if (quality > peer.maximum_qos) return errc::maximum_qos_exceeded;        // [MQTT-3.2.2-11]
     if (retain && !peer.retain_available) return errc::retain_not_available;  // [MQTT-3.2.2-14]
     return errc::ok;
+}
+
+/// Takes from a packet that is not PUBLISH what it can do without, reason string and user properties, if the peer does
+/// not want that [MQTT-3.1.2-29] or the packet would be too large for it; `shorter` then holds the other properties.
+/// False: the packet is too large all the same.
+template <class Packet>
+constexpr bool fit(Packet& packet, packet_type type, protocol_version version, capabilities const& peer,
+                   properties& shorter) noexcept {
+    bool const fits = encoded_size(packet, version) <= peer.maximum_packet_size;
+    if (packet.props.empty() || version != protocol_version::v5) return fits;
+    bool const wanted = peer.problem_information || type == packet_type::disconnect;
+    if (fits && wanted) return true;
+    shorter = packet.props.parse();
+    shorter.reason_string.reset();
+    shorter.user_properties = {};
+    packet.props = &shorter;
+    return encoded_size(packet, version) <= peer.maximum_packet_size;
 }
 
 /// Checks that the server supports what a SUBSCRIBE asks for (3.2.2.3.11 to 3.2.2.3.13).

@@ -58,6 +58,7 @@ enum class errc {
     packet_identifier_in_use,
     reason_code_count_mismatch,
     topic_alias_invalid,
+    topic_alias_unknown,
     receive_maximum_exceeded,
     packet_too_large,
     payload_format_invalid,
@@ -69,6 +70,7 @@ enum class errc {
     wildcard_subscription_not_available,
     shared_subscription_not_available,
     subscription_identifier_not_available,
+    authentication_not_due,
     no_packet_identifier,
     queue_full,
     not_connected,
@@ -132,7 +134,8 @@ inline char const* describe(errc e) noexcept {
         case errc::packet_identifier_unknown: return "the packet identifier belongs to no exchange in progress";
         case errc::packet_identifier_in_use: return "the packet identifier is already in use";
         case errc::reason_code_count_mismatch: return "the peer did not answer each topic filter with one reason code";
-        case errc::topic_alias_invalid: return "the topic alias is unknown or larger than the maximum";
+        case errc::topic_alias_invalid: return "the topic alias is not one of those that the receiver takes";
+        case errc::topic_alias_unknown: return "the topic alias stands for no topic yet";
         case errc::receive_maximum_exceeded: return "more unacknowledged messages than the receive maximum allows";
         case errc::packet_too_large: return "the packet is larger than the maximum packet size";
         case errc::payload_format_invalid: return "the payload is said to be UTF-8, and is not";
@@ -142,6 +145,7 @@ inline char const* describe(errc e) noexcept {
         case errc::wildcard_subscription_not_available: return "the server does not support wildcards in subscriptions";
         case errc::shared_subscription_not_available: return "the server does not support shared subscriptions";
         case errc::subscription_identifier_not_available: return "the server does not support subscription identifiers";
+        case errc::authentication_not_due: return "no authentication is under way that this packet could be a step of";
         case errc::no_packet_identifier: return "all packet identifiers are in use";
         case errc::queue_full: return "the queue is full";
         case errc::no_response_topic: return "the request names no response topic";

@@ -4,8 +4,11 @@
 #include <runnel/core/ring_queue.hpp>
 #include <runnel/mqtt/types.hpp>
 
+#include <cassert>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <new>
 #include <string_view>
 
 namespace runnel::mqtt {
@@ -35,9 +38,17 @@ class in_flight {
         stage at = stage::ended;
         qos quality = qos::at_most_once;
         packet_type request = {};  ///< which request, for `stage::request`
+        bool expires = false;      ///< has a message expiry interval: an `expiry` stands in front of `packet`
         void* owner = nullptr;     ///< who waits for the outcome; nullptr if nobody does
 
         std::string_view bytes() const noexcept { return {packet, size}; }
+    };
+
+    /// When a message is of no use any more.
+    struct expiry {
+        std::chrono::milliseconds at;  ///< on the clock of the session
+        std::uint32_t position;        ///< where in the packet the interval stands, four bytes; 0: it is not there
+        bool may_have_arrived;         ///< it has been sent, on any connection
     };
 
     in_flight() noexcept = default;
@@ -59,9 +70,10 @@ class in_flight {
         return static_cast<std::uint16_t>(number % max_identifier + 1);
     }
 
-    /// Begins an exchange with a packet of `size` bytes (0 for a request); the caller writes them to `packet`.
+    /// Begins an exchange with a packet of `size` bytes (0 for a request); the caller writes them to `packet`, and the
+    /// expiry if `e.expires`.
     std::uint64_t begin(std::size_t size, entry e) {
-        e.packet = size == 0 ? nullptr : static_cast<char*>(pool_.take(size));
+        e.packet = size == 0 ? nullptr : take(size, e.expires);
         e.size = static_cast<std::uint32_t>(size);
         bytes_ += size;
         return entries_.push(e);
@@ -76,10 +88,16 @@ class in_flight {
         return &entries_[number];
     }
 
+    /// The expiry of an entry that has a packet and `expires`.
+    static expiry& expiry_of(entry const& e) noexcept {
+        assert(e.expires && e.packet != nullptr);
+        return *std::launder(reinterpret_cast<expiry*>(e.packet - expiry_size));
+    }
+
     /// Gives the bytes of the entry's packet back; the exchange goes on without them.
     void drop_packet(entry& e) noexcept {
         if (e.packet == nullptr) return;
-        pool_.give_back(e.packet);
+        give_back(e);
         bytes_ -= e.size;
         e.packet = nullptr;
         e.size = 0;
@@ -88,9 +106,11 @@ class in_flight {
     /// Gives the entry a packet of `size` bytes, which `write` writes to where it is told while the old one is there.
     template <class Write>
     void rewrite(entry& e, std::size_t size, Write&& write) {
-        auto* const packet = static_cast<char*>(pool_.take(size));
+        auto* const packet = take(size, e.expires);
         write(packet);
-        drop_packet(e);
+        if (e.expires) ::new (packet - expiry_size) expiry(expiry_of(e));
+        bytes_ -= e.size;
+        give_back(e);
         e.packet = packet;
         e.size = static_cast<std::uint32_t>(size);
         bytes_ += size;
@@ -113,6 +133,17 @@ class in_flight {
 
   private:
     static constexpr std::uint64_t max_identifier = 65535;
+    static constexpr std::size_t expiry_size = sizeof(expiry);
+    static_assert(expiry_size % alignof(expiry) == 0);
+
+    char* take(std::size_t size, bool expires) {
+        if (!expires) return static_cast<char*>(pool_.take(size));
+        auto* const memory = static_cast<char*>(pool_.take(expiry_size + size));
+        ::new (memory) expiry{};
+        return memory + expiry_size;
+    }
+
+    void give_back(entry const& e) noexcept { pool_.give_back(e.expires ? e.packet - expiry_size : e.packet); }
 
     ring_queue<entry> entries_;
     record_pool pool_;

@@ -4,11 +4,15 @@
 #include <runnel/mqtt/capabilities.hpp>
 #include <runnel/mqtt/in_flight.hpp>
 #include <runnel/mqtt/packet.hpp>
+#include <runnel/mqtt/publish_layout.hpp>
+#include <runnel/mqtt/topic_alias.hpp>
 
 #include <algorithm>
 #include <cassert>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <utility>
 
 namespace runnel::mqtt {
@@ -42,12 +46,55 @@ class outgoing {
     std::uint16_t next_identifier() const noexcept { return in_flight::identifier_of(in_flight_.next()); }
     entry* find(std::uint16_t identifier) noexcept { return in_flight_.find(identifier); }
 
+    /// The topic aliases of this connection.
+    outgoing_aliases& aliases() noexcept { return aliases_; }
+    outgoing_aliases const& aliases() const noexcept { return aliases_; }
+
+    /// The time from which message expiry intervals are counted, and to which they are counted down.
+    void set_time(std::chrono::milliseconds now) noexcept { now_ = now; }
+
+    /// When `expire` is to be called next; none, as long as nothing queued expires.
+    std::optional<std::chrono::milliseconds> next_expiry() const noexcept {
+        return next_expiry_ == never ? std::nullopt : std::optional(next_expiry_);
+    }
+
     /// Queues a message that has the next packet identifier, if its QoS needs one.
     void queue(publish const& message, protocol_version version, publish_size measured, void* owner) {
-        auto const number = in_flight_.begin(packet_size(measured.remaining_length),
-                                             {.at = stage::queued, .quality = message.qos, .owner = owner});
-        encode(in_flight_[number].packet, message, version, measured);
+        auto const interval =
+            message.props.empty() ? std::nullopt : message.props.get<property_id::message_expiry_interval>();
+        auto const number = in_flight_.begin(
+            packet_size(measured.remaining_length),
+            {.at = stage::queued, .quality = message.qos, .expires = interval.has_value(), .owner = owner});
+        auto& e = in_flight_[number];
+        encode(e.packet, message, version, measured);
         if (message.qos == qos::at_most_once) ++queued_at_most_once_;
+        if (!interval) return;
+        auto const position = publish_layout(e.bytes()).expiry_position(e.bytes());
+        in_flight::expiry_of(e) = {now_ + std::chrono::seconds(*interval), static_cast<std::uint32_t>(position), false};
+    }
+
+    /// Sees to it that `next_expiry` tells of this exchange, if it is queued still.
+    void note_expiry(std::uint64_t number) noexcept {
+        if (number - in_flight_.first() >= in_flight_.next() - in_flight_.first()) return;
+        auto const& e = in_flight_[number];
+        if (e.at == stage::queued && e.expires) next_expiry_ = std::min(next_expiry_, in_flight::expiry_of(e).at);
+    }
+
+    /// What has expired without having been sent ends; its owner is told by `on_refused`. What has been sent is
+    /// finished all the same, as it may have arrived.
+    template <class Handler>
+    void expire(Handler& handler) {
+        if (now_ <= next_expiry_) return;
+        next_expiry_ = never;
+        for_each_exchange([&](in_flight::entry& e) {
+            if (e.at != stage::queued || !e.expires) return;
+            auto const& expiry = in_flight::expiry_of(e);
+            if (expiry.may_have_arrived) return;
+            if (now_ <= expiry.at)
+                next_expiry_ = std::min(next_expiry_, expiry.at);
+            else
+                refuse(e, errc::message_expired, handler);
+        });
     }
 
     /// Notes that a request with the next packet identifier, for so many filters, is being sent.
@@ -79,8 +126,8 @@ class outgoing {
     }
 
     /// Sends what is queued, in order [MQTT-4.6.0-1], as far as the window allows: QoS 1 and 2 messages not
-    /// acknowledged [MQTT-3.3.4-9].
-    void send_queued(send_buffer& out, std::size_t window, protocol_version version) {
+    /// acknowledged [MQTT-3.3.4-9]. `peer_maximum` is the largest packet that the peer takes.
+    void send_queued(send_buffer& out, std::size_t window, std::size_t peer_maximum, protocol_version version) {
         cursor_ = std::max(cursor_, in_flight_.first());
         for (; cursor_ != in_flight_.next(); ++cursor_) {
             auto& e = in_flight_[cursor_];
@@ -90,13 +137,13 @@ class outgoing {
                 ++unacknowledged_;
             } else if (e.at == stage::queued || e.at == stage::resend) {
                 if (e.quality != qos::at_most_once && unacknowledged_ >= window) break;
-                send_entry(out, e);
+                send_entry(out, e, peer_maximum);
             }
         }
         // QoS 0 is not held up by the receive maximum.
         for (auto n = cursor_; queued_at_most_once_ != 0; ++n) {
             auto& e = in_flight_[n];
-            if (e.at == stage::queued && e.quality == qos::at_most_once) send_entry(out, e);
+            if (e.at == stage::queued && e.quality == qos::at_most_once) send_entry(out, e, peer_maximum);
         }
         in_flight_.sweep();
     }
@@ -104,6 +151,7 @@ class outgoing {
     /// The network connection has gone: what was sent is to be sent again; requests end.
     void connection_lost() noexcept {
         unacknowledged_ = 0;
+        aliases_.restart(0);
         using enum in_flight::stage;
         auto const end = in_flight_.next();
         for (auto n = in_flight_.first(); n != end; ++n) {
@@ -127,6 +175,10 @@ class outgoing {
             if (version == protocol_version::v3_1_1) message.props = {};
             in_flight_.rewrite(e, encoded_size(message, version),
                                [&](char* packet) { encode(packet, message, version); });
+            if (!e.expires) return;
+            auto const position =
+                version == protocol_version::v5 ? publish_layout(e.bytes()).expiry_position(e.bytes()) : 0;
+            in_flight::expiry_of(e).position = static_cast<std::uint32_t>(position);
         });
     }
 
@@ -136,13 +188,7 @@ class outgoing {
         for_each_exchange([&](in_flight::entry& e) {
             if (e.at != stage::queued && e.at != stage::resend) return;
             errc const error = check_publish(peer, e.quality, (e.packet[0] & 1) != 0, e.size);
-            if (error == errc::ok) return;
-            auto* const owner = std::exchange(e.owner, nullptr);
-            if (e.at == stage::queued && e.quality == qos::at_most_once) --queued_at_most_once_;
-            in_flight_.drop_packet(e);
-            // Perhaps the peer has a QoS 2 message already: PUBREL frees its identifier.
-            e.at = e.at == stage::resend && e.quality == qos::exactly_once ? stage::rerelease : stage::ended;
-            handler.on_refused(owner, error);
+            if (error != errc::ok) refuse(e, error, handler);
         });
     }
 
@@ -189,10 +235,28 @@ class outgoing {
     void release_idle_memory() noexcept { in_flight_.release_idle_memory(); }
 
   private:
-    void send_entry(send_buffer& out, in_flight::entry& e) {
+    static constexpr auto never = std::chrono::milliseconds::max();
+
+    /// Ends a message that is not to be sent (again).
+    template <class Handler>
+    void refuse(in_flight::entry& e, errc why, Handler& handler) {
+        auto* const owner = std::exchange(e.owner, nullptr);
+        if (e.at == stage::queued && e.quality == qos::at_most_once) --queued_at_most_once_;
+        in_flight_.drop_packet(e);
+        // Perhaps the peer has a QoS 2 message already: PUBREL frees its identifier.
+        e.at = e.at == stage::resend && e.quality == qos::exactly_once ? stage::rerelease : stage::ended;
+        handler.on_refused(owner, why);
+    }
+
+    void send_entry(send_buffer& out, in_flight::entry& e, std::size_t peer_maximum) {
         constexpr char dup = 0x08;
-        if (e.at == stage::resend) e.packet[0] |= dup;  // [MQTT-3.3.1-1]
-        out.append(e.bytes());
+        if (e.expires) count_down(e);
+        if (e.at == stage::resend) {
+            e.packet[0] |= dup;  // [MQTT-3.3.1-1]
+            out.append(e.bytes());
+        } else if (aliases_.maximum() == 0 || !append_aliased(out, e.bytes(), peer_maximum)) {
+            out.append(e.bytes());
+        }
         if (e.quality == qos::at_most_once) {
             in_flight_.drop_packet(e);
             e.at = stage::ended;  // nobody waits for QoS 0
@@ -201,6 +265,30 @@ class outgoing {
         }
         e.at = stage::sent;
         ++unacknowledged_;
+    }
+
+    /// Appends the packet with an alias for its topic; false: it gets none.
+    bool append_aliased(send_buffer& out, std::string_view packet, std::size_t peer_maximum) {
+        publish_layout const parts(packet);
+        auto const choice = aliases_.find(parts.topic);
+        auto alias = choice.alias;
+        bool const fits = packet.size() + max_alias_growth <= peer_maximum;
+        if (!choice.known() && fits) alias = aliases_.assign(parts.topic, choice);
+        if (alias == 0) return false;
+        append_with_alias(out, packet, parts, alias, choice.known());
+        return true;
+    }
+
+    /// Writes into the packet how many seconds are left until it expires [MQTT-3.3.2-6]. Not less than 1: there are
+    /// peers to whom 0 means never.
+    void count_down(in_flight::entry& e) noexcept {
+        auto& expiry = in_flight::expiry_of(e);
+        expiry.may_have_arrived = true;
+        if (expiry.position == 0) return;
+        char* const value = e.packet + expiry.position;
+        if (read_big_endian<std::uint32_t>(value) == 0) return;
+        auto const left = std::chrono::ceil<std::chrono::seconds>(expiry.at - now_).count();
+        write_big_endian(value, static_cast<std::uint32_t>(std::max<std::int64_t>(left, 1)));
     }
 
     /// Calls `f` for each exchange that is there now. `f` ends exchanges by their stage.
@@ -213,7 +301,10 @@ class outgoing {
     }
 
     in_flight in_flight_;
-    std::uint64_t cursor_ = 0;  // the first exchange that has not been sent on this connection
+    outgoing_aliases aliases_;
+    std::chrono::milliseconds now_{0};
+    std::chrono::milliseconds next_expiry_ = never;  // or earlier
+    std::uint64_t cursor_ = 0;                       // the first exchange that has not been sent on this connection
     std::size_t unacknowledged_ = 0;
     std::size_t queued_at_most_once_ = 0;
 };

@@ -168,17 +168,22 @@ constexpr std::size_t property_length(properties const& p, packet_type_or_consta
     return size;
 }
 
-/// Writes the properties that may stand in packets of this type, behind `length`, which is their `property_length`;
-/// returns the end of what was written.
-constexpr char* write_properties(char* out, std::size_t length, properties const& p,
-                                 packet_type_or_constant auto type) noexcept {
-    out = write_variable_integer(out, static_cast<std::uint32_t>(length));
+/// Writes the properties that may stand in packets of this type, without their length; returns the end of what was
+/// written.
+constexpr char* write_values(char* out, properties const& p, packet_type_or_constant auto type) noexcept {
     for_each_value(p, type, [&](auto i, auto const& value) {
         constexpr auto& field = std::get<i>(property_table);
         *out++ = static_cast<char>(field.id);
         out = write_property_value<field.type>(out, value);
     });
     return out;
+}
+
+/// Writes the properties that may stand in packets of this type, behind `length`, which is their `property_length`;
+/// returns the end of what was written.
+constexpr char* write_properties(char* out, std::size_t length, properties const& p,
+                                 packet_type_or_constant auto type) noexcept {
+    return write_values(write_variable_integer(out, static_cast<std::uint32_t>(length)), p, type);
 }
 
 /// Bytes of properties that take `length` bytes, with this length in front.

@@ -55,17 +55,21 @@ class received {
         return {{number, packet_id, quality}, is_new};
     }
 
-    /// The application has taken the message. Whether an acknowledgement can go out now is told by `next_taken`.
-    void take(delivery d, reason_code reason) noexcept {
+    /// The application has taken the message. Whether an acknowledgement can go out now is told by `next_taken`. False:
+    /// it has been taken before, or nobody wants its acknowledgement any more.
+    bool take(delivery d, reason_code reason) noexcept {
         if (d.quality == qos::exactly_once) {
             auto* const m = unreleased_.find(d.packet_id);
-            if (m == nullptr || m->number != d.number || m->taken) return;  // another message has the identifier now
+            if (m == nullptr || m->number != d.number || m->taken)
+                return false;  // another message has the identifier now
             m->taken = true;
             m->reason = reason;
-        } else if (waiting_.contains(d.number) && !waiting_[d.number].taken) {
-            waiting_[d.number].taken = true;
-            waiting_[d.number].reason = reason;
+            return true;
         }
+        if (!waiting_.contains(d.number) || waiting_[d.number].taken) return false;
+        waiting_[d.number].taken = true;
+        waiting_[d.number].reason = reason;
+        return true;
     }
 
     /// The oldest message, if the application has taken it; then `pop` removes it.

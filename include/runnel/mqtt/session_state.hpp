@@ -1,16 +1,22 @@
 #pragma once
 
 #include <runnel/core/send_buffer.hpp>
+#include <runnel/mqtt/acknowledgement_details.hpp>
+#include <runnel/mqtt/authentication.hpp>
 #include <runnel/mqtt/capabilities.hpp>
 #include <runnel/mqtt/outgoing.hpp>
 #include <runnel/mqtt/packet.hpp>
 #include <runnel/mqtt/received.hpp>
 #include <runnel/mqtt/session_handler.hpp>
+#include <runnel/mqtt/topic_alias.hpp>
 
 #include <algorithm>
 #include <cassert>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
@@ -21,6 +27,11 @@ namespace runnel::mqtt {
 struct session_limits {
     std::size_t queued_bytes = 1024 * 1024;  ///< of the packets that wait to be sent or acknowledged
     std::uint16_t in_flight = 65535;         ///< QoS 1 and 2 messages sent and not acknowledged
+    /// MQTT 5: topic aliases that are given to the topics published to, as far as the peer takes them; 0: none.
+    std::uint16_t outgoing_topic_aliases = 16;
+    /// Client: whether a connection goes on when the server has kept a session of which this end knows nothing, as that
+    /// of a process that was started anew. False: it ends with `session_present_unexpected`, as [MQTT-3.2.2-4] asks.
+    bool accept_unknown_session = true;
 };
 
 /// The rules of an MQTT session for one end, over all its network connections; without I/O and without a clock.
@@ -45,22 +56,37 @@ class session_state {
     std::size_t queued_bytes() const noexcept { return outgoing_.bytes(); }
     /// Bytes of the packet that the rest of the last input begins; 0 if not known.
     std::size_t expected_size() const noexcept { return expected_; }
+    /// The enhanced authentication of this connection.
+    mqtt::authentication const& authentication() const noexcept { return authentication_; }
+
+    /// Tells the time, on any clock that does not go back. Message expiry intervals count from the time told last
+    /// before `publish`; what has expired is found by `receive`, `accept` and `expire`.
+    void set_time(std::chrono::milliseconds now) noexcept { outgoing_.set_time(now); }
+
+    /// When there may be something to `expire`; none, as long as no message with an expiry interval waits to be sent.
+    std::optional<std::chrono::milliseconds> next_expiry() const noexcept { return outgoing_.next_expiry(); }
+
+    /// Ends the messages that have expired before they were sent: `on_refused` is told `message_expired`.
+    template <class Handler>
+    void expire(Handler&& handler) {
+        outgoing_.expire(handler);
+    }
 
     /// Client: begins a connection by CONNECT. `own` is what its properties announce. Nothing is sent on an error.
     errc connect(send_buffer& out, mqtt::connect const& packet, capabilities own) {
         if (errc const e = check(packet, version_); e != errc::ok) return e;
         connection_lost();
         append(out, packet);
-        own_ = own;
-        peer_ = {};
+        begin(own, {}, packet.props.get<property_id::authentication_method>());
         clean_start_ = packet.clean_start;
-        phase_ = phase::connecting;
+        ends_with_connection_ = packet.props.get<property_id::session_expiry_interval>().value_or(0) == 0;
         return errc::ok;
     }
 
     /// Server: accepts a client by CONNACK, with the capabilities that its CONNECT announced. What is left of an
     /// earlier connection is sent again if `answer.session_present` (in `version`, if that is another than before:
-    /// MQTT 3.1.1 has no properties), else dropped. `handler` is told of what is dropped or refused.
+    /// MQTT 3.1.1 has no properties), else dropped. `handler` is told of what is dropped or refused. If `answer` names
+    /// an authentication method, the client has been authenticated by it, and may be again.
     template <class Handler = session_handler>
     void accept(send_buffer& out, mqtt::connack const& answer, protocol_version version, capabilities own,
                 capabilities peer, Handler&& handler = Handler{}) {
@@ -68,9 +94,8 @@ class session_state {
         connection_lost();
         if (version != version_ && answer.session_present) outgoing_.rewrite(version_, version);
         version_ = version;
-        own_ = own;
-        peer_ = peer;
-        phase_ = phase::connecting;
+        begin(own, peer, answer.props.get<property_id::authentication_method>());
+        authentication_.finish(answer);
         append(out, answer);
         if (!answer.session_present) {
             received_.clear();
@@ -86,6 +111,7 @@ class session_state {
         expected_ = 0;
         received_.connection_lost();
         outgoing_.connection_lost();
+        acknowledgement_details_.clear();
     }
 
     /// The number of no exchange: that of a message that was sent and is forgotten.
@@ -99,34 +125,19 @@ class session_state {
 
     /// Begins to publish a message; its packet identifier is ignored. QoS 0 is sent now if connected. QoS 1 and 2, and
     /// QoS 0 while not connected, are kept and sent as soon as the connection and the peer's receive maximum allow;
-    /// then `owner` is told by `on_published` of the end of QoS 1 and 2, if it is not null.
+    /// then `owner` is told by `on_published` of the end of QoS 1 and 2, if it is not null. A message with an expiry
+    /// interval that has not been sent when it expires ends with `message_expired` (`on_refused`).
+    ///
+    /// Topics get aliases by themselves, as `session_limits` says. The application may manage those above them.
     ///
     /// Errors: those of `check`, what the peer does not accept (while that is not known, `on_refused` tells later),
-    /// `topic_alias_invalid` (an alias is for one connection, so for QoS 0), `queue_full` and `no_packet_identifier`
-    /// (try again later).
-    begun publish(send_buffer& out, mqtt::publish message, void* owner = nullptr) {
-        bool const acknowledged = message.qos != qos::at_most_once;
-        auto const number = outgoing_.next_number();
-        message.packet_id = acknowledged ? outgoing_.next_identifier() : std::uint16_t{0};
-        if (errc const e = check(message, version_); e != errc::ok) return {e};
-        auto const measured = measure(message, version_);
-        std::size_t const size = packet_size(measured.remaining_length);
-        if (peer_known_)
-            if (errc const e = check_publish(peer_, message.qos, message.retain, size); e != errc::ok) return {e};
-
-        bool const at_once = !acknowledged && connected() && !outgoing_.holds_at_most_once();
-        if (!message.props.empty())
-            if (errc const e = check_properties(message, at_once); e != errc::ok) return {e};
-        if (at_once) {
-            encode(out.prepare(size), message, version_, measured);
-            out.commit(size);
-            return {};
-        }
-        if (!outgoing_.has_identifier()) return {errc::no_packet_identifier};
-        if (outgoing_.bytes() != 0 && outgoing_.bytes() + size > limits_.queued_bytes) return {errc::queue_full};
-        outgoing_.queue(message, version_, measured, owner);
-        send_queued(out);
-        return {errc::ok, number};
+    /// `topic_alias_invalid` (an alias is for one connection, so for QoS 0; and it is none of those given by
+    /// themselves), `queue_full` and `no_packet_identifier` (try again later).
+    [[gnu::always_inline]] begun publish(send_buffer& out, mqtt::publish const& message, void* owner = nullptr) {
+        bool const at_once = message.qos == qos::at_most_once && connected() && !outgoing_.holds_at_most_once();
+        if (!at_once) return queue(out, message, owner);
+        if (outgoing_.aliases().maximum() != 0) return send_with_alias(out, message);
+        return send(out, message);
     }
 
     /// Client: sends SUBSCRIBE; `owner` is told by `on_suback`, unless the connection is lost first.
@@ -152,45 +163,73 @@ class session_state {
     void disown(std::uint64_t number) noexcept { outgoing_.disown(number); }
 
     /// The application has taken a message. Its acknowledgement is sent as soon as those of all messages before it have
-    /// been. In MQTT 5 `reason` may refuse the message.
-    void acknowledge(send_buffer& out, delivery d, reason_code reason = reason_code::success) {
-        if (d.quality == qos::at_most_once) return;
-        received_.take(d, version_ == protocol_version::v5 ? reason : reason_code::success);
+    /// been. In MQTT 5 `reason` may refuse the message, and `props` have a reason string and user properties, which are
+    /// sent if the peer wants them and takes packets of that size. Errors: `reason` or `props` are not possible; then
+    /// nothing happens.
+    errc acknowledge(send_buffer& out, delivery d, reason_code reason = reason_code::success,
+                     property_view props = {}) {
+        if (d.quality == qos::at_most_once) return errc::ok;
+        bool const plain = reason == reason_code::success && props.empty();
+        auto const type = d.quality == qos::at_least_once ? packet_type::puback : packet_type::pubrec;
+        if (!plain)
+            if (errc const e = check(acknowledgement{type, d.packet_id, reason, props}, version_); e != errc::ok)
+                return e;
+        bool const v5 = version_ == protocol_version::v5;
+        bool const taken = received_.take(d, v5 ? reason : reason_code::success);
+        if (taken && v5 && !props.empty() && connected()) acknowledgement_details_.add(d.number, props, type);
         send_acknowledgements(out);
+        return errc::ok;
+    }
+
+    /// Sends the next step of an authentication (MQTT 5, 4.12): an answer to `on_auth`, or, from a client, the
+    /// beginning of a new one (`reauthenticate`). If it fails, `disconnect` [MQTT-4.12.1-2]. A server sends the steps
+    /// of the first one by itself, and CONNACK by `accept`.
+    ///
+    /// Errors: those of `check`, `not_connected`, `authentication_not_due`, `authentication_method_changed`,
+    /// `packet_too_large`.
+    errc auth(send_buffer& out, mqtt::auth packet) {
+        if (!connected() && !(phase_ == phase::connecting && role_ == role::client)) return errc::not_connected;
+        if (errc const e = check(packet, version_); e != errc::ok) return e;
+        if (errc const e = check_sender(packet, role_); e != errc::ok) return e;
+        properties shorter;
+        if (!fit(packet, packet_type::auth, version_, peer_, shorter)) return errc::packet_too_large;
+        if (errc const e = authentication_.step(role_, packet); e != errc::ok) return e;
+        append(out, packet);
+        return errc::ok;
     }
 
     /// Client: asks for a sign of life.
     void ping(send_buffer& out) { reply(out, pingreq{}); }
 
     /// Ends the connection in good order, if there is one: nothing is sent on it any more [MQTT-3.14.4-1]. In
-    /// MQTT 3.1.1 a server has nothing to send.
-    void disconnect(send_buffer& out, mqtt::disconnect const& packet = {}) {
-        if (phase_ != phase::connecting && phase_ != phase::connected) return;
-        if (version_ == protocol_version::v5 || role_ == role::client) append(out, packet);
+    /// MQTT 3.1.1 a server has nothing to send. Reason string and user properties are left out if the peer does not
+    /// take packets of that size. Errors: the packet is not one that this end may send; then nothing happens.
+    errc disconnect(send_buffer& out, mqtt::disconnect packet = {}) {
+        if (phase_ != phase::connecting && phase_ != phase::connected) return errc::ok;
+        if (version_ == protocol_version::v5) {
+            if (errc const e = check(packet, version_); e != errc::ok) return e;
+            if (errc const e = check_sender(packet, role_); e != errc::ok) return e;
+            // 3.14.2.2.2: a session that was to end with its connection cannot be made to last.
+            auto const expiry = packet.props.get<property_id::session_expiry_interval>();
+            if (role_ == role::client && ends_with_connection_ && expiry.value_or(0) != 0)
+                return errc::property_not_allowed;
+        }
+        properties shorter;
+        bool const sent = version_ == protocol_version::v5 || role_ == role::client;
+        if (sent && fit(packet, packet_type::disconnect, version_, peer_, shorter)) append(out, packet);
         phase_ = phase::disconnecting;
+        return errc::ok;
     }
 
     /// Server: answers a SUBSCRIBE.
-    void suback(send_buffer& out, mqtt::suback const& answer) { reply(out, answer); }
+    void suback(send_buffer& out, mqtt::suback const& answer) { reply_fitted(out, answer, packet_type::suback); }
     /// Server: answers an UNSUBSCRIBE.
-    void unsuback(send_buffer& out, mqtt::unsuback const& answer) { reply(out, answer); }
+    void unsuback(send_buffer& out, mqtt::unsuback const& answer) { reply_fitted(out, answer, packet_type::unsuback); }
 
     /// Handles all whole packets of `input` in turn and removes them from it; replies that the protocol owes go to
     /// `out`. An error is the peer's fault and ends the connection: `reason_for(error)` is what to tell it.
     template <class Handler>
-    errc receive(std::string_view& input, send_buffer& out, Handler&& handler) {
-        while (phase_ != phase::disconnected) {
-            frame const next = next_frame(input, own_.maximum_packet_size);
-            expected_ = next.total_size;
-            if (next.status == parse_status::need_more) return errc::ok;
-            if (next.status == parse_status::malformed) return next.error;
-            errc const e = next.header.type == packet_type::publish ? receive_publish(next, out, handler)
-                                                                    : receive_other(next, out, handler);
-            if (e != errc::ok) return e;
-            input.remove_prefix(next.total_size);
-        }
-        return errc::ok;
-    }
+    errc receive(std::string_view& input, send_buffer& out, Handler&& handler);
 
     /// Gives back memory that is kept for reuse.
     void release_idle_memory() noexcept { outgoing_.release_idle_memory(); }
@@ -204,7 +243,9 @@ class session_state {
     }
 
     void send_queued(send_buffer& out) {
-        if (connected()) outgoing_.send_queued(out, std::min(limits_.in_flight, peer_.receive_maximum), version_);
+        if (!connected()) return;
+        auto const window = std::min(limits_.in_flight, peer_.receive_maximum);
+        outgoing_.send_queued(out, window, peer_.maximum_packet_size, version_);
     }
 
     /// Sends what is of use on this connection only. Nothing follows DISCONNECT [MQTT-3.14.4-1].
@@ -226,217 +267,161 @@ class session_state {
         return {errc::ok, number};
     }
 
-    /// Acknowledges the oldest messages, as far as they have been taken.
-    void send_acknowledgements(send_buffer& out) {
-        if (!connected()) return;
-        while (auto const* e = received_.next_taken()) {
-            auto const type = e->quality == qos::at_least_once ? packet_type::puback : packet_type::pubrec;
-            append(out, acknowledgement{type, e->packet_id, e->reason, {}});
-            received_.pop();
-        }
-    }
-
-    template <class Handler>
-    errc receive_publish(frame const& f, send_buffer& out, Handler& handler) {
-        if (phase_ == phase::connecting) return errc::packet_before_connack;
-        mqtt::publish message;
-        if (errc const e = decode(f.header, f.body, version_, message); e != errc::ok) return e;
-        if (errc const e = check_received(message); e != errc::ok) return e;
-        if (message.qos == qos::at_most_once) {
-            handler.on_message(message, delivery{});
-            return errc::ok;
-        }
-        std::size_t const maximum = version_ == protocol_version::v5 ? own_.receive_maximum : 65535;
-        if (received_.unacknowledged() >= maximum)  // [MQTT-3.3.4-7], [MQTT-3.3.4-9]
-            return errc::receive_maximum_exceeded;
-        auto const arrival = received_.arrive(message.packet_id, message.qos);
-        if (arrival.is_new)
-            handler.on_message(message, arrival.token);
-        else
-            send_acknowledgements(out);  // the application may have taken it the first time [MQTT-4.3.3-10]
-        return errc::ok;
-    }
-
-    errc check_properties(mqtt::publish const& message, bool at_once) const noexcept {
-        if (errc const e = check_sender(message, role_); e != errc::ok) return e;
-        auto const alias = message.props.get<property_id::topic_alias>();
-        bool const known = !alias || (at_once && *alias <= peer_.topic_alias_maximum);  // [MQTT-3.3.2-9]
-        return known ? errc::ok : errc::topic_alias_invalid;
-    }
-
-    errc check_received(mqtt::publish const& message) const noexcept {
-        if (version_ != protocol_version::v5) return errc::ok;
-        if (message.qos > own_.maximum_qos) return errc::maximum_qos_exceeded;  // [MQTT-3.2.2-11]
-        if (message.retain && role_ == role::server && !own_.retain_available) return errc::retain_not_available;
-        if (message.props.get<property_id::topic_alias>()) return errc::topic_alias_invalid;  // the maximum is 0
-        return check_sender(message, role_ == role::client ? role::server : role::client);
-    }
-
-    template <class Handler>
-    errc receive_other(frame const& f, send_buffer& out, Handler& handler) {
-        auto const type = f.header.type;
-        auto const sender = role_ == role::client ? role::server : role::client;
-        if (phase_ == phase::connecting && type != packet_type::connack && type != packet_type::auth)
-            return errc::packet_before_connack;
-        if (type == packet_type::connect && role_ == role::server) return errc::second_connect;  // [MQTT-3.1.0-2]
-        if (!may_send(sender, type, version_)) return errc::unexpected_packet;
-        switch (type) {
-            case packet_type::connack:
-                return with<mqtt::connack>(f, [&](auto& p) { return receive_connack(p, out, handler); });
-            case packet_type::puback:
-            case packet_type::pubrec:
-            case packet_type::pubrel:
-            case packet_type::pubcomp:
-                return with<acknowledgement>(f, [&](auto& p) { return receive_acknowledgement(p, out, handler); });
-            case packet_type::suback:
-                return with<mqtt::suback>(f,
-                                          [&](auto& p) { return receive_answer(p, packet_type::subscribe, handler); });
-            case packet_type::unsuback:
-                return with<mqtt::unsuback>(
-                    f, [&](auto& p) { return receive_answer(p, packet_type::unsubscribe, handler); });
-            case packet_type::subscribe:
-                return with<mqtt::subscribe>(f, [&](auto& p) { return handler.on_subscribe(p), errc::ok; });
-            case packet_type::unsubscribe:
-                return with<mqtt::unsubscribe>(f, [&](auto& p) { return handler.on_unsubscribe(p), errc::ok; });
-            case packet_type::pingreq:
-                return with<pingreq>(f, [&](auto&) { return reply(out, pingresp{}), errc::ok; });  // [MQTT-3.12.4-1]
-            case packet_type::pingresp:
-                return with<pingresp>(f, [&](auto&) { return handler.on_pingresp(), errc::ok; });
-            case packet_type::disconnect:
-                return with<mqtt::disconnect>(f, [&](auto& p) {
-                    errc const e = version_ == protocol_version::v5 ? check_sender(p, sender) : errc::ok;
-                    if (e != errc::ok) return e;
-                    phase_ = phase::disconnected;
-                    return handler.on_disconnect(p), errc::ok;
-                });
-            case packet_type::auth:
-                return with<mqtt::auth>(f, [&](auto& p) {
-                    errc const e = check_sender(p, sender);
-                    return e == errc::ok ? (handler.on_auth(p), errc::ok) : e;
-                });
-            default: return errc::unexpected_packet;
-        }
-    }
-
-    template <class Packet, class F>
-    errc with(frame const& f, F&& act) {
-        Packet packet;
-        errc const e = decode(f.header, f.body, version_, packet);
-        return e == errc::ok ? act(packet) : e;
-    }
-
-    template <class Handler>
-    errc receive_connack(mqtt::connack const& answer, send_buffer& out, Handler& handler) {
-        if (peer_known_) return errc::unexpected_packet;
-        if (answer.reason != reason_code::success) {
-            phase_ = phase::disconnected;
-            handler.on_connack(answer);
-            return errc::ok;
-        }
-        if (phase_ == phase::disconnecting) {  // DISCONNECT was sent before CONNACK came
-            peer_known_ = true;
-            return errc::ok;
-        }
-        // The server cannot have kept what it was told to drop [MQTT-3.2.2-2] ([MQTT-3.2.2-1] of MQTT 3.1.1).
-        if (answer.session_present && clean_start_) return errc::session_present_unexpected;
-        if (version_ == protocol_version::v5) peer_ = capabilities::from(answer.props.parse());
-        if (!answer.session_present) {
-            received_.clear();
-            outgoing_.send_anew(handler);
-        }
-        begin_connection(out, handler, [&] { handler.on_connack(answer); });
-        return errc::ok;
+    /// A connection begins: `connecting`.
+    void begin(capabilities const& own, capabilities const& peer, std::optional<std::string_view> method) {
+        own_ = own;
+        peer_ = peer;
+        bool const v5 = version_ == protocol_version::v5;
+        incoming_aliases_.restart(v5 ? own.topic_alias_maximum : std::uint16_t{0});
+        authentication_.begin(v5 ? method : std::nullopt);
+        phase_ = phase::connecting;
     }
 
     /// What the peer does not accept ends, and the rest is sent. Handlers may end the connection meanwhile.
     template <class Handler, class Tell>
     void begin_connection(send_buffer& out, Handler& handler, Tell&& tell) {
         if (phase_ != phase::connecting) return;
-        peer_known_ = true;
+        peer_known_ = has_session_ = true;
         outgoing_.refuse_unacceptable(peer_, handler);
+        outgoing_.expire(handler);
         if (phase_ != phase::connecting) return;
         phase_ = phase::connected;
+        outgoing_.aliases().restart(std::min(limits_.outgoing_topic_aliases, peer_.topic_alias_maximum));
         tell();
         send_queued(out);
     }
 
-    template <class Handler>
-    errc receive_acknowledgement(acknowledgement const& ack, send_buffer& out, Handler& handler) {
-        if (ack.type == packet_type::pubrel) return receive_pubrel(ack, out);
-        auto* const e = outgoing_.find(ack.packet_id);
-        if (ack.type == packet_type::pubrec) return receive_pubrec(e, ack, out, handler);
+    /// Sends a QoS 0 message, without an alias unless it has one.
+    [[gnu::always_inline]] begun send(send_buffer& out, mqtt::publish const& message) {
+        if (errc const e = check(message, version_); e != errc::ok) return {e};
+        auto const measured = measure(message, version_);
+        std::size_t const size = packet_size(measured.remaining_length);
+        if (errc const e = check_publish(peer_, message.qos, message.retain, size); e != errc::ok) return {e};
+        if (!message.props.empty())
+            if (errc const e = check_properties(message, true); e != errc::ok) return {e};
+        encode(out.prepare(size), message, version_, measured);
+        out.commit(size);
+        return {};
+    }
 
-        bool const expected =
-            e != nullptr && (ack.type == packet_type::puback ? e->at == stage::sent && e->quality == qos::at_least_once
-                                                             : e->at == stage::released || e->at == stage::rereleased);
-        if (!expected) {
-            // The end of an exchange that this end has forgotten, and of which it said so in PUBREL.
-            if (e == nullptr && ack.type == packet_type::pubcomp) return errc::ok;
-            return e == nullptr ? errc::packet_identifier_unknown : errc::unexpected_packet;
+    /// Sends a QoS 0 message of MQTT 5, with an alias for its topic if it gets one.
+    [[gnu::noinline]] begun send_with_alias(send_buffer& out, mqtt::publish const& message) {
+        auto const alias = outgoing_.aliases().find_newest(message.topic);
+        if (alias == 0 || !message.props.empty() || message.dup) return choose_alias(out, message);
+        std::size_t const size = size_with_known_topic(message.payload);
+        if (errc const e = check_publish(peer_, message.qos, message.retain, size); e != errc::ok) return {e};
+        encode_with_known_topic(out.prepare(size), message.payload, message.retain, alias);
+        out.commit(size);
+        return {};
+    }
+
+    begun choose_alias(send_buffer& out, mqtt::publish packet) {
+        auto& aliases = outgoing_.aliases();
+        bool const own = !packet.props.empty() && packet.props.get<property_id::topic_alias>();
+        auto const found = own ? outgoing_aliases::choice{} : aliases.find(packet.topic);
+        // A topic that has an alias has been checked.
+        errc e = found.known() ? check_without_topic(packet, version_) : check(packet, version_);
+        if (e == errc::ok && !packet.props.empty()) e = check_properties(packet, true);
+        if (e != errc::ok) return {e};
+        if (found.known()) packet.topic = {};
+        auto measured = measure(packet, version_);
+        if (found.known()) measured = with_alias(measured);
+        e = check_publish(peer_, packet.qos, packet.retain, packet_size(measured.remaining_length));
+        if (e != errc::ok) return {e};
+        auto alias = found.alias;
+        bool const fits = packet_size(measured.remaining_length) + max_alias_growth <= peer_.maximum_packet_size;
+        if (!own && alias == 0 && fits) {
+            alias = aliases.assign(packet.topic, found);
+            if (alias != 0) measured = with_alias(measured);
         }
-        auto answer = ack;
-        // The peer sent PUBCOMP on an earlier connection, and it did not arrive: no error then (3.7.2.1).
-        if (e->at == stage::rereleased && ack.reason == reason_code::packet_identifier_not_found)
-            answer.reason = reason_code::success;
-        end_exchange(*e, answer, out, handler);
-        return errc::ok;
-    }
-
-    template <class Handler>
-    errc receive_pubrec(outgoing::entry* e, acknowledgement const& ack, send_buffer& out, Handler& handler) {
-        if (e == nullptr) {
-            if (is_error(ack.reason)) return errc::ok;  // no PUBREL follows (4.3.3)
-            reply(out,
-                  acknowledgement{packet_type::pubrel, ack.packet_id, reason_code::packet_identifier_not_found, {}});
-            return errc::ok;
-        }
-        if (e->quality != qos::exactly_once ||
-            (e->at != stage::sent && e->at != stage::released && e->at != stage::rereleased))
-            return errc::unexpected_packet;
-        if (is_error(ack.reason)) {
-            end_exchange(*e, ack, out, handler);  // no PUBREL follows (4.3.3)
-            return errc::ok;
-        }
-        outgoing_.release(*e);
-        reply(out, acknowledgement{packet_type::pubrel, ack.packet_id, {}, {}});
-        return errc::ok;
-    }
-
-    errc receive_pubrel(acknowledgement const& ack, send_buffer& out) {
-        using enum received::knowledge;
-        auto const known = received_.knows(ack.packet_id);
-        if (known == not_taken) return errc::unexpected_packet;  // there has been no PUBREC [MQTT-4.3.3-4]
-        received_.forget(ack.packet_id);
-        auto const reason = known == taken ? reason_code::success : reason_code::packet_identifier_not_found;
-        reply(out, acknowledgement{packet_type::pubcomp, ack.packet_id, reason, {}});
-        return errc::ok;
-    }
-
-    template <class Handler>
-    void end_exchange(outgoing::entry& e, acknowledgement const& ack, send_buffer& out, Handler& handler) {
-        auto* const owner = e.owner;
-        outgoing_.end_acknowledged(e);
-        send_queued(out);
-        if (owner != nullptr) handler.on_published(owner, ack);
-    }
-
-    template <class Answer, class Handler>
-    errc receive_answer(Answer const& answer, packet_type to, Handler& handler) {
-        auto* const e = outgoing_.find(answer.packet_id);
-        if (e == nullptr) return errc::packet_identifier_unknown;
-        if (e->at != stage::request || e->request != to) return errc::unexpected_packet;
-        // [MQTT-3.8.4-6], [MQTT-3.11.3-1]; UNSUBACK of MQTT 3.1.1 has no reason codes.
-        if ((version_ == protocol_version::v5 || to == packet_type::subscribe) && answer.reasons.size() != e->size)
-            return errc::reason_code_count_mismatch;
-        auto* const owner = e->owner;
-        outgoing_.end_request(*e);
-        if (owner == nullptr) return errc::ok;
-        if constexpr (std::is_same_v<Answer, mqtt::suback>)
-            handler.on_suback(owner, answer);
+        std::size_t const size = packet_size(measured.remaining_length);
+        char* const to = out.prepare(size);
+        if (alias != 0)
+            encode_with_alias(to, packet, measured, alias);
         else
-            handler.on_unsuback(owner, answer);
-        return errc::ok;
+            encode(to, packet, version_, measured);
+        out.commit(size);
+        return {};
     }
+
+    /// Queues a message, and sends it if it is its turn.
+    [[gnu::noinline]] begun queue(send_buffer& out, mqtt::publish const& wanted, void* owner) {
+        auto const number = outgoing_.next_number();
+        auto message = wanted;
+        message.packet_id = message.qos == qos::at_most_once ? std::uint16_t{0} : outgoing_.next_identifier();
+        if (errc const e = check(message, version_); e != errc::ok) return {e};
+        auto const measured = measure(message, version_);
+        std::size_t const size = packet_size(measured.remaining_length);
+        if (peer_known_)
+            if (errc const e = check_publish(peer_, message.qos, message.retain, size); e != errc::ok) return {e};
+        if (!message.props.empty())
+            if (errc const e = check_properties(message, false); e != errc::ok) return {e};
+        if (!outgoing_.has_identifier()) return {errc::no_packet_identifier};
+        if (outgoing_.bytes() != 0 && outgoing_.bytes() + size > limits_.queued_bytes) return {errc::queue_full};
+        outgoing_.queue(message, version_, measured, owner);
+        send_queued(out);
+        if (!message.props.empty()) outgoing_.note_expiry(number);
+        return {errc::ok, number};
+    }
+
+    errc check_properties(mqtt::publish const& message, bool at_once) const noexcept {
+        if (errc const e = check_sender(message, role_); e != errc::ok) return e;
+        auto const alias = message.props.get<property_id::topic_alias>();
+        bool const own = alias && at_once && *alias > outgoing_.aliases().maximum();
+        return !alias || (own && *alias <= peer_.topic_alias_maximum) ? errc::ok  // [MQTT-3.3.2-9]
+                                                                      : errc::topic_alias_invalid;
+    }
+
+    template <class Packet>
+    void reply_fitted(send_buffer& out, Packet packet, packet_type type) {
+        properties shorter;
+        if (connected() && fit(packet, type, version_, peer_, shorter)) append(out, packet);
+    }
+
+    /// Acknowledges the oldest messages, as far as they have been taken.
+    void send_acknowledgements(send_buffer& out) {
+        if (!connected()) return;
+        while (auto const* e = received_.next_taken()) {
+            auto const type = e->quality == qos::at_least_once ? packet_type::puback : packet_type::pubrec;
+            acknowledgement const packet{type, e->packet_id, e->reason, {}};
+            if (acknowledgement_details_.empty())
+                append(out, packet);
+            else
+                send_with_details(out, packet, e->number);
+            received_.pop();
+        }
+    }
+
+    void send_with_details(send_buffer& out, acknowledgement packet, std::uint64_t number) {
+        packet.props = acknowledgement_details_.find(number, packet.type);
+        properties shorter;
+        if (!fit(packet, packet.type, version_, peer_, shorter)) packet.props = {};
+        append(out, packet);
+        acknowledgement_details_.erase(number);
+    }
+
+    // session_state_receive.hpp
+    template <class Handler>
+    errc receive_publish(frame const& f, send_buffer& out, Handler& handler);
+    template <class Handler>
+    errc receive_other(frame const& f, send_buffer& out, Handler& handler);
+    template <class Handler>
+    errc receive_connack(mqtt::connack const& answer, send_buffer& out, Handler& handler);
+    template <class Handler>
+    errc receive_disconnect(mqtt::disconnect const& packet, Handler& handler);
+    template <class Handler>
+    errc receive_auth(mqtt::auth const& packet, Handler& handler);
+    template <class Handler>
+    errc receive_acknowledgement(acknowledgement const& ack, send_buffer& out, Handler& handler);
+    template <class Handler>
+    errc receive_pubrec(outgoing::entry* e, acknowledgement const& ack, send_buffer& out, Handler& handler);
+    errc receive_pubrel(acknowledgement const& ack, send_buffer& out);
+    template <class Answer, class Handler>
+    errc receive_answer(Answer const& answer, packet_type to, Handler& handler);
+    errc resolve_alias(mqtt::publish& message);
+    errc check_received(mqtt::publish const& message) const noexcept;
+    template <class Handler>
+    void end_exchange(outgoing::entry& e, acknowledgement const& ack, send_buffer& out, Handler& handler);
 
     role role_;
     protocol_version version_;
@@ -446,9 +431,16 @@ class session_state {
     capabilities peer_;
     outgoing outgoing_;
     received received_;
+    incoming_aliases incoming_aliases_;
+    mqtt::acknowledgement_details acknowledgement_details_;
+    mqtt::authentication authentication_;
     std::size_t expected_ = 0;
     bool peer_known_ = false;   // `peer_` is what the peer of this connection has announced
+    bool has_session_ = false;  // there has been a connection
     bool clean_start_ = false;  // of CONNECT
+    bool ends_with_connection_ = false;
 };
 
 }  // namespace runnel::mqtt
+
+#include <runnel/mqtt/session_state_receive.hpp>

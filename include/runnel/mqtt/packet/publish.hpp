@@ -30,11 +30,16 @@ struct publish_size {
     std::size_t property_length = 0;   ///< bytes of the properties, without the length in front of them
 };
 
+/// Measures the properties of a packet. Not inline, so that the rest is, wherever a message without them is sent.
+[[gnu::noinline]] constexpr std::size_t measure_properties(property_view const& props) noexcept {
+    return property_length(props, packet_constant<packet_type::publish>);
+}
+
 /// Measures a packet.
-constexpr publish_size measure(publish const& p, protocol_version version) noexcept {
+[[gnu::always_inline]] constexpr publish_size measure(publish const& p, protocol_version version) noexcept {
     publish_size size{field_size(p.topic) + p.payload.size() + (p.qos == qos::at_most_once ? 0u : 2u), 0};
     if (version == protocol_version::v3_1_1) return size;
-    if (!p.props.empty()) size.property_length = property_length(p.props, packet_constant<packet_type::publish>);
+    if (!p.props.empty()) size.property_length = measure_properties(p.props);
     size.remaining_length += with_length(size.property_length);
     return size;
 }
@@ -49,6 +54,12 @@ constexpr std::size_t encoded_size(publish const& p, protocol_version version) n
     return packet_size(remaining_length(p, version));
 }
 
+/// Writes the properties of a packet behind their length; not inline for the same reason.
+[[gnu::noinline]] constexpr char* encode_properties(char* out, property_view const& props,
+                                                    std::size_t length) noexcept {
+    return write_properties(out, length, props, packet_constant<packet_type::publish>);
+}
+
 /// Writes the packet without its payload, which is to follow; returns the end of what was written.
 constexpr char* encode_without_payload(char* out, publish const& p, protocol_version version,
                                        publish_size size) noexcept {
@@ -57,8 +68,7 @@ constexpr char* encode_without_payload(char* out, publish const& p, protocol_ver
     out = write_field(out, p.topic);
     if (p.qos != qos::at_most_once) out = write_big_endian(out, p.packet_id);
     if (version == protocol_version::v3_1_1) return out;
-    if (size.property_length != 0)
-        return write_properties(out, size.property_length, p.props, packet_constant<packet_type::publish>);
+    if (size.property_length != 0) return encode_properties(out, p.props, size.property_length);
     *out++ = '\0';
     return out;
 }
@@ -123,17 +133,20 @@ constexpr errc check_payload_format(publish const& p) noexcept {
     return is_utf8(p.payload) ? errc::ok : errc::payload_format_invalid;
 }
 
-/// Checks that the packet can be sent in this version.
-constexpr errc check(publish const& p, protocol_version version) noexcept {
+/// Checks all of a packet that is to be sent in this version but its topic and its size.
+constexpr errc check_without_topic(publish const& p, protocol_version version) noexcept {
     if (p.qos == qos::at_most_once) {
         if (p.dup) return errc::dup_without_qos;  // [MQTT-3.3.1-2]
     } else {
         if (p.qos > qos::exactly_once) return errc::invalid_qos;    // [MQTT-3.3.1-4]
         if (p.packet_id == 0) return errc::packet_identifier_zero;  // [MQTT-2.2.1-3]
     }
-    if (!p.props.empty()) {
-        if (errc const error = check(p.props, packet_type::publish, version); error != errc::ok) return error;
-    }
+    return p.props.empty() ? errc::ok : check(p.props, packet_type::publish, version);
+}
+
+/// Checks that the packet can be sent in this version.
+[[gnu::always_inline]] constexpr errc check(publish const& p, protocol_version version) noexcept {
+    if (errc const error = check_without_topic(p, version); error != errc::ok) return error;
     bool const aliased =
         p.topic.empty() && version == protocol_version::v5 && p.props.get<property_id::topic_alias>().has_value();
     if (!aliased) {
