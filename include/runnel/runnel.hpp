@@ -6,12 +6,16 @@
 
 #include <runnel/aliyun/connect.hpp>
 #include <runnel/aliyun/device.hpp>
+#include <runnel/aliyun/device_session.hpp>
 #include <runnel/aliyun/endpoint.hpp>
+#include <runnel/aliyun/extended_parameters.hpp>
 #include <runnel/aliyun/limits.hpp>
+#include <runnel/aliyun/registration.hpp>
 #include <runnel/aliyun/signer.hpp>
 #include <runnel/aliyun/topics.hpp>
 #include <runnel/mqtt/session.hpp>
 #include <runnel/transport/asio_stream.hpp>
+#include <runnel/transport/made_anew.hpp>
 #include <runnel/transport/tcp.hpp>
 #include <runnel/websocket/transport.hpp>
 

@@ -4,6 +4,7 @@
 
 #include <ostream>
 #include <string>
+#include <support/allocation_count.hpp>
 #include <type_traits>
 
 using namespace runnel::aliyun;
@@ -109,6 +110,19 @@ TEST_CASE("run time gives what the constant expression gave") {
     CHECK(is(signed_with(sign_method::hmacmd5, client_id).password, "14B198324FE55E1D3C88F2E705E201EE"));
     CHECK(is(signed_with(sign_method::hmacsha256, client_id).password,
              "6074a46a91b1ebb2cc4ea42790ad0e80202c9843859fc292e57c4eb19fad9e57"));
+}
+
+TEST_CASE("signing allocates nothing") {
+    std::string const client_id = "12345";
+    auto const before = runnel::testing::allocation_count();
+    connect_credentials made;
+    for (auto const method : {sign_method::hmacmd5, sign_method::hmacsha1, sign_method::hmacsha256})
+        if (sign(example, {.client_id = client_id, .method = method, .timestamp = 789}, made) != errc::ok) FAIL("");
+    auto const psk = sign_psk(example);
+    auto const after = runnel::testing::allocation_count();
+    CHECK(after == before);
+    CHECK(made.password.size() == 64);
+    CHECK(psk.key.size() == 64);
 }
 
 TEST_CASE("by default the client identifier is product key and device name, signed by SHA-256, without a timestamp") {
