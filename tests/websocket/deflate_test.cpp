@@ -24,9 +24,8 @@ std::string const plain_reply = "permessage-deflate";
 
 errc inflate(permessage_deflate& end, std::string const& data, std::string& out,
              message_kind kind = message_kind::binary) {
-    std::string_view found;
-    errc const e = end.inflate(data, kind, found);
-    out = found;
+    errc const e = end.inflate(data, kind, true);
+    out = end.inflated();
     return e;
 }
 
@@ -135,8 +134,62 @@ TEST_CASE("data that is not deflated is refused, and so is text that is not UTF-
     permessage_deflate sender;
     REQUIRE(other.settle(role::client, plain_reply, {}, 0) == errc::ok);
     REQUIRE(sender.settle(role::server, plain_reply, {}, 0) == errc::ok);
-    CHECK(inflate(other, std::string(sender.deflate("\xCE")), out, message_kind::text) == errc::invalid_utf8);
     CHECK(inflate(other, std::string(sender.deflate("\xCE\xBA")), out, message_kind::text) == errc::ok);
+    CHECK(inflate(other, std::string(sender.deflate("\xCE")), out, message_kind::text) == errc::invalid_utf8);
+}
+
+TEST_CASE("a compressed message may be cut anywhere, and its pieces be empty") {
+    permessage_deflate sender;
+    permessage_deflate receiver;
+    REQUIRE(sender.settle(role::client, plain_reply, {}, 0) == errc::ok);
+    REQUIRE(receiver.settle(role::server, plain_reply, {}, 0) == errc::ok);
+    for (std::size_t const step : {1u, 2u, 7u, 100u}) {
+        for (std::string const& text : samples()) {
+            std::string const compressed(sender.deflate(text));
+            REQUIRE(receiver.inflate({}, message_kind::binary, false) == errc::ok);
+            for (std::size_t at = 0; at < compressed.size(); at += step)
+                REQUIRE(receiver.inflate(compressed.substr(at, step), message_kind::binary, false) == errc::ok);
+            REQUIRE(receiver.inflate({}, message_kind::binary, true) == errc::ok);
+            CHECK((receiver.inflated() == text));
+        }
+    }
+}
+
+TEST_CASE("faults inside a compressed message are found when they come, not at its end") {
+    auto const fault_at = [](std::string const& text, std::uint64_t limit) {
+        permessage_deflate sender;
+        permessage_deflate receiver;
+        REQUIRE(sender.settle(role::client, plain_reply, {.level = 1}, 0) == errc::ok);
+        REQUIRE(receiver.settle(role::server, plain_reply, {}, limit) == errc::ok);
+        std::string const compressed(sender.deflate(text));
+        std::size_t at = 0;
+        errc e = errc::ok;
+        for (; at < compressed.size() && e == errc::ok; ++at)
+            e = receiver.inflate(compressed.substr(at, 1), message_kind::text, false);
+        return std::pair(e, at * 100 / compressed.size());  // what was found after how many per cent
+    };
+    std::string const noise = test::noise(50'000);
+    std::string text;
+    for (char c : noise) text += static_cast<char>('0' + (static_cast<unsigned char>(c) & 63));
+    CHECK(fault_at(text, 0).first == errc::ok);
+    auto const [not_text, where] = fault_at(text + "\xED\xA0\x80" + text + text, 0);
+    CHECK(not_text == errc::invalid_utf8);
+    CHECK(where < 80);
+    auto const [too_big, there] = fault_at(text + text, 50'000);
+    CHECK(too_big == errc::message_too_big);
+    CHECK(there < 95);
+}
+
+TEST_CASE("a compressed text that is not UTF-8 ends the connection with code 1007 before the rest of it has come") {
+    connected c({});
+    connection const raw({.side = role::client});
+    runnel::send_buffer out;
+    // A stored block (RFC 1951 3.2.4) with the first half of a surrogate, in a message that goes on.
+    raw.append_frame(out, opcode::text, "\x00\x03\x00\xFC\xFF\xED\xA0\x80"s, false, true);
+    test::run(c.io, c.client->next_layer().write(out));
+    CHECK(test::error_of(c.io, next_text(*c.server)) == errc::invalid_utf8);
+    CHECK(test::error_of(c.io, next_text(*c.client)) == errc::closed_by_peer);
+    CHECK(c.client->received_code() == close_code::invalid_payload);
 }
 
 TEST_CASE("random bytes are inflated to something or refused, and never more than allowed") {

@@ -89,18 +89,30 @@ class permessage_deflate {
         return deflated_.view();
     }
 
-    /// The message whose compressed payload is `data` (7.2.2), valid until the next call. Text is checked to be UTF-8.
-    /// `out` is not set if there is an error: `invalid_compressed_data`, `message_too_big`, `invalid_utf8`.
-    errc inflate(std::string_view data, message_kind kind, std::string_view& out) {
-        reuse(inflated_);
-        errc e = inflate_piece(data);
-        if (e == errc::ok) e = inflate_piece({"\0\0\xFF\xFF", 4});
-        if (e != errc::ok) return e;
-        if (kind == message_kind::text && !is_utf8(inflated_.view())) return errc::invalid_utf8;
+    /// Inflates the next piece of a message's compressed payload (7.2.2), cut anywhere; `last` if the message ends with
+    /// it. What comes is looked at at once: text that is not UTF-8 (`invalid_utf8`), more than is allowed
+    /// (`message_too_big`), and data that is not deflated (`invalid_compressed_data`). After an error nothing more can
+    /// be inflated.
+    errc inflate(std::string_view piece, message_kind kind, bool last) {
+        if (!message_begun_) {
+            reuse(inflated_);
+            utf8_ = {};
+            message_begun_ = true;
+        }
+        std::size_t const before = inflated_.size();
+        errc e = inflate_piece(piece);
+        if (e == errc::ok && last) e = inflate_piece({"\0\0\xFF\xFF", 4});
+        if (e != errc::ok && e != errc::message_too_big) return e;
+        if (kind == message_kind::text && !utf8_.write(inflated_.view().substr(before))) return errc::invalid_utf8;
+        if (e != errc::ok || !last) return e;
+        if (kind == message_kind::text && !utf8_.complete()) return errc::invalid_utf8;
+        message_begun_ = false;
         if (forget_peers_) ::inflateReset(&in_);
-        out = inflated_.view();
         return errc::ok;
     }
+
+    /// What has been inflated of the message so far; valid until `inflate` is called again.
+    std::string_view inflated() const noexcept { return inflated_.view(); }
 
   private:
     static constexpr std::size_t max_piece = 1 << 30;
@@ -156,8 +168,10 @@ class permessage_deflate {
     send_buffer deflated_;
     send_buffer inflated_;
     std::uint64_t max_inflated_ = 0;
+    utf8_validator utf8_;
     bool deflating_ = false;
     bool inflating_ = false;
+    bool message_begun_ = false;
     bool forget_own_ = false;
     bool forget_peers_ = false;
 };

@@ -1,0 +1,348 @@
+#pragma once
+
+#include <runnel/core/send_buffer.hpp>
+#include <runnel/transport/race.hpp>
+#include <runnel/transport/stream.hpp>
+#include <runnel/transport/write_turn.hpp>
+#include <runnel/websocket/connection.hpp>
+#include <runnel/websocket/message_buffer.hpp>
+#include <runnel/websocket/opening.hpp>
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+namespace runnel::websocket {
+
+/// A whole message as `stream::read_message` gives it.
+struct message {
+    message_kind kind = message_kind::binary;
+    /// Valid until the next read.
+    std::string_view data;
+};
+
+/// No compression: messages cross the wire as they are. `permessage_deflate` is the other model.
+struct no_compression {
+    static constexpr bool enabled = false;
+    struct options {
+        friend bool operator==(options const&, options const&) = default;
+    };
+};
+
+/// The input and output of a WebSocket after the opening handshake: what a `stream` keeps at one address, as its
+/// coroutines refer to it. The members are those of `stream`, and documented there.
+template <runnel::stream Next, class Compression>
+class exchange {
+  public:
+    using executor_type = typename Next::executor_type;
+
+    /// One frame header, and what the layers below put in front of it.
+    static constexpr std::size_t headroom = max_frame_header + Next::headroom;
+
+    exchange(Next next, role side, stream_options const& options)
+        : next_(std::move(next)),
+          protocol_({side, options.accept_text, false, options.max_message, options.max_frame}),
+          options_(options),
+          side_(side),
+          place_(next_.get_executor()),
+          writing_(next_.get_executor()),
+          reading_(next_.get_executor()),
+          control_(Next::headroom),
+          sending_(headroom) {}
+
+    executor_type get_executor() const { return place_.get_executor(); }
+    Next& next_layer() noexcept { return next_; }
+    connection const& protocol() const noexcept { return protocol_; }
+    bool compressed() const noexcept { return compression_on_; }
+
+    /// Takes bytes that came behind the handshake.
+    void append_received(std::string_view bytes) { buffer_.append_raw(bytes); }
+
+    /// Begins with the compression that the handshake has agreed on; `extensions` is empty if there is none. Throws
+    /// `unexpected_extension`.
+    void settle(std::string const& extensions, typename Compression::options const& wanted) {
+        if constexpr (Compression::enabled) {
+            if (extensions.empty()) return;
+            errc const e = compression_.settle(side_, extensions, wanted, options_.max_message);
+            if (e != errc::ok) throw std::system_error(e);
+            compression_on_ = true;
+            protocol_.accept_compressed();
+        } else {
+            static_cast<void>(extensions);
+            static_cast<void>(wanted);
+        }
+    }
+
+    asio::awaitable<std::size_t, executor_type> read_some(asio::mutable_buffer into) {
+        if constexpr (Compression::enabled)
+            if (compression_on_) return read_inflated(into);
+        return read_payload(into);
+    }
+
+    asio::awaitable<message, executor_type> read_message() {
+        typename turn::holder reading(reading_);
+        if (!reading.try_take()) co_await reading.take();
+        for (;;) {
+            message found;
+            bool const there = take_message(found);
+            if (protocol_.has_pending()) co_await respond();
+            if (there) co_return found;
+            check_open();
+            auto const room = buffer_.prepare();
+            try {
+                std::size_t const n = co_await next_.read_some(asio::buffer(room.data(), room.size()));
+                buffer_.commit(n);
+            } catch (std::system_error const& error) {
+                rethrow_end(error);
+            }
+        }
+    }
+
+    bool try_read_message(message& out) { return !reading_.taken() && take_message(out); }
+
+    asio::awaitable<void, executor_type> write(send_buffer& out) {
+        if (out.empty()) co_return;
+        typename turn::holder writing(writing_);
+        if (!writing.try_take()) co_await writing.take();
+        if (protocol_.close_sent()) throw std::system_error(errc::closing);
+        if constexpr (Compression::enabled) {
+            if (compression_on_) {
+                std::string_view const deflated = compression_.deflate(out.view());
+                out.clear();
+                out.append(deflated);
+            }
+        }
+        protocol_.frame(out, opcode::binary, true, compression_on_);
+        co_await next_.write(out);
+        if (protocol_.has_pending()) co_await write_pending();
+    }
+
+    asio::awaitable<void, executor_type> write_message(message_kind kind, std::string_view data) {
+        typename turn::holder writing(writing_);
+        if (!writing.try_take()) co_await writing.take();
+        if (protocol_.close_sent()) throw std::system_error(errc::closing);
+        if constexpr (Compression::enabled)
+            if (compression_on_) data = compression_.deflate(data);
+        std::size_t const most = options_.fragment_size != 0 ? options_.fragment_size : data.size();
+        opcode op = static_cast<opcode>(kind);
+        do {
+            std::string_view const piece = data.substr(0, most);
+            data.remove_prefix(piece.size());
+            bool const rsv1 = compression_on_ && op != opcode::continuation;
+            protocol_.append_frame(sending_, op, piece, data.empty(), rsv1);
+            op = opcode::continuation;
+            co_await next_.write(sending_);
+            if (protocol_.has_pending()) co_await write_pending();
+        } while (!data.empty() && !protocol_.close_sent());
+        if (!data.empty()) throw std::system_error(errc::closing);
+    }
+
+    void pack(send_buffer& out, message_kind kind, std::string_view data) {
+        if constexpr (Compression::enabled)
+            if (compression_on_) data = compression_.deflate(data);
+        protocol_.append_frame(out, static_cast<opcode>(kind), data, true, compression_on_);
+    }
+
+    asio::awaitable<void, executor_type> write_packed(send_buffer& out) {
+        if (out.empty()) co_return;
+        typename turn::holder writing(writing_);
+        if (!writing.try_take()) co_await writing.take();
+        if (protocol_.close_sent()) throw std::system_error(errc::closing);
+        co_await next_.write(out);
+        if (protocol_.has_pending()) co_await write_pending();
+    }
+
+    asio::awaitable<void, executor_type> ping(std::string_view payload) {
+        protocol_.ping(payload);
+        return flush();
+    }
+
+    asio::awaitable<void, executor_type> close(close_code code, std::string_view reason) {
+        protocol_.close(code, reason);
+        auto closing = exchange_close();
+        auto bounded = limited(std::move(closing));
+        try {
+            co_await std::move(bounded);
+        } catch (std::system_error const& error) {
+            if (error.code() == asio::error::operation_aborted) throw;
+        }
+        if (!below_ended_) co_await end_below();
+    }
+
+  private:
+    using turn = write_turn<executor_type>;
+
+    // Throws what ended the connection, if it has ended.
+    void check_open() const {
+        if (protocol_.failure() != errc::ok) throw std::system_error(protocol_.failure());
+        if (below_ended_ && !protocol_.close_received()) throw std::system_error(errc::closing);
+        if (!protocol_.close_received()) return;
+        close_code const code = protocol_.received_code();
+        if (code == close_code::normal || code == close_code::going_away || code == close_code::no_status)
+            throw std::system_error(asio::error::eof);
+        throw std::system_error(errc::closed_by_peer, "code " + std::to_string(static_cast<unsigned>(code)));
+    }
+
+    // The end of the stream below before the peer's close frame is not an end in good order.
+    [[noreturn]] static void rethrow_end(std::system_error const& error) {
+        if (error.code() == asio::error::eof) throw std::system_error(errc::ended_without_close);
+        throw error;
+    }
+
+    asio::awaitable<std::size_t, executor_type> read_payload(asio::mutable_buffer into) {
+        typename turn::holder reading(reading_);
+        if (!reading.try_take()) co_await reading.take();
+        char* const bytes = static_cast<char*>(into.data());
+        for (;;) {
+            check_open();
+            std::size_t n = buffer_.take_raw(bytes, into.size());
+            try {
+                if (n == 0) n = co_await next_.read_some(into);
+            } catch (std::system_error const& error) {
+                rethrow_end(error);
+            }
+            n = protocol_.unframe(bytes, n);
+            if (protocol_.has_pending()) co_await respond();
+            if (n != 0) co_return n;
+        }
+    }
+
+    asio::awaitable<std::size_t, executor_type> read_inflated(asio::mutable_buffer into) {
+        while (unread_.empty()) {
+            message const next = co_await read_message();
+            unread_ = next.data;
+        }
+        std::size_t const n = std::min(into.size(), unread_.size());
+        std::memcpy(into.data(), unread_.data(), n);
+        unread_.remove_prefix(n);
+        co_return n;
+    }
+
+    // Looks at the raw bytes up to the end of a message.
+    bool take_message(message& out) {
+        if (message_given_) buffer_.next_message();
+        message_given_ = false;
+        while (buffer_.raw_size() != 0 && protocol_.failure() == errc::ok) {
+            auto const found = protocol_.feed(buffer_.raw(), buffer_.raw_size(), buffer_.payload_to());
+            if constexpr (Compression::enabled) {
+                if (protocol_.compressed()) {
+                    if (!inflate(found)) continue;
+                    message_given_ = true;
+                    out = {protocol_.kind(), compression_.inflated()};
+                    return true;
+                }
+            }
+            buffer_.take(found.consumed, found.payload);
+            if (!found.message_end) continue;
+            message_given_ = true;
+            out = {protocol_.kind(), buffer_.message()};
+            return true;
+        }
+        return false;
+    }
+
+    // Inflates payload as it comes, so that a fault in it ends the connection at once; whether the message ends with
+    // it. The payload itself is not kept.
+    bool inflate(connection::progress const& found) {
+        errc e = errc::ok;
+        if (found.message_end || !found.payload.empty())
+            e = compression_.inflate(found.payload, protocol_.kind(), found.message_end);
+        if (e != errc::ok) protocol_.reject(e);
+        buffer_.take(found.consumed, {});
+        return e == errc::ok && found.message_end;
+    }
+
+    // Writes the pending frames if it is anybody's turn; else the one who writes will.
+    asio::awaitable<void, executor_type> respond() {
+        if (writing_.taken()) co_return;
+        auto flushing = flush();
+        try {
+            // An answer to a close frame, or one about a violation, may find a peer that does not read any more.
+            if (protocol_.close_sent()) flushing = limited(std::move(flushing));
+            co_await std::move(flushing);
+        } catch (std::system_error const& error) {
+            // What has been read counts; if the stream is broken the next read says so.
+            if (error.code() == asio::error::operation_aborted) throw;
+        }
+    }
+
+    asio::awaitable<void, executor_type> limited(asio::awaitable<void, executor_type> task) {
+        auto sleeping = sleep_for<executor_type>(place_.get_executor(), options_.close_timeout);
+        co_await race(place_, std::move(task), std::move(sleeping));
+    }
+
+    asio::awaitable<void, executor_type> flush() {
+        typename turn::holder writing(writing_);
+        if (!writing.try_take()) co_await writing.take();
+        co_await write_pending();
+    }
+
+    // For whoever has the turn to write.
+    asio::awaitable<void, executor_type> write_pending() {
+        while (protocol_.has_pending()) {
+            protocol_.take_pending(control_);
+            co_await next_.write(control_);
+        }
+    }
+
+    asio::awaitable<void, executor_type> exchange_close() {
+        co_await flush();
+        typename turn::holder reading(reading_);
+        if (!reading.try_take()) co_await reading.take();
+        while (protocol_.failure() == errc::ok && !protocol_.close_received()) {
+            buffer_.next_message();
+            protocol_.unframe(buffer_.raw(), buffer_.raw_size());
+            buffer_.release();
+            if (protocol_.close_received()) break;
+            auto const room = buffer_.prepare();
+            std::size_t const n = co_await next_.read_some(asio::buffer(room.data(), room.size()));
+            buffer_.commit(n);
+        }
+        // The server ends the connection first, so that its port, not the client's, waits out the TCP segments under
+        // way (7.1.1); the client waits for that. After a violation there is nothing to wait for. Reading on until the
+        // end keeps a socket from being closed with bytes unread, which would reset the connection before the peer has
+        // read all.
+        if (side_ == role::server || protocol_.failure() != errc::ok) co_await end_below();
+        for (;;) {
+            auto const room = buffer_.prepare();
+            co_await next_.read_some(asio::buffer(room.data(), room.size()));
+        }
+    }
+
+    asio::awaitable<void, executor_type> end_below() {
+        below_ended_ = true;
+        co_await next_.shutdown();
+    }
+
+    struct nothing {};
+    template <class C>
+    struct compressor {
+        using type = nothing;
+    };
+    template <class C>
+    requires C::enabled
+    struct compressor<C> {
+        using type = C;
+    };
+
+    Next next_;
+    connection protocol_;
+    stream_options options_;
+    role side_;
+    parking<executor_type> place_;
+    turn writing_;
+    turn reading_;  // the same for reads: `close` reads too
+    send_buffer control_;
+    send_buffer sending_;
+    message_buffer buffer_;
+    bool below_ended_ = false;
+    bool message_given_ = false;  // the user has seen the message: it is dropped before the next
+    bool compression_on_ = false;
+    [[no_unique_address]] typename compressor<Compression>::type compression_;
+    std::string_view unread_;  // inflated, what `read_some` has not given yet
+};
+
+}  // namespace runnel::websocket
