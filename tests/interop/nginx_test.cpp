@@ -158,7 +158,7 @@ TEST_CASE("what nginx replies in place of opening a WebSocket is told: status, l
     asio::io_context io;
 
     auto seen = test::run(io, refused(proxy.at("/secret")));
-    CHECK(seen.code == websocket::errc::refused);
+    CHECK(seen.code == websocket::errc::unauthorized);
     CHECK(seen.status == 403);
     CHECK(seen.body == "not you\n");
 
@@ -168,24 +168,25 @@ TEST_CASE("what nginx replies in place of opening a WebSocket is told: status, l
     CHECK(seen.location == "https://elsewhere.example/mqtt");
 
     seen = test::run(io, refused(proxy.at("/down")));
-    CHECK(seen.code == websocket::errc::refused);
+    CHECK(seen.code == websocket::errc::unavailable);
     CHECK(seen.status == 502);
     CHECK(seen.body.find("502 Bad Gateway") != std::string::npos);
 
     seen = test::run(io, refused(proxy.at("/nowhere")));
-    CHECK(seen.code == websocket::errc::refused);
+    CHECK(seen.code == websocket::errc::not_found);
     CHECK(seen.status == 404);
 }
 
 TEST_CASE("a session ends with nginx's refusal where trying again is not wanted") {
     test::mosquitto const broker;
     nginx const proxy(broker.port_ws());
-    for (char const* const path : {"/secret", "/down"}) {
+    for (auto const& [path, code] :
+         {std::pair("/secret", websocket::errc::unauthorized), std::pair("/down", websocket::errc::unavailable)}) {
         asio::io_context io;
         auto options = options_for("refused", mqtt::protocol_version::v3_1_1);
         options.reconnect.attempts = 1;
         session s(io.get_executor(), proxy.at(path), options);
         test::task<void> running(io, s.run());
-        CHECK(running.run_for_error() == websocket::errc::refused);
+        CHECK(running.run_for_error() == code);
     }
 }

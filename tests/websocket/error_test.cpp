@@ -33,3 +33,13 @@ TEST_CASE("violations map to the close codes of RFC 6455 7.4.1") {
     CHECK(close_code_for(errc::message_too_big) == close_code::message_too_big);
     CHECK(close_code_for(errc::frame_too_big) == close_code::message_too_big);
 }
+
+TEST_CASE("layers that do not know WebSockets can tell what trying again cannot mend") {
+    CHECK(std::error_code(errc::unauthorized) == std::errc::permission_denied);
+    CHECK(std::error_code(errc::not_found) == std::errc::no_such_file_or_directory);
+    CHECK(std::error_code(errc::invalid_target) == std::errc::invalid_argument);
+    CHECK(std::error_code(errc::unavailable) == std::errc::resource_unavailable_try_again);
+    CHECK(std::error_code(errc::handshake_timeout) == std::errc::timed_out);
+    CHECK(std::error_code(errc::refused) != std::errc::permission_denied);
+    CHECK(std::error_code(errc::refused).default_error_condition() == std::error_code(errc::refused));
+}

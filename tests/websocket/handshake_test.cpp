@@ -164,7 +164,6 @@ TEST_CASE("replies that do not open a WebSocket are told apart") {
     CHECK(judged(reply_text("Sec-WebSocket-Accept", "S3pPLMBiTxaQ9kYGzzhZRbK+xOo=")) == errc::wrong_accept);
     CHECK(judged(reply_text("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")) == errc::wrong_accept);  // twice
     CHECK(judged(reply_text("Sec-WebSocket-Extensions", "permessage-deflate")) == errc::unexpected_extension);
-    CHECK(judged(reply_text({}, {}, "HTTP/1.1 403 Forbidden")) == errc::refused);
     CHECK(judged(reply_text({}, {}, "HTTP/1.1 200 OK")) == errc::refused);
     CHECK(judged(reply_text({}, {}, "HTTP/1.1 302 Found")) == errc::refused);  // without saying where to
     CHECK(judged(reply_text("Location", "/x", "HTTP/1.1 302 Found")) == errc::redirected);
@@ -173,6 +172,20 @@ TEST_CASE("replies that do not open a WebSocket are told apart") {
     CHECK(judged(reply_text({}, {}, "HTTP/1.1 1010")) == errc::malformed_http);
     CHECK(judged(reply_text({}, {}, "HTTP/1.1 abc")) == errc::malformed_http);
     CHECK(judged(reply_text({}, {}, "SSH-2.0-OpenSSH_9")) == errc::malformed_http);
+}
+
+TEST_CASE("refusals for the credentials, the path, and for the time being are told apart by their status") {
+    auto const judged_status = [](int status) {
+        return judged(reply_text({}, {}, "HTTP/1.1 " + std::to_string(status) + " Reason"));
+    };
+    for (int status : {401, 403, 407}) CHECK(judged_status(status) == errc::unauthorized);
+    for (int status : {404, 410}) CHECK(judged_status(status) == errc::not_found);
+    for (int status : {408, 425, 429, 500, 502, 503, 504, 599}) CHECK(judged_status(status) == errc::unavailable);
+    for (int status : {200, 204, 300, 400, 402, 405, 406, 409, 411, 418, 426, 431}) {
+        CHECK(judged_status(status) == errc::refused);
+        CHECK(is_refusal(judged_status(status)));
+    }
+    CHECK_FALSE(is_refusal(errc::wrong_accept));
 }
 
 TEST_CASE("the subprotocol must be one of those offered; none is accepted only if allowed") {

@@ -86,7 +86,7 @@ std::string request(std::string const& changed = {}, std::string const& with = {
 TEST_CASE("a refusal is reported with its status and the first part of its body") {
     std::string const reply = "HTTP/1.1 403 Forbidden\r\nContent-Length: 13\r\n\r\nno such token and more";
     answered c(reply);
-    CHECK(c.error == errc::refused);
+    CHECK(c.error == errc::unauthorized);
     try {
         c.opening->get();
         FAIL("no error");
@@ -113,10 +113,10 @@ TEST_CASE("a redirection is reported with where it points to, and not followed")
 
 TEST_CASE("a body without a length is read to the end of the connection, and 1024 bytes at most") {
     answered ended("HTTP/1.1 502 Bad Gateway\r\n\r\nupstream down", asking(), true);
-    CHECK(ended.error == errc::refused);
+    CHECK(ended.error == errc::unavailable);
     CHECK(ended.opening->error_text().find("upstream down") != std::string::npos);
     answered endless("HTTP/1.1 500 Internal Server Error\r\n\r\n" + std::string(5000, 'x'));
-    CHECK(endless.error == errc::refused);
+    CHECK(endless.error == errc::unavailable);
     try {
         endless.opening->get();
     } catch (handshake_refused const& e) {
@@ -128,7 +128,7 @@ TEST_CASE("a body that does not come does not hide the refusal, which is late th
     client_options options = asking();
     options.timeout = 30ms;
     answered c("HTTP/1.1 404 Not Found\r\nContent-Length: 100\r\n\r\nabc", options);
-    CHECK(c.error == errc::refused);
+    CHECK(c.error == errc::not_found);
     CHECK(c.opening->error_text().find("404") != std::string::npos);
 }
 
@@ -232,8 +232,11 @@ TEST_CASE("a server's judge sees the request and refuses with the status of its 
     CHECK(origin.error == errc::origin_refused);
     CHECK(origin.answer.starts_with("HTTP/1.1 403 "));
     asked path(request("/mqtt", "/other"), offering(), judge);
-    CHECK(path.error == errc::refused);
-    CHECK(path.answer.starts_with("HTTP/1.1 404 "));
+    CHECK(path.error == errc::not_found);
+    CHECK(path.answer.starts_with("HTTP/1.1 404 Not Found\r\n"));
+    asked token(request(), offering(), [](server_request const&) { return 401; });
+    CHECK(token.error == errc::unauthorized);
+    CHECK(token.answer.starts_with("HTTP/1.1 401 Unauthorized\r\n"));
 }
 
 TEST_CASE("a server waits for the request for a bounded time, and ends without one") {

@@ -52,6 +52,9 @@ enum class errc {
 
     // The server's reply, as the client sees it.
     refused,
+    unauthorized,
+    not_found,
+    unavailable,
     redirected,
     wrong_accept,
     no_subprotocol,
@@ -105,6 +108,9 @@ constexpr char const* describe(errc e) noexcept {
         case errc::invalid_header: return "an additional header's name or value has characters that must not be there";
         case errc::invalid_subprotocol: return "a subprotocol's name is not a token";
         case errc::refused: return "the server refused to open a WebSocket";
+        case errc::unauthorized: return "the server refused to open a WebSocket for these credentials";
+        case errc::not_found: return "the server has no such path";
+        case errc::unavailable: return "the server cannot open a WebSocket now";
         case errc::redirected: return "the server redirects to another place";
         case errc::wrong_accept: return "the server's Sec-WebSocket-Accept does not belong to the key";
         case errc::no_subprotocol: return "the server did not choose a subprotocol";
@@ -119,7 +125,45 @@ constexpr char const* describe(errc e) noexcept {
     return "unknown WebSocket error";
 }
 
+/// What `e` means in the standard's terms, where it has one: how a layer that does not know this one tells what trying
+/// again with the same settings cannot mend (`permission_denied`, `no_such_file_or_directory`, `invalid_argument`).
+inline std::error_condition condition_of(errc e) noexcept {
+    switch (e) {
+        case errc::unauthorized: return std::errc::permission_denied;
+        case errc::not_found: return std::errc::no_such_file_or_directory;
+        case errc::unavailable: return std::errc::resource_unavailable_try_again;
+        case errc::handshake_timeout: return std::errc::timed_out;
+        case errc::invalid_host:
+        case errc::invalid_target:
+        case errc::invalid_header:
+        case errc::invalid_subprotocol: return std::errc::invalid_argument;
+        default: return {};
+    }
+}
+
 inline std::error_code make_error_code(errc e) noexcept { return make_layer_error(e); }
+
+/// What a client makes of a reply's status other than 101 (RFC 9110 15): `unauthorized` for 401, 403 and 407;
+/// `not_found` for 404 and 410; `unavailable` for what time may mend, 408, 425, 429 and all from 500; else `refused`.
+constexpr errc errc_for_status(int status) noexcept {
+    switch (status) {
+        case 401:
+        case 403:
+        case 407: return errc::unauthorized;
+        case 404:
+        case 410: return errc::not_found;
+        case 408:
+        case 425:
+        case 429: return errc::unavailable;
+        default: return status >= 500 ? errc::unavailable : errc::refused;
+    }
+}
+
+/// Whether `e` stands for such a reply: the server is reached, and does not open a WebSocket.
+constexpr bool is_refusal(errc e) noexcept {
+    return e == errc::refused || e == errc::unauthorized || e == errc::not_found || e == errc::unavailable ||
+           e == errc::redirected;
+}
 
 /// Why a WebSocket is closed (7.4.1 and the IANA registry). Codes from 3000 are the applications' own: any value can be
 /// converted.

@@ -161,14 +161,14 @@ struct reply_policy {
     bool extensions_offered = false;
 };
 
-/// Judges a server's reply (4.1): `ok` if the WebSocket is open. `refused` and `redirected` stand for another status
-/// than 101: see `status_of`, and the header Location.
+/// Judges a server's reply (4.1): `ok` if the WebSocket is open. What `is_refusal` knows stands for another status than
+/// 101: see `status_of`, and the header Location.
 inline errc judge(http_head const& reply, handshake_key const& key, reply_policy const& policy) noexcept {
     if (reply.error() != errc::ok) return reply.error();
     int const status = status_of(reply.start_line());
     if (status == 0) return errc::malformed_http;
     if (status >= 300 && status <= 399 && !reply.value("Location").empty()) return errc::redirected;
-    if (status != 101) return errc::refused;
+    if (status != 101) return errc_for_status(status);
     if (reply.start_line()[7] != '1') return errc::malformed_http;  // upgrading came with HTTP/1.1
     if (reply.count("Upgrade") != 1 || !equal_ignoring_case(reply.value("Upgrade"), "websocket"))
         return errc::missing_upgrade;
@@ -291,19 +291,32 @@ constexpr int refusal_status(errc e) noexcept {
     }
 }
 
+/// The words beside a status (RFC 9110 15); "Refused" where a server is not expected to send it.
+constexpr std::string_view reason_phrase(int status) noexcept {
+    switch (status) {
+        case 400: return "Bad Request";
+        case 401: return "Unauthorized";
+        case 403: return "Forbidden";
+        case 404: return "Not Found";
+        case 405: return "Method Not Allowed";
+        case 408: return "Request Timeout";
+        case 410: return "Gone";
+        case 426: return "Upgrade Required";
+        case 429: return "Too Many Requests";
+        case 431: return "Request Header Fields Too Large";
+        case 500: return "Internal Server Error";
+        case 503: return "Service Unavailable";
+        default: return "Refused";
+    }
+}
+
 /// Appends a server's refusal because of `e` to `out`, with the reason as text.
 template <class Out>
 void encode_refusal(errc e, Out& out, int status = 0) {
     if (status == 0) status = refusal_status(e);
     std::string const body = std::string(describe(e)) + "\n";
     std::string reply = "HTTP/1.1 " + std::to_string(status) + " ";
-    reply += status == 403   ? "Forbidden"
-             : status == 404 ? "Not Found"
-             : status == 405 ? "Method Not Allowed"
-             : status == 408 ? "Request Timeout"
-             : status == 426 ? "Upgrade Required"
-             : status == 431 ? "Request Header Fields Too Large"
-                             : "Bad Request";
+    reply += reason_phrase(status);
     reply += "\r\nConnection: close\r\n";
     if (status == 405) reply += "Allow: GET\r\n";
     if (status == 426) reply += "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";

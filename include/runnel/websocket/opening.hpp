@@ -71,7 +71,7 @@ struct server_options {
     stream_options stream = {};
 };
 
-/// Why a server did not open a WebSocket: its HTTP reply. The code is `errc::refused` or `errc::redirected`.
+/// Why a server did not open a WebSocket: its HTTP reply. The code is `errc::redirected`, or that of `errc_for_status`.
 class handshake_refused : public std::system_error {
   public:
     handshake_refused(errc e, http_head const& reply, std::string body)
@@ -140,13 +140,12 @@ class opener {
         reply_policy const policy{options.subprotocol, options.accept_no_subprotocol, !extensions.empty()};
         auto exchanging = exchange(out, reply, result.surplus, [&] {
             verdict = judge(reply, key, policy);
-            return verdict == errc::refused || verdict == errc::redirected;
+            return is_refusal(verdict);
         });
         std::error_code late;
         auto limited = limit(options.timeout, std::move(exchanging), late);
         co_await std::move(limited);
-        if (verdict == errc::refused || verdict == errc::redirected)
-            throw handshake_refused(verdict, reply, std::move(result.surplus));
+        if (is_refusal(verdict)) throw handshake_refused(verdict, reply, std::move(result.surplus));
         if (late) throw std::system_error(late);
         if (verdict != errc::ok) throw std::system_error(verdict);
         result.subprotocol = reply.value("Sec-WebSocket-Protocol");
@@ -172,7 +171,7 @@ class opener {
         errc e = late ? errc::handshake_timeout : request.check();
         int status = 101;
         if (e == errc::ok) status = judge_request(request);
-        if (e == errc::ok && status != 101) e = status == 403 ? errc::origin_refused : errc::refused;
+        if (e == errc::ok && status != 101) e = status == 403 ? errc::origin_refused : errc_for_status(status);
         send_buffer out(Next::headroom);
         if (e == errc::ok) {
             result.target = request.target();
