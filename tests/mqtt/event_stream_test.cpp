@@ -33,7 +33,7 @@ TEST_CASE("events tell what a session does") {
     CHECK(failed.error == asio::error::connection_refused);
     auto const pause = next();
     CHECK(pause.what == kind::waiting);
-    CHECK(pause.pause == std::chrono::milliseconds(1));
+    CHECK(pause.pause <= std::chrono::milliseconds(1));
     CHECK(next().what == kind::connecting);
     auto const connected = next();
     CHECK(connected.what == kind::connected);

@@ -12,7 +12,7 @@ namespace {
 using namespace runnel::mqtt;
 
 struct recorder final : message_source {
-    void taken(delivery d, reason_code reason) override { all.emplace_back(d.number, reason); }
+    void taken(delivery d, reason_code reason, property_view) override { all.emplace_back(d.number, reason); }
     std::vector<std::pair<std::uint64_t, reason_code>> all;
 };
 

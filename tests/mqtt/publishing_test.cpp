@@ -138,3 +138,39 @@ TEST_CASE("publishing with a deadline ends when the session is destroyed") {
     s.reset();
     CHECK(pending.run_for_error() == errc::disconnected);
 }
+
+TEST_CASE("a message that expires while there is no connection ends, and is not sent") {
+    memory_place p;
+    bool online = false;
+    p.on_open = [&](auto&) {
+        if (!online) throw std::system_error(asio::error::connection_refused);
+    };
+    std::size_t heard = 0;
+    p.broker.hooks().on_publish = [&](auto const&, auto const&) { ++heard; };
+    memory_session s(p.io.get_executor(), p.transport, quick("client", mqtt::protocol_version::v5));
+    task<void> running(p.io, s.run());
+    p.settle();
+    mqtt::properties props;
+    props.message_expiry_interval = 1;
+    CHECK(test::run(p.io, s.publish("t", "QoS 0", {.props = &props})).what == outcome::queued);
+    auto publishing = s.publish("t", "QoS 1", {.qos = qos::at_least_once, .props = &props});
+    CHECK(test::error_of(p.io, std::move(publishing)) == errc::message_expired);
+    online = true;
+    CHECK(test::run(p.io, s.publish("t", "m", {.qos = qos::at_least_once})).what == outcome::acknowledged);
+    CHECK(heard == 1);
+    test::run(p.io, s.disconnect());
+}
+
+TEST_CASE("in MQTT 5 topics are abbreviated after their first message") {
+    connected_session c(quick("client", mqtt::protocol_version::v5));
+    std::vector<std::string> topics;
+    c.broker.hooks().on_publish = [&](auto const&, mqtt::publish const& m) { topics.emplace_back(m.topic); };
+    std::string const topic(1000, 'x');
+    for (auto const quality : test::qualities)
+        for (int i = 0; i < 10; ++i) c.publish(topic, "m", quality);
+    c.settle();
+    CHECK(topics == std::vector<std::string>(30, topic));
+    bool const announced = c.broker.options().accepts.topic_alias_maximum != 0;
+    CHECK((c.session.counters().bytes_sent < 3000) == announced);
+    c.disconnect();
+}

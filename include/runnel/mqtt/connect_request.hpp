@@ -20,6 +20,7 @@ class connect_request {
         if (who_.client_id.empty()) who_.client_id = assigned;
         props_.receive_maximum = options.receive_maximum;
         props_.maximum_packet_size = options.maximum_packet_size;
+        if (options.incoming_topic_aliases != 0) props_.topic_alias_maximum = options.incoming_topic_aliases;
         if (options.request_response_information) props_.request_response_information = 1;
         props_.session_expiry_interval = static_cast<std::uint32_t>(options.session_expiry.count());
         if (options.will) will_props_.will_delay_interval = static_cast<std::uint32_t>(options.will->delay.count());
@@ -55,7 +56,9 @@ class connect_request {
     capabilities own() const noexcept {
         capabilities c;
         c.maximum_packet_size = options_.maximum_packet_size;
-        if (v5()) c.receive_maximum = options_.receive_maximum;
+        if (!v5()) return c;
+        c.receive_maximum = options_.receive_maximum;
+        c.topic_alias_maximum = options_.incoming_topic_aliases;
         return c;
     }
 

@@ -2,6 +2,7 @@
 
 #include <runnel/core/record_pool.hpp>
 #include <runnel/core/ring_queue.hpp>
+#include <runnel/mqtt/packet/acknowledgement.hpp>
 #include <runnel/mqtt/packet/publish.hpp>
 #include <runnel/mqtt/received.hpp>
 
@@ -12,6 +13,7 @@
 #include <new>
 #include <optional>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 namespace runnel::mqtt {
@@ -19,7 +21,7 @@ namespace runnel::mqtt {
 /// Is told that the application has taken a message, so that it can be acknowledged.
 class message_source {
   public:
-    virtual void taken(delivery d, reason_code reason) = 0;
+    virtual void taken(delivery d, reason_code reason, property_view props) = 0;
 
   protected:
     ~message_source() = default;
@@ -39,7 +41,7 @@ class message {
         std::swap(stored_, moved.stored_);
         return *this;
     }
-    ~message() { release(reason_code::success); }
+    ~message() { release(reason_code::success, {}); }
 
     std::string_view topic() const noexcept { return view().topic; }
     /// Any bytes.
@@ -57,8 +59,16 @@ class message {
     /// Whether there is a message: false after a move, `acknowledge`, and default construction.
     explicit operator bool() const noexcept { return stored_ != nullptr; }
 
-    /// Acknowledges the message now and lets go of it. In MQTT 5 a `reason` of 0x80 and above refuses it.
-    void acknowledge(reason_code reason = reason_code::success) { release(reason); }
+    /// Acknowledges the message now and lets go of it. In MQTT 5 a `reason` of 0x80 and above refuses it, and `props`
+    /// may have a reason string and user properties; in MQTT 3.1.1 neither is sent. Throws an `errc`, and does nothing,
+    /// if PUBACK or PUBREC cannot have them.
+    void acknowledge(reason_code reason = reason_code::success, property_view props = {}) {
+        if (stored_ == nullptr) return;
+        auto const type = qos() == qos::exactly_once ? packet_type::pubrec : packet_type::puback;
+        errc const e = check(acknowledgement{type, 1, reason, props}, protocol_version::v5);
+        if (e != errc::ok) throw std::system_error(e);
+        release(reason, props);
+    }
 
     /// A copy with memory of its own, of which nothing depends: destroying it acknowledges nothing.
     message copy() const { return copy_of(view()); }
@@ -92,7 +102,7 @@ class message {
     };
 
     message(std::shared_ptr<inbox> box, stored* s) noexcept : box_(std::move(box)), stored_(s) {}
-    inline void release(reason_code reason) noexcept;
+    inline void release(reason_code reason, property_view props) noexcept;
 
     std::shared_ptr<inbox> box_;  // null: the memory is the message's own
     stored* stored_ = nullptr;
@@ -114,7 +124,7 @@ class inbox : public std::enable_shared_from_this<inbox> {
         while (!unread_.empty()) {
             auto* const s = unread_.front();
             unread_.pop();
-            let_go(s, reason_code::success);
+            let_go(s, reason_code::success, {});
         }
     }
 
@@ -151,12 +161,12 @@ class inbox : public std::enable_shared_from_this<inbox> {
   private:
     friend message;
 
-    void let_go(message::stored* s, reason_code reason) {
+    void let_go(message::stored* s, reason_code reason, property_view props) {
         delivery const token = s->token;
         bytes_ -= message::stored::size_of(s->packet);
         pool_.give_back(s);
         if (token.quality == qos::at_most_once) return;
-        if (auto const source = source_.lock()) source->taken(token, reason);
+        if (auto const source = source_.lock()) source->taken(token, reason, props);
     }
 
     record_pool pool_;
@@ -167,11 +177,11 @@ class inbox : public std::enable_shared_from_this<inbox> {
     std::weak_ptr<message_source> source_;
 };
 
-inline void message::release(reason_code reason) noexcept {
+inline void message::release(reason_code reason, property_view props) noexcept {
     auto* const s = std::exchange(stored_, nullptr);
     if (s == nullptr) return;
     if (box_)
-        std::exchange(box_, nullptr)->let_go(s, reason);
+        std::exchange(box_, nullptr)->let_go(s, reason, props);
     else
         ::operator delete(s);
 }

@@ -36,6 +36,8 @@ class outgoing {
 
     /// QoS 1 and 2 messages sent on this connection and not acknowledged.
     std::size_t unacknowledged() const noexcept { return unacknowledged_; }
+    /// Messages sent again on a later connection.
+    std::uint64_t resent() const noexcept { return resent_; }
     /// Bytes of all packets held.
     std::size_t bytes() const noexcept { return in_flight_.bytes(); }
     bool has_identifier() const noexcept { return in_flight_.has_identifier(); }
@@ -254,6 +256,7 @@ class outgoing {
         if (e.at == stage::resend) {
             e.packet[0] |= dup;  // [MQTT-3.3.1-1]
             out.append(e.bytes());
+            ++resent_;
         } else if (aliases_.maximum() == 0 || !append_aliased(out, e.bytes(), peer_maximum)) {
             out.append(e.bytes());
         }
@@ -307,6 +310,7 @@ class outgoing {
     std::uint64_t cursor_ = 0;                       // the first exchange that has not been sent on this connection
     std::size_t unacknowledged_ = 0;
     std::size_t queued_at_most_once_ = 0;
+    std::uint64_t resent_ = 0;
 };
 
 }  // namespace runnel::mqtt

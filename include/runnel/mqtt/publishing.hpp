@@ -8,6 +8,7 @@
 #include <runnel/transport/race.hpp>
 #include <runnel/transport/waiter.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <string_view>
@@ -29,7 +30,8 @@ class publishing {
           packets_(packets),
           unwritten_(executor),
           queued_(executor),
-          unacknowledged_(executor) {}
+          unacknowledged_(executor),
+          expiring_(executor) {}
     publishing(publishing const&) = delete;
     publishing& operator=(publishing const&) = delete;
     ~publishing() { publisher::leave(publishers_); }
@@ -51,6 +53,30 @@ class publishing {
     void offer_room() {
         if (unwritten_.occupied() && packets_.out().size() < options_.maximum_unwritten) unwritten_.wake_one();
         if (queued_.occupied() && state_.has_room()) queued_.wake_one();
+    }
+
+    /// Ends messages whose expiry interval is over before they could be sent; runs until it is cancelled.
+    awaitable<void> watch_expiry() {
+        struct refusing : session_handler {
+            publishing& of;
+            explicit refusing(publishing& p) noexcept : of(p) {}
+            void on_refused(void* owner, errc why) { of.on_refused(owner, why); }
+        };
+        for (;;) {
+            if (auto const next = state_.next_expiry()) {
+                // Intervals are in seconds; one that begins meanwhile may be over before this one.
+                auto const left = *next - milliseconds_now() + std::chrono::milliseconds(1);
+                auto sleeping = sleep_for<Executor>(unwritten_.get_executor(), std::clamp<std::chrono::milliseconds>(
+                                                                                   left, {}, std::chrono::seconds(1)));
+                co_await std::move(sleeping);
+                state_.set_time(milliseconds_now());
+                state_.expire(refusing(*this));
+            } else {
+                waiter<Executor> w;
+                co_await expiring_.park(w);
+                if (w.result) throw std::system_error(w.result);
+            }
+        }
     }
 
     void count(session_counters& c) const noexcept {
@@ -149,6 +175,7 @@ class publishing {
         mqtt::publish const message{
             .topic = topic, .payload = payload, .qos = o.qos, .retain = o.retain, .props = o.props};
         auto* const told = unacknowledged ? nullptr : owner;
+        if (o.props != nullptr) state_.set_time(milliseconds_now());  // an expiry interval may begin
         auto begun = state_.publish(packets_.out(), message, told);
         while (begun.error == errc::queue_full && options_.when_full == overflow::drop_oldest &&
                state_.drop_oldest_at_most_once()) {
@@ -156,6 +183,7 @@ class publishing {
             begun = state_.publish(packets_.out(), message, told);
         }
         if (begun.error == errc::ok) ++published_;
+        if (o.props != nullptr && state_.next_expiry()) expiring_.wake_one();
         packets_.flush();
         return begun;
     }
@@ -176,8 +204,8 @@ class publishing {
     session_options const& options_;
     session_state& state_;
     outlet<Executor>& packets_;
-    // Where coroutines wait: for room of the two kinds, and for acknowledgements.
-    parking<Executor> unwritten_, queued_, unacknowledged_;
+    // Where coroutines wait: for room of the two kinds, for acknowledgements, and for something that expires.
+    parking<Executor> unwritten_, queued_, unacknowledged_, expiring_;
     list_link publishers_;
     std::uint64_t published_ = 0, acknowledged_ = 0, dropped_ = 0;
 };

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <runnel/mqtt/authenticator.hpp>
+#include <runnel/mqtt/authenticating.hpp>
 #include <runnel/mqtt/connect_request.hpp>
 #include <runnel/mqtt/connection.hpp>
 #include <runnel/mqtt/event_stream.hpp>
@@ -51,12 +51,15 @@ class session final {
         : options_((check(options), std::move(options))),
           transport_(std::move(transport)),
           executor_(executor),
-          state_(role::client, options_.version, {options_.maximum_queued, options_.maximum_in_flight}),
+          state_(role::client, options_.version,
+                 {options_.maximum_queued, options_.maximum_in_flight, options_.outgoing_topic_aliases,
+                  options_.accept_unknown_session}),
           packets_(executor, stream_type::headroom),
           connection_(executor, state_, options_, packets_),
           publishing_(executor, options_, state_, packets_),
           subscribing_(executor, options_, state_, packets_),
           requesting_(executor, options_, publishing_, subscribing_),
+          authenticating_(executor, state_, packets_),
           places_(executor) {}
     session(session const&) = delete;
     session& operator=(session const&) = delete;
@@ -77,6 +80,7 @@ class session final {
         publishing_.count(all);
         all.queued_bytes = state_.queued_bytes();
         all.in_flight = state_.unacknowledged();
+        all.messages_resent = state_.resent();
         return all;
     }
 
@@ -86,6 +90,14 @@ class session final {
         std::erase_if(watchers_, [](auto const& w) { return w.expired(); });
         watchers_.push_back(stream.watch());
         return stream;
+    }
+
+    /// Makes the session authenticate itself by a method of its own (MQTT 5, 4.12) from the next connection on.
+    template <authenticator<executor_type> A>
+    void set_authenticator(A a) {
+        if (options_.version != protocol_version::v5)
+            throw std::system_error(errc::unsupported_protocol_version, "set_authenticator");
+        authenticating_.use(std::move(a));
     }
 
     /// Connects, and connects again whenever the connection is lost, with pauses as `options.reconnect` says. Completes
@@ -100,25 +112,9 @@ class session final {
         connection_.restart();
         subscribing_.reopen();
         finisher const at_end(*this);
-        reconnect_schedule schedule(options_.reconnect, static_cast<bool>(options_.make_credentials), clock::now());
-        for (;;) {
-            co_await run_connection();
-            if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
-            if (connection_.is_ending()) break;
-            auto const cancellation = co_await asio::this_coro::cancellation_state;
-            if (cancellation.cancelled() != asio::cancellation_type::none)
-                throw std::system_error(asio::error::operation_aborted);
-            auto const next = schedule.after(outcome(), clock::now(), uniform());
-            if (!next.again) throw std::system_error(why_, transport_.url() + (detail_.empty() ? "" : ": " + detail_));
-            tell({.what = session_event::kind::waiting,
-                  .error = why_,
-                  .twin_suspected = next.twin_suspected,
-                  .pause = next.pause});
-            auto sleeping = sleep_for<executor_type>(executor_, next.pause);
-            auto stopping = connection_.ended();
-            co_await race(places_.tasks, std::move(sleeping), std::move(stopping));
-            if (connection_.is_ending()) break;
-        }
+        auto connecting = stay_connected();
+        auto expiring = publishing_.watch_expiry();
+        co_await race(places_.tasks, std::move(connecting), std::move(expiring));
     }
 
     /// Publishes a message. QoS 0 completes when there is room for it (`maximum_unwritten`, or `maximum_queued` while
@@ -203,23 +199,7 @@ class session final {
 
     /// Authenticates again on this connection (4.12.1), while everything else goes on. Throws `errc::not_connected`,
     /// what the authenticator throws, and `errc::disconnected` when the server refuses, as it ends the connection.
-    awaitable<void> reauthenticate() {
-        if (!authenticator_ || !state_.connected()) throw std::system_error(errc::not_connected);
-        auto beginning = authenticator_.begin();
-        auto data = co_await std::move(beginning);
-        send_auth(reason_code::reauthenticate, data);
-        for (;;) {
-            waiter<executor_type> w;
-            co_await places_.authentication.park(w);
-            if (w.result) throw std::system_error(w.result);
-            if (!challenge_) break;
-            auto answering = authenticator_.answer(*std::exchange(challenge_, std::nullopt));
-            data = co_await std::move(answering);
-            send_auth(reason_code::continue_authentication, data);
-        }
-        auto finishing = authenticator_.finish(std::exchange(last_data_, {}));
-        co_await std::move(finishing);
-    }
+    awaitable<void> reauthenticate() { return authenticating_.again(); }
 
     /// Completes as soon as there is a connection; `errc::disconnected` when `run` ends first.
     awaitable<void> connected() {
@@ -243,9 +223,15 @@ class session final {
     /// Ends the connection in good order: sends what is ready to be sent, then DISCONNECT, and closes, all within
     /// `close_timeout`. Completes when `run` has completed. In MQTT 5 the reason `disconnect_with_will_message` makes
     /// the server publish the will.
-    awaitable<void> disconnect(reason_code reason = reason_code::normal_disconnection) {
+    ///
+    /// `props` may change the session expiry interval, and have a reason string and user properties. Throws an `errc`,
+    /// and does nothing, if DISCONNECT cannot have the reason or the properties.
+    awaitable<void> disconnect(reason_code reason = reason_code::normal_disconnection, property_view props = {}) {
         if (!running_) co_return;
-        if (state_.connected()) state_.disconnect(packets_.out(), {reason, {}});
+        if (state_.connected()) {
+            errc const e = state_.disconnect(packets_.out(), {reason, props});
+            if (e != errc::ok) throw std::system_error(e);
+        }
         connection_.end();
         waiter<executor_type> w;
         co_await places_.ended.park(w);
@@ -266,8 +252,8 @@ class session final {
 
     // Where coroutines wait: for what the name says.
     struct places {
-        explicit places(executor_type const& e) : tasks(e), connected(e), authentication(e), ended(e) {}
-        parking<executor_type> tasks, connected, authentication, ended;
+        explicit places(executor_type const& e) : tasks(e), connected(e), ended(e) {}
+        parking<executor_type> tasks, connected, ended;
     };
 
     // What the session state and the connection tell.
@@ -282,7 +268,7 @@ class session final {
         void on_suback(void* owner, suback const& answer) { self.subscribing_.on_suback(owner, answer); }
         void on_unsuback(void* owner, unsuback const&) { self.subscribing_.on_unsuback(owner); }
         void on_pingresp() { self.connection_.on_answer(); }
-        void on_auth(auth const& packet) { self.authentication_goes_on(packet); }
+        void on_auth(auth const& packet) { self.authenticating_.on_auth(packet); }
         void on_disconnect(mqtt::disconnect const& packet) {
             self.why_ = packet.reason == reason_code::success ? make_error_code(errc::disconnected)
                                                               : make_error_code(packet.reason);
@@ -295,6 +281,30 @@ class session final {
         }
         void on_room() { self.publishing_.offer_room(); }
     };
+
+    // --- connection after connection
+
+    awaitable<void> stay_connected() {
+        reconnect_schedule schedule(options_.reconnect, static_cast<bool>(options_.make_credentials), clock::now());
+        for (;;) {
+            co_await run_connection();
+            if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+            if (connection_.is_ending()) break;
+            auto const cancellation = co_await asio::this_coro::cancellation_state;
+            if (cancellation.cancelled() != asio::cancellation_type::none)
+                throw std::system_error(asio::error::operation_aborted);
+            auto const next = schedule.after(outcome(), clock::now(), uniform());
+            if (!next.again) throw std::system_error(why_, transport_.url() + (detail_.empty() ? "" : ": " + detail_));
+            tell({.what = session_event::kind::waiting,
+                  .error = why_,
+                  .twin_suspected = next.twin_suspected,
+                  .pause = next.pause});
+            auto sleeping = sleep_for<executor_type>(executor_, next.pause);
+            auto stopping = connection_.ended();
+            co_await race(places_.tasks, std::move(sleeping), std::move(stopping));
+            if (connection_.is_ending()) break;
+        }
+    }
 
     // --- one connection, from opening to loss
 
@@ -320,8 +330,7 @@ class session final {
         }
         state_.connection_lost();
         connection_.reset();
-        challenge_.reset();
-        places_.authentication.wake_all(errc::disconnected);
+        authenticating_.on_connection_lost();
         publishing_.offer_room();
         tell({.what = session_event::kind::disconnected,
               .error = connection_.is_ending() ? std::error_code{} : why_,
@@ -332,8 +341,8 @@ class session final {
         auto opened = co_await transport_.open(executor_);
         s.emplace(std::move(opened));
         std::string data;
-        if (authenticator_) {
-            auto beginning = authenticator_.begin();
+        if (authenticating_.in_use()) {
+            auto beginning = authenticating_.begin();
             data = co_await std::move(beginning);
         }
         send_connect(data);
@@ -341,36 +350,25 @@ class session final {
         co_await connection_.write(*s, listener(*this));
         while (state_.current_phase() == session_state::phase::connecting) {
             co_await connection_.read(*s, listener(*this));
-            if (!challenge_) continue;
-            auto answering = authenticator_.answer(*std::exchange(challenge_, std::nullopt));
-            data = co_await std::move(answering);
-            send_auth(reason_code::continue_authentication, data);
+            if (!authenticating_.is_challenged()) continue;
+            auto answering = authenticating_.answer();
+            co_await std::move(answering);
             co_await connection_.write(*s, listener(*this));
         }
         if (refused_) throw std::system_error(refused_);
-        if (!authenticator_ || !state_.connected()) co_return;
-        auto finishing = authenticator_.finish(std::exchange(last_data_, {}));
+        if (!authenticating_.in_use() || !state_.connected()) co_return;
+        auto finishing = authenticating_.finish();
         co_await std::move(finishing);
     }
 
-    // --- CONNECT, AUTH and CONNACK
+    // --- CONNECT and CONNACK
 
     void send_connect(std::string_view authentication_data) {
+        state_.set_time(milliseconds_now());
         connect_request request(options_, assigned_client_id_);
-        if (authenticator_) request.authenticate(authenticator_.method(), authentication_data);
+        if (authenticating_.in_use()) request.authenticate(authenticating_.method(), authentication_data);
         errc const e = state_.connect(packets_.out(), request.packet(), request.own());
         if (e != errc::ok) fail(std::make_exception_ptr(std::system_error(e, "CONNECT")));
-    }
-
-    void send_auth(reason_code, std::string_view) { throw std::system_error(errc::not_connected, "AUTH"); }
-
-    void authentication_goes_on(auth const& packet) {
-        std::string const data(packet.props.get<property_id::authentication_data>().value_or(""));
-        if (packet.reason == reason_code::continue_authentication)
-            challenge_ = data;
-        else
-            last_data_ = data;
-        places_.authentication.wake_one();
     }
 
     void accepted_or_refused(connack const& answer) {
@@ -387,7 +385,7 @@ class session final {
             if (auto const seconds = answer.props.get<property_id::server_keep_alive>())
                 keep_alive_ = std::chrono::seconds(*seconds);  // [MQTT-3.1.2-21]
             if (auto const id = answer.props.get<property_id::assigned_client_identifier>()) assigned_client_id_ = *id;
-            if (auto const data = answer.props.get<property_id::authentication_data>()) last_data_ = *data;
+            authenticating_.on_connack(answer);
             if (auto const prefix = answer.props.get<property_id::response_information>())
                 requesting_.on_response_information(*prefix);
         }
@@ -447,7 +445,7 @@ class session final {
     publishing<executor_type> publishing_;
     subscribing<executor_type> subscribing_;
     requesting<executor_type> requesting_;
-    any_authenticator<executor_type> authenticator_;
+    authenticating<executor_type> authenticating_;
     std::vector<std::weak_ptr<typename event_stream<executor_type>::state>> watchers_;
 
     places places_;
@@ -461,8 +459,6 @@ class session final {
     std::string detail_;                             // what the server said of it
     std::string redirect_;                           // the server that it named
     std::error_code refused_;                        // by CONNACK
-    std::optional<std::string> challenge_;           // the server's, to be answered
-    std::string last_data_;                          // of the authentication that the server has accepted
     std::exception_ptr failure_;
     bool running_ = false;
 };

@@ -46,6 +46,10 @@ struct session_options {
     bool clean_start = false;
     /// MQTT 5: how long the server keeps the session after the connection has ended, 0 to 4,294,967,295 s.
     std::chrono::seconds session_expiry{3600};
+    /// What to do when the server has kept a session of which this object knows nothing, as after a restart of the
+    /// process. True: take it up, and with it the messages that wait there. False: end the connection with
+    /// `errc::session_present_unexpected`, as [MQTT-3.2.2-4] asks of a client that has lost its state.
+    bool accept_unknown_session = true;
     /// MQTT 5: asks the server for the beginning of response topics (3.1.2.11.6); `session::request` then uses it.
     bool request_response_information = false;
     std::chrono::seconds keep_alive{60};  ///< longest silence before a ping, 0 (none) to 65,535 s
@@ -58,6 +62,8 @@ struct session_options {
 
     std::uint32_t maximum_packet_size = 16 * 1024 * 1024;  ///< largest packet accepted, in bytes, 1 or more
     std::uint16_t receive_maximum = 1024;  ///< MQTT 5: QoS 1 and 2 messages taken in but not acknowledged, 1 to 65,535
+    std::uint16_t incoming_topic_aliases = 16;     ///< MQTT 5: topics that the server may abbreviate; 0: none
+    std::uint16_t outgoing_topic_aliases = 16;     ///< MQTT 5: topics abbreviated, if the server takes that; 0: none
     std::uint16_t maximum_in_flight = 1024;        ///< QoS 1 and 2 messages sent but not acknowledged, 1 to 65,535
     std::size_t maximum_queued = 4 * 1024 * 1024;  ///< bytes of packets that wait to be sent or acknowledged
     std::size_t maximum_unwritten = 256 * 1024;    ///< bytes beyond which QoS 0 messages wait for the network

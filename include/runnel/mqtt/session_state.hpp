@@ -52,6 +52,8 @@ class session_state {
     capabilities const& peer() const noexcept { return peer_; }
     /// QoS 1 and 2 messages sent on this connection and not acknowledged.
     std::size_t unacknowledged() const noexcept { return outgoing_.unacknowledged(); }
+    /// QoS 1 and 2 messages sent again on a later connection.
+    std::uint64_t resent() const noexcept { return outgoing_.resent(); }
     /// Bytes of the packets that wait to be sent or acknowledged.
     std::size_t queued_bytes() const noexcept { return outgoing_.bytes(); }
     /// Bytes of the packet that the rest of the last input begins; 0 if not known.

@@ -8,6 +8,7 @@
 #include <runnel/mqtt/subscription_registry.hpp>
 
 #include <algorithm>
+#include <cassert>
 #include <cstdint>
 #include <exception>
 #include <functional>
@@ -85,7 +86,7 @@ class subscribing final : private message_source {
     std::exception_ptr dispatch(mqtt::publish const& packet, delivery token, std::uint64_t& unrouted) {
         auto const outcome = registry_.dispatch(packet, token);
         if (outcome.matched == 0) ++unrouted;
-        if (outcome.taken) acknowledge(token, reason_code::success);
+        if (outcome.taken) acknowledge(token, reason_code::success, {});
         return outcome.failure;
     }
 
@@ -250,11 +251,12 @@ class subscribing final : private message_source {
         packets_.flush();
     }
 
-    void taken(delivery token, reason_code reason) override {
-        if (registry_.take(token)) acknowledge(token, reason);
+    void taken(delivery token, reason_code reason, property_view props) override {
+        if (registry_.take(token)) acknowledge(token, reason, props);
     }
-    void acknowledge(delivery token, reason_code reason) {
-        state_.acknowledge(packets_.out(), token, reason);
+    void acknowledge(delivery token, reason_code reason, property_view props) {
+        [[maybe_unused]] errc const e = state_.acknowledge(packets_.out(), token, reason, props);
+        assert(e == errc::ok);
         packets_.flush();
     }
 
