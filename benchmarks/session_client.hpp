@@ -1,0 +1,123 @@
+#pragma once
+
+#include "allocations.hpp"
+#include "report.hpp"
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <ctime>
+#include <fstream>
+#include <malloc.h>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+/// What the session benchmarks of all clients have in common: the cases, the messages, and the measuring.
+///
+///     benchmark-session-CLIENT PORT CASE MESSAGES
+namespace bench {
+
+inline constexpr std::string_view topic = "sensors/building-7/room-12/temp1";
+inline constexpr std::string_view filter = "sensors/#";
+inline std::string const payload(64, 'x');
+static_assert(topic.size() == 32);
+
+/// Cases are named `publish_qos0`, `publish_qos1_window_20`, `receive_qos0`, `latency`, `idle`, ...
+struct options {
+    std::uint16_t port;
+    std::string name;
+    std::size_t messages;
+
+    options(int argc, char** argv)
+        : port(static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 0)),
+          name(argc > 2 ? argv[2] : ""),
+          messages(argc > 3 ? static_cast<std::size_t>(std::atoll(argv[3])) : 0) {
+        if (port == 0 || messages == 0) {
+            std::fprintf(stderr, "usage: %s PORT CASE MESSAGES\n", argv[0]);
+            std::exit(2);
+        }
+    }
+    bool is(std::string_view prefix) const noexcept { return name.starts_with(prefix); }
+    int qos() const noexcept {
+        auto const at = name.find("qos");
+        return at == std::string::npos ? 1 : name[at + 3] - '0';
+    }
+    /// Messages in flight.
+    std::size_t window() const {
+        auto const at = name.find("window_");
+        return at == std::string::npos ? 1 : static_cast<std::size_t>(std::stoull(name.substr(at + 7)));
+    }
+};
+
+inline std::int64_t now(clockid_t clock) {
+    timespec t;
+    ::clock_gettime(clock, &t);
+    return std::int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
+}
+
+/// Counts messages: the first ones warm up, what follows is measured.
+class meter {
+  public:
+    meter(options const& o, char const* who) : options_(o), who_(who), warm_up_(o.messages / 5) {}
+
+    std::size_t total() const noexcept { return warm_up_ + options_.messages; }
+    std::size_t done() const noexcept { return done_; }
+    bool finished() const noexcept { return done_ >= total(); }
+
+    /// One more message. True: it was the last.
+    bool count() {
+        if (++done_ == warm_up_) start();
+        return done_ == total() && (stop(), true);
+    }
+
+    void start() {
+        allocations_ = ::allocations();
+        wall_ = now(CLOCK_MONOTONIC);
+        cpu_ = now(CLOCK_PROCESS_CPUTIME_ID);
+    }
+    void stop() {
+        auto const cpu = now(CLOCK_PROCESS_CPUTIME_ID) - cpu_;
+        auto const wall = now(CLOCK_MONOTONIC) - wall_;
+        auto const allocated = ::allocations() - allocations_;
+        auto const n = static_cast<double>(options_.messages);
+        report::figure("session", options_.name, who_, "ns CPU/message", static_cast<double>(cpu) / n);
+        report::figure("session", options_.name, who_, "messages/s", n * 1e9 / static_cast<double>(wall));
+        report::figure("session", options_.name, who_, "allocations/message", static_cast<double>(allocated) / n);
+    }
+
+  private:
+    options const& options_;
+    char const* who_;
+    std::size_t warm_up_;
+    std::size_t done_ = 0;
+    std::int64_t cpu_ = 0;
+    std::int64_t wall_ = 0;
+    std::size_t allocations_ = 0;
+};
+
+/// Round trip times.
+class trips {
+  public:
+    explicit trips(std::size_t n) { times_.reserve(n); }
+    void begin() { begun_ = now(CLOCK_MONOTONIC); }
+    void end() { times_.push_back(now(CLOCK_MONOTONIC) - begun_); }
+    void report(char const* who) {
+        std::ranges::sort(times_);
+        auto const at = [&](std::size_t percent) {
+            return static_cast<double>(times_[times_.size() * percent / 100]) / 1000;
+        };
+        report::figure("session", "round_trip_qos1_median", who, "us", at(50));
+        report::figure("session", "round_trip_qos1_p99", who, "us", at(99));
+    }
+
+  private:
+    std::int64_t begun_ = 0;
+    std::vector<std::int64_t> times_;
+};
+
+/// Memory of this process outside of the kernel, in bytes: on the heap.
+inline double heap_bytes() { return static_cast<double>(::mallinfo2().uordblks + ::mallinfo2().hblkhd); }
+
+}  // namespace bench
