@@ -29,7 +29,8 @@ constexpr auto q2 = qos::exactly_once;
 
 // A broker whose time passes only when the test says so.
 struct place {
-    explicit place(testing::broker_options options = {}) : core(std::move(options)) {}
+    place() : place({.accepts = {}}) {}  // without topic aliases, for plain CONNACKs
+    explicit place(testing::broker_options options) : core(std::move(options)) {}
 
     void pass(std::chrono::milliseconds duration) {
         auto const end = now + duration;

@@ -55,7 +55,7 @@ class client final : public testing::broker_connection, public mqtt::session_han
     reason_code connect(mqtt::connect const& packet) {
         open();
         connack.reset();
-        state.connect(sending, packet, {});
+        state.connect(sending, packet, own);
         exchange();
         return connack.value_or(reason_code::unspecified_error);
     }
@@ -93,6 +93,7 @@ class client final : public testing::broker_connection, public mqtt::session_han
     }
     void on_message(mqtt::publish const& m, mqtt::delivery d) {
         messages.emplace_back(m.payload);
+        topics.emplace_back(m.topic);
         expiry = m.props.get<mqtt::property_id::message_expiry_interval>();
         state.acknowledge(sending, d);
     }
@@ -106,7 +107,9 @@ class client final : public testing::broker_connection, public mqtt::session_han
     bool aborted = false;
     mqtt::properties props;  // those with numbers only
     std::vector<std::string> messages;
+    std::vector<std::string> topics;
     std::optional<std::uint32_t> expiry;
+    mqtt::capabilities own;
 
   private:
     place& place_;
@@ -225,10 +228,47 @@ TEST_CASE("DISCONNECT may change the session expiry interval, but not from zero"
     CHECK(p.core.session_count() == 0);
     CHECK(p.core.counters().protocol_errors == 0);
     c.connect({.client_id = "a"});
-    c.state.disconnect(c.sending, {.props = &lasting});
+    CHECK(c.state.disconnect(c.sending, {.props = &lasting}) == mqtt::errc::property_not_allowed);
+    append(c.sending, mqtt::disconnect{.props = &lasting}, protocol_version::v5);
     c.exchange();
     CHECK(p.core.session_count() == 0);
     CHECK(p.core.counters().protocol_errors == 1);
+}
+
+TEST_CASE("a broker takes topic aliases, and gives some to clients that take them") {
+    place p;
+    client from(p), to(p);
+    from.connect({.client_id = "from"});
+    CHECK(from.props.topic_alias_maximum == 16);
+    mqtt::properties taking;
+    taking.topic_alias_maximum = 3;
+    to.own.topic_alias_maximum = 3;
+    to.connect({.client_id = "to", .props = &taking});
+    to.subscribe("#");
+    for (int i = 0; i < 3; ++i) {
+        from.state.publish(from.sending, {.topic = "a/rather/long/topic", .payload = "p"});
+        CHECK(from.sending.size() == (i == 0 ? 28 : 9));
+        from.exchange();
+        CHECK(to.out.size() == (i == 0 ? 28 : 9));
+        to.exchange();
+    }
+    CHECK(to.topics == std::vector<std::string>(3, "a/rather/long/topic"));
+}
+
+TEST_CASE("a message sent again has the rest of its expiry interval [MQTT-3.3.2-6]") {
+    place p;
+    client c(p);
+    mqtt::properties lasting, expiring;
+    lasting.session_expiry_interval = 3600;
+    expiring.message_expiry_interval = 60;
+    c.connect({.client_id = "a", .clean_start = false, .props = &lasting});
+    c.subscribe("#");
+    p.publish({.topic = "t", .payload = "p", .qos = qos::at_least_once, .props = &expiring});
+    c.out.clear();  // it does not arrive
+    c.leave();
+    p.pass(20s);
+    c.connect({.client_id = "a", .clean_start = false, .props = &lasting});
+    CHECK(c.expiry == 40u);
 }
 
 TEST_CASE("a will waits for its delay, and is not published if the client comes back before") {

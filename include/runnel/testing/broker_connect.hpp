@@ -21,7 +21,7 @@ inline void broker_core::receive_connect(broker_connection& c, std::string_view&
     bool const versed = e == mqtt::errc::ok;
     if (versed) e = decode(next.header, next.body, version, packet);
     if (e == mqtt::errc::ok) {
-        handle_connect(c, packet, version);
+        handle_connect(c, packet, version, next.body);
         input.remove_prefix(next.total_size);
         return;
     }
@@ -31,13 +31,13 @@ inline void broker_core::receive_connect(broker_connection& c, std::string_view&
     if ((versed && version == mqtt::protocol_version::v5) || e == mqtt::errc::unsupported_protocol_version ||
         e == mqtt::errc::client_identifier_empty) {
         ++counters_.refused;
-        send_connack(c, {.reason = mqtt::reason_for(e)}, version);
+        send_packet(c, mqtt::connack{.reason = mqtt::reason_for(e)}, version);
     }
     close(c);
 }
 
 inline void broker_core::handle_connect(broker_connection& c, mqtt::connect const& packet,
-                                        mqtt::protocol_version version) {
+                                        mqtt::protocol_version version, std::string_view body) {
     connect_attempt request{packet, version, c.info, std::string(packet.client_id), std::nullopt, {}, {}};
     if (packet.client_id.empty()) {
         request.session_name = "runnel-" + std::to_string(++assigned_);
@@ -45,6 +45,7 @@ inline void broker_core::handle_connect(broker_connection& c, mqtt::connect cons
     }
     auto const reason = check_connect(request);
     if (reason != mqtt::reason_code::success) return refuse(c, request, reason);
+    if (packet.props.get<mqtt::property_id::authentication_method>()) return begin_authentication(c, request, body);
     accept(c, request);
 }
 
@@ -56,7 +57,8 @@ inline mqtt::reason_code broker_core::check_connect(connect_attempt& request) {
         return refuse_reason_;
     }
     auto const& packet = request.packet;
-    if (packet.props.get<mqtt::property_id::authentication_method>()) return bad_authentication_method;
+    if (packet.props.get<mqtt::property_id::authentication_method>() && !hooks.authenticate)
+        return bad_authentication_method;  // [MQTT-4.12.0-1]
     if (packet.will) {
         if (packet.will->qos > options_.accepts.maximum_qos) return qos_not_supported;               // [MQTT-3.2.2-12]
         if (packet.will->retain && !options_.accepts.retain_available) return retain_not_supported;  // [MQTT-3.2.2-13]
@@ -79,15 +81,8 @@ inline void broker_core::refuse(broker_connection& c, connect_attempt const& req
         if (limit && encoded_size(answer, request.version) > *limit) answer.props = {};  // [MQTT-3.2.2-19]
     }
     ++counters_.refused;
-    send_connack(c, answer, request.version);
+    send_packet(c, answer, request.version);
     close(c);
-}
-
-inline void broker_core::send_connack(broker_connection& c, mqtt::connack const& answer,
-                                      mqtt::protocol_version version) {
-    auto const size = encoded_size(answer, version);
-    encode(c.out.prepare(size), answer, version);
-    c.out.commit(size);
 }
 
 // The session to go on with. An older connection of the same client ends [MQTT-3.1.4-3]. A client that comes back with
@@ -105,7 +100,7 @@ inline std::shared_ptr<broker_session> broker_core::find_or_make_session(connect
         if (old->will) publish_will(*old);  // the session ends [MQTT-3.1.2-8]
         end_session(*old);
     }
-    auto const s = std::make_shared<broker_session>(request.session_name, request.version, options_.in_flight);
+    auto const s = std::make_shared<broker_session>(request.session_name, request.version, options_);
     sessions_.emplace(s->name, s);
     return s;
 }
@@ -116,7 +111,8 @@ inline void broker_core::keep_will(broker_session& s, mqtt::will const& w) {
     s.will_delay = w.props.get<mqtt::property_id::will_delay_interval>().value_or(0);
 }
 
-inline void broker_core::accept(broker_connection& c, connect_attempt const& request) {
+inline void broker_core::accept(broker_connection& c, connect_attempt const& request,
+                                std::optional<std::string_view> reply) {
     auto const& packet = request.packet;
     bool const v5 = request.version == mqtt::protocol_version::v5;
     bool present = false;
@@ -148,6 +144,8 @@ inline void broker_core::accept(broker_connection& c, connect_attempt const& req
         if (accepts.topic_alias_maximum != 0) p.topic_alias_maximum = accepts.topic_alias_maximum;
         if (s->expiry != asked.session_expiry_interval.value_or(0)) p.session_expiry_interval = s->expiry;
         if (request.assigned_client_identifier) p.assigned_client_identifier = *request.assigned_client_identifier;
+        p.authentication_method = asked.authentication_method;  // [MQTT-4.12.0-5]
+        p.authentication_data = reply;
         if (options_.server_keep_alive) p.server_keep_alive = keep_alive = *options_.server_keep_alive;
         answer.props = &p;
     }
@@ -163,6 +161,7 @@ inline void broker_core::accept(broker_connection& c, connect_attempt const& req
         connections_.set(c, now_ + c.silence);
     auto own = accepts;
     if (!v5) own.maximum_packet_size = options_.maximum_packet_size_v3_1_1;
+    tell_time(*s);
     s->state.accept(c.out, answer, request.version, own, peer);
     send_queued(*s);
 }

@@ -45,6 +45,7 @@ class broker_core {
         now_ = now;
         ++counters_.connections;
         c.heard = now;
+        c.authentication.reset();
         connections_.set(c, now + options_.connect_limit);
     }
 
@@ -164,13 +165,21 @@ class broker_core {
 
     // broker_connect.hpp
     void receive_connect(broker_connection& c, std::string_view& input);
-    void handle_connect(broker_connection& c, mqtt::connect const& packet, mqtt::protocol_version version);
+    void handle_connect(broker_connection& c, mqtt::connect const& packet, mqtt::protocol_version version,
+                        std::string_view body);
     void refuse(broker_connection& c, connect_attempt const& request, mqtt::reason_code reason);
-    void send_connack(broker_connection& c, mqtt::connack const& answer, mqtt::protocol_version version);
     mqtt::reason_code check_connect(connect_attempt& request);
     std::shared_ptr<broker_session> find_or_make_session(connect_attempt const& request, bool& present);
     void keep_will(broker_session& s, mqtt::will const& w);
-    void accept(broker_connection& c, connect_attempt const& request);
+    void accept(broker_connection& c, connect_attempt const& request, std::optional<std::string_view> reply = {});
+
+    // broker_authentication.hpp
+    void begin_authentication(broker_connection& c, connect_attempt const& request, std::string_view body);
+    void receive_authentication(broker_connection& c, std::string_view& input);
+    mqtt::errc check_authentication(broker_connection& c, mqtt::frame const& f, mqtt::auth& packet);
+    void authenticate(broker_connection& c, std::optional<std::string_view> data);
+    void finish_connect(broker_connection& c, mqtt::reason_code reason, std::optional<std::string_view> reply);
+    void handle_auth(broker_session& s, mqtt::auth const& packet);
 
     // broker_packets.hpp
     void receive_packets(broker_connection& c, std::string_view& input);
@@ -186,6 +195,14 @@ class broker_core {
     broker_connection* connection_of(std::string_view name) const {
         auto const found = sessions_.find(name);
         return found == sessions_.end() ? nullptr : found->second->connection;
+    }
+
+    // What the session state does not send.
+    template <class Packet>
+    static void send_packet(broker_connection& c, Packet const& packet, mqtt::protocol_version version) {
+        auto const size = encoded_size(packet, version);
+        encode(c.out.prepare(size), packet, version);
+        c.out.commit(size);
     }
 
     // Messages to clients.
@@ -230,6 +247,11 @@ class broker_core {
         }
     }
 
+    // What has to be sent again counts its expiry down.
+    void tell_time(broker_session& s) const noexcept {
+        s.state.set_time(std::chrono::duration_cast<std::chrono::milliseconds>(now_.time_since_epoch()));
+    }
+
     void send(broker_session& s, outgoing_message const& o) {
         auto const& m = *o.message;
         if (m.expired(now_)) {
@@ -248,6 +270,7 @@ class broker_core {
             }
         }
         auto& c = *s.connection;
+        tell_time(s);
         if (s.state.publish(c.out, packet).error != mqtt::errc::ok) {
             ++counters_.messages_dropped;  // too large for the client [MQTT-3.1.2-24] [MQTT-3.1.2-25]
             return;
@@ -349,7 +372,10 @@ class broker_core {
 inline void broker_core::receive(broker_connection& c, std::string_view& input, time_point now) {
     now_ = now;
     c.heard = now;
-    if (!c.closing && !c.session) receive_connect(c, input);
+    for (auto left = input.size() + 1; !c.closing && !c.session && input.size() < left;) {
+        left = input.size();
+        c.authentication ? receive_authentication(c, input) : receive_connect(c, input);
+    }
     if (c.session) receive_packets(c, input);
     if (c.closing) input = {};
     if (!c.out.empty()) c.wake();
@@ -380,5 +406,6 @@ inline void broker_core::advance(time_point now) {
 
 }  // namespace runnel::testing
 
+#include <runnel/testing/broker_authentication.hpp>
 #include <runnel/testing/broker_connect.hpp>
 #include <runnel/testing/broker_packets.hpp>

@@ -17,7 +17,9 @@ namespace runnel::testing {
 struct broker_options {
     /// What clients of MQTT 5 are told that the broker accepts. In MQTT 3.1.1 it is not told; QoS and retain flag of
     /// messages are not checked there, which `broker_hooks::authorize_publish` can do.
-    mqtt::capabilities accepts{};
+    mqtt::capabilities accepts{.topic_alias_maximum = 16};
+    /// MQTT 5: how many topics of messages to one client get an alias, if the client takes that many.
+    std::uint16_t outgoing_topic_aliases = 16;
     /// MQTT 3.1.1: the largest packet accepted; bytes.
     std::uint32_t maximum_packet_size_v3_1_1 = mqtt::max_variable_integer + 5;
     /// How long a new connection may take to send CONNECT.
@@ -75,6 +77,17 @@ struct connect_attempt {
     std::string log_text;
 };
 
+/// A step of a client's enhanced authentication (MQTT 5, 4.12) that the broker asks its user about.
+struct authentication_attempt {
+    std::string_view client;               ///< the name of its session
+    std::string_view method;               ///< that of its CONNECT
+    std::optional<std::string_view> data;  ///< what it has sent with this step
+    unsigned step;                         ///< 0: the first one
+    bool again;                            ///< whether the client is connected, and authenticates anew
+    std::string& memory;                   ///< the user's own, kept from step to step: a challenge, say; empty at first
+    std::optional<std::string> reply;      ///< data for the client, which goes with the answer
+};
+
 /// A connected client, for hooks.
 struct client_info {
     std::string_view name;  ///< its session's
@@ -96,6 +109,10 @@ struct publish_verdict {
 struct broker_hooks {
     /// Decides whether a client may connect, once the packet has been found to be right.
     std::function<mqtt::reason_code(connect_attempt&)> on_connect;
+    /// Decides about a step of a client's enhanced authentication: `continue_authentication` asks it for another one,
+    /// `success` ends it, and an error refuses the client, or ends its connection. Without this function clients that
+    /// name an authentication method are refused with `bad_authentication_method`. `on_connect` is asked before.
+    std::function<mqtt::reason_code(authentication_attempt&)> authenticate;
     /// Decides what happens to a message from a client.
     std::function<publish_verdict(client_info const&, mqtt::publish const&)> authorize_publish;
     /// Decides about one of the filters of a SUBSCRIBE: the QoS granted, at most what is asked for, or an error.

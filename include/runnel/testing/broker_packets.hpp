@@ -15,6 +15,7 @@ struct broker_core::packet_handler : mqtt::session_handler {
     void on_subscribe(mqtt::subscribe const& packet) { core.handle_subscribe(session, packet); }
     void on_unsubscribe(mqtt::unsubscribe const& packet) { core.handle_unsubscribe(session, packet); }
     void on_disconnect(mqtt::disconnect const& packet) { core.handle_disconnect(session, packet); }
+    void on_auth(mqtt::auth const& packet) { core.handle_auth(session, packet); }
 };
 
 inline void broker_core::receive_packets(broker_connection& c, std::string_view& input) {

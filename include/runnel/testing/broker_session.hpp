@@ -6,6 +6,7 @@
 #include <runnel/testing/stored_message.hpp>
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -19,6 +20,17 @@
 namespace runnel::testing {
 
 struct broker_session;
+
+/// A client's enhanced authentication, for as long as its connection lasts.
+struct client_authentication {
+    mqtt::authentication turns;  ///< until CONNACK; then the session state knows
+    std::string connect;         ///< the body of its CONNECT, until CONNACK
+    std::string session_name;
+    std::optional<std::string> assigned_client_identifier;
+    std::size_t maximum_packet_size = mqtt::max_variable_integer + 5;  ///< that the client takes
+    std::string memory;                                                ///< of the user
+    unsigned step = 0;
+};
 
 /// A network connection as the broker's rules see it. The driver derives from it and does the I/O.
 class broker_connection {
@@ -41,8 +53,9 @@ class broker_connection {
 
     // For the broker alone:
     std::shared_ptr<broker_session> session;  ///< from CONNECT to the end
-    time_point heard{};                       ///< when anything came from the client
-    std::chrono::milliseconds silence{};      ///< how long it may be silent; 0: without limit
+    std::unique_ptr<client_authentication> authentication;
+    time_point heard{};                   ///< when anything came from the client
+    std::chrono::milliseconds silence{};  ///< how long it may be silent; 0: without limit
     std::optional<time_point> deadline;
 
   protected:
@@ -71,10 +84,12 @@ struct broker_session {
     using time_point = broker_connection::time_point;
     static constexpr std::uint32_t never = 0xFFFF'FFFF;
 
-    explicit broker_session(std::string session_name, mqtt::protocol_version version, std::uint16_t in_flight)
+    broker_session(std::string session_name, mqtt::protocol_version version, broker_options const& options)
         : name(std::move(session_name)),
           state(mqtt::role::server, version,
-                {.queued_bytes = std::numeric_limits<std::size_t>::max(), .in_flight = in_flight}) {}
+                {.queued_bytes = std::numeric_limits<std::size_t>::max(),
+                 .in_flight = options.in_flight,
+                 .outgoing_topic_aliases = options.outgoing_topic_aliases}) {}
 
     client_info info() const { return {name, state.version(), connection->info, subscriptions.size()}; }
     bool connected() const noexcept { return connection != nullptr; }
