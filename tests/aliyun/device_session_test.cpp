@@ -1,3 +1,4 @@
+#include <runnel/aliyun/alink_session.hpp>
 #include <runnel/aliyun/device_session.hpp>
 #include <runnel/testing/aliyun_platform.hpp>
 
@@ -20,6 +21,7 @@ using mqtt::protocol_version;
 using mqtt::qos;
 using steady = std::chrono::steady_clock;
 using session_type = aliyun::device_session<memory_transport>;
+static_assert(aliyun::alink::message_session<session_type> && aliyun::alink::subscribes_to_several<session_type>);
 
 constexpr aliyun::device thermostat{"a1B2c3D4e5F", "thermostat-7", "a secret between us"};
 std::string const own = "/a1B2c3D4e5F/thermostat-7/user/";
@@ -230,7 +232,7 @@ TEST_CASE("MQTT 5: a device may leave its client identifier to the server") {
 TEST_CASE("the newer of two twins takes the connection over") {
     place p;
     p.start();
-    session_type twin(p.io.get_executor(), thermostat, p.transport);
+    aliyun::device_session twin(p.io.get_executor(), thermostat, p.transport);
     test::task<void> running(p.io, twin.run());
     test::run(p.io, twin.connected());
     CHECK(test::wait_until(p.io, [&] { return !p.session->is_connected(); }));

@@ -22,7 +22,6 @@ constexpr aliyun::product goods{"a1B2c3D4e5F", "the secret of the product"};
 struct secure_memory : memory_transport {
     using memory_transport::memory_transport;
     static constexpr bool secure = true;
-    friend bool operator==(secure_memory const&, secure_memory const&) = default;
 };
 
 struct place {

@@ -389,3 +389,38 @@ TEST_CASE("messages of QoS 1 are kept for a device that is away, if it asked for
     CHECK(client.session_present);
     CHECK(client.last().payload == "missed");
 }
+
+TEST_CASE("a registration over plain TCP, or without what it needs, is refused") {
+    place p;
+    p.platform.add_product({"a1B2c3D4e5F", "the secret of the product"});
+    std::string const given = "authType=register,random=42,signmethod=hmacsha256|";
+    aliyun::parameter const list[] = {{"deviceName", "thermostat-7"}, {"productKey", "a1B2c3D4e5F"}, {"random", "42"}};
+    auto const password = aliyun::sign_parameters<digest::sha256>("the secret of the product", list);
+    auto const enroll = [&](std::string const& client_id, bool secure) {
+        mqtt_client client(p.io, protocol_version::v3_1_1);
+        return p.connect(client,
+                         {.client_id = client_id, .user_name = "thermostat-7&a1B2c3D4e5F", .password = password.view()},
+                         secure);
+    };
+    CHECK(enroll("c|securemode=2," + given, true) == reason_code::success);
+    CHECK(enroll("c|securemode=2," + given, false) == reason_code::client_identifier_not_valid);
+    CHECK(enroll("c|securemode=3," + given, true) == reason_code::client_identifier_not_valid);
+    CHECK(enroll("c|securemode=2,authType=register,signmethod=hmacsha256|", true) ==
+          reason_code::client_identifier_not_valid);
+    CHECK(p.last_log().find("needs TLS") != std::string::npos);
+}
+
+TEST_CASE("rates are limited on demand: 5 connections a minute, 30 messages a second of QoS 0 and 10 of QoS 1") {
+    place p;
+    p.platform.limit_rates();
+    mqtt_client client(p.io);
+    for (int i = 0; i < 5; ++i) CHECK(p.connect(client) == reason_code::success);
+    mqtt_client late(p.io);
+    CHECK(p.connect(late) == reason_code::connection_rate_exceeded);
+    std::string const topic = "/a1B2c3D4e5F/thermostat-7/user/x";
+    for (int i = 0; i < 31; ++i) client.begin_publish({.topic = topic});
+    for (int i = 0; i < 10; ++i)
+        CHECK(client.publish(topic, "", qos::at_least_once) == reason_code::no_matching_subscribers);
+    CHECK(client.publish(topic, "", qos::at_least_once) == reason_code::quota_exceeded);
+    CHECK(p.platform.counters().messages_refused == 2);
+}

@@ -14,9 +14,9 @@ struct credentials {
 };
 
 /// What makes credentials anew for each attempt to connect: signatures with a timestamp, tokens that expire. Goes into
-/// `session_options::make_credentials`. What it throws ends `session::run`. A lambda is one; `aliyun::device_signer` is
-/// one for Alibaba Cloud, and the examples `azure_iot` and `aws_iot` have others, which is all that a cloud of its own
-/// kind takes. Where the signature is part of the URL, `made_anew` does the same for the transport.
+/// `session_options::make_credentials`. What it throws ends `session::run`. A lambda is one, and so are the signers of
+/// clouds, of which nothing here knows; examples/azure_signature.hpp shows how little it takes. Where the signature is
+/// part of the URL, as in examples/aws_iot.cpp, `made_anew` does the same for the transport.
 template <class Provider>
 concept credentials_provider = std::copy_constructible<Provider> && requires(Provider& p) {
     { p() } -> std::convertible_to<credentials>;
