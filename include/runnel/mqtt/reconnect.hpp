@@ -1,7 +1,7 @@
 #pragma once
 
 #include <runnel/mqtt/reason_code.hpp>
-#include <runnel/transport/error.hpp>
+#include <runnel/transport/lasting_error.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -22,14 +22,15 @@ enum class recovery : std::uint8_t {
     give_up,            ///< no attempt with these settings can succeed: client identifier, version, certificate
 };
 
-/// The recovery from a failure, unless the user knows better (`reconnect_policy::classify`). An error that equals
-/// `std::errc::permission_denied`, and is none of the operating system's, is a refusal of credentials.
+/// The recovery from a failure, unless the user knows better (`reconnect_policy::classify`). Errors of layers that are
+/// not known here speak by `std::errc`: `permission_denied` is a refusal of credentials, `invalid_argument` a setting
+/// that cannot work.
 inline recovery recovery_from(std::error_code why) noexcept {
-    if (why.category() == make_error_code(transport_errc{}).category())
-        return why.value() >= static_cast<int>(transport_errc::not_tls) ? recovery::retry : recovery::give_up;
+    if (is_lasting_error(why)) return recovery::give_up;
     if (why.category() != make_error_code(reason_code{}).category()) {
-        bool const denied = why == std::errc::permission_denied && why.category() != std::system_category();
-        return denied ? recovery::renew_credentials : recovery::retry;
+        if (why.category() == std::system_category()) return recovery::retry;
+        if (why == std::errc::invalid_argument) return recovery::give_up;
+        return why == std::errc::permission_denied ? recovery::renew_credentials : recovery::retry;
     }
     switch (static_cast<reason_code>(why.value())) {
         case reason_code::bad_user_name_or_password:

@@ -3,6 +3,7 @@
 #include <runnel/mqtt/authenticating.hpp>
 #include <runnel/mqtt/connect_request.hpp>
 #include <runnel/mqtt/connection.hpp>
+#include <runnel/mqtt/destination.hpp>
 #include <runnel/mqtt/event_stream.hpp>
 #include <runnel/mqtt/publishing.hpp>
 #include <runnel/mqtt/requesting.hpp>
@@ -49,7 +50,7 @@ class session final {
     /// Throws `std::out_of_range` if an option is out of its range. Does nothing else until `run`.
     session(executor_type executor, Transport transport, session_options options = {})
         : options_((check(options), std::move(options))),
-          transport_(std::move(transport)),
+          destination_(std::move(transport)),
           executor_(executor),
           state_(role::client, options_.version,
                  {options_.maximum_queued, options_.maximum_in_flight, options_.outgoing_topic_aliases,
@@ -287,14 +288,25 @@ class session final {
     awaitable<void> stay_connected() {
         reconnect_schedule schedule(options_.reconnect, static_cast<bool>(options_.make_credentials), clock::now());
         for (;;) {
-            co_await run_connection();
+            std::optional<stream_type> s;
+            auto connecting = run_connection(s);
+            co_await std::move(connecting);
+            bool const opened = s.has_value();
+            s.reset();
             if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
             if (connection_.is_ending()) break;
             auto const cancellation = co_await asio::this_coro::cancellation_state;
             if (cancellation.cancelled() != asio::cancellation_type::none)
                 throw std::system_error(asio::error::operation_aborted);
-            auto const next = schedule.after(outcome(), clock::now(), uniform());
-            if (!next.again) throw std::system_error(why_, transport_.url() + (detail_.empty() ? "" : ": " + detail_));
+            if (options_.follow_redirects && destination_.redirect(why_, redirect_)) {
+                tell({.what = session_event::kind::redirected, .url = destination_.url(), .detail = detail_});
+                continue;
+            }
+            auto const end = outcome();
+            if (!end.lasted || *end.lasted < options_.reconnect.stable_after) destination_.failed(opened);
+            auto const next = schedule.after(end, clock::now(), uniform());
+            if (!next.again)
+                throw std::system_error(why_, destination_.url() + (detail_.empty() ? "" : ": " + detail_));
             tell({.what = session_event::kind::waiting,
                   .error = why_,
                   .twin_suspected = next.twin_suspected,
@@ -308,13 +320,12 @@ class session final {
 
     // --- one connection, from opening to loss
 
-    awaitable<void> run_connection() {
-        std::optional<stream_type> s;
+    awaitable<void> run_connection(std::optional<stream_type>& s) {
         connected_at_.reset();
         why_ = errc::disconnected;
         detail_.clear();
         redirect_.clear();
-        tell({.what = session_event::kind::connecting, .url = transport_.url()});
+        tell({.what = session_event::kind::connecting, .url = destination_.url()});
         try {
             auto opening = open(s);
             auto waiting = sleep_for<executor_type>(executor_, options_.connect_timeout);
@@ -338,7 +349,7 @@ class session final {
     }
 
     awaitable<void> open(std::optional<stream_type>& s) {
-        auto opened = co_await transport_.open(executor_);
+        auto opened = co_await destination_.open(executor_);
         s.emplace(std::move(opened));
         std::string data;
         if (authenticating_.in_use()) {
@@ -389,6 +400,7 @@ class session final {
             if (auto const prefix = answer.props.get<property_id::response_information>())
                 requesting_.on_response_information(*prefix);
         }
+        destination_.accepted();
         connected_at_ = clock::now();
         ++counters_.connections;
         subscribing_.on_connected(answer.session_present);
@@ -437,7 +449,7 @@ class session final {
     double uniform() { return std::uniform_real_distribution<double>()(random_); }
 
     session_options options_;
-    Transport transport_;
+    destination<Transport> destination_;
     executor_type executor_;
     session_state state_;
     outlet<executor_type> packets_;

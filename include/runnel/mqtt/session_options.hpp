@@ -69,6 +69,10 @@ struct session_options {
     std::size_t maximum_unwritten = 256 * 1024;    ///< bytes beyond which QoS 0 messages wait for the network
     overflow when_full = overflow::wait;           ///< what becomes of a message for which there is no room
 
+    /// MQTT 5: whether to follow a server that names another one (4.11), at most five in a row: at once, by the same
+    /// transport to that host. Mind that it then gets the credentials. False: such a refusal is one like others.
+    bool follow_redirects = false;
+
     /// If set, is told of every change of the connection. It must not throw.
     std::function<void(session_event const&)> on_event;
 };

@@ -85,7 +85,7 @@ inline void broker_core::finish_connect(broker_connection& c, mqtt::reason_code 
     mqtt::connect packet;
     decode(mqtt::fixed_header{}, body, mqtt::protocol_version::v5, packet);
     connect_attempt const request{
-        packet, mqtt::protocol_version::v5, c.info, a.session_name, a.assigned_client_identifier, {}, {}};
+        packet, mqtt::protocol_version::v5, c.info, a.session_name, a.assigned_client_identifier, {}, {}, {}};
     if (reason == mqtt::reason_code::success)
         accept(c, request, reply);
     else

@@ -38,7 +38,7 @@ inline void broker_core::receive_connect(broker_connection& c, std::string_view&
 
 inline void broker_core::handle_connect(broker_connection& c, mqtt::connect const& packet,
                                         mqtt::protocol_version version, std::string_view body) {
-    connect_attempt request{packet, version, c.info, std::string(packet.client_id), std::nullopt, {}, {}};
+    connect_attempt request{packet, version, c.info, std::string(packet.client_id), std::nullopt, {}, {}, {}};
     if (packet.client_id.empty()) {
         request.session_name = "runnel-" + std::to_string(++assigned_);
         request.assigned_client_identifier = request.session_name;
@@ -74,8 +74,9 @@ inline void broker_core::refuse(broker_connection& c, connect_attempt const& req
     if (!mqtt::allowed_in(reason, mqtt::packet_type::connack)) reason = mqtt::reason_code::unspecified_error;
     mqtt::connack answer{.reason = reason};
     mqtt::properties p;
-    if (request.version == mqtt::protocol_version::v5 && !why.empty()) {
-        p.reason_string = why;
+    if (request.version == mqtt::protocol_version::v5 && !(why.empty() && request.server_reference.empty())) {
+        if (!why.empty()) p.reason_string = why;
+        if (!request.server_reference.empty()) p.server_reference = request.server_reference;
         answer.props = &p;
         auto const limit = request.packet.props.get<mqtt::property_id::maximum_packet_size>();
         if (limit && encoded_size(answer, request.version) > *limit) answer.props = {};  // [MQTT-3.2.2-19]

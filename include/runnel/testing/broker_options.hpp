@@ -73,6 +73,8 @@ struct connect_attempt {
     std::optional<std::string> assigned_client_identifier;
     /// Why it is refused. MQTT 5: told to the client in CONNACK.
     std::string reason_string;
+    /// MQTT 5: the server that the client is told to use instead, with `use_another_server` or `server_moved`.
+    std::string server_reference;
     /// What the log says of it, if that is not for the client.
     std::string log_text;
 };

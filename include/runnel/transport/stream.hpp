@@ -62,4 +62,14 @@ concept network_transport = transport<T> && requires(T& t) {
     { t.port } -> std::same_as<std::uint16_t&>;
 };
 
+/// A transport that has a choice (of endpoints, say) and wants to know whether it was a good one. Whoever opens streams
+/// by a transport does well to ask `if constexpr (reporting_transport<T>)` and to call, after `open` has succeeded,
+///
+/// - `report(true)` once the peer has accepted its user: of MQTT, a CONNACK with success;
+/// - `report(false)` when the peer has refused its user, or the stream has failed soon after, before all was well.
+///
+/// Of several reports on one stream the last one counts. It takes effect when the next stream is opened.
+template <class T>
+concept reporting_transport = transport<T> && requires(T& t, bool well) { t.report(well); };
+
 }  // namespace runnel

@@ -1,0 +1,103 @@
+#pragma once
+
+#include <runnel/transport/lasting_error.hpp>
+#include <runnel/transport/stream.hpp>
+
+#include <asio/error.hpp>
+
+#include <cstddef>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+namespace runnel {
+
+/// With which endpoint a `failover` begins when it is opened again.
+enum class failover_order {
+    /// With the one that was opened last.
+    stay,
+    /// With the first of the list, which is preferred to the others.
+    prefer_first,
+};
+
+/// Several transports for one purpose, in order: when one cannot be opened, the next is tried at once.
+///
+/// What comes of a stream after it has been opened only its user can tell, by `report`: a server may accept every
+/// connection and refuse every CONNECT. A `mqtt::session` does so.
+///
+///     runnel::failover brokers{{runnel::mqtts{.host = "a.example"}, runnel::mqtts{.host = "b.example"}}};
+///
+/// Each copy goes through the list for itself, so the sessions of a program do not follow each other.
+template <transport Next>
+class failover {
+  public:
+    using executor_type = typename Next::executor_type;
+    using stream_type = typename Next::stream_type;
+    static constexpr bool secure = Next::secure;
+
+    /// Throws `std::invalid_argument` if there are no endpoints.
+    explicit failover(std::vector<Next> endpoints, failover_order order = failover_order::stay)
+        : endpoints_(std::move(endpoints)), order_(order) {
+        if (endpoints_.empty()) throw std::invalid_argument("failover needs an endpoint");
+    }
+
+    std::vector<Next> const& endpoints() const noexcept { return endpoints_; }
+    failover_order order() const noexcept { return order_; }
+
+    /// The endpoint that was opened last or is being opened; before, the first.
+    Next const& current() const noexcept { return endpoints_[current_]; }
+    std::size_t current_index() const noexcept { return current_; }
+
+    /// That of the current endpoint.
+    std::string url() const { return current().url(); }
+
+    /// Opens the endpoints in turn, each once, until one succeeds. If none does, throws what the only one has thrown,
+    /// or a `std::system_error` whose text has the errors of all, and whose code is that of the last one that may pass
+    /// by itself (see `is_lasting_error`), if there is one. Can be cancelled at any point. The transport must outlive
+    /// it, and must not be opened twice at the same time.
+    asio::awaitable<stream_type, executor_type> open(executor_type executor) const {
+        std::string text;
+        std::error_code code;
+        for (std::size_t tried = 0; tried < endpoints_.size(); ++tried) {
+            current_ = (next_ + tried) % endpoints_.size();
+            auto opening = current().open(executor);
+            try {
+                auto opened = co_await std::move(opening);
+                next_ = order_ == failover_order::stay ? current_ : 0;
+                co_return std::move(opened);
+            } catch (std::system_error const& e) {
+                if (e.code() == asio::error::operation_aborted || endpoints_.size() == 1) throw;
+                if (!code || is_lasting_error(code) || !is_lasting_error(e.code())) code = e.code();
+                (text += tried == 0 ? " (" : "; ") += e.what();
+            }
+        }
+        throw std::system_error(code,
+                                "none of " + std::to_string(endpoints_.size()) + " endpoints opened" + text + ')');
+    }
+
+    /// Tells how the stream opened last has turned out: `true` when the peer has accepted its user, `false` when it has
+    /// refused, or has been lost so soon that another endpoint may be better. After `false`, the next `open` begins
+    /// with the endpoint behind this one; the last `report` counts.
+    void report(bool well) noexcept {
+        if (!well)
+            next_ = (current_ + 1) % endpoints_.size();
+        else
+            next_ = order_ == failover_order::stay ? current_ : 0;
+    }
+
+    /// Equal if the endpoints and their order are, whichever is in use.
+    friend bool operator==(failover const& a, failover const& b) {
+        return a.endpoints_ == b.endpoints_ && a.order_ == b.order_;
+    }
+
+  private:
+    std::vector<Next> endpoints_;
+    failover_order order_;
+    // Not part of the value, but of what is known about it.
+    mutable std::size_t current_ = 0;
+    mutable std::size_t next_ = 0;  // where `open` begins
+};
+
+}  // namespace runnel
