@@ -7,6 +7,7 @@
 
 #include "support/run.hpp"
 #include "support/streams.hpp"
+#include "support/tls_pair.hpp"
 #include <array>
 #include <memory>
 #include <optional>
@@ -20,80 +21,18 @@ using runnel::transport_errc;
 using runnel::testing::certificate_authority;
 using runnel::testing::identity;
 using memory = runnel::memory_stream<>;
-using tls_stream = runnel::tls_stream<memory>;
+using test::authority;
+using test::client_options;
+using test::server_options;
+using test::shake_hands;
+using test::tls_stream;
+using connected = test::tls_pair;
 
 static_assert(runnel::stream<tls_stream>);
 static_assert(runnel::stream<runnel::tls_stream<tls_stream>>);
 static_assert(runnel::network_transport<runnel::tls<runnel::tcp>>);
 static_assert(runnel::network_transport<runnel::tls<runnel::memory_transport>>);
 static_assert(runnel::tls<runnel::tcp>::secure);
-
-// Making keys takes time, so all tests share one authority.
-certificate_authority const& authority() {
-    static certificate_authority const ca;
-    return ca;
-}
-
-tls_options server_options(identity const& own) {
-    tls_options options;
-    options.certificate_pem = own.certificate_pem;
-    options.private_key_pem = own.private_key_pem;
-    return options;
-}
-
-tls_options server_options() {
-    static identity const own = authority().issue_server();
-    return server_options(own);
-}
-
-tls_options client_options() {
-    tls_options options;
-    options.ca_pem = authority().certificate_pem();
-    return options;
-}
-
-asio::awaitable<void> shake_hands(tls_stream& stream) { co_await stream.handshake(); }
-
-// Both ends of a TLS connection over memory, before the handshake.
-struct connected {
-    explicit connected(tls_options const& client_settings = client_options(),
-                       tls_options const& server_settings = server_options(), std::string_view name = "localhost")
-        : connected(tls_context(client_settings), tls_context(server_settings), name) {}
-    connected(tls_context const& client_context, tls_context const& server_context,
-              std::string_view name = "localhost") {
-        auto ends = memory::pair(io.get_executor());
-        client.emplace(std::move(ends.first), client_context, tls_role::client, name);
-        server.emplace(std::move(ends.second), server_context, tls_role::server);
-    }
-
-    struct outcome {
-        std::error_code client;
-        std::error_code server;
-        std::string text;  // the client's
-    };
-
-    outcome handshake() {
-        test::task at_client(io, shake_hands(*client));
-        test::task at_server(io, shake_hands(*server));
-        outcome result;
-        result.client = at_client.run_for_error();
-        // A server does not hear of it when a client vanishes.
-        if (result.client && !at_server.done()) client->next_layer().cut();
-        result.server = at_server.run_for_error();
-        result.text = at_client.error_text();
-        return result;
-    }
-
-    void connect() {
-        auto const result = handshake();
-        REQUIRE_FALSE(result.client);
-        REQUIRE_FALSE(result.server);
-    }
-
-    asio::io_context io;
-    std::optional<tls_stream> client;
-    std::optional<tls_stream> server;
-};
 
 }  // namespace
 

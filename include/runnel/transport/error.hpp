@@ -30,6 +30,7 @@ enum class transport_errc {
     certificate_invalid,
     host_name_mismatch,
     host_name_missing,
+    key_not_pinned,
 
     // Why the peer refused this side; it said so in a TLS alert.
     own_certificate_refused,
@@ -38,6 +39,7 @@ enum class transport_errc {
     no_common_application_protocol,
     no_common_cipher,
     server_name_unknown,
+    pre_shared_key_refused,
     handshake_refused,
 
     // The flow of bytes.
@@ -70,12 +72,15 @@ constexpr char const* describe(transport_errc e) noexcept {
         case transport_errc::certificate_invalid: return "the peer's certificate is not valid";
         case transport_errc::host_name_mismatch: return "the peer's certificate is for another host name or address";
         case transport_errc::host_name_missing: return "no host name to check the peer's certificate against";
+        case transport_errc::key_not_pinned: return "the peer's public key is none of the pinned ones";
         case transport_errc::own_certificate_refused: return "the peer refused our certificate";
         case transport_errc::own_certificate_required: return "the peer requires a certificate of ours";
         case transport_errc::no_common_protocol_version: return "no TLS version that both sides accept";
         case transport_errc::no_common_application_protocol: return "no application protocol (ALPN) in common";
         case transport_errc::no_common_cipher: return "no cipher suite that both sides accept";
         case transport_errc::server_name_unknown: return "the peer does not know the server name (SNI)";
+        case transport_errc::pre_shared_key_refused:
+            return "the peer does not know the pre-shared key or its identity, or has another key";
         case transport_errc::handshake_refused: return "the peer refused the TLS handshake";
         case transport_errc::not_tls: return "the peer does not speak TLS on this port";
         case transport_errc::tls_protocol_error: return "the TLS protocol was violated";

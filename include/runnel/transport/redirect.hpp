@@ -2,6 +2,7 @@
 
 #include <runnel/transport/stream.hpp>
 
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -56,13 +57,12 @@ constexpr std::optional<server_reference> parse_server_reference(std::string_vie
     return result;
 }
 
-/// Points a transport to another host, through all its layers: server name (SNI, certificate) and Host header follow,
-/// a proxy is still gone through. Port 0 leaves the ports as they are.
+/// Makes the layers of a transport forget what was said about the host that it reached: the next ones below get host
+/// and port from those above. `ports` too, or the hosts only. A proxy is no layer below: it is still gone through.
 template <network_transport T>
-void set_target(T& transport, std::string_view host, std::uint16_t port) {
-    transport.host = host;
-    if (port != 0) transport.port = port;
-    // What was said about the old host does not hold for the new one.
+void forget_target(T& transport, bool ports) {
+    transport.host.clear();
+    if (ports) transport.port = 0;
     if constexpr (requires {
                       { transport.server_name } -> std::same_as<std::string&>;
                   })
@@ -71,11 +71,17 @@ void set_target(T& transport, std::string_view host, std::uint16_t port) {
                       { transport.authority } -> std::same_as<std::string&>;
                   })
         transport.authority.clear();
-    // A layer below gets host and port from this one.
-    if constexpr (requires { requires network_transport<decltype(transport.next)>; }) {
-        set_target(transport.next, {}, 0);
-        if (port != 0) transport.next.port = 0;
-    }
+    if constexpr (requires { requires network_transport<decltype(transport.next)>; })
+        forget_target(transport.next, ports);
+}
+
+/// Points a transport to another host, through all its layers: server name (SNI, certificate) and Host header follow.
+/// Port 0 leaves the ports as they are.
+template <network_transport T>
+void set_target(T& transport, std::string_view host, std::uint16_t port) {
+    forget_target(transport, port != 0);
+    transport.host = host;
+    if (port != 0) transport.port = port;
 }
 
 /// A copy of a transport that connects to the server of an MQTT server reference ("host" or "host:port") instead; as

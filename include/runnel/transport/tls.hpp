@@ -7,6 +7,8 @@
 
 #include <asio/error.hpp>
 
+#include <chrono>
+#include <exception>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -46,6 +48,9 @@ class tls_stream {
         SSL_get0_alpn_selected(native_handle(), &name, &size);
         return {reinterpret_cast<char const*>(name), size};
     }
+    /// Whether this connection resumed a session of an earlier one, after the handshake: no certificates were
+    /// exchanged, and what was verified then holds still.
+    bool resumed() const noexcept { return state_->engine.resumed(); }
     /// The host name that the client asked for (SNI), in the role of a server; or nothing.
     std::string_view requested_server_name() const noexcept {
         char const* const name = SSL_get_servername(native_handle(), TLSEXT_NAMETYPE_host_name);
@@ -91,18 +96,39 @@ class tls_stream {
   private:
     using turn_type = write_turn<executor_type>;
 
+    struct state;
+
+    // Tells others that a read is under way. The stream may be destroyed meanwhile.
+    struct read_marker {
+        explicit read_marker(state& of) : s(&of) { s->reading = this; }
+        read_marker(read_marker const&) = delete;
+        read_marker& operator=(read_marker const&) = delete;
+        ~read_marker() {
+            if (s == nullptr) return;
+            s->reading = nullptr;
+            s->read_ends.wake_all({});
+        }
+        state* s;
+    };
+
     struct state {
         state(Next n, tls_context context, tls_role role, std::string_view server_name)
             : next(std::move(n)),
               engine(std::move(context), role, server_name, Next::headroom),
               sending(Next::headroom),
+              read_ends(next.get_executor()),
               turn(next.get_executor()) {}
+        ~state() {
+            if (reading != nullptr) reading->s = nullptr;
+        }
 
         Next next;
         tls_engine engine;
-        send_buffer sending;            // on its way; only for whoever holds the turn
-        bool write_unfinished = false;  // a write to `next` has failed, was cancelled, or is under way
-        std::error_code flush_error;    // of a flush by the reader, which had bytes to deliver first
+        send_buffer sending;             // on its way; only for whoever holds the turn
+        bool write_unfinished = false;   // a write to `next` has failed, was cancelled, or is under way
+        std::error_code flush_error;     // of a flush by the reader, which had bytes to deliver first
+        read_marker* reading = nullptr;  // of the read from `next` that is under way
+        parking<executor_type> read_ends;
         turn_type turn;
     };
 
@@ -125,7 +151,11 @@ class tls_stream {
         if (!turn.try_take()) co_await turn.take();
         while (!out.empty()) {
             if (s.write_unfinished) throw std::system_error(transport_errc::stream_broken);
-            if (!s.engine.encrypt(out)) s.engine.write_failure().raise("writing to the TLS stream");
+            if (!s.engine.encrypt(out)) {
+                // The reader may have found the reason.
+                auto const& why = s.engine.failure() ? s.engine.failure() : s.engine.write_failure();
+                why.raise("writing to the TLS stream");
+            }
             co_await flush(s);
         }
     }
@@ -139,6 +169,7 @@ class tls_stream {
 
     // Reads more encrypted bytes.
     static asio::awaitable<void, executor_type> fill(state& s) {
+        read_marker const under_way(s);
         auto const room = s.engine.incoming.prepare();
         asio::mutable_buffer const into(room.data(), room.size());
         try {
@@ -152,13 +183,52 @@ class tls_stream {
 
     // Sends the engine's output, also what is added meanwhile. The caller holds the turn, or is the handshake.
     static asio::awaitable<void, executor_type> flush(state& s) {
-        while (!s.engine.outgoing.empty()) {
+        std::exception_ptr error;
+        while (!s.engine.outgoing.empty() && !error) {
             s.sending.swap(s.engine.outgoing);
             s.write_unfinished = true;
-            co_await s.next.write(s.sending);
-            s.write_unfinished = false;
+            try {
+                co_await s.next.write(s.sending);
+                s.write_unfinished = false;
+            } catch (std::system_error const& e) {
+                if (e.code() == asio::error::operation_aborted) throw;
+                error = std::current_exception();
+            }
+        }
+        if (!error) co_return;
+        auto looking = look_for_reason(s);
+        co_await std::move(looking);
+        if (s.engine.failure() && s.engine.failure().code != transport_errc::stream_truncated)
+            s.engine.failure().raise("writing to the TLS stream");
+        std::rethrow_exception(error);
+    }
+
+    // A peer that refuses this side says why, in an alert, and closes. So a write can fail although the reason has come
+    // and only has not been read yet.
+    static asio::awaitable<void, executor_type> look_for_reason(state& s) {
+        parking<executor_type> place(s.turn.get_executor());
+        auto reading = read_to_alert(s);
+        auto limited = within<executor_type>(place, reason_limit, asio::error::timed_out, std::move(reading));
+        try {
+            co_await std::move(limited);
+        } catch (std::system_error const& e) {
+            if (e.code() == asio::error::operation_aborted) throw;  // then `s` may be gone
         }
     }
+
+    static asio::awaitable<void, executor_type> read_to_alert(state& s) {
+        while (!s.engine.find_alert()) {
+            if (s.reading != nullptr) {  // the user's own read gets it
+                waiter<executor_type> waiting;
+                co_await s.read_ends.park(waiting);
+                if (waiting.result) throw std::system_error(waiting.result);
+            } else {
+                co_await fill(s);
+            }
+        }
+    }
+
+    static constexpr std::chrono::seconds reason_limit{1};
 
     // The reader's flush: if somebody else is writing, that one flushes. An error is kept for the next read.
     static asio::awaitable<void, executor_type> flush_if_free(state& s) {

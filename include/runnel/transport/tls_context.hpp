@@ -1,14 +1,18 @@
 #pragma once
 
 #include <runnel/transport/tls_error.hpp>
+#include <runnel/transport/tls_pin.hpp>
+#include <runnel/transport/tls_session_cache.hpp>
 
 #include <openssl/bio.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -22,6 +26,10 @@ enum class tls_verify {
     /// The certificate chain must lead to a trusted authority, and a server's certificate must be for the host name or
     /// address that is connected to.
     full,
+    /// The peer's own public key must be one of `tls_options::pins`. Nothing else of its certificate counts: neither
+    /// who
+    /// issued it nor its name nor its dates. For self-signed servers whose key is known.
+    pinned_key,
     /// INSECURE: anybody in between can read and change everything. For experiments only.
     none_insecure,
 };
@@ -50,8 +58,28 @@ struct tls_options {
 
     /// Switching the client's verification off takes this one loud word: `tls_verify::none_insecure`.
     tls_verify verify = tls_verify::full;
+    /// Pins (RFC 7469 2.4): the SHA-256 of public keys (SubjectPublicKeyInfo) in base64, 44 characters each, as
+    /// `tls_pin` makes them. With `tls_verify::full`, besides all else that must hold, some certificate of the verified
+    /// chain must have one of these keys: pin the server's key, or that of an authority, and a spare one. With
+    /// `tls_verify::pinned_key`, the server's own. A key is revoked by taking its pin away.
+    ///
+    ///     openssl x509 -in cert.pem -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary |
+    ///     openssl base64
+    std::vector<std::string> pins;
     /// In the role of a server: refuse clients without a certificate of a trusted authority.
     bool require_client_certificate = false;
+
+    /// A pre-shared key and its identity, in place of certificates (RFC 4279, RFC 8446 2.2): both sides prove that they
+    /// know the key, which is random bytes, 16 or more, not a password. The identity, up to 128 bytes without zeros,
+    /// is sent in the clear. A client then accepts no certificate in place of the key; a server knows this one
+    /// identity.
+    std::string psk_identity;
+    std::string psk_key;
+
+    /// How many TLS sessions are kept for resumption, by all clients that share the context, so that reconnecting needs
+    /// no exchange of certificates; 0: none. A resumed session is only as long trusted as the server's ticket lasts,
+    /// at most seven days: what has been verified is not verified again in this time.
+    std::size_t resumable_sessions = 16;
 
     tls_version minimum = tls_version::v1_2;
     tls_version maximum = tls_version::v1_3;
@@ -80,11 +108,24 @@ class tls_context {
         set_protocol(options);
         set_trust(options);
         set_identity(options);
+        set_pins(options);
+        set_pre_shared_key(options);
+        set_resumption(options);
         set_alpn(options.alpn);
     }
 
     tls_verify verify() const noexcept { return state_->verify; }
     bool requires_client_certificate() const noexcept { return state_->require_client_certificate; }
+    /// Whether peers are authenticated by a pre-shared key.
+    bool has_pre_shared_key() const noexcept { return !state_->psk_key.empty(); }
+    /// The sessions that clients may resume; null if none are kept.
+    tls_session_cache* sessions() const noexcept { return state_->sessions.get(); }
+    /// Where an `SSL` of this context keeps the name of the server, a `std::string const*`, under which its sessions
+    /// are kept.
+    static int server_name_index() noexcept {
+        static int const index = SSL_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr);
+        return index;
+    }
     SSL_CTX* native_handle() const noexcept { return state_->context.get(); }
 
     friend bool operator==(tls_context const&, tls_context const&) noexcept = default;
@@ -103,6 +144,12 @@ class tls_context {
     using key_ptr = std::unique_ptr<EVP_PKEY, freer<EVP_PKEY_free>>;
 
     struct state {
+        ~state() { OPENSSL_cleanse(psk_key.data(), psk_key.size()); }
+
+        std::vector<std::string> pins;  // as bytes
+        std::string psk_identity;
+        std::string psk_key;
+        std::unique_ptr<tls_session_cache> sessions;
         context_ptr context{SSL_CTX_new(TLS_method())};
         std::string alpn;  // in the form of the wire: each name behind its length
         tls_verify verify = tls_verify::full;
@@ -217,6 +264,113 @@ class tls_context {
             bool const other = ERR_GET_LIB(ERR_peek_last_error()) == ERR_LIB_X509;
             fail(other ? transport_errc::private_key_mismatch : transport_errc::private_key_unusable, pem.name);
         }
+    }
+
+    void set_pins(tls_options const& options) {
+        for (std::string const& pin : options.pins) {
+            auto bytes = digest::decode_base64(pin);
+            if (!bytes || bytes->size() != 32)
+                throw std::system_error(transport_errc::tls_option_invalid, "pins: '" + pin + "' is no SHA-256");
+            state_->pins.push_back(std::move(*bytes));
+        }
+        // What would not be looked at is refused, so that nobody takes it for protection.
+        if (options.verify == tls_verify::none_insecure && !options.pins.empty())
+            throw std::system_error(transport_errc::tls_option_invalid, "pins beside tls_verify::none_insecure");
+        if (options.verify == tls_verify::pinned_key && options.pins.empty())
+            throw std::system_error(transport_errc::tls_option_invalid, "tls_verify::pinned_key without pins");
+        if (!options.pins.empty()) SSL_CTX_set_cert_verify_callback(state_->context.get(), verify_pins, state_.get());
+    }
+
+    static int verify_pins(X509_STORE_CTX* store, void* self) noexcept {
+        auto const& own = *static_cast<state const*>(self);
+        auto const pinned = [&](X509* certificate) {
+            return std::find(own.pins.begin(), own.pins.end(), public_key_sha256(certificate)) != own.pins.end();
+        };
+        bool found = false;
+        if (own.verify == tls_verify::pinned_key) {
+            X509* const certificate = X509_STORE_CTX_get0_cert(store);
+            found = certificate != nullptr && pinned(certificate);
+        } else {
+            int const verified = X509_verify_cert(store);
+            if (verified != 1) return verified;
+            STACK_OF(X509)* const chain = X509_STORE_CTX_get0_chain(store);
+            for (int i = 0; i < sk_X509_num(chain) && !found; ++i) found = pinned(sk_X509_value(chain, i));
+        }
+        X509_STORE_CTX_set_error(store, found ? X509_V_OK : X509_V_ERR_APPLICATION_VERIFICATION);
+        return found ? 1 : 0;
+    }
+
+    void set_pre_shared_key(tls_options const& options) {
+        if (options.psk_identity.empty() && options.psk_key.empty()) return;
+        if (options.psk_identity.empty() || options.psk_identity.size() > 128 ||
+            options.psk_identity.find('\0') != std::string::npos)
+            throw std::system_error(transport_errc::tls_option_invalid, "psk_identity has 1 to 128 bytes, no zeros");
+        if (options.psk_key.size() < 16 || options.psk_key.size() > 64)
+            throw std::system_error(transport_errc::tls_option_invalid, "psk_key has 16 to 64 bytes");
+        SSL_CTX* const context = state_->context.get();
+        state_->psk_identity = options.psk_identity;
+        state_->psk_key = options.psk_key;
+        // With forward secrecy where the peer can; never with certificates.
+        if (options.ciphers.empty() && SSL_CTX_set_cipher_list(context, "kECDHEPSK:kDHEPSK:kPSK:!eNULL:!aNULL") != 1)
+            fail(transport_errc::tls_option_invalid, "ciphers for a pre-shared key");
+        SSL_CTX_set_ex_data(context, state_index(), state_.get());
+        // TLS 1.3 takes these older callbacks too.
+        SSL_CTX_set_psk_client_callback(context, give_psk);
+        SSL_CTX_set_psk_server_callback(context, find_psk);
+        SSL_CTX_set_cert_verify_callback(context, refuse_certificates, nullptr);
+    }
+
+    static int state_index() noexcept {
+        static int const index = SSL_CTX_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr);
+        return index;
+    }
+    static state const& state_of(SSL* ssl) noexcept {
+        return *static_cast<state const*>(SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), state_index()));
+    }
+
+    static unsigned copy_key(state const& own, unsigned char* key, unsigned capacity) noexcept {
+        if (own.psk_key.size() > capacity) return 0;
+        std::memcpy(key, own.psk_key.data(), own.psk_key.size());
+        return static_cast<unsigned>(own.psk_key.size());
+    }
+    static unsigned give_psk(SSL* ssl, char const*, char* identity, unsigned identity_capacity, unsigned char* key,
+                             unsigned capacity) noexcept {
+        auto const& own = state_of(ssl);
+        if (own.psk_identity.size() >= identity_capacity) return 0;
+        std::memcpy(identity, own.psk_identity.c_str(), own.psk_identity.size() + 1);
+        return copy_key(own, key, capacity);
+    }
+    static unsigned find_psk(SSL* ssl, char const* identity, unsigned char* key, unsigned capacity) noexcept {
+        auto const& own = state_of(ssl);
+        return identity != nullptr && own.psk_identity == identity ? copy_key(own, key, capacity) : 0;
+    }
+
+    // A peer that shows a certificate does not know the key.
+    static int refuse_certificates(X509_STORE_CTX* store, void*) noexcept {
+        X509_STORE_CTX_set_error(store, X509_V_ERR_CERT_REJECTED);
+        return 0;
+    }
+
+    void set_resumption(tls_options const& options) {
+        SSL_CTX* const context = state_->context.get();
+        // With a pre-shared key nothing would be saved.
+        if (options.resumable_sessions == 0 || has_pre_shared_key()) {
+            SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
+            return;
+        }
+        state_->sessions = std::make_unique<tls_session_cache>(options.resumable_sessions);
+        SSL_CTX_set_ex_data(context, state_index(), state_.get());
+        SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+        SSL_CTX_sess_set_new_cb(context, keep_session);
+    }
+
+    static int keep_session(SSL* ssl, SSL_SESSION* session) noexcept {
+        auto const* const server = static_cast<std::string const*>(SSL_get_ex_data(ssl, server_name_index()));
+        try {
+            if (server != nullptr) state_of(ssl).sessions->put(*server, session);
+        } catch (...) {  // without memory, without resumption
+        }
+        return 0;  // the session is still OpenSSL's: a copy was kept
     }
 
     void set_alpn(std::vector<std::string> const& names) {

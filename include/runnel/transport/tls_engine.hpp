@@ -56,7 +56,10 @@ class tls_engine {
         if (failure_) return progress::failed;
         ERR_clear_error();
         int const result = SSL_do_handshake(ssl_);
-        if (result == 1) return progress::done;
+        if (result == 1) {
+            keep_session();
+            return progress::done;
+        }
         if (SSL_get_error(ssl_, result) == SSL_ERROR_WANT_READ) return progress::needs_input;
         fail();
         return progress::failed;
@@ -110,6 +113,26 @@ class tls_engine {
         if (!closed_by_peer_ && !failure_) failure_ = {transport_errc::stream_truncated, {}};
     }
 
+    /// Looks for an alert in `incoming`, without taking plain bytes: true if there is a failure now, or nothing more to
+    /// come. False: it may be in bytes that have not come yet.
+    bool find_alert() {
+        if (failure_ || closed_by_peer_) return true;
+        ERR_clear_error();
+        char ignored = 0;
+        std::size_t n = 0;
+        int const result = SSL_peek_ex(ssl_, &ignored, 1, &n);
+        if (result == 1) return true;  // plain bytes are before it, which are not for us
+        if (SSL_get_error(ssl_, result) == SSL_ERROR_WANT_READ) return false;
+        if (SSL_get_error(ssl_, result) == SSL_ERROR_ZERO_RETURN)
+            closed_by_peer_ = true;
+        else
+            fail();
+        return true;
+    }
+
+    /// Whether a session of before was resumed, so that no certificates were exchanged.
+    bool resumed() const noexcept { return !context_.has_pre_shared_key() && SSL_session_reused(ssl_) == 1; }
+
     /// Whether the peer has ended its bytes in good order (close_notify).
     bool closed_by_peer() const noexcept { return closed_by_peer_; }
     /// Why nothing more can be read, if something has gone wrong.
@@ -126,7 +149,7 @@ class tls_engine {
     void become_client(std::string name) {
         SSL_set_connect_state(ssl_);
         if (name.ends_with('.')) name.pop_back();  // a fully qualified name; certificates have no final dot
-        bool const verify = context_.verify() == tls_verify::full;
+        bool const verify = context_.verify() != tls_verify::none_insecure || context_.has_pre_shared_key();
         SSL_set_verify(ssl_, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, nullptr);
         X509_VERIFY_PARAM* const param = SSL_get0_param(ssl_);
         bool const address = X509_VERIFY_PARAM_set1_ip_asc(param, name.c_str()) == 1;
@@ -138,18 +161,42 @@ class tls_engine {
                        SSL_set_tlsext_host_name(ssl_, name.c_str()) == 1;
         }
         ERR_clear_error();
-        if (verify && !accepted) failure_ = {transport_errc::host_name_missing, name};
+        bool const needs_name = context_.verify() == tls_verify::full && !context_.has_pre_shared_key();
+        if (needs_name && !accepted) failure_ = {transport_errc::host_name_missing, name};
+        if (auto* const sessions = context_.sessions()) {
+            server_name_ = std::move(name);
+            SSL_set_ex_data(ssl_, tls_context::server_name_index(), &server_name_);
+            if (auto const session = sessions->take(server_name_)) SSL_set_session(ssl_, session.get());
+        }
+    }
+
+    // A session of TLS 1.2 stays good when it has been resumed; of TLS 1.3 the server sends new ones.
+    void keep_session() {
+        if (resumed() && SSL_version(ssl_) < TLS1_3_VERSION && !server_name_.empty() && context_.sessions() != nullptr)
+            context_.sessions()->put(server_name_, SSL_get0_session(ssl_));
     }
 
     void become_server() {
         SSL_set_accept_state(ssl_);
         bool const ask = context_.requires_client_certificate();
+        // Without one OpenSSL refuses to resume a session whose client has shown a certificate.
+        static constexpr unsigned char id_context[] = "runnel";
+        if (ask) SSL_set_session_id_context(ssl_, id_context, sizeof(id_context) - 1);
         SSL_set_verify(ssl_, ask ? SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT : SSL_VERIFY_NONE, nullptr);
     }
 
     void fail() {
+        bool const shaking_hands = SSL_is_init_finished(ssl_) == 0;
         failure_ =
             out_of_memory_ ? tls_failure{std::make_error_code(std::errc::not_enough_memory), {}} : take_tls_error(ssl_);
+        // With a wrong key the handshake itself comes out wrong, of which each version of TLS has its own words.
+        if (shaking_hands && context_.has_pre_shared_key() && is_refusal_of_key(failure_.code))
+            failure_.code = transport_errc::pre_shared_key_refused;
+    }
+
+    static bool is_refusal_of_key(std::error_code const& code) noexcept {
+        return code == transport_errc::tls_protocol_error || code == transport_errc::handshake_refused ||
+               code == transport_errc::certificate_invalid || code == transport_errc::no_common_cipher;
     }
 
     static tls_engine& self(BIO* bio) { return *static_cast<tls_engine*>(BIO_get_data(bio)); }
@@ -195,6 +242,7 @@ class tls_engine {
     }
 
     tls_context context_;
+    std::string server_name_;  // a client's, under which its sessions are kept
     SSL* ssl_;
     tls_failure failure_;
     tls_failure write_failure_;

@@ -38,6 +38,7 @@ inline transport_errc verification_error(long result) noexcept {
         case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
         case X509_V_ERR_CERT_SIGNATURE_FAILURE:
         case X509_V_ERR_CERT_UNTRUSTED: return transport_errc::certificate_untrusted;
+        case X509_V_ERR_APPLICATION_VERIFICATION: return transport_errc::key_not_pinned;  // see tls_context
         case X509_V_ERR_HOSTNAME_MISMATCH:
         case X509_V_ERR_IP_ADDRESS_MISMATCH: return transport_errc::host_name_mismatch;
         default: return transport_errc::certificate_invalid;
@@ -64,6 +65,8 @@ inline transport_errc tls_reason_error(int reason) noexcept {
         case SSL_R_NO_APPLICATION_PROTOCOL: return transport_errc::no_common_application_protocol;
         case SSL_R_NO_SHARED_CIPHER: return transport_errc::no_common_cipher;
         case SSL_R_TLSV1_UNRECOGNIZED_NAME: return transport_errc::server_name_unknown;
+        case SSL_AD_REASON_OFFSET + SSL_AD_UNKNOWN_PSK_IDENTITY:
+        case SSL_R_PSK_IDENTITY_NOT_FOUND: return transport_errc::pre_shared_key_refused;
         case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE: return transport_errc::certificate_missing;
         case SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE:
         case SSL_R_TLSV1_ALERT_INSUFFICIENT_SECURITY: return transport_errc::handshake_refused;
