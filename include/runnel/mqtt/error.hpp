@@ -59,6 +59,7 @@ enum class errc {
     reason_code_count_mismatch,
     topic_alias_invalid,
     topic_alias_unknown,
+    problem_information_unwanted,
     receive_maximum_exceeded,
     packet_too_large,
     payload_format_invalid,
@@ -136,6 +137,8 @@ inline char const* describe(errc e) noexcept {
         case errc::reason_code_count_mismatch: return "the peer did not answer each topic filter with one reason code";
         case errc::topic_alias_invalid: return "the topic alias is not one of those that the receiver takes";
         case errc::topic_alias_unknown: return "the topic alias stands for no topic yet";
+        case errc::problem_information_unwanted:
+            return "a packet has a reason string or user properties, although the client wants none there";
         case errc::receive_maximum_exceeded: return "more unacknowledged messages than the receive maximum allows";
         case errc::packet_too_large: return "the packet is larger than the maximum packet size";
         case errc::payload_format_invalid: return "the payload is said to be UTF-8, and is not";

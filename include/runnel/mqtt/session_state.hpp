@@ -422,6 +422,7 @@ class session_state {
     errc receive_answer(Answer const& answer, packet_type to, Handler& handler);
     errc resolve_alias(mqtt::publish& message);
     errc check_received(mqtt::publish const& message) const noexcept;
+    errc check_wanted(packet_type type, property_view const& props) const noexcept;
     template <class Handler>
     void end_exchange(outgoing::entry& e, acknowledgement const& ack, send_buffer& out, Handler& handler);
 

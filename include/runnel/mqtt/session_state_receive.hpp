@@ -57,6 +57,13 @@ inline errc session_state::check_received(mqtt::publish const& message) const no
     return check_sender(message, role_ == role::client ? role::server : role::client);
 }
 
+// 3.1.2.11.7: what a client has asked not to be sent is a protocol error.
+inline errc session_state::check_wanted(packet_type type, property_view const& props) const noexcept {
+    if (own_.problem_information || type == packet_type::connack || type == packet_type::disconnect) return errc::ok;
+    bool const wanted = !props.get<property_id::reason_string>() && props.get<property_id::user_property>().empty();
+    return wanted ? errc::ok : errc::problem_information_unwanted;
+}
+
 template <class Handler>
 errc session_state::receive_other(frame const& f, send_buffer& out, Handler& handler) {
     auto const type = f.header.type;
@@ -66,7 +73,9 @@ errc session_state::receive_other(frame const& f, send_buffer& out, Handler& han
     if (type == packet_type::connect && role_ == role::server) return errc::second_connect;  // [MQTT-3.1.0-2]
     if (!may_send(sender, type, version_)) return errc::unexpected_packet;
     auto const with = [&]<class Packet>(Packet packet, auto act) {
-        errc const e = decode(f.header, f.body, version_, packet);
+        errc e = decode(f.header, f.body, version_, packet);
+        if constexpr (requires { packet.props; })
+            if (e == errc::ok && !packet.props.empty()) e = check_wanted(type, packet.props);
         return e == errc::ok ? act(packet) : e;
     };
     switch (type) {
