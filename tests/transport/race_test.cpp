@@ -166,6 +166,32 @@ TEST_CASE("within cancels a task that takes too long and throws the error for it
     CHECK(aborted == 1);
 }
 
+TEST_CASE("an operation with a value can have a deadline, and keeps its value and its errors") {
+    place_on p;
+    auto const value_after = [&](int count) -> asio::awaitable<std::unique_ptr<int>> {
+        co_await turns(p.place, count);
+        co_return std::make_unique<int>(7);
+    };
+    CHECK(*test::run(p.io, runnel::within(std::chrono::hours(1), value_after(3))) == 7);
+    auto failing =
+        runnel::within(std::chrono::hours(1), fail_after(p.place, 3, std::make_error_code(std::errc::io_error)));
+    CHECK(test::error_of(p.io, std::move(failing)) == std::errc::io_error);
+    int aborted = 0;
+    auto endless = runnel::within(milliseconds(1), wait_for_ever(p.place, aborted));
+    CHECK_FALSE(test::error_of(p.io, std::move(endless)));  // ended by being cancelled, without an error of its own
+    CHECK(aborted == 1);
+}
+
+TEST_CASE("an operation that is late is cancelled, and the error is std::errc::timed_out") {
+    place_on p;
+    auto const never = [&]() -> asio::awaitable<int> {
+        waiter w;
+        co_await p.place.park(w);
+        throw std::system_error(w.result);
+    };
+    CHECK(test::error_of(p.io, runnel::within(milliseconds(1), never())) == std::errc::timed_out);
+}
+
 TEST_CASE("sleep_for takes at least its time and can be cancelled") {
     place_on p;
     auto const start = std::chrono::steady_clock::now();

@@ -42,10 +42,8 @@ class requesting {
                                publish_options o) {
         if (options_.version != protocol_version::v5) throw std::system_error(errc::unsupported_protocol_version);
         requester self(*this);
-        // A place of its own: the session may be gone before the request has ended.
-        parking<Executor> here(unanswered_.get_executor());
         auto asking = ask(self, topic, payload, o);
-        auto limited = within(here, timeout, errc::response_timeout, std::move(asking));
+        auto limited = within(timeout, std::move(asking), errc::response_timeout);
         co_await std::move(limited);
         co_return std::move(self.response);
     }

@@ -11,6 +11,10 @@
 #include <array>
 #include <chrono>
 #include <exception>
+#include <optional>
+#include <system_error>
+#include <type_traits>
+#include <utility>
 
 namespace runnel {
 
@@ -72,6 +76,29 @@ asio::awaitable<void, Executor> within(parking<Executor>& place, std::chrono::st
     auto sleeping = sleep_for<Executor>(place.get_executor(), limit);
     std::size_t const first = co_await race(place, std::move(task), std::move(sleeping));
     if (first == 1) throw std::system_error(late);
+}
+
+/// Gives any operation a deadline: `co_await within(5s, session.subscribe("a/#"))`. Completes as `operation` does, or
+/// throws `late` (`std::errc::timed_out`) after `limit`: then the operation has been cancelled and has ended. What it
+/// has completed with all the same is not lost.
+template <class T, class Executor>
+asio::awaitable<T, Executor> within(std::chrono::steady_clock::duration limit, asio::awaitable<T, Executor> operation,
+                                    std::error_code late = std::make_error_code(std::errc::timed_out)) {
+    // A place of its own, as what the operation belongs to may be gone before it has ended.
+    parking<Executor> place(co_await asio::this_coro::executor);
+    std::optional<std::conditional_t<std::is_void_v<T>, bool, T>> result;
+    auto keeping = [](auto& to, asio::awaitable<T, Executor> from) -> asio::awaitable<void, Executor> {
+        if constexpr (std::is_void_v<T>) {
+            co_await std::move(from);
+            to = true;
+        } else {
+            to.emplace(co_await std::move(from));
+        }
+    }(result, std::move(operation));
+    auto sleeping = sleep_for<Executor>(place.get_executor(), limit);
+    co_await race(place, std::move(keeping), std::move(sleeping));
+    if (!result) throw std::system_error(late);
+    if constexpr (!std::is_void_v<T>) co_return std::move(*result);
 }
 
 }  // namespace runnel
