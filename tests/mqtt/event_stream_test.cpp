@@ -96,3 +96,21 @@ TEST_CASE("waiting for an event can be cancelled") {
     waiting.cancel();
     CHECK(waiting.run_for_error() == asio::error::operation_aborted);
 }
+
+TEST_CASE("two sessions with one client identifier notice each other") {
+    for (auto const version : test::versions) {
+        memory_place p;
+        bool suspected = false;
+        auto options = quick("twin", version);
+        options.on_event = [&](mqtt::session_event const& e) { suspected = suspected || e.twin_suspected; };
+        memory_session one(p.io.get_executor(), p.transport, options);
+        memory_session two(p.io.get_executor(), p.transport, options);
+        task<void> first(p.io, one.run());
+        task<void> second(p.io, two.run());
+        CHECK(test::wait_until(p.io, [&] { return suspected; }));
+        first.cancel();
+        second.cancel();
+        CHECK(first.run_for_error());
+        CHECK(second.run_for_error());
+    }
+}
