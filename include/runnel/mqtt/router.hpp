@@ -91,6 +91,10 @@ class router {
         std::uint32_t rest = none;   // the child '#'
         std::uint32_t children = 0;  // how many, '+' and '#' included; in a free node: the next free one
         std::vector<T> entries;
+
+        bool has_literals() const noexcept {
+            return children > std::uint32_t{any != none} + std::uint32_t{rest != none};
+        }
     };
 
     static std::string_view level_at(std::string_view topic, std::size_t at) noexcept {
@@ -119,25 +123,32 @@ class router {
         std::uint32_t here = root;
         std::size_t at = 0;  // the beginning of the level to match next; npos: all levels are matched
         while (true) {
+            auto const& node = self.nodes_[here];
             bool const wildcards = here != without_wildcards;
-            if (wildcards && self.nodes_[here].rest != none) visit(self.nodes_[here].rest);
+            if (wildcards && node.rest != none) visit(node.rest);
             std::uint32_t next = none;
+            auto end = at;  // of the level
             if (at == std::string_view::npos) {
                 visit(here);
             } else {
-                next = self.find_child(here, level_at(topic, at));
-                if (next == none && wildcards) next = self.nodes_[here].any;
+                end = topic.find('/', at);
+                if (node.has_literals()) next = self.find_child(here, topic.substr(at, end - at));
+                if (next == none && wildcards) next = node.any;
             }
-            while (next == none && here != root) {  // back to the nearest node whose '+' has not been tried
-                auto const parent = self.nodes_[here].parent;
-                auto const any = self.nodes_[parent].any;
-                if (any != here && parent != without_wildcards) next = any;
-                here = parent;
-                at = level_before(topic, at);
+            if (next == none) {
+                if (self.any_count_ == 0) return;
+                do {  // back to the nearest node whose '+' has not been tried
+                    if (here == root) return;
+                    auto const parent = self.nodes_[here].parent;
+                    auto const any = self.nodes_[parent].any;
+                    if (any != here && parent != without_wildcards) next = any;
+                    here = parent;
+                    at = level_before(topic, at);
+                } while (next == none);
+                end = topic.find('/', at);
             }
-            if (next == none) return;
             here = next;
-            at = level_after(topic, at);
+            at = end == std::string_view::npos ? end : end + 1;
         }
     }
 
@@ -246,6 +257,7 @@ class router {
             wildcard_child(parent, level) = index;
         else
             add_slot(index);
+        if (level == "+") ++any_count_;
         ++nodes_[parent].children;
         return index;
     }
@@ -258,6 +270,7 @@ class router {
                 wildcard_child(parent, nodes_[index].level) = none;
             else
                 remove_slot(index);
+            if (nodes_[index].level == "+") --any_count_;
             --nodes_[parent].children;
             nodes_[index] = node{};
             nodes_[index].children = std::exchange(free_, index);
@@ -271,6 +284,7 @@ class router {
     std::size_t slots_taken_ = 0;
     std::uint32_t free_ = none;  // the first of the free nodes
     std::size_t free_count_ = 0;
+    std::size_t any_count_ = 0;  // of nodes '+'
     std::size_t size_ = 0;
 };
 
