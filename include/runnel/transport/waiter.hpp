@@ -243,13 +243,13 @@ class parking final : private parking_registry::place {
     using waiter_type = waiter<Executor>;
     using queue_type = wake_queue<Executor>;
 
-    explicit parking(Executor executor) : parking(std::make_shared<queue_type>(std::move(executor))) {}
-    /// A place that shares the queue of others: coroutines woken at any of them go on in the order of their waking.
-    explicit parking(std::shared_ptr<queue_type> queue)
-        : queue_(std::move(queue)),
-          registry_(asio::use_service<parking_registry>(asio::query(get_executor(), asio::execution::context))) {
+    explicit parking(Executor executor)
+        : executor_(std::move(executor)),
+          registry_(asio::use_service<parking_registry>(asio::query(executor_, asio::execution::context))) {
         registry_.add(*this);
     }
+    /// A place that shares the queue of others: coroutines woken at any of them go on in the order of their waking.
+    explicit parking(std::shared_ptr<queue_type> queue) : parking(queue->get_executor()) { queue_ = std::move(queue); }
     parking(parking const&) = delete;
     parking& operator=(parking const&) = delete;
     ~parking() {
@@ -257,8 +257,12 @@ class parking final : private parking_registry::place {
         registry_.remove(*this);
     }
 
-    Executor const& get_executor() const noexcept { return queue_->get_executor(); }
-    std::shared_ptr<queue_type> const& queue() const noexcept { return queue_; }
+    Executor const& get_executor() const noexcept { return executor_; }
+    /// Where those go who are woken. Made when it is first needed: many places never see anybody.
+    std::shared_ptr<queue_type> const& queue() {
+        if (!queue_) queue_ = std::make_shared<queue_type>(executor_);
+        return queue_;
+    }
 
     /// Parks the calling coroutine until `wake` or cancellation; then `w.result` tells which. Throws nothing itself.
     asio::awaitable<void, Executor> park(waiter_type& w) {
@@ -284,7 +288,7 @@ class parking final : private parking_registry::place {
         w.unlink();
         w.place_ = nullptr;
         w.result = result;
-        queue_->push(w);
+        queue()->push(w);
     }
 
     /// Whether any coroutine is parked here.
@@ -307,6 +311,7 @@ class parking final : private parking_registry::place {
         return true;
     }
 
+    Executor executor_;
     std::shared_ptr<queue_type> queue_;
     parking_registry& registry_;
     list_link parked_;
