@@ -19,6 +19,8 @@ struct mosquitto_options {
     int max_inflight_messages = 0;
     /// Keeps sessions, subscriptions and queued messages over `stop` and `start`.
     bool persistence = false;
+    /// Whether `log` has all packets, or only errors.
+    bool log_packets = true;
     /// Lines added to the configuration.
     std::string configuration;
 };
@@ -98,7 +100,8 @@ class mosquitto {
         auto const file = [&](char const* name) { return (directory_.path() / name).string(); };
         auto const tls = "certfile " + file("server.crt") + "\nkeyfile " + file("server.key") + '\n';
         auto const listener = [](std::uint16_t port) { return "listener " + std::to_string(port) + " 127.0.0.1\n"; };
-        std::string text = "per_listener_settings false\nlog_dest stderr\nlog_type all\nsys_interval 0\n";
+        std::string text = "per_listener_settings false\nlog_dest stderr\nsys_interval 0\n";
+        text += options_.log_packets ? "log_type all\n" : "log_type error\n";
         text += "max_inflight_messages " + std::to_string(options_.max_inflight_messages) + '\n';
         text += "max_queued_messages 0\n";
         text += options_.users.empty() ? "allow_anonymous true\n"
