@@ -90,6 +90,51 @@ TEST_CASE("a request is answered through mosquitto, by response topic and correl
     test::converse(io, s, test::ask_and_answer(s));
 }
 
+TEST_CASE("a session's request is answered by another session's response") {
+    test::mosquitto broker;
+    asio::io_context io;
+    running_session asker(io, broker, options_for("asker")), answerer(io, broker, options_for("answerer"));
+    auto questions = test::run(io, answerer.s.subscribe("runnel/questions"));
+    for (int i = 0; i < 3; ++i) {
+        auto const question = std::to_string(i);
+        test::task<mqtt::message> asking(io, asker.s.request("runnel/questions", question, 10s));
+        auto const asked = test::run(io, questions.receive());
+        CHECK(asked.payload() == question);
+        auto const answer = question + " answered";
+        test::run(io, answerer.s.respond(asked.view(), answer, {.qos = qos::at_least_once}));
+        CHECK(asking.run().payload() == answer);
+    }
+    CHECK(test::error_of(io, asker.s.request("runnel/nobody", "?", 200ms)) == mqtt::errc::response_timeout);
+    asker.leave();
+    answerer.leave();
+}
+
+TEST_CASE("the session abbreviates topics as far as mosquitto takes that, and every message has its topic") {
+    test::mosquitto broker;  // takes 10 aliases
+    asio::io_context io;
+    running_session s(io, broker, options_for("brief"));
+    auto inbox = test::run(io, s.s.subscribe("runnel/#"));
+    std::string const first = "runnel/" + std::string(1000, 'a');
+    for (int i = 0; i < 50; ++i) CHECK(s.s.try_publish(first, std::to_string(i)));
+    for (int i = 0; i < 50; ++i) {
+        auto const m = test::run(io, inbox.receive());
+        CHECK(m.topic() == first);
+        CHECK(m.payload() == std::to_string(i));
+    }
+    CHECK(s.s.counters().bytes_sent < 3000);
+    // More topics than aliases, some of them often.
+    auto const topic = [](int i) { return "runnel/" + std::to_string(i % 3 == 0 ? i % 30 : i % 2); };
+    for (int i = 0; i < 90; ++i) CHECK(s.s.try_publish(topic(i), std::to_string(i), {.qos = static_cast<qos>(i % 3)}));
+    std::map<int, std::string> got;
+    for (int i = 0; i < 90; ++i) {
+        auto const m = test::run(io, inbox.receive());
+        got[std::stoi(std::string(m.payload()))] = m.topic();
+    }
+    for (int i = 0; i < 90; ++i) CHECK(got[i] == topic(i));
+    CHECK(s.s.counters().connections == 1);
+    s.leave();
+}
+
 TEST_CASE("mosquitto resumes a session until it expires") {
     test::mosquitto broker;
     asio::io_context io;
