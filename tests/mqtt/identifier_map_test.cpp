@@ -27,7 +27,7 @@ TEST_CASE("the map holds all identifiers at once") {
     CHECK(map.size() == 65535);
     for (std::uint32_t id = 1; id <= 65535; ++id) REQUIRE(*map.find(static_cast<std::uint16_t>(id)) == id * 3);
     std::uint64_t sum = 0;
-    map.for_each([&](std::uint32_t value) { sum += value; });
+    map.for_each([&](std::uint16_t, std::uint32_t value) { sum += value; });
     CHECK(sum == 3ull * 65535 * 65536 / 2);
     map.clear();
     CHECK(map.size() == 0);

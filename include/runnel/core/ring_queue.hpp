@@ -28,6 +28,11 @@ class ring_queue {
         return elements_[number & (capacity_ - 1)];
     }
     T& front() noexcept { return (*this)[first_]; }
+    /// The number of an element that is in the queue.
+    std::uint64_t number_of(T const& element) const noexcept {
+        auto const place = static_cast<std::uint64_t>(&element - elements_.get());
+        return first_ + ((place - first_) & (capacity_ - 1));
+    }
 
     /// Adds an element at the end; returns its number.
     std::uint64_t push(T const& element) {

@@ -20,7 +20,7 @@ namespace runnel::mqtt {
 /// gathered, pings. It knows no more of MQTT than the session state tells.
 ///
 /// The session state's handler is the `Listener`, a small copyable object, which has besides `on_read()`: all that one
-/// read has brought is handled; and `on_room()`: what had gathered is being written.
+/// read has brought is handled; `on_write()`: what has gathered is to be written; and `on_room()`: it is being written.
 template <stream Stream>
 class connection {
   public:
@@ -165,6 +165,7 @@ class connection {
     // What has gathered is now to be written, and gathering goes on in the other buffer.
     template <class Listener>
     send_buffer& gather(Listener& listener) {
+        listener.on_write();
         writing_.swap(packets_.out());
         bytes_sent_ += writing_.size();
         ++writes_;

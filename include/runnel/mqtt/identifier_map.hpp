@@ -54,11 +54,11 @@ class identifier_map {
         slots_[hole].identifier = 0;
     }
 
-    /// Calls `f(value)` for all identifiers, in no order.
+    /// Calls `f(identifier, value)` for all identifiers, in no order.
     template <class F>
     void for_each(F&& f) {
         for (std::size_t i = 0; i < capacity_; ++i)
-            if (slots_[i].identifier != 0) f(slots_[i].value);
+            if (slots_[i].identifier != 0) f(slots_[i].identifier, slots_[i].value);
     }
 
     /// Empties the map and gives its memory back.

@@ -4,10 +4,12 @@
 #include <runnel/core/ring_queue.hpp>
 #include <runnel/mqtt/types.hpp>
 
+#include <algorithm>
 #include <cassert>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <new>
 #include <string_view>
 
@@ -32,16 +34,32 @@ class in_flight {
         request,     ///< SUBSCRIBE or UNSUBSCRIBE sent on this connection
     };
 
+    /// What a store that outlives the process holds of an exchange.
+    enum class record : std::uint8_t {
+        none,
+        message,   ///< the PUBLISH packet, which is to be sent (again)
+        released,  ///< that PUBREC has come, so that PUBREL is to be sent
+        outdated,  ///< a packet that has been rewritten since
+    };
+
     struct entry {
         char* packet = nullptr;  ///< the bytes of the PUBLISH packet; nullptr for requests
         std::uint32_t size = 0;  ///< of `packet` in bytes; for requests the number of topic filters
         stage at = stage::ended;
         qos quality = qos::at_most_once;
-        packet_type request = {};  ///< which request, for `stage::request`
-        bool expires = false;      ///< has a message expiry interval: an `expiry` stands in front of `packet`
-        void* owner = nullptr;     ///< who waits for the outcome; nullptr if nobody does
+        packet_type request = {};      ///< which request, for `stage::request`
+        bool expires = false;          ///< has a message expiry interval: an `expiry` stands in front of `packet`
+        record stored = record::none;  ///< what the store holds
+        void* owner = nullptr;         ///< who waits for the outcome; nullptr if nobody does
 
         std::string_view bytes() const noexcept { return {packet, size}; }
+        /// What the store is to hold.
+        record due() const noexcept {
+            using enum stage;
+            if (at == queued || at == resend || at == sent)
+                return quality == qos::at_most_once ? record::none : record::message;
+            return at == rerelease || at == released || at == rereleased ? record::released : record::none;
+        }
     };
 
     /// When a message is of no use any more.
@@ -120,12 +138,48 @@ class in_flight {
     void end(entry& e) noexcept {
         drop_packet(e);
         e.at = stage::ended;
+        note(e);
         sweep();
     }
 
-    /// Frees the places of the oldest entries, as far as they have ended.
+    /// Frees the places of the oldest entries, as far as they have ended and the store does not hold them any more.
     void sweep() noexcept {
-        while (!entries_.empty() && entries_.front().at == stage::ended) entries_.pop();
+        while (!entries_.empty() && entries_.front().at == stage::ended && entries_.front().stored == record::none)
+            entries_.pop();
+    }
+
+    /// The entry is no longer what the store holds of it.
+    void note(entry const& e) noexcept {
+        if (e.stored == record::none) return;
+        auto const number = entries_.number_of(e);
+        changed_first_ = std::min(changed_first_, number);
+        changed_end_ = std::max(changed_end_, number + 1);
+    }
+
+    /// Whether an entry that the store holds has been noted since `stored`.
+    bool noted() const noexcept { return changed_first_ < changed_end_; }
+
+    /// Calls `f(number, entry)` for all entries that may not be what the store holds of them.
+    template <class F>
+    void for_each_change(F&& f) {
+        for (auto n = std::max(changed_first_, first()); n < std::min(changed_end_, new_); ++n) f(n, entries_[n]);
+        for (auto n = std::max(new_, first()); n < next(); ++n) f(n, entries_[n]);
+    }
+
+    /// The store holds what is due.
+    void stored() noexcept {
+        for_each_change([](std::uint64_t, entry& e) { e.stored = e.due(); });
+        changed_first_ = std::numeric_limits<std::uint64_t>::max();
+        changed_end_ = 0;
+        new_ = next();
+        sweep();
+    }
+
+    /// Lets the next entry have this number, by ended entries in front of it.
+    void continue_at(std::uint64_t number) {
+        if (empty()) entries_.restart_at(number);
+        while (next() < number) entries_.push({});
+        new_ = number;
     }
 
     /// Frees memory that holds no packet.
@@ -148,6 +202,10 @@ class in_flight {
     ring_queue<entry> entries_;
     record_pool pool_;
     std::size_t bytes_ = 0;
+    // What the store does not know: the changed entries are in the first range, and all from `new_` on are new.
+    std::uint64_t changed_first_ = std::numeric_limits<std::uint64_t>::max();
+    std::uint64_t changed_end_ = 0;
+    std::uint64_t new_ = 0;
 };
 
 }  // namespace runnel::mqtt

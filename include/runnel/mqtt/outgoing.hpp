@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <utility>
 
@@ -69,7 +70,10 @@ class outgoing {
             {.at = stage::queued, .quality = message.qos, .expires = interval.has_value(), .owner = owner});
         auto& e = in_flight_[number];
         encode(e.packet, message, version, measured);
-        if (message.qos == qos::at_most_once) ++queued_at_most_once_;
+        if (message.qos == qos::at_most_once)
+            ++queued_at_most_once_;
+        else
+            ++accepted_;
         if (!interval) return;
         auto const position = publish_layout(e.bytes()).expiry_position(e.bytes());
         in_flight::expiry_of(e) = {now_ + std::chrono::seconds(*interval), static_cast<std::uint32_t>(position), false};
@@ -177,6 +181,8 @@ class outgoing {
             if (version == protocol_version::v3_1_1) message.props = {};
             in_flight_.rewrite(e, encoded_size(message, version),
                                [&](char* packet) { encode(packet, message, version); });
+            if (e.stored != in_flight::record::none) e.stored = in_flight::record::outdated;
+            in_flight_.note(e);
             if (!e.expires) return;
             auto const position =
                 version == protocol_version::v5 ? publish_layout(e.bytes()).expiry_position(e.bytes()) : 0;
@@ -202,7 +208,7 @@ class outgoing {
                 e.packet[0] = static_cast<char>(e.packet[0] & ~0x08);
                 e.at = stage::queued;
             } else if (e.at == stage::rerelease) {
-                e.at = stage::ended;
+                end(e);
                 if (auto* const owner = e.owner) handler.on_lost(owner);
             }
         });
@@ -215,7 +221,7 @@ class outgoing {
         for_each_exchange([&](in_flight::entry& e) {
             if (e.at == stage::ended) return;
             in_flight_.drop_packet(e);
-            e.at = stage::ended;
+            end(e);
             if (auto* const owner = e.owner) handler.on_lost(owner);
         });
     }
@@ -231,6 +237,63 @@ class outgoing {
     void release(entry& e) noexcept {
         in_flight_.drop_packet(e);
         if (e.at == stage::sent) e.at = stage::released;
+        in_flight_.note(e);
+    }
+
+    /// QoS 1 and 2 messages that have been queued, ever.
+    std::uint64_t accepted() const noexcept { return accepted_; }
+
+    /// Whether there is anything that a store does not know.
+    bool has_changes() const noexcept { return in_flight_.noted() || accepted_ != accepted_stored_; }
+
+    /// Calls `message(number, packet, expires_at)`, `released(number)` or `ended(number)` of `sink` for each exchange
+    /// of which the store holds something else.
+    template <class Sink>
+    void tell_changes(Sink& sink) {
+        in_flight_.for_each_change([&](std::uint64_t number, in_flight::entry& e) {
+            auto const due = e.due();
+            if (due == e.stored) return;
+            if (due == in_flight::record::message)
+                sink.message(number, e.bytes(), e.expires ? std::optional(in_flight::expiry_of(e).at) : std::nullopt);
+            else if (due == in_flight::record::released)
+                sink.released(number);
+            else
+                sink.ended(number);
+        });
+    }
+
+    /// The store holds all that `tell_changes` has told.
+    void changes_stored() noexcept {
+        in_flight_.stored();
+        accepted_stored_ = accepted_;
+    }
+
+    /// Puts back an exchange that is in the store, in ascending order of the numbers: a QoS 1 or 2 message with the
+    /// bytes of its packet, or, without any, one of which PUBREC has come.
+    void restore(std::uint64_t number, std::string_view packet, std::optional<std::chrono::milliseconds> expires_at) {
+        in_flight_.continue_at(number);
+        if (packet.empty()) {
+            in_flight_.begin(
+                0, {.at = stage::rerelease, .quality = qos::exactly_once, .stored = in_flight::record::released});
+            return;
+        }
+        auto const quality = static_cast<qos>(packet[0] >> 1 & 3);
+        in_flight_.begin(packet.size(), {.at = stage::resend,
+                                         .quality = quality,
+                                         .expires = expires_at.has_value(),
+                                         .stored = in_flight::record::message});
+        auto& e = in_flight_[number];
+        std::memcpy(e.packet, packet.data(), packet.size());
+        if (!expires_at) return;
+        auto const position = publish_layout(e.bytes()).expiry_position(e.bytes());
+        in_flight::expiry_of(e) = {*expires_at, static_cast<std::uint32_t>(position), false};
+    }
+
+    /// The next exchange is to have this number, and so many messages have been accepted.
+    void restore_counts(std::uint64_t next, std::uint64_t accepted) {
+        in_flight_.continue_at(next);
+        accepted_ = accepted_stored_ = accepted;
+        cursor_ = in_flight_.first();
     }
 
     /// Gives back memory that is kept for reuse.
@@ -247,6 +310,7 @@ class outgoing {
         in_flight_.drop_packet(e);
         // Perhaps the peer has a QoS 2 message already: PUBREL frees its identifier.
         e.at = e.at == stage::resend && e.quality == qos::exactly_once ? stage::rerelease : stage::ended;
+        in_flight_.note(e);
         handler.on_refused(owner, why);
     }
 
@@ -294,6 +358,11 @@ class outgoing {
         write_big_endian(value, static_cast<std::uint32_t>(std::max<std::int64_t>(left, 1)));
     }
 
+    void end(in_flight::entry& e) noexcept {
+        e.at = stage::ended;
+        in_flight_.note(e);
+    }
+
     /// Calls `f` for each exchange that is there now. `f` ends exchanges by their stage.
     template <class F>
     void for_each_exchange(F&& f) {
@@ -308,6 +377,8 @@ class outgoing {
     std::chrono::milliseconds now_{0};
     std::chrono::milliseconds next_expiry_ = never;  // or earlier
     std::uint64_t cursor_ = 0;                       // the first exchange that has not been sent on this connection
+    std::uint64_t accepted_ = 0;                     // QoS 1 and 2 messages
+    std::uint64_t accepted_stored_ = 0;              // of these the store knows
     std::size_t unacknowledged_ = 0;
     std::size_t queued_at_most_once_ = 0;
     std::uint64_t resent_ = 0;

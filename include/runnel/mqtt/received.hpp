@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace runnel::mqtt {
 
@@ -44,6 +45,7 @@ class received {
         if (quality == qos::exactly_once) {
             auto* m = unreleased_.find(packet_id);
             is_new = m == nullptr;
+            if (notes_) changed_.reserve(changed_.size() + 2 * (unreleased_.size() + 1));  // so that noting cannot fail
             if (is_new) m = &unreleased_.insert(packet_id, {number, false, false, reason_code::success});
             number = m->number;
             if (!m->seen) ++unfinished_;
@@ -64,6 +66,7 @@ class received {
                 return false;  // another message has the identifier now
             m->taken = true;
             m->reason = reason;
+            if (notes_ && !is_error(reason)) changed_.push_back(d.packet_id);
             return true;
         }
         if (!waiting_.contains(d.number) || waiting_[d.number].taken) return false;
@@ -108,6 +111,7 @@ class received {
         auto const* const m = unreleased_.find(packet_id);
         if (m == nullptr) return;
         if (m->seen) --unfinished_;
+        if (notes_ && m->taken && !is_error(m->reason)) changed_.push_back(packet_id);
         unreleased_.erase(packet_id);
     }
 
@@ -119,17 +123,48 @@ class received {
     void connection_lost() noexcept {
         waiting_.clear();
         unfinished_ = 0;
-        unreleased_.for_each([](message& m) { m.seen = false; });
+        unreleased_.for_each([](std::uint16_t, message& m) { m.seen = false; });
     }
 
     /// The session has gone.
     void clear() noexcept {
         waiting_.clear();
         unfinished_ = 0;
+        if (notes_)
+            unreleased_.for_each([&](std::uint16_t packet_id, message const& m) {
+                if (m.taken && !is_error(m.reason)) changed_.push_back(packet_id);
+            });
         unreleased_.clear();
     }
 
+    /// From now on notes which QoS 2 identifiers become taken, or free again: that is what a store keeps.
+    void note_changes() noexcept { notes_ = true; }
+    bool has_changes() const noexcept { return !changed_.empty(); }
+
+    /// Calls `taken(packet_id, reason)` or `forgotten(packet_id)` of `sink` for each identifier that has changed since
+    /// `changes_stored`.
+    template <class Sink>
+    void tell_changes(Sink& sink) {
+        for (auto const packet_id : changed_) {
+            auto const* const m = unreleased_.find(packet_id);
+            if (m != nullptr && m->taken && !is_error(m->reason))
+                sink.taken(packet_id, m->reason);
+            else
+                sink.forgotten(packet_id);
+        }
+    }
+    void changes_stored() noexcept { changed_.clear(); }
+
+    /// Puts back the identifier of a message that has been taken.
+    void restore(std::uint16_t packet_id, reason_code reason) {
+        if (unreleased_.find(packet_id) != nullptr) return;
+        unreleased_.insert(packet_id, {no_delivery, true, false, reason});
+        changed_.reserve(2 * unreleased_.size());
+    }
+
   private:
+    static constexpr auto no_delivery = static_cast<std::uint64_t>(-1);
+
     // A QoS 2 message between PUBLISH and PUBREL.
     struct message {
         std::uint64_t number;
@@ -140,7 +175,9 @@ class received {
 
     ring_queue<entry> waiting_;
     identifier_map<message> unreleased_;
+    std::vector<std::uint16_t> changed_;  // QoS 2 identifiers
     std::size_t unfinished_ = 0;
+    bool notes_ = false;
 };
 
 }  // namespace runnel::mqtt

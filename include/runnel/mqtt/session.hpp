@@ -8,6 +8,7 @@
 #include <runnel/mqtt/publishing.hpp>
 #include <runnel/mqtt/requesting.hpp>
 #include <runnel/mqtt/session_event.hpp>
+#include <runnel/mqtt/storing.hpp>
 #include <runnel/mqtt/subscribing.hpp>
 #include <runnel/transport/quietly.hpp>
 #include <runnel/transport/stream.hpp>
@@ -47,7 +48,9 @@ class session final {
     template <class T>
     using awaitable = asio::awaitable<T, executor_type>;
 
-    /// Throws `std::out_of_range` if an option is out of its range. Does nothing else until `run`.
+    /// Throws `std::out_of_range` if an option is out of its range. With `options.store` it goes on where an earlier
+    /// process stopped, and throws if that cannot be: the store's error, `store_errc::in_use`, `other_client`,
+    /// `unsupported_format` or `corrupt`. Does nothing else until `run`.
     session(executor_type executor, Transport transport, session_options options = {})
         : options_((check(options), std::move(options))),
           destination_(std::move(transport)),
@@ -56,12 +59,14 @@ class session final {
                  {options_.maximum_queued, options_.maximum_in_flight, options_.outgoing_topic_aliases,
                   options_.accept_unknown_session}),
           packets_(executor, stream_type::headroom),
+          storing_(executor, options_, state_, packets_),
           connection_(executor, state_, options_, packets_),
           publishing_(executor, options_, state_, packets_),
           subscribing_(executor, options_, state_, packets_),
           requesting_(executor, options_, publishing_, subscribing_),
           authenticating_(executor, state_, packets_),
-          places_(executor) {}
+          places_(executor),
+          assigned_client_id_(storing_.client_id()) {}
     session(session const&) = delete;
     session& operator=(session const&) = delete;
     /// Does not block; pending operations end with `errc::disconnected`.
@@ -78,6 +83,7 @@ class session final {
     session_counters counters() const noexcept {
         auto all = counters_;
         connection_.count(all);
+        all.commits = storing_.commits();
         publishing_.count(all);
         all.queued_bytes = state_.queued_bytes();
         all.in_flight = state_.unacknowledged();
@@ -93,6 +99,18 @@ class session final {
         return stream;
     }
 
+    /// QoS 1 and 2 messages that `publish` and `try_publish` have accepted; with a store those of earlier processes
+    /// included, so that a producer of numbered messages knows where it stopped, also after kill -9.
+    std::uint64_t accepted() const noexcept { return state_.accepted(); }
+    /// QoS 1 and 2 messages not yet acknowledged that the constructor has found in the store: they are sent first, and
+    /// nobody is told of their outcome.
+    std::size_t restored() const noexcept { return storing_.restored(); }
+    /// Stores now whatever is not stored yet. While `run` runs that happens by itself: before each write to the
+    /// network, and in the executor's next turn. So it is for those who must know that it has happened, for messages
+    /// published before `run`, and for what the user has added to the transaction of an `sqlite_store`. Throws the
+    /// store's error; then nothing of it is stored. Without a store it does nothing.
+    void save() { storing_.save(); }
+
     /// Makes the session authenticate itself by a method of its own (MQTT 5, 4.12) from the next connection on.
     template <authenticator<executor_type> A>
     void set_authenticator(A a) {
@@ -107,16 +125,9 @@ class session final {
     ///
     /// When it completes, is cancelled or throws, the connection is closed and all pending operations end with
     /// `errc::disconnected`. Messages of QoS 1 and 2 stay in the session; `run` may be called again.
-    awaitable<void> run() {
-        if (running_) throw std::logic_error("session::run is running already");
-        running_ = true;
-        connection_.restart();
-        subscribing_.reopen();
-        finisher const at_end(*this);
-        auto connecting = stay_connected();
-        auto expiring = publishing_.watch_expiry();
-        co_await race(places_.tasks, std::move(connecting), std::move(expiring));
-    }
+    ///
+    /// An error of the store ends it too: nothing is written to the network that depends on what could not be stored.
+    awaitable<void> run() { return storing_ ? storing_.beside(keep_connected()) : keep_connected(); }
 
     /// Publishes a message. QoS 0 completes when there is room for it (`maximum_unwritten`, or `maximum_queued` while
     /// not connected), QoS 1 and 2 when the server has acknowledged it: then the result is the server's reason, always
@@ -280,10 +291,22 @@ class session final {
             self.subscribing_.on_read();
             self.publishing_.offer_room();
         }
+        void on_write() { self.save_before_write(); }
         void on_room() { self.publishing_.offer_room(); }
     };
 
     // --- connection after connection
+
+    awaitable<void> keep_connected() {
+        if (running_) throw std::logic_error("session::run is running already");
+        running_ = true;
+        connection_.restart();
+        subscribing_.reopen();
+        finisher const at_end(*this);
+        auto connecting = stay_connected();
+        auto expiring = publishing_.watch_expiry();
+        co_await race(places_.tasks, std::move(connecting), std::move(expiring));
+    }
 
     awaitable<void> stay_connected() {
         reconnect_schedule schedule(options_.reconnect, static_cast<bool>(options_.make_credentials), clock::now());
@@ -395,7 +418,10 @@ class session final {
         if (options_.version == protocol_version::v5) {
             if (auto const seconds = answer.props.get<property_id::server_keep_alive>())
                 keep_alive_ = std::chrono::seconds(*seconds);  // [MQTT-3.1.2-21]
-            if (auto const id = answer.props.get<property_id::assigned_client_identifier>()) assigned_client_id_ = *id;
+            if (auto const id = answer.props.get<property_id::assigned_client_identifier>()) {
+                assigned_client_id_ = *id;
+                storing_.set_client_id(*id);
+            }
             authenticating_.on_connack(answer);
             if (auto const prefix = answer.props.get<property_id::response_information>())
                 requesting_.on_response_information(*prefix);
@@ -422,6 +448,16 @@ class session final {
         if (failure) fail(std::move(failure));
     }
 
+    // What is written must not be ahead of what is stored.
+    void save_before_write() {
+        if (!storing_) return;
+        try {
+            storing_.save();
+        } catch (...) {
+            fail(std::current_exception());
+        }
+    }
+
     // --- the end
 
     // Ends `run` with an exception that no new attempt can mend.
@@ -432,6 +468,7 @@ class session final {
 
     void finish() noexcept {
         running_ = false;
+        storing_.save_quietly();
         std::error_code const why = errc::disconnected;
         publishing_.close(why);
         subscribing_.close(why);
@@ -453,6 +490,7 @@ class session final {
     executor_type executor_;
     session_state state_;
     outlet<executor_type> packets_;
+    storing<executor_type> storing_;
     connection<stream_type> connection_;
     publishing<executor_type> publishing_;
     subscribing<executor_type> subscribing_;

@@ -55,6 +55,7 @@ struct session_counters {
     std::uint64_t messages_acknowledged = 0;  ///< of these, QoS 1 and 2, taken or refused by the server
     std::uint64_t messages_dropped = 0;       ///< QoS 0, by `overflow::drop_oldest`
     std::uint64_t messages_resent = 0;        ///< QoS 1 and 2, on a later connection
+    std::uint64_t commits = 0;                ///< calls of the store's `apply`; many messages share one
     std::uint64_t messages_received = 0;
     std::uint64_t messages_unrouted = 0;  ///< received, and no subscription wanted them
     std::size_t queued_bytes = 0;         ///< now: of packets that wait to be sent or acknowledged

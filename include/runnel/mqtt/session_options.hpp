@@ -5,6 +5,7 @@
 #include <runnel/mqtt/packet/subscribe.hpp>
 #include <runnel/mqtt/reconnect.hpp>
 #include <runnel/mqtt/session_event.hpp>
+#include <runnel/mqtt/session_store.hpp>
 #include <runnel/mqtt/types.hpp>
 
 #include <chrono>
@@ -72,6 +73,11 @@ struct session_options {
     /// MQTT 5: whether to follow a server that names another one (4.11), at most five in a row: at once, by the same
     /// transport to that host. Mind that it then gets the credentials. False: such a refusal is one like others.
     bool follow_redirects = false;
+
+    /// If set, keeps what of the session must outlive the process (kill -9 at any moment included): QoS 1 and 2
+    /// messages that are queued or not acknowledged, and what makes QoS 2 exactly once. A `std::shared_ptr` to any
+    /// `session_store`, such as `sqlite_store`. It needs a client identifier that is the same in every process.
+    any_session_store store;
 
     /// If set, is told of every change of the connection. It must not throw.
     std::function<void(session_event const&)> on_event;

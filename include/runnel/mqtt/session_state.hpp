@@ -233,6 +233,48 @@ class session_state {
     template <class Handler>
     errc receive(std::string_view& input, send_buffer& out, Handler&& handler);
 
+    // --- what outlives the process: `session_journal` keeps it in a store
+
+    /// QoS 1 and 2 messages that `publish` has accepted, those of earlier processes included.
+    std::uint64_t accepted() const noexcept { return outgoing_.accepted(); }
+    /// The number of the exchange that is begun next.
+    std::uint64_t next_number() const noexcept { return outgoing_.next_number(); }
+
+    /// Is called first of all if there is a store: changes are noted from then on.
+    void note_changes() noexcept { received_.note_changes(); }
+    /// Whether there is anything that the store does not hold.
+    bool has_changes() const noexcept {
+        return outgoing_.has_changes() || received_.has_changes() || has_session_ != session_stored_;
+    }
+    /// Whether the peer may have a session with this end, of this process or of an earlier one.
+    bool has_session() const noexcept { return has_session_; }
+    /// Tells `sink` what has changed since `changes_stored`: `message(number, packet, expires_at)` an outgoing QoS 1
+    /// or 2 message, which expires then (on the clock of `set_time`) if at all, `released(number)` that PUBREC has come
+    /// for it, `ended(number)`; of incoming QoS 2 messages `taken(packet_id, reason)` and `forgotten(packet_id)`.
+    template <class Sink>
+    void tell_changes(Sink&& sink) {
+        outgoing_.tell_changes(sink);
+        received_.tell_changes(sink);
+    }
+    /// The store holds all that `tell_changes` has told.
+    void changes_stored() noexcept {
+        outgoing_.changes_stored();
+        received_.changes_stored();
+        session_stored_ = has_session_;
+    }
+
+    /// Puts back what a store holds, before the first connection: the outgoing exchanges in ascending order of their
+    /// numbers, `packet` being empty after PUBREC; then `restore_counts`, where `version` is that of the packets.
+    void restore(std::uint64_t number, std::string_view packet, std::optional<std::chrono::milliseconds> expires_at) {
+        outgoing_.restore(number, packet, expires_at);
+    }
+    void restore_taken(std::uint16_t packet_id, reason_code reason) { received_.restore(packet_id, reason); }
+    void restore_counts(std::uint64_t next, std::uint64_t accepted, bool has_session, protocol_version version) {
+        outgoing_.restore_counts(next, accepted);
+        if (version != version_) outgoing_.rewrite(version, version_);
+        has_session_ = session_stored_ = has_session;
+    }
+
     /// Gives back memory that is kept for reuse.
     void release_idle_memory() noexcept { outgoing_.release_idle_memory(); }
 
@@ -438,9 +480,10 @@ class session_state {
     mqtt::acknowledgement_details acknowledgement_details_;
     mqtt::authentication authentication_;
     std::size_t expected_ = 0;
-    bool peer_known_ = false;   // `peer_` is what the peer of this connection has announced
-    bool has_session_ = false;  // there has been a connection
-    bool clean_start_ = false;  // of CONNECT
+    bool peer_known_ = false;      // `peer_` is what the peer of this connection has announced
+    bool has_session_ = false;     // there has been a connection
+    bool session_stored_ = false;  // and the store knows
+    bool clean_start_ = false;     // of CONNECT
     bool ends_with_connection_ = false;
 };
 
