@@ -34,14 +34,15 @@ std::vector<std::string> samples() {
 }
 
 struct connected {
-    explicit connected(deflate_options wanted, stream_options server_side = {}) {
+    explicit connected(deflate_options wanted, stream_options server_side = {}, deflate_options servers = {}) {
         auto [a, b] = memory::pair(io.get_executor());
         client_options asked;
         asked.host = "h";
         server_options offered;
         offered.stream = server_side;
         test::task opening(io, ws::handshake(std::move(a), asked, wanted));
-        test::task accepting(io, ws::accept(std::move(b), offered, [](server_request const&) { return 101; }));
+        auto const judge = [](server_request const&) { return 101; };
+        test::task accepting(io, ws::accept(std::move(b), offered, judge, servers));
         client = std::make_unique<ws>(opening.run());
         server = std::make_unique<ws>(accepting.run());
     }
@@ -223,6 +224,32 @@ TEST_CASE("compressed messages cross a WebSocket, as messages and as bytes, and 
         test::run(c.io, c.server->write_packed(packed));
         CHECK(test::run(c.io, next_text(*c.client)) == "text: one");
         CHECK(test::run(c.io, next_text(*c.client)) == "text: two");
+    }
+}
+
+TEST_CASE("whatever windows and context client and server want, they agree and understand each other") {
+    std::string words;
+    for (int i = 0; i < 300; ++i) words += "word " + std::to_string(i % 70) + ' ';
+    std::string const noise = test::noise(3000);
+    auto const wanting = [](unsigned bits) {
+        return deflate_options{.client_window_bits = (bits & 1) != 0 ? 15 : 9,
+                               .server_window_bits = (bits & 2) != 0 ? 15 : 8,
+                               .client_no_context_takeover = (bits & 4) != 0,
+                               .server_no_context_takeover = (bits & 8) != 0};
+    };
+    for (unsigned clients = 0; clients < 16; ++clients) {
+        for (unsigned servers = 0; servers < 16; ++servers) {
+            connected c(wanting(clients), {.fragment_size = 100}, wanting(servers));
+            REQUIRE(c.client->compressed());
+            for (std::string const& text : {words, noise, words}) {
+                test::task asking(c.io, c.client->write_message(message_kind::binary, text));
+                CHECK((test::run(c.io, next_text(*c.server)) == "binary: " + text));
+                CHECK_FALSE(asking.run_for_error());
+                test::task answering(c.io, c.server->write_message(message_kind::binary, text));
+                CHECK((test::run(c.io, next_text(*c.client)) == "binary: " + text));
+                CHECK_FALSE(answering.run_for_error());
+            }
+        }
     }
 }
 
