@@ -27,18 +27,18 @@ inline std::string const own = "/sys/a1B2c3D4e5F/thermostat-7";
 /// The simulated platform, in memory, with one known device's session, which is connected.
 struct alink_place {
     explicit alink_place(aliyun::device const& who = thermostat,
-                         mqtt::protocol_version version = mqtt::protocol_version::v3_1_1)
-        : cloud(io.get_executor()),
-          session(io.get_executor(), transport(), options(who, version)) {
+                         mqtt::protocol_version version = mqtt::protocol_version::v3_1_1, bool clean_start = false)
+        : cloud(io.get_executor()), session(io.get_executor(), transport(), options(who, version, clean_start)) {
         cloud.add_device(who);
         session_running.emplace(io, session.run());
         run(io, session.connected());
     }
 
-    static mqtt::session_options options(aliyun::device const& who, mqtt::protocol_version version) {
+    static mqtt::session_options options(aliyun::device const& who, mqtt::protocol_version version, bool clean_start) {
         aliyun::connect_options how;
         how.version = version;
         auto o = aliyun::session_options<runnel::memory_transport>(who, how);
+        o.clean_start = clean_start;
         o.reconnect.initial = o.reconnect.maximum = std::chrono::milliseconds(1);
         return o;
     }

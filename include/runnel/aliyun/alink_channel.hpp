@@ -58,11 +58,12 @@ class channel {
     Session& session() noexcept { return session_; }
     alink::counters const& counters() const noexcept { return box_->counters; }
 
-    /// Subscribes to what the features and the handlers call for. Completes when all of it is granted; at once if it
-    /// has been. `run` and every request do it first. Throws what `session::subscribe` throws.
+    /// Subscribes to what the features and the handlers call for, as far as that has not been done, or the server has
+    /// refused to renew it. Completes when all of it is granted. `run` and every request do it first. Throws what
+    /// `session::subscribe` throws.
     awaitable<void> start() {
         auto const box = box_;
-        while (!started_) {
+        while (!is_subscribed()) {
             if (box->starting) {
                 waiter<executor_type> w;
                 co_await box->starters.park(w);
@@ -71,22 +72,19 @@ class channel {
             }
             starter const here(*box);
             if (filters_.empty()) {
-                filters_ = filters_of(box_->options.features, who_);
+                filters_ = filters_of(box->options.features, who_);
                 for (auto const& f : handlers_.filters()) filters_.push_back(f);
             }
-            while (subscribed_ < filters_.size()) co_await subscribe_some();
-            started_ = true;
+            std::erase_if(groups_, [](group const& g) { return g.is_refused(); });
+            co_await subscribe_some();
         }
     }
 
     /// Unsubscribes from everything. Requests in progress end with `errc::disconnected`.
     awaitable<void> stop() {
-        started_ = false;
-        subscribed_ = 0;
-        ++generation_;
-        while (!subscriptions_.empty()) {
-            auto const last = std::move(subscriptions_.back());
-            subscriptions_.pop_back();
+        while (!groups_.empty()) {
+            auto const last = std::move(groups_.back().handle);
+            groups_.pop_back();
             co_await session_.unsubscribe(last);
         }
     }
@@ -127,7 +125,7 @@ class channel {
     /// Completes when requests can be sent. Is awaited by each of them, within its timeout.
     virtual awaitable<void> ready() { return start(); }
 
-    /// Is awaited by `run` when the server has refused to renew a subscription: true if there are new ones instead.
+    /// Is awaited by `run` when the server has refused to renew a subscription: true if it is to go on.
     virtual awaitable<bool> renew() { co_return false; }
 
     /// Handlers that bring a topic filter with them cannot come later.
@@ -225,8 +223,8 @@ class channel {
     // Completes when the session has ended.
     awaitable<void> ended() {
         std::error_code why;
-        if (!subscriptions_.empty()) {
-            auto first = subscriptions_.front();
+        if (!groups_.empty()) {
+            auto first = groups_.front().handle;
             co_await first.receive(why);
             if (why == mqtt::errc::disconnected) co_return;
         }
@@ -234,12 +232,32 @@ class channel {
         co_await box_->place.park(never);
     }
 
-    // The next filters, with one packet: as many as the session and the platform allow.
+    // The filters which are subscribed to with one packet: as many as the session and the platform allow.
+    struct group {
+        std::size_t first;
+        subscription handle;
+        bool watched = false;
+
+        bool is_refused() const noexcept {
+            std::error_code const why = handle.closed();
+            return why && why != mqtt::errc::disconnected;
+        }
+    };
+    static constexpr std::size_t group_size = subscribes_to_several<Session> ? max_filters : 1;
+
+    bool is_subscribed() const {
+        bool const all = !filters_.empty() && groups_.size() == (filters_.size() + group_size - 1) / group_size;
+        return all && std::ranges::none_of(groups_, [](group const& g) { return g.is_refused(); });
+    }
+
+    // The first group that is not.
     awaitable<void> subscribe_some() {
-        std::array<std::string_view, max_filters> some;
-        std::size_t const most = subscribes_to_several<Session> ? max_filters : 1;
-        std::size_t const count = std::min(most, filters_.size() - subscribed_);
-        std::copy_n(filters_.begin() + static_cast<std::ptrdiff_t>(subscribed_), count, some.begin());
+        std::size_t first = 0;
+        while (std::ranges::any_of(groups_, [&](group const& g) { return g.first == first; })) first += group_size;
+        if (first >= filters_.size()) co_return;
+        std::array<std::string_view, group_size> some;
+        std::size_t const count = std::min(group_size, filters_.size() - first);
+        std::copy_n(filters_.begin() + static_cast<std::ptrdiff_t>(first), count, some.begin());
         std::function<void(mqtt::publish const&)> take = [to = std::weak_ptr(box_)](mqtt::publish const& m) {
             if (auto const here = to.lock()) here->receive(m);
         };
@@ -252,22 +270,24 @@ class channel {
                 return session_.subscribe(filters.front(), std::move(take), how);
         }();
         auto granted = co_await std::move(subscribing);
-        subscriptions_.push_back(std::move(granted));
-        subscribed_ += count;
+        groups_.push_back({first, std::move(granted)});
     }
 
     // --- run
 
     awaitable<void> serve(task_group<executor_type>& tasks) {
+        auto const box = box_;
+        for (auto& g : groups_) g.watched = false;
         for (bool again = true; again;) {
             co_await ready();
-            box_->closed.clear();
-            for (auto const& s : subscriptions_) tasks.start(watch(s, generation_));
+            box->closed.clear();
+            for (auto& g : groups_)
+                if (!std::exchange(g.watched, true)) tasks.start(watch(g.handle));
             co_await handle_messages(tasks);
-            again = false;
-            if (box_->closed != mqtt::errc::disconnected) again = co_await renew();
+            if (box->closed == mqtt::errc::disconnected) co_return;
+            again = co_await renew();
         }
-        if (box_->closed != mqtt::errc::disconnected) throw std::system_error(box_->closed);
+        throw std::system_error(box->closed);
     }
 
     awaitable<void> handle_messages(task_group<executor_type>& tasks) {
@@ -281,12 +301,13 @@ class channel {
     }
 
     // Notices the end of a subscription.
-    awaitable<void> watch(subscription s, std::uint64_t generation) {
+    awaitable<void> watch(subscription s) {
+        auto const box = box_;
         std::error_code why;
         co_await s.receive(why);
-        if (why == asio::error::operation_aborted || generation != generation_ || box_->closed) co_return;
-        box_->closed = why;
-        box_->place.wake(box_->reader);
+        if (why == asio::error::operation_aborted || box->closed) co_return;
+        box->closed = why;
+        box->place.wake(box->reader);
     }
 
     Session& session_;
@@ -295,12 +316,9 @@ class channel {
     std::shared_ptr<box_type> box_;
     handler_table<Session> handlers_;
     std::vector<std::string> filters_;
-    std::vector<subscription> subscriptions_;
+    std::vector<group> groups_;
     // Replies to an earlier process may still be on their way, so that not each begins at the same number.
     std::uint32_t last_id_ = std::random_device{}() & 0x3FFFFFFF;
-    std::size_t subscribed_ = 0;    // filters that are
-    std::uint64_t generation_ = 0;  // of the subscriptions
-    bool started_ = false;
 };
 
 }  // namespace runnel::aliyun::alink

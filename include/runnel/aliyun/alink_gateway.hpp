@@ -56,7 +56,7 @@ class gateway : public device<Session> {
     awaitable<void> run() {
         task_group<typename base::executor_type> tasks(this->session().get_executor());
         tasks.start(keep_logged_in());
-        finisher const at_end{changes_};
+        finisher const at_end{changes_};  // which may be gone then
         auto running = base::run();
         co_await tasks.enclose(std::move(running));
     }
@@ -131,9 +131,12 @@ class gateway : public device<Session> {
     using member = std::shared_ptr<membership>;
 
     // Nobody logs in any more.
+    using place_type = parking<typename base::executor_type>;
     struct finisher {
-        parking<typename base::executor_type>& changes;
-        ~finisher() { changes.wake_all(mqtt::errc::disconnected); }
+        std::weak_ptr<place_type> changes;
+        ~finisher() {
+            if (auto const here = changes.lock()) here->wake_all(mqtt::errc::disconnected);
+        }
     };
 
     static alink::options with_gateway(alink::options o) {
@@ -172,11 +175,11 @@ class gateway : public device<Session> {
         m.failed.clear();
         changed();
     }
-    void changed() { changes_.wake_all({}); }
+    void changed() { changes_->wake_all({}); }
 
     awaitable<void> wait_for_change() {
         waiter<typename base::executor_type> w;
-        co_await changes_.park(w);
+        co_await changes_->park(w);
         if (w.result) throw std::system_error(w.result);
     }
     awaitable<void> wait_for_connection(std::uint64_t after) { co_await this->session().connected(after); }
@@ -258,7 +261,7 @@ class gateway : public device<Session> {
     static constexpr std::chrono::seconds attempt_pause{1};
 
     std::vector<member> members_;
-    parking<typename base::executor_type> changes_{this->session().get_executor()};
+    std::shared_ptr<place_type> changes_{std::make_shared<place_type>(this->session().get_executor())};
 };
 
 /// What the platform has done to a sub-device.
@@ -306,6 +309,9 @@ class sub_device : public device<Session> {
         }
     }
 
+    /// As `device::start`, once it is logged in.
+    awaitable<void> start() { return ready(); }
+
     /// Logs it out, and keeps it so.
     awaitable<json> logout() {
         gateway_.want(*self_, false);
@@ -325,22 +331,26 @@ class sub_device : public device<Session> {
   protected:
     awaitable<void> ready() override {
         co_await login();
-        co_await this->start();
+        co_await base::start();
     }
 
     // After a new connection the server may have refused what it was asked for before the login.
     awaitable<bool> renew() override {
-        co_await login();
-        co_await this->stop();
+        co_await ready();
         co_return true;
     }
 
   private:
     void watch(topic_kind kind, sub_device_event what) {
         this->handlers().set(kind, {}, [this, what](json) -> awaitable<json> {
-            // The platform has logged it out, or lets it in again.
+            // The platform has logged it out, or lets it in again; only then is the reply accepted.
             self_->online = 0;
             gateway_.want(*self_, what == sub_device_event::enabled);
+            if (what == sub_device_event::enabled) {
+                std::error_code refused;
+                auto logging_in = quietly(login(), refused);
+                co_await std::move(logging_in);
+            }
             if (event_) {
                 auto handling = event_(what);
                 co_await std::move(handling);

@@ -22,7 +22,8 @@ namespace runnel::aliyun::alink {
 /// The handlers of a device's calls and notices, and what is done with a message that is for one of them.
 ///
 /// A handler that throws a `refusal` answers with its code; a `json::exception`, which is what a missing parameter or
-/// one of the wrong type throws, becomes 460; anything else 500. The last two are faults as well.
+/// one of the wrong type throws, becomes 460; anything else 500. All of it is reported to `options::on_fault`, and only
+/// there with its text.
 template <class Session>
 class handler_table {
   public:

@@ -4,6 +4,7 @@
 #include <runnel/aliyun/topics.hpp>
 #include <runnel/mqtt/types.hpp>
 
+#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -119,7 +120,7 @@ inline std::vector<std::string> filters_of(feature set, aliyun::device const& wh
     return filters;
 }
 
-/// Something received that is not as it should be, or a handler that has failed: never an end of `run`.
+/// Something received that is not as it should be, or a handler that has failed or refused: never an end of `run`.
 struct fault {
     std::error_code why;
     std::string_view topic;

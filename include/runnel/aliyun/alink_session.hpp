@@ -27,6 +27,7 @@ concept message_session =
         } -> std::same_as<asio::awaitable<typename S::subscription, typename S::executor_type>>;
         { s.unsubscribe(sub) } -> std::same_as<asio::awaitable<void, typename S::executor_type>>;
         sub.receive(error);
+        { sub.closed() } -> std::convertible_to<std::error_code>;
     };
 
 /// A session that subscribes to several filters with one packet.

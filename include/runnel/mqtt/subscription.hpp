@@ -71,6 +71,8 @@ class basic_subscription {
     mqtt::qos granted_qos(std::size_t index = 0) const noexcept {
         return state_->parts[index].granted.value_or(qos::at_most_once);
     }
+    /// Why no more messages come, as `receive` would throw it: no error as long as they may.
+    std::error_code closed() const noexcept { return state_->closed; }
     /// Messages that wait to be received.
     std::size_t size() const noexcept { return state_->box->size(); }
     /// QoS 0 messages that were dropped because the inbox was full.
