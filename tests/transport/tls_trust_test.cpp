@@ -141,7 +141,7 @@ TEST_CASE("pins that would protect nobody are refused") {
     CHECK(refused(with_key("", "sixteen bytes or")));
     CHECK(refused(with_key("device", "too short")));
     CHECK(refused(with_key("device", std::string(65, 'x'))));
-    CHECK(refused(with_key(std::string(129, 'x'))));
+    CHECK(refused(with_key(std::string(256, 'x'))));
     CHECK(refused(with_key(std::string("a\0b", 3))));
     CHECK_FALSE(refused(with_key()));
 }

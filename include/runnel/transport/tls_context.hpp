@@ -70,7 +70,7 @@ struct tls_options {
     bool require_client_certificate = false;
 
     /// A pre-shared key and its identity, in place of certificates (RFC 4279, RFC 8446 2.2): both sides prove that they
-    /// know the key, which is random bytes, 16 or more, not a password. The identity, up to 128 bytes without zeros,
+    /// know the key, which is random bytes, 16 or more, not a password. The identity, up to 255 bytes without zeros,
     /// is sent in the clear. A client then accepts no certificate in place of the key; a server knows this one
     /// identity.
     std::string psk_identity;
@@ -302,9 +302,9 @@ class tls_context {
 
     void set_pre_shared_key(tls_options const& options) {
         if (options.psk_identity.empty() && options.psk_key.empty()) return;
-        if (options.psk_identity.empty() || options.psk_identity.size() > 128 ||
+        if (options.psk_identity.empty() || options.psk_identity.size() > 255 ||
             options.psk_identity.find('\0') != std::string::npos)
-            throw std::system_error(transport_errc::tls_option_invalid, "psk_identity has 1 to 128 bytes, no zeros");
+            throw std::system_error(transport_errc::tls_option_invalid, "psk_identity has 1 to 255 bytes, no zeros");
         if (options.psk_key.size() < 16 || options.psk_key.size() > 64)
             throw std::system_error(transport_errc::tls_option_invalid, "psk_key has 16 to 64 bytes");
         SSL_CTX* const context = state_->context.get();
