@@ -237,8 +237,7 @@ def google(figures, program, runs, who_and_case, unit):
 
 
 def codec(figures, programs, runs):
-    google(figures, programs["codec"], runs,
-           lambda n: ("runnel", "codec/" + n) if not n.startswith("copy") else ("runnel", "codec/" + n), "ns")
+    google(figures, programs["codec"], runs, lambda name: ("runnel", "codec/" + name), "ns")
     if not shutil.which("valgrind"):
         return
     for case in [c for c, unit in TARGETS if c.startswith("codec/") and unit == "instructions"]:
@@ -333,6 +332,8 @@ SOURCES = {
 
 
 def footprint(figures, compiler, include, runs):
+    if os.path.basename(compiler[0]) == "ccache":
+        compiler = compiler[1:]
     for name, source in SOURCES.items():
         with tempfile.TemporaryDirectory() as folder:
             here = pathlib.Path(folder)
@@ -365,10 +366,13 @@ def print_table(rows):
               f"{r['peer_name'] or '':<14} {number(r['ratio']):>7} {number(r['target']):>8} {mark}")
 
 
+ALL_GROUPS = "codec,session,websocket,signer,fleet,footprint"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--groups", default="codec,session,websocket,signer,fleet,footprint")
+    parser.add_argument("--groups", default=ALL_GROUPS)
     parser.add_argument("--compiler", default="c++", help="for the footprint; arguments follow behind commas")
     parser.add_argument("--include", default=".", help="the folder of the headers")
     parser.add_argument("--installed", default="", help="the peers that must have run, by commas")
@@ -395,8 +399,9 @@ def main():
     pathlib.Path(options.output).write_text(json.dumps(rows, indent=1) + "\n")
     print_table(rows)
     ran = {r["peer_name"] for r in rows}
-    figures.failures += [f"{p} is installed and did not run" for p in filter(None, options.installed.split(","))
-                         if p not in ran]
+    if options.groups == ALL_GROUPS:
+        figures.failures += [f"{p} is installed and did not run" for p in filter(None, options.installed.split(","))
+                             if p not in ran]
     for failure in figures.failures:
         print(failure, file=sys.stderr)
     return 1 if figures.failures else 0
