@@ -88,22 +88,7 @@ class settings {
     std::map<std::string, std::string> given_;
 };
 
-void report(mqtt::session_event const& event) {
-    using kind = mqtt::session_event::kind;
-    switch (event.what) {
-        case kind::connecting: std::puts("connecting"); break;
-        case kind::connected:
-            std::printf("connected, %s session\n", event.session_present ? "resumed the" : "a new");
-            break;
-        case kind::disconnected:
-            std::printf("disconnected%s%s\n", event.error ? ": " : "",
-                        event.error ? event.error.message().c_str() : "");
-            break;
-        case kind::waiting:
-            std::printf("next attempt in %lld ms\n", static_cast<long long>(event.pause.count()));
-            break;
-    }
-}
+void report(mqtt::session_event const& event) { std::puts(to_string(event).c_str()); }
 
 template <class Session>
 asio::awaitable<void> talk(Session& session, settings const& given, std::string const& own_topics) {
@@ -137,7 +122,7 @@ void run(Transport transport, settings const& given, aliyun::device const& devic
 
     std::printf("%s\n", transport.url().c_str());
     asio::io_context context;
-    mqtt::session<Transport> session{context.get_executor(), transport, options};
+    aliyun::device_session<Transport> session{context.get_executor(), device, transport, options};
     asio::signal_set signals(context, SIGINT, SIGTERM);
     asio::steady_timer timer(context, std::chrono::seconds(given.number("seconds", 30, 1'000'000)));
     auto const stop = [&](std::error_code cancelled, auto...) {

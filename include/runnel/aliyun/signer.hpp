@@ -221,7 +221,8 @@ constexpr psk_credentials sign_psk(device const& who, std::uint64_t timestamp = 
     psk_credentials made;
     made.identity.append("devicename|hmacsha256|").append(id).append("|").append(time);
     parameter const list[] = {{"id", id}, {"timestamp", time}};
-    for (char const c : sign_parameters<digest::sha256>(who.device_secret, list).view()) {
+    signature const lower = sign_parameters<digest::sha256>(who.device_secret, list);
+    for (char const c : lower) {
         char const upper = c >= 'a' && c <= 'f' ? static_cast<char>(c - 'a' + 'A') : c;
         made.key.append({&upper, 1});
     }
