@@ -5,6 +5,7 @@
 
 #include <runnel/mqtt/session_state.hpp>
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -47,13 +48,14 @@ class fuzzed : public session_handler {
                  {.queued_bytes = queue_limit, .in_flight = static_cast<std::uint16_t>(1 + (setup >> 6) * 40)}) {
         if ((setup & 4) != 0) own_.receive_maximum = 3;
         if ((setup & 8) != 0) own_.maximum_packet_size = 64;
+        if ((setup & 32) != 0) own_.topic_alias_maximum = 2;
         calls_back_ = (setup & 16) != 0;
     }
 
     void step(input_reader& in) {
         unsigned const operation = in.byte();
         unsigned const value = in.byte();
-        switch (operation % 10) {
+        switch (operation % 13) {
             case 0: connect((value & 1) != 0); break;
             case 1: lose_connection(); break;
             case 2: publish(static_cast<qos>(value % 3)); break;
@@ -61,7 +63,12 @@ class fuzzed : public session_handler {
             case 4: acknowledge(value); break;
             case 5: state_.disconnect(out_); break;
             case 6: feed(in.bytes(value % 32)); break;
-            default: feed(damaged(packet(operation / 10, value), in));
+            case 7: authenticate(value); break;
+            case 8:
+                state_.set_time(now_ += std::chrono::milliseconds(value * 10));
+                if ((value & 1) != 0) state_.expire(*this);
+                break;
+            default: feed(damaged(packet(operation / 13, value), in));
         }
         check_sent();
         require(state_.queued_bytes() <= queue_limit);
@@ -93,12 +100,16 @@ class fuzzed : public session_handler {
             runnel::mqtt::connect packet;
             packet.client_id = "c";
             packet.clean_start = false;
+            if (version_ == protocol_version::v5 && !session_present) packet.props = &method_;
             require(state_.connect(out_, packet, own_) == errc::ok);
         } else {
             capabilities peer;
             if (version_ == protocol_version::v5) peer.receive_maximum = 2;
             if (version_ == protocol_version::v5 && session_present) peer.maximum_packet_size = 14;
-            state_.accept(out_, {session_present, reason_code::success, {}}, version_, own_, peer, *this);
+            if (version_ == protocol_version::v5) peer.topic_alias_maximum = 3;
+            connack answer{session_present, reason_code::success, {}};
+            if (version_ == protocol_version::v5 && !session_present) answer.props = &method_;
+            state_.accept(out_, answer, version_, own_, peer, *this);
         }
     }
 
@@ -114,8 +125,12 @@ class fuzzed : public session_handler {
     void publish(qos quality) {
         char const payload[] = "payload";
         std::size_t const length = owned_ % sizeof(payload);
-        auto const begun = state_.publish(out_, {.topic = "t/1", .payload = {payload, length}, .qos = quality},
-                                          quality == qos::at_most_once ? nullptr : &owner_);
+        std::string const topic = "topic/" + std::to_string(++published_ / 2 % 5);
+        properties expiring;
+        expiring.message_expiry_interval = static_cast<std::uint32_t>(published_ % 4);
+        runnel::mqtt::publish packet{.topic = topic, .payload = {payload, length}, .qos = quality};
+        if (version_ == protocol_version::v5 && published_ % 3 == 0) packet.props = &expiring;
+        auto const begun = state_.publish(out_, packet, quality == qos::at_most_once ? nullptr : &owner_);
         if (begun.error == errc::ok && quality != qos::at_most_once) ++owned_;
     }
 
@@ -127,6 +142,12 @@ class fuzzed : public session_handler {
             state_.subscribe(out_, {0, requests, {}}, &request_owner_);
         else
             state_.unsubscribe(out_, {0, filters, {}}, &request_owner_);
+    }
+
+    void authenticate(unsigned value) {
+        constexpr reason_code reasons[] = {reason_code::success, reason_code::continue_authentication,
+                                           reason_code::reauthenticate};
+        state_.auth(out_, {reasons[value % 3], &method_});
     }
 
     void acknowledge(unsigned value) {
@@ -143,6 +164,15 @@ class fuzzed : public session_handler {
                                                     packet_type::pubcomp};
         reason_code const reasons[] = {reason_code::success, reason_code::success};
         auto const quality = static_cast<qos>(value / 16 % 3);
+        properties aliased;
+        aliased.topic_alias = static_cast<std::uint16_t>(value % 4);
+        constexpr reason_code steps[] = {reason_code::success, reason_code::continue_authentication,
+                                         reason_code::reauthenticate};
+        bool const v5 = version_ == protocol_version::v5;
+        if (v5 && kind % 16 == 13) return encoded(auth{steps[value % 3], &method_});
+        if (v5 && kind % 16 == 14) return encoded(connack{false, reason_code::success, &method_});
+        if (v5 && kind % 16 == 15)
+            return encoded(runnel::mqtt::publish{.topic = (value & 4) != 0 ? "some" : "", .props = &aliased});
         switch (kind % 13) {
             case 0: return encoded(connack{(value & 1) != 0, reason_code::success, {}});
             case 1:
@@ -230,6 +260,13 @@ class fuzzed : public session_handler {
     runnel::send_buffer out_;
     std::string input_;
     std::vector<delivery> deliveries_;
+    properties method_ = [] {
+        properties p;
+        p.authentication_method = "m";
+        return p;
+    }();
+    std::chrono::milliseconds now_{0};
+    std::size_t published_ = 0;
     std::size_t owned_ = 0;
     char owner_ = 0, request_owner_ = 0;
     bool calls_back_ = false;
