@@ -18,6 +18,7 @@
 
 #include "chaos/fault_proxy.hpp"
 #include "interop/mosquitto.hpp"
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cinttypes>
@@ -49,16 +50,20 @@ struct settings {
 
 /// What arrives of one QoS: numbers from 0 on.
 struct stream {
-    std::uint64_t next = 0, repeated = 0, missing = 0;
+    std::uint64_t next = 0, repeated = 0, overtaken = 0;
+    std::set<std::uint64_t> missing{};
 
     void receive(std::uint64_t number) {
-        if (number < next) {
+        if (missing.erase(number) != 0) {
+            ++overtaken;
+        } else if (number < next) {
             ++repeated;
         } else {
-            missing += number - next;  // lost, or overtaken
+            for (auto i = next; i < number; ++i) missing.insert(i);
             next = number + 1;
         }
     }
+    std::uint64_t lost(std::uint64_t sent) const { return missing.size() + sent - next; }
 };
 
 /// Watches one direction of a session's connections for messages of QoS 2 that are sent again when PUBREL has released
@@ -68,7 +73,10 @@ class witness {
     explicit witness(mqtt::protocol_version version) : version_(version) {}
 
     void watch(std::uint64_t connection, std::string_view bytes) {
-        if (connection != connection_) pending_.clear();
+        if (connection != connection_) {
+            pending_.clear();
+            latest_ = {};
+        }
         connection_ = connection;
         pending_ += bytes;
         std::string_view rest = pending_;
@@ -82,6 +90,9 @@ class witness {
 
     bool sent_again(std::uint64_t number) const { return again_.contains(number); }
     std::size_t sent_again() const { return again_.size(); }
+    /// Messages sent behind a later one of the same QoS on one connection.
+    bool sent_late(std::uint64_t number, bool exactly_once) const { return late_[exactly_once].contains(number); }
+    std::size_t sent_late() const { return late_[0].size() + late_[1].size(); }
 
   private:
     struct sending {
@@ -91,8 +102,12 @@ class witness {
 
     void published(mqtt::frame const& f) {
         mqtt::publish p;
-        if (mqtt::decode(f.header, f.body, version_, p) != mqtt::errc::ok || p.qos != mqtt::qos::exactly_once) return;
-        auto const number = std::strtoull(std::string(p.payload).c_str(), nullptr, 10);
+        if (mqtt::decode(f.header, f.body, version_, p) != mqtt::errc::ok) return;
+        std::uint64_t const number = std::strtoull(std::string(p.payload).c_str(), nullptr, 10);
+        bool const exactly_once = p.qos == mqtt::qos::exactly_once;
+        if (number < latest_[exactly_once]) late_[exactly_once].insert(number);
+        latest_[exactly_once] = std::max(latest_[exactly_once], number);
+        if (!exactly_once) return;
         auto const [at, first] = sent_.try_emplace(number, sending{p.packet_id, false});
         if (!first && (at->second.released || at->second.identifier != p.packet_id)) again_.insert(number);
         number_of_[p.packet_id] = number;
@@ -110,6 +125,8 @@ class witness {
     std::unordered_map<std::uint64_t, sending> sent_;
     std::unordered_map<std::uint16_t, std::uint64_t> number_of_;
     std::set<std::uint64_t> again_;
+    std::array<std::uint64_t, 2> latest_{};
+    std::array<std::set<std::uint64_t>, 2> late_{};
 };
 
 class chaos {
@@ -164,16 +181,19 @@ class chaos {
         std::printf("\nconnections: %" PRIu64 " of the sender, %" PRIu64 " of the receiver; sent again: %" PRIu64 "\n",
                     sent.connections, receiver_.counters().connections, sent.messages_resent);
         std::uint64_t const half = settings_.messages / 2;
-        std::uint64_t const lost =
-            once.missing + exactly.missing + (settings_.messages - half - once.next) + (half - exactly.next);
-        bool const good = lost == 0 && twice_ == 0 && by_sender_.sent_again() == 0 && faults >= settings_.faults;
+        std::uint64_t const lost = once.lost(settings_.messages - half) + exactly.lost(half);
+        bool const good = lost == 0 && late_ == 0 && twice_ == 0 && by_sender_.sent_again() == 0 &&
+                          by_sender_.sent_late() == 0 && faults >= settings_.faults;
         std::printf("QoS 2 sent again after PUBREL: %zu by the sender, %zu by mosquitto, which is why %" PRIu64
                     " came twice\n",
                     by_sender_.sent_again(), by_broker_.sent_again(), exactly.repeated - twice_);
+        std::printf("sent behind a later one: %zu by the sender, %zu by mosquitto, which is why %" PRIu64
+                    " came late\n",
+                    by_sender_.sent_late(), by_broker_.sent_late(), once.overtaken + exactly.overtaken - late_);
         std::printf("%" PRIu64 " messages, %" PRIu64 " faults, seed %" PRIu64 ", MQTT %s, %.1f s: %" PRIu64
-                    " lost or out of order, %" PRIu64 " of QoS 2 twice, %" PRIu64 " of QoS 1 again: %s\n",
+                    " lost, %" PRIu64 " late, %" PRIu64 " of QoS 2 twice, %" PRIu64 " of QoS 1 again: %s\n",
                     settings_.messages, faults, settings_.seed, settings_.version == 5 ? "5" : "3.1.1", seconds, lost,
-                    twice_, once.repeated, good ? "good" : "BAD");
+                    late_, twice_, once.repeated, good ? "good" : "BAD");
         return good;
     }
 
@@ -206,10 +226,14 @@ class chaos {
 
     void receive(mqtt::publish const& p) {
         last_progress_ = clock_type::now();
-        auto const number = std::strtoull(std::string(p.payload).c_str(), nullptr, 10);
+        std::uint64_t const number = std::strtoull(std::string(p.payload).c_str(), nullptr, 10);
         bool const exactly = p.qos == mqtt::qos::exactly_once;
         auto& stream = streams_[exactly ? 1 : 0];
-        if (exactly && number < stream.next && !by_broker_.sent_again(number)) ++twice_;
+        if (stream.missing.contains(number)) {
+            late_ += by_broker_.sent_late(number, exactly) ? 0 : 1;
+        } else if (exactly && number < stream.next) {
+            twice_ += by_broker_.sent_again(number) ? 0 : 1;
+        }
         stream.receive(number);
     }
 
@@ -273,7 +297,8 @@ class chaos {
     session sender_, receiver_;
     witness by_sender_, by_broker_;
     std::array<stream, 2> streams_{};
-    std::uint64_t twice_ = 0;  // of QoS 2, by the receiver's fault
+    std::uint64_t twice_ = 0;  // of QoS 2, and not because the broker has sent them again
+    std::uint64_t late_ = 0;   // behind a later one, and not because the broker has sent them so
     std::array<std::uint64_t, names.size()> done_{};
     std::uint64_t sent_ = 0;
     clock_type::time_point last_progress_ = clock_type::now();
