@@ -72,6 +72,18 @@ void write_websocket_frames(std::filesystem::path const& directory) {
     }
 }
 
+// The first byte says whether there are credentials.
+void write_proxy_handshakes(std::filesystem::path const& directory) {
+    using namespace std::string_literals;
+    std::filesystem::create_directories(directory);
+    write(directory / "connected", "\0HTTP/1.1 200 OK\r\nA: b\r\n\r\n"s);
+    write(directory / "refused", "\1HTTP/1.1 407 No\r\nProxy-Authenticate: Basic\r\n\r\n"s);
+    write(directory / "request", "\0CONNECT a:1 HTTP/1.1\r\nProxy-Authorization: Basic YTpi\r\n\r\n"s);
+    write(directory / "socks5_reply", "\0\5\0\5\0\0\1\1\2\3\4\0\1"s);
+    write(directory / "socks5_request", "\1\5\2\0\2\1\1a\1b\5\1\0\3\1a\0\1"s);
+    write(directory / "address", "\0::ffff:1.2.3.4"s);
+}
+
 void write_websocket_handshakes(std::filesystem::path const& directory) {
     namespace websocket = runnel::websocket;
     std::filesystem::create_directories(directory);
@@ -86,6 +98,24 @@ void write_websocket_handshakes(std::filesystem::path const& directory) {
     std::string reply;
     websocket::encode_agreement(known, "mqtt", {}, {}, reply);
     write(directory / "reply", reply);
+}
+
+// Replies and requests of HTTP CONNECT and SOCKS5, with a password and without.
+void write_proxy_handshakes(std::filesystem::path const& directory) {
+    std::filesystem::create_directories(directory);
+    std::string_view const texts[] = {
+        "HTTP/1.1 200 Connection established\r\n\r\nbehind",
+        "HTTP/1.0 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"p\"\r\n\r\n",
+        "CONNECT host:1 HTTP/1.1\r\nHost: host:1\r\nProxy-Authorization: Basic dXNlcjp1c2Vy\r\n\r\n",
+        {"\5\0\5\0\0\1\177\0\0\1\0\1behind", 18},
+        {"\5\2\1\0\5\0\0\3\4host\0\1", 15},
+        {"\5\1\0\5\1\0\3\4host\0\1", 14},
+        {"\5\1\2\1\4user\4user\5\1\0\1\177\0\0\1\0\1", 24},
+        "::ffff:127.0.0.1",
+    };
+    int number = 0;
+    for (auto const text : texts)
+        for (char const known : {'\0', '\1'}) write(directory / std::to_string(++number), known + std::string(text));
 }
 
 }  // namespace
@@ -104,8 +134,10 @@ int main(int argc, char** argv) {
     write(root / "match_topic" / "1", "a/b/c\na/+/c\n#\na/#\na/b/c\na/b/c/#\n+/+/+\n+\n");
     write(root / "match_topic" / "2", "$SYS/a\n#\n+/a\n$SYS/#\n$SYS/+\n/\n");
     write(root / "match_topic" / "3", "//\n/+/\n+/+/+\n//#\n///\n");
+    write_proxy_handshakes(root / "proxy_handshakes");
     write_websocket_frames(root / "websocket_frames");
     write_websocket_handshakes(root / "websocket_handshake");
+    write_proxy_handshakes(root / "proxy_handshakes");
     std::filesystem::create_directories(root / "websocket_inflate");
     write(root / "websocket_inflate" / "1", std::string("\xF2\x48\xCD\xC9\xC9\x07\x00", 7));
 }
