@@ -100,24 +100,6 @@ void write_websocket_handshakes(std::filesystem::path const& directory) {
     write(directory / "reply", reply);
 }
 
-// Replies and requests of HTTP CONNECT and SOCKS5, with a password and without.
-void write_proxy_handshakes(std::filesystem::path const& directory) {
-    std::filesystem::create_directories(directory);
-    std::string_view const texts[] = {
-        "HTTP/1.1 200 Connection established\r\n\r\nbehind",
-        "HTTP/1.0 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"p\"\r\n\r\n",
-        "CONNECT host:1 HTTP/1.1\r\nHost: host:1\r\nProxy-Authorization: Basic dXNlcjp1c2Vy\r\n\r\n",
-        {"\5\0\5\0\0\1\177\0\0\1\0\1behind", 18},
-        {"\5\2\1\0\5\0\0\3\4host\0\1", 15},
-        {"\5\1\0\5\1\0\3\4host\0\1", 14},
-        {"\5\1\2\1\4user\4user\5\1\0\1\177\0\0\1\0\1", 24},
-        "::ffff:127.0.0.1",
-    };
-    int number = 0;
-    for (auto const text : texts)
-        for (char const known : {'\0', '\1'}) write(directory / std::to_string(++number), known + std::string(text));
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -134,7 +116,6 @@ int main(int argc, char** argv) {
     write(root / "match_topic" / "1", "a/b/c\na/+/c\n#\na/#\na/b/c\na/b/c/#\n+/+/+\n+\n");
     write(root / "match_topic" / "2", "$SYS/a\n#\n+/a\n$SYS/#\n$SYS/+\n/\n");
     write(root / "match_topic" / "3", "//\n/+/\n+/+/+\n//#\n///\n");
-    write_proxy_handshakes(root / "proxy_handshakes");
     write_websocket_frames(root / "websocket_frames");
     write_websocket_handshakes(root / "websocket_handshake");
     write_proxy_handshakes(root / "proxy_handshakes");
