@@ -1,0 +1,100 @@
+#pragma once
+
+// How a session sends messages: a part of session_state.hpp, in a file of its own.
+
+#include <runnel/mqtt/session_state.hpp>
+
+namespace runnel::mqtt {
+
+[[gnu::always_inline]] inline session_state::begun session_state::publish(send_buffer& out,
+                                                                          mqtt::publish const& message, void* owner) {
+    bool const at_once = message.qos == qos::at_most_once && connected() && !outgoing_.holds_at_most_once();
+    if (!at_once) return queue(out, message, owner);
+    if (outgoing_.aliases().maximum() != 0) return send_with_alias(out, message);
+    return send(out, message);
+}
+
+// Sends a QoS 0 message, without an alias unless it has one.
+[[gnu::always_inline]] inline session_state::begun session_state::send(send_buffer& out, mqtt::publish const& message) {
+    if (errc const e = check(message, version_); e != errc::ok) return {e};
+    auto const measured = measure(message, version_);
+    std::size_t const size = packet_size(measured.remaining_length);
+    if (errc const e = check_publish(peer_, message.qos, message.retain, size); e != errc::ok) return {e};
+    if (!message.props.empty())
+        if (errc const e = check_properties(message, true); e != errc::ok) return {e};
+    encode(out.prepare(size), message, version_, measured);
+    out.commit(size);
+    return {};
+}
+
+// Sends a QoS 0 message of MQTT 5, with an alias for its topic if it gets one.
+[[gnu::noinline]] inline session_state::begun session_state::send_with_alias(send_buffer& out,
+                                                                             mqtt::publish const& message) {
+    auto const alias = outgoing_.aliases().find_newest(message.topic);
+    if (alias == 0 || !message.props.empty() || message.dup) return choose_alias(out, message);
+    std::size_t const size = size_with_known_topic(message.payload);
+    if (errc const e = check_publish(peer_, message.qos, message.retain, size); e != errc::ok) return {e};
+    encode_with_known_topic(out.prepare(size), message.payload, message.retain, alias);
+    out.commit(size);
+    return {};
+}
+
+inline session_state::begun session_state::choose_alias(send_buffer& out, mqtt::publish packet) {
+    auto& aliases = outgoing_.aliases();
+    bool const own = !packet.props.empty() && packet.props.get<property_id::topic_alias>();
+    auto const found = own ? outgoing_aliases::choice{} : aliases.find(packet.topic);
+    // A topic that has an alias has been checked.
+    errc e = found.known() ? check_without_topic(packet, version_) : check(packet, version_);
+    if (e == errc::ok && !packet.props.empty()) e = check_properties(packet, true);
+    if (e != errc::ok) return {e};
+    if (found.known()) packet.topic = {};
+    auto measured = measure(packet, version_);
+    if (found.known()) measured = with_alias(measured);
+    e = check_publish(peer_, packet.qos, packet.retain, packet_size(measured.remaining_length));
+    if (e != errc::ok) return {e};
+    auto alias = found.alias;
+    bool const fits = packet_size(measured.remaining_length) + max_alias_growth <= peer_.maximum_packet_size;
+    if (!own && alias == 0 && fits) {
+        alias = aliases.assign(packet.topic, found);
+        if (alias != 0) measured = with_alias(measured);
+    }
+    std::size_t const size = packet_size(measured.remaining_length);
+    char* const to = out.prepare(size);
+    if (alias != 0)
+        encode_with_alias(to, packet, measured, alias);
+    else
+        encode(to, packet, version_, measured);
+    out.commit(size);
+    return {};
+}
+
+// Queues a message, and sends it if it is its turn.
+[[gnu::noinline]] inline session_state::begun session_state::queue(send_buffer& out, mqtt::publish const& wanted,
+                                                                   void* owner) {
+    auto const number = outgoing_.next_number();
+    auto message = wanted;
+    message.packet_id = message.qos == qos::at_most_once ? std::uint16_t{0} : outgoing_.next_identifier();
+    if (errc const e = check(message, version_); e != errc::ok) return {e};
+    auto const measured = measure(message, version_);
+    std::size_t const size = packet_size(measured.remaining_length);
+    if (peer_known_)
+        if (errc const e = check_publish(peer_, message.qos, message.retain, size); e != errc::ok) return {e};
+    if (!message.props.empty())
+        if (errc const e = check_properties(message, false); e != errc::ok) return {e};
+    if (!outgoing_.has_identifier()) return {errc::no_packet_identifier};
+    if (outgoing_.bytes() != 0 && outgoing_.bytes() + size > limits_.queued_bytes) return {errc::queue_full};
+    outgoing_.queue(message, version_, measured, owner);
+    send_queued(out);
+    if (!message.props.empty()) outgoing_.note_expiry(number);
+    return {errc::ok, number};
+}
+
+inline errc session_state::check_properties(mqtt::publish const& message, bool at_once) const noexcept {
+    if (errc const e = check_sender(message, role_); e != errc::ok) return e;
+    auto const alias = message.props.get<property_id::topic_alias>();
+    bool const own = alias && at_once && *alias > outgoing_.aliases().maximum();
+    return !alias || (own && *alias <= peer_.topic_alias_maximum) ? errc::ok  // [MQTT-3.3.2-9]
+                                                                  : errc::topic_alias_invalid;
+}
+
+}  // namespace runnel::mqtt
