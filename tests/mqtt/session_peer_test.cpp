@@ -171,6 +171,24 @@ TEST_CASE("more unacknowledged messages than announced end the connection") {
     }
 }
 
+TEST_CASE("a server that has sent more than announced is not held to it again") {
+    std::string messages;
+    for (char id = 1; id <= 3; ++id) messages += packet(0x32, test::field("t") + '\0' + id + '\0');
+    scripted_server server{accepted_v5, messages, false, 1};
+    auto options = test::quick("client", protocol_version::v5);
+    options.receive_maximum = 2;
+    memory_session s(server.io.get_executor(), server.transport, options);
+    task<void> running(server.io, s.run());
+    task<mqtt::basic_subscription<test::executor>> subscribing(server.io, s.subscribe("t"));
+    CHECK(test::wait_until(server.io, [&] { return s.counters().connections == 2; }));
+    auto const first = server.heard.find(hex("21 00 02"));
+    CHECK(first != std::string::npos);
+    CHECK(server.heard.find(hex("21 ff ff"), first) != std::string::npos);
+    running.cancel();
+    CHECK(running.run_for_error());
+    CHECK(subscribing.run_for_error() == errc::disconnected);
+}
+
 TEST_CASE("in MQTT 5 the server is told why, in DISCONNECT") {
     scripted_server server{accepted_v5, hex("40 02 00 01")};
     memory_session s(server.io.get_executor(), server.transport, once(protocol_version::v5));

@@ -14,11 +14,12 @@ namespace runnel::mqtt {
 class connect_request {
   public:
     /// Calls `options.make_credentials` if it is set. `assigned` is the client identifier that the server has chosen on
-    /// an earlier connection, if any. `options` must outlive the request.
-    connect_request(session_options const& options, std::string const& assigned)
+    /// an earlier connection, if any; `receive_maximum` is used in place of that of `options`, which must outlive the
+    /// request.
+    connect_request(session_options const& options, std::string const& assigned, std::uint16_t receive_maximum)
         : options_(options), who_(options.make_credentials ? options.make_credentials() : options.credentials) {
         if (who_.client_id.empty()) who_.client_id = assigned;
-        props_.receive_maximum = options.receive_maximum;
+        props_.receive_maximum = receive_maximum;
         props_.maximum_packet_size = options.maximum_packet_size;
         if (options.incoming_topic_aliases != 0) props_.topic_alias_maximum = options.incoming_topic_aliases;
         if (options.request_response_information) props_.request_response_information = 1;
@@ -57,7 +58,7 @@ class connect_request {
         capabilities c;
         c.maximum_packet_size = options_.maximum_packet_size;
         if (!v5()) return c;
-        c.receive_maximum = options_.receive_maximum;
+        c.receive_maximum = *props_.receive_maximum;
         c.topic_alias_maximum = options_.incoming_topic_aliases;
         return c;
     }

@@ -325,6 +325,8 @@ class session final {
                 tell({.what = session_event::kind::redirected, .url = destination_.url(), .detail = detail_});
                 continue;
             }
+            // Some brokers send more again than they may; they would have to be refused for ever.
+            if (why_ == errc::receive_maximum_exceeded) receive_maximum_ = 65535;
             auto const end = outcome();
             if (!end.lasted || *end.lasted < options_.reconnect.stable_after) destination_.failed(opened);
             auto const next = schedule.after(end, clock::now(), uniform());
@@ -399,7 +401,7 @@ class session final {
 
     void send_connect(std::string_view authentication_data) {
         state_.set_time(milliseconds_now());
-        connect_request request(options_, assigned_client_id_);
+        connect_request request(options_, assigned_client_id_, receive_maximum_);
         if (authenticating_.in_use()) request.authenticate(authenticating_.method(), authentication_data);
         errc const e = state_.connect(packets_.out(), request.packet(), request.own());
         if (e != errc::ok) fail(std::make_exception_ptr(std::system_error(e, "CONNECT")));
@@ -503,6 +505,7 @@ class session final {
     session_counters counters_;
     std::minstd_rand random_{std::random_device{}()};
     std::string assigned_client_id_;
+    std::uint16_t receive_maximum_ = options_.receive_maximum;
     std::chrono::seconds keep_alive_{0};             // as the server has it
     std::optional<clock::time_point> connected_at_;  // the last connection, if it was accepted
     std::error_code why_;                            // why the last connection ended

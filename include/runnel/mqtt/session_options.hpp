@@ -62,7 +62,9 @@ struct session_options {
     reconnect_policy reconnect;
 
     std::uint32_t maximum_packet_size = 16 * 1024 * 1024;  ///< largest packet accepted, in bytes, 1 or more
-    std::uint16_t receive_maximum = 1024;  ///< MQTT 5: QoS 1 and 2 messages taken in but not acknowledged, 1 to 65,535
+    /// MQTT 5: QoS 1 and 2 messages taken in but not acknowledged, 1 to 65,535. A server that sends more is told so,
+    /// and is told 65,535 the next time: mosquitto 2.0 does not keep to less where its `max_inflight_messages` is 0.
+    std::uint16_t receive_maximum = 1024;
     std::uint16_t incoming_topic_aliases = 16;     ///< MQTT 5: topics that the server may abbreviate; 0: none
     std::uint16_t outgoing_topic_aliases = 16;     ///< MQTT 5: topics abbreviated, if the server takes that; 0: none
     std::uint16_t maximum_in_flight = 1024;        ///< QoS 1 and 2 messages sent but not acknowledged, 1 to 65,535
