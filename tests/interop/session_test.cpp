@@ -333,8 +333,8 @@ TEST_CASE_TEMPLATE("a session reconnects when mosquitto is killed and started ag
         broker.kill();
         for (int i = 0; i < 100 && !waiting; ++i) test::run(io, pause(std::chrono::milliseconds(10)));
         CHECK_FALSE(s.is_connected());
-        test::task<mqtt::reason_code> publishing(io,
-                                                 s.publish("runnel/survivor", "meanwhile", {.qos = qos::exactly_once}));
+        test::task<mqtt::publish_result> publishing(
+            io, s.publish("runnel/survivor", "meanwhile", {.qos = qos::exactly_once}));
         test::run(io, pause(std::chrono::milliseconds(20)));
         CHECK_FALSE(publishing.done());
         broker.start();
