@@ -27,7 +27,7 @@ enum class failover_order {
 /// What comes of a stream after it has been opened only its user can tell, by `report`: a server may accept every
 /// connection and refuse every CONNECT. A `mqtt::session` does so.
 ///
-///     runnel::failover brokers{{runnel::mqtts{.host = "a.example"}, runnel::mqtts{.host = "b.example"}}};
+///     runnel::failover<runnel::mqtts> brokers({{.host = "a.example"}, {.host = "b.example"}});
 ///
 /// Each copy goes through the list for itself, so the sessions of a program do not follow each other.
 template <transport Next>
