@@ -144,10 +144,10 @@ TEST_CASE("a reply with the wrong identifier, or that is not JSON, is no reply")
     json const values = {{"Temperature", 21.5}};
     p.cloud.answer_next(1, {.wrong_id = true});
     CHECK(p.error_of(p.device.post_properties(values, {.timeout = 5ms})) == errc::timed_out);
-    CHECK(p.device.counters().unmatched_replies == 1);
+    CHECK(test::wait_until(p.io, [&] { return p.device.counters().unmatched_replies == 1; }));
     p.cloud.answer_next(1, {.garbage = true});
     CHECK(p.error_of(p.device.post_properties(values, {.timeout = 5ms})) == errc::timed_out);
-    REQUIRE(p.faults.size() == 1);
+    REQUIRE(test::wait_until(p.io, [&] { return p.faults.size() == 1; }));
     CHECK(p.faults[0] == errc::not_json);
 }
 

@@ -127,7 +127,7 @@ TEST_CASE("a WebSocket on another path is refused with 404, if a path is set") {
     CHECK_NOTHROW(test::run(p.io, talk(peer, e)));
     peer.path = "/other";
     test::task<std::string> refused(p.io, talk(peer, e));
-    CHECK(refused.run_for_error() == websocket::errc::refused);
+    CHECK(refused.run_for_error() == websocket::errc::not_found);
     CHECK(refused.error_text().find("404") != std::string::npos);
 }
 
