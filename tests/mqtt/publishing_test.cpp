@@ -115,6 +115,18 @@ TEST_CASE("overflow::refuse refuses a message for which there is no room") {
     w.go_online(1);
 }
 
+TEST_CASE("the queue is bounded in messages too") {
+    mqtt::session_options o = quick();
+    o.maximum_queued_messages = 2;
+    o.when_full = mqtt::overflow::refuse;
+    waiting_session w(o);
+    for (int i = 0; i < 2; ++i) CHECK(test::run(w.io, w.session.publish("t", "m")).what == outcome::queued);
+    CHECK(test::error_of(w.io, w.session.publish("t", "m", {.qos = qos::at_least_once})) == errc::queue_full);
+    w.go_online(2);
+    o.maximum_queued_messages = 0;
+    CHECK_THROWS_AS(memory_session(w.io.get_executor(), w.transport, o), std::out_of_range);
+}
+
 TEST_CASE("overflow::drop_oldest drops and counts QoS 0 messages, and no others") {
     mqtt::session_options o = quick();
     o.maximum_queued = 40;

@@ -83,6 +83,8 @@ class in_flight {
     /// The bytes of all packets held.
     std::size_t bytes() const noexcept { return bytes_; }
     bool empty() const noexcept { return entries_.empty(); }
+    /// Entries from the oldest on that has not ended.
+    std::size_t size() const noexcept { return entries_.size(); }
 
     static std::uint16_t identifier_of(std::uint64_t number) noexcept {
         return static_cast<std::uint16_t>(number % max_identifier + 1);

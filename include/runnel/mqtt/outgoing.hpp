@@ -41,6 +41,8 @@ class outgoing {
     std::uint64_t resent() const noexcept { return resent_; }
     /// Bytes of all packets held.
     std::size_t bytes() const noexcept { return in_flight_.bytes(); }
+    /// Exchanges, counted from the oldest on that has not ended.
+    std::size_t size() const noexcept { return in_flight_.size(); }
     bool has_identifier() const noexcept { return in_flight_.has_identifier(); }
     /// Whether QoS 0 messages are queued, which newer ones must not overtake [MQTT-4.6.0-5].
     bool holds_at_most_once() const noexcept { return queued_at_most_once_ != 0; }

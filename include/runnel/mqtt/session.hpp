@@ -57,7 +57,7 @@ class session final {
           executor_(executor),
           state_(role::client, options_.version,
                  {options_.maximum_queued, options_.maximum_in_flight, options_.outgoing_topic_aliases,
-                  options_.accept_unknown_session}),
+                  options_.accept_unknown_session, options_.maximum_queued_messages}),
           packets_(executor, stream_type::headroom),
           storing_(executor, options_, state_, packets_),
           connection_(executor, state_, options_, packets_),

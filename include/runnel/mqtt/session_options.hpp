@@ -65,12 +65,13 @@ struct session_options {
     /// MQTT 5: QoS 1 and 2 messages taken in but not acknowledged, 1 to 65,535. A server that sends more is told so,
     /// and is told 65,535 the next time: mosquitto 2.0 does not keep to less where its `max_inflight_messages` is 0.
     std::uint16_t receive_maximum = 1024;
-    std::uint16_t incoming_topic_aliases = 16;     ///< MQTT 5: topics that the server may abbreviate; 0: none
-    std::uint16_t outgoing_topic_aliases = 16;     ///< MQTT 5: topics abbreviated, if the server takes that; 0: none
-    std::uint16_t maximum_in_flight = 1024;        ///< QoS 1 and 2 messages sent but not acknowledged, 1 to 65,535
-    std::size_t maximum_queued = 4 * 1024 * 1024;  ///< bytes of packets that wait to be sent or acknowledged
-    std::size_t maximum_unwritten = 256 * 1024;    ///< bytes beyond which QoS 0 messages wait for the network
-    overflow when_full = overflow::wait;           ///< what becomes of a message for which there is no room
+    std::uint16_t incoming_topic_aliases = 16;      ///< MQTT 5: topics that the server may abbreviate; 0: none
+    std::uint16_t outgoing_topic_aliases = 16;      ///< MQTT 5: topics abbreviated, if the server takes that; 0: none
+    std::uint16_t maximum_in_flight = 1024;         ///< QoS 1 and 2 messages sent but not acknowledged, 1 to 65,535
+    std::size_t maximum_queued = 4 * 1024 * 1024;   ///< bytes of packets that wait to be sent or acknowledged
+    std::uint16_t maximum_queued_messages = 65535;  ///< the same in messages, from the oldest on, 1 to 65,535
+    std::size_t maximum_unwritten = 256 * 1024;     ///< bytes beyond which QoS 0 messages wait for the network
+    overflow when_full = overflow::wait;            ///< what becomes of a message for which there is no room
 
     /// MQTT 5: whether to follow a server that names another one (4.11), at most five in a row: at once, by the same
     /// transport to that host. Mind that it then gets the credentials. False: such a refusal is one like others.
@@ -125,6 +126,7 @@ inline void check(session_options const& o) {
     positive(o.receive_maximum, "receive_maximum");
     positive(o.maximum_in_flight, "maximum_in_flight");
     positive(o.maximum_queued, "maximum_queued");
+    positive(o.maximum_queued_messages, "maximum_queued_messages");
     positive(o.maximum_unwritten, "maximum_unwritten");
     check(o.reconnect);
 }

@@ -32,6 +32,7 @@ struct session_limits {
     /// Client: whether a connection goes on when the server has kept a session of which this end knows nothing, as that
     /// of a process that was started anew. False: it ends with `session_present_unexpected`, as [MQTT-3.2.2-4] asks.
     bool accept_unknown_session = true;
+    std::uint16_t queued_messages = 65535;  ///< that wait to be sent or acknowledged, from the oldest on
 };
 
 /// The rules of an MQTT session for one end, over all its network connections; without I/O and without a clock.
@@ -149,7 +150,10 @@ class session_state {
     }
 
     /// Whether there is room for another message, of no more than what is left of the limit.
-    bool has_room() const noexcept { return outgoing_.bytes() < limits_.queued_bytes && outgoing_.has_identifier(); }
+    bool has_room() const noexcept {
+        return outgoing_.bytes() < limits_.queued_bytes && outgoing_.size() < limits_.queued_messages &&
+               outgoing_.has_identifier();
+    }
 
     /// Drops a message that waits to be sent for the first time; nobody is told. False: it is no such message.
     bool withdraw(std::uint64_t number) noexcept { return outgoing_.withdraw(number); }

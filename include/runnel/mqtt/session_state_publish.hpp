@@ -82,6 +82,7 @@ inline session_state::begun session_state::choose_alias(send_buffer& out, mqtt::
     if (!message.props.empty())
         if (errc const e = check_properties(message, false); e != errc::ok) return {e};
     if (!outgoing_.has_identifier()) return {errc::no_packet_identifier};
+    if (outgoing_.size() >= limits_.queued_messages) return {errc::queue_full};
     if (outgoing_.bytes() != 0 && outgoing_.bytes() + size > limits_.queued_bytes) return {errc::queue_full};
     outgoing_.queue(message, version_, measured, owner);
     send_queued(out);
