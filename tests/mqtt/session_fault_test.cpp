@@ -89,7 +89,7 @@ struct faulty_transport {
     std::string host = "memory";
     std::uint16_t port = 1;
 
-    friend bool operator==(faulty_transport const&, faulty_transport const&) = default;
+    bool operator==(faulty_transport const&) const = default;
     std::string url() const { return next.url(); }
 
     asio::awaitable<faulty_stream> open(executor_type executor) const {

@@ -198,7 +198,7 @@ TEST_CASE("a database whose structure is damaged is refused") {
     auto const sound = p.directory.read("store.db");
     int refused = 0;
     for (std::size_t page = 0; page < sound.size(); page += 4096) {
-        for (std::size_t const at : {0, 3, 5, 8, 40, 100, 108}) {
+        for (std::size_t const at : {0U, 3U, 5U, 8U, 40U, 100U, 108U}) {
             auto damaged = sound;
             for (std::size_t i = 0; i < 3; ++i)
                 damaged[page + at + i] = static_cast<char>(damaged[page + at + i] ^ 0x55);

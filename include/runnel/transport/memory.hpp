@@ -190,6 +190,9 @@ class basic_memory_transport {
     using acceptor_type = std::function<void(stream_type)>;
     static constexpr bool secure = false;
 
+    /// Reaches nobody: `open` throws `asio::error::connection_refused`.
+    basic_memory_transport() = default;
+
     /// `accept` is called by each `open` with the server's end. What it throws, `open` throws: connection refused.
     explicit basic_memory_transport(acceptor_type accept)
         : accept_(std::make_shared<acceptor_type const>(std::move(accept))) {}
@@ -201,6 +204,7 @@ class basic_memory_transport {
     std::string url() const { return "memory://" + host + ':' + std::to_string(port); }
 
     asio::awaitable<stream_type, Executor> open(Executor executor) const {
+        if (!accept_) throw std::system_error(asio::error::connection_refused, url());
         auto [client, server] = stream_type::pair(executor);
         (*accept_)(std::move(server));
         co_return std::move(client);
