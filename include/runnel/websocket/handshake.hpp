@@ -230,8 +230,9 @@ class server_request {
         head_.for_each("Sec-WebSocket-Protocol", [&](std::string_view offered) {
             while (!offered.empty()) {
                 std::string_view const item = take_item(offered);
+                if (item.empty()) continue;
                 for (std::string_view list = supported; !list.empty();)
-                    if (!item.empty() && take_item(list) == item) return chosen = item, true;
+                    if (take_item(list) == item) return chosen = item, true;
             }
             return false;
         });
