@@ -6,8 +6,8 @@ Usage: report.py [options] OUTPUT NAME=PROGRAM...
 Each program prints one JSON object a line, {group, case, who, unit, value} (report.hpp), or speaks Google Benchmark's
 JSON. OUTPUT becomes a list of {case, ours, peer, peer_name, unit, ratio, target, met, spread}: medians of RUNS runs;
 the ratio is peer to ours where less is better, else ours to peer; the spread is that of ours, (largest - smallest) /
-median; `met` is null where there is no target. Where `valgrind` and `strace` are installed, instructions and system
-calls a message are counted too: those of a long run less those of a short one.
+median; `met` is null where there is no target. Where `valgrind` is installed, instructions a message are counted too:
+those of a long run less those of a short one.
 
 Ends with 1 if a program fails, or a peer that is installed did not run.
 """

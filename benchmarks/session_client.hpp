@@ -2,6 +2,7 @@
 
 #include "allocations.hpp"
 #include "report.hpp"
+#include "system_calls.hpp"
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -74,6 +75,7 @@ class meter {
 
     void start() {
         allocations_ = ::allocations();
+        system_calls_ = ::system_calls();
         wall_ = now(CLOCK_MONOTONIC);
         cpu_ = now(CLOCK_PROCESS_CPUTIME_ID);
     }
@@ -81,10 +83,12 @@ class meter {
         auto const cpu = now(CLOCK_PROCESS_CPUTIME_ID) - cpu_;
         auto const wall = now(CLOCK_MONOTONIC) - wall_;
         auto const allocated = ::allocations() - allocations_;
+        auto const called = ::system_calls() - system_calls_;
         auto const n = static_cast<double>(options_.messages);
         report::figure("session", options_.name, who_, "ns CPU/message", static_cast<double>(cpu) / n);
         report::figure("session", options_.name, who_, "messages/s", n * 1e9 / static_cast<double>(wall));
         report::figure("session", options_.name, who_, "allocations/message", static_cast<double>(allocated) / n);
+        report::figure("session", options_.name, who_, "system calls/message", static_cast<double>(called) / n);
     }
 
   private:
@@ -95,6 +99,7 @@ class meter {
     std::int64_t cpu_ = 0;
     std::int64_t wall_ = 0;
     std::size_t allocations_ = 0;
+    std::size_t system_calls_ = 0;
 };
 
 /// Round trip times.

@@ -46,11 +46,6 @@ def counts(figures, program, who, port, case, messages):
                         r"Collected : (\d+)", program, port, case, messages // 10)
         if value is not None:
             figures.add(f"session/{case}", who, "instructions/message", value)
-    if shutil.which("strace"):
-        value = counted(figures, lambda out: ["strace", "-f", "-c", "-o", out], r"(\d+)\s+(?:\d+\s+)?total$",
-                        program, port, case, messages)
-        if value is not None:
-            figures.add(f"session/{case}", who, "system calls/message", value)
 
 
 def session(figures, programs, runs):
