@@ -19,6 +19,8 @@ using session = mqtt::session<runnel::tcp>;
 template <class T>
 using task = asio::awaitable<T>;
 
+std::string const payload(64, 'x');
+
 // Counts messages, and stops the context after the last.
 struct stage {
     stage(char const* what, std::size_t n, std::size_t messages)
@@ -59,7 +61,7 @@ struct stage {
 
 task<void> publish(session& s, stage& all) {
     while (all.done < all.total) {
-        co_await s.publish(bench::topic, bench::payload, {.qos = mqtt::qos::at_least_once});
+        co_await s.publish(bench::topic, payload, {.qos = mqtt::qos::at_least_once});
         all.count();
     }
 }
@@ -76,8 +78,8 @@ task<void> publish_packs(session& s, stage& all) {
     constexpr std::size_t pack = 20;
     while (all.done < all.total) {
         for (std::size_t i = 1; i < pack; ++i)
-            s.try_publish(bench::topic, bench::payload, {.qos = mqtt::qos::at_least_once});
-        co_await s.publish(bench::topic, bench::payload, {.qos = mqtt::qos::at_least_once});
+            s.try_publish(bench::topic, payload, {.qos = mqtt::qos::at_least_once});
+        co_await s.publish(bench::topic, payload, {.qos = mqtt::qos::at_least_once});
         all.count(pack);
     }
 }

@@ -22,19 +22,26 @@ namespace bench {
 
 inline constexpr std::string_view topic = "sensors/building-7/room-12/temp1";
 inline constexpr std::string_view filter = "sensors/#";
-inline std::string const payload(64, 'x');
 static_assert(topic.size() == 32);
 
-/// Cases are named `publish_qos0`, `publish_qos1_window_20`, `receive_qos0`, `latency`, `idle`, ...
+/// Cases are named `publish_qos0`, `publish_qos1_window_20`, `receive_qos0`, `latency`, `idle`, ..., with `_1024`
+/// behind where the payload has that size in place of 64 bytes. `ws/` or `wss/` in front of it says what is below.
 struct options {
     std::uint16_t port;
+    std::string group = "session";
     std::string name;
     std::size_t messages;
+    std::string payload;
 
     options(int argc, char** argv)
         : port(static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 0)),
           name(argc > 2 ? argv[2] : ""),
-          messages(argc > 3 ? static_cast<std::size_t>(std::atoll(argv[3])) : 0) {
+          messages(argc > 3 ? static_cast<std::size_t>(std::atoll(argv[3])) : 0),
+          payload(name.ends_with("_1024") ? 1024 : 64, 'x') {
+        if (auto const slash = name.find('/'); slash != std::string::npos) {
+            group = name.substr(0, slash);
+            name = name.substr(slash + 1);
+        }
         if (port == 0 || messages == 0) {
             std::fprintf(stderr, "usage: %s PORT CASE MESSAGES\n", argv[0]);
             std::exit(2);
@@ -85,10 +92,10 @@ class meter {
         auto const allocated = ::allocations() - allocations_;
         auto const called = ::system_calls() - system_calls_;
         auto const n = static_cast<double>(options_.messages);
-        report::figure("session", options_.name, who_, "ns CPU/message", static_cast<double>(cpu) / n);
-        report::figure("session", options_.name, who_, "messages/s", n * 1e9 / static_cast<double>(wall));
-        report::figure("session", options_.name, who_, "allocations/message", static_cast<double>(allocated) / n);
-        report::figure("session", options_.name, who_, "system calls/message", static_cast<double>(called) / n);
+        report::figure(options_.group, options_.name, who_, "ns CPU/message", static_cast<double>(cpu) / n);
+        report::figure(options_.group, options_.name, who_, "messages/s", n * 1e9 / static_cast<double>(wall));
+        report::figure(options_.group, options_.name, who_, "allocations/message", static_cast<double>(allocated) / n);
+        report::figure(options_.group, options_.name, who_, "system calls/message", static_cast<double>(called) / n);
     }
 
   private:

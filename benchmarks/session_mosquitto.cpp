@@ -18,9 +18,8 @@ struct client {
 
     void publish() {
         auto const qos = o.qos();
-        int const result =
-            mosquitto_publish(m, nullptr, std::string(bench::topic).c_str(), static_cast<int>(bench::payload.size()),
-                              bench::payload.data(), qos, false);
+        int const result = mosquitto_publish(m, nullptr, std::string(bench::topic).c_str(),
+                                             static_cast<int>(o.payload.size()), o.payload.data(), qos, false);
         if (result != MOSQ_ERR_SUCCESS) std::exit(1);
         ++begun;
         ++in_flight;

@@ -26,8 +26,8 @@ struct client {
         response.context = this;
         response.onSuccess = [](void* self, MQTTAsync_successData*) { static_cast<client*>(self)->on_published(); };
         response.onFailure = [](void*, MQTTAsync_failureData*) { std::exit(1); };
-        int const result = MQTTAsync_send(m, std::string(bench::topic).c_str(), static_cast<int>(bench::payload.size()),
-                                          bench::payload.data(), o.qos(), 0, &response);
+        int const result = MQTTAsync_send(m, std::string(bench::topic).c_str(), static_cast<int>(o.payload.size()),
+                                          o.payload.data(), o.qos(), 0, &response);
         if (result != MQTTASYNC_SUCCESS) std::exit(1);
     }
 

@@ -1,16 +1,19 @@
-// The other side of the session benchmarks: speaks just enough of MQTT 3.1.1 to acknowledge what is published, and to
-// send messages as fast as they are taken to whoever subscribes. So cheap that the client is the bottleneck: raw
-// sockets and epoll, one thread, acknowledgements of all that one read has brought in one write.
+// The other side of the session benchmarks: speaks just enough of MQTT to acknowledge what is published, and to send
+// messages as fast as they are taken to whoever subscribes; over TCP, WebSocket, or either of them over TLS, which the
+// first bytes of a connection tell apart. So cheap that the client is the bottleneck: raw sockets and epoll, one
+// thread, acknowledgements of all that one read has brought in one write.
 //
 // It ends connections whose clients do not ping in time. Prints its port, and runs until its standard input ends.
 
+#include "peer_channel.hpp"
+#include "peer_mqtt.hpp"
+#include "peer_websocket.hpp"
 #include <array>
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -25,29 +28,97 @@ namespace {
 
 using clock_type = std::chrono::steady_clock;
 
-// Many whole PUBLISH packets of QoS 0, to be sent again and again.
-std::string flood() {
-    std::string const packet =
-        "\x30\x62" + std::string("\0\x20", 2) + "sensors/building-7/room-12/temp1" + std::string(64, 'x');
-    std::string all;
-    for (int i = 0; i < 1000; ++i) all += packet;
-    return all;
-}
+/// What one client is told, from the first byte on.
+class conversation {
+  public:
+    explicit conversation(int fd) noexcept : channel_(fd) {}
 
-struct connection {
-    int fd;
-    std::string in;
-    std::string out;
-    std::size_t flooded = 0;  // how far the flood has got
-    bool floods = false;
-    bool waits = false;  // for room
-    std::chrono::seconds keep_alive{0};
-    clock_type::time_point heard = clock_type::now();
+    /// Reads what is there, and answers. False: the connection has ended.
+    bool serve(peer::tls_settings const& settings) {
+        static std::array<char, 256 * 1024> room;
+        for (ssize_t n = 1; n > 0;) {
+            n = channel_.read(room.data(), room.size(), settings);
+            if (n < 0) return false;
+            if (n > 0 && !take(room.data(), static_cast<std::size_t>(n))) return false;
+            if (!channel_.holds_more()) break;
+        }
+        return send();
+    }
+
+    /// Whether it is to be served when there is room to write, too.
+    bool waits_for_room() const noexcept { return waits_; }
+
+    bool is_silent(clock_type::time_point now) const noexcept {
+        return mqtt_.keep_alive().count() != 0 && now - heard_ >= mqtt_.keep_alive() * 3 / 2;
+    }
+
+  private:
+    enum class framing { unknown, none, websocket };
+
+    bool take(char* bytes, std::size_t size) {
+        heard_ = clock_type::now();
+        if (framing_ == framing::unknown) {
+            framing_ = bytes[0] == 'G' ? framing::websocket : framing::none;
+            upgrades_ = framing_ == framing::websocket;
+        }
+        if (upgrades_) {
+            in_.append(bytes, size);
+            if (!in_.ends_with("\r\n\r\n")) return true;  // a client waits for the answer before it sends more
+            out_ = peer::answer_upgrade(in_);
+            in_.clear();
+            upgrades_ = false;
+            return !out_.empty();
+        }
+        if (framing_ == framing::websocket) size = frames_.unframe(bytes, size);
+        std::string_view input(bytes, size);
+        if (!in_.empty()) input = in_.append(input);
+        answers_.clear();
+        std::string rest(mqtt_.handle(input, framing_ == framing::websocket ? answers_ : out_));
+        in_ = std::move(rest);
+        if (!answers_.empty()) peer::append_frame(out_, answers_);
+        if (mqtt_.floods() && flood_.empty())
+            mqtt_.flood([this](std::string_view packet) {
+                framing_ == framing::websocket ? peer::append_frame(flood_, packet) : void(flood_.append(packet));
+            });
+        return !frames_.closed();
+    }
+
+    bool send() {
+        for (;;) {
+            // Answers go between two turns of the flood; what TLS has not taken yet must be offered again.
+            if (!waits_) answering_ = !out_.empty() && flooded_ == 0;
+            waits_ = false;
+            if (!answering_ && flood_.empty()) return true;
+            std::string_view const bytes = answering_ ? out_ : std::string_view(flood_).substr(flooded_);
+            ssize_t const n = channel_.write(bytes);
+            if (n < 0) return false;
+            waits_ = n == 0;
+            if (waits_) return true;
+            if (answering_)
+                out_.erase(0, static_cast<std::size_t>(n));
+            else
+                flooded_ = (flooded_ + static_cast<std::size_t>(n)) % flood_.size();
+        }
+    }
+
+    peer::channel channel_;
+    framing framing_ = framing::unknown;
+    bool upgrades_ = false;
+    bool waits_ = false;      // for room
+    bool answering_ = false;  // and not flooding
+    peer::unframer frames_;
+    peer::acknowledger mqtt_;
+    std::string in_;
+    std::string out_;
+    std::string answers_;
+    std::string flood_;
+    std::size_t flooded_ = 0;  // how far the flood has got
+    clock_type::time_point heard_ = clock_type::now();
 };
 
-class peer {
+class server {
   public:
-    peer() : epoll_(::epoll_create1(0)), listener_(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0)) {
+    server() : epoll_(::epoll_create1(0)), listener_(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0)) {
         sockaddr_in address{};
         address.sin_family = AF_INET;
         address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -100,118 +171,37 @@ class peer {
             if (fd < 0) return;
             int const on = 1;
             ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-            connections_.emplace(fd, std::make_unique<connection>(connection{.fd = fd, .in = {}, .out = {}}));
+            conversations_.emplace(fd, std::make_unique<conversation>(fd));
             watch(fd, EPOLLIN, EPOLL_CTL_ADD);
         }
     }
 
-    void end(int fd) {
-        ::close(fd);
-        connections_.erase(fd);
+    void serve(int fd) {
+        auto const found = conversations_.find(fd);
+        if (found == conversations_.end()) return;
+        auto& c = *found->second;
+        bool const waited = c.waits_for_room();
+        if (!c.serve(settings_))
+            conversations_.erase(found);
+        else if (c.waits_for_room() != waited)
+            watch(fd, waited ? EPOLLIN : EPOLLIN | EPOLLOUT, EPOLL_CTL_MOD);
     }
 
     void end_silent() {
         auto const now = clock_type::now();
-        for (auto at = connections_.begin(); at != connections_.end();) {
-            auto const& c = *(at++)->second;
-            if (c.keep_alive.count() == 0 || now - c.heard < c.keep_alive * 3 / 2) continue;
-            std::fprintf(stderr, "a client has not pinged in time\n");
-            end(c.fd);
-        }
-    }
-
-    void serve(int fd) {
-        auto const found = connections_.find(fd);
-        if (found == connections_.end()) return;
-        auto& c = *found->second;
-        ssize_t const n = ::recv(fd, room_.data(), room_.size(), 0);
-        if (n == 0 || (n < 0 && errno != EAGAIN)) return end(fd);
-        if (n > 0) {
-            c.heard = clock_type::now();
-            std::string_view input(room_.data(), static_cast<std::size_t>(n));
-            if (!c.in.empty()) input = c.in.append(input);
-            std::string_view const rest = handle(c, input);
-            c.in = std::string(rest);
-        }
-        if (!send(c)) end(fd);
-    }
-
-    // Handles all whole packets; returns what is left.
-    std::string_view handle(connection& c, std::string_view input) {
-        for (;;) {
-            std::size_t length = 0, at = 1;
-            for (unsigned shift = 0;; ++at, shift += 7) {
-                if (at >= input.size()) return input;
-                auto const byte = static_cast<unsigned char>(input[at]);
-                length |= static_cast<std::size_t>(byte & 0x7F) << shift;
-                if (byte < 0x80) break;
-            }
-            ++at;
-            if (input.size() - at < length) return input;
-            handle_packet(c, static_cast<unsigned char>(input[0]), input.substr(at, length));
-            input.remove_prefix(at + length);
-        }
-    }
-
-    static void handle_packet(connection& c, unsigned char first, std::string_view body) {
-        switch (first >> 4) {
-            case 1:  // CONNECT
-                c.keep_alive = std::chrono::seconds(static_cast<unsigned char>(body[8]) * 256 +
-                                                    static_cast<unsigned char>(body[9]));
-                c.out.append("\x20\x02\0\0", 4);
-                break;
-            case 3: {  // PUBLISH
-                unsigned const qos = first >> 1 & 3;
-                if (qos == 0) break;
-                std::size_t const topic =
-                    static_cast<unsigned char>(body[0]) * 256u + static_cast<unsigned char>(body[1]);
-                c.out.append(qos == 1 ? "\x40\x02" : "\x50\x02").append(body.substr(2 + topic, 2));
-                break;
-            }
-            case 6: c.out.append("\x70\x02").append(body.substr(0, 2)); break;  // PUBREL
-            case 8:                                                             // SUBSCRIBE
-                c.out.append("\x90\x03").append(body.substr(0, 2)).append(1, '\0');
-                if (body.substr(4).starts_with("sensors")) c.floods = true;
-                break;
-            case 10: c.out.append("\xB0\x02").append(body.substr(0, 2)); break;  // UNSUBSCRIBE
-            case 12: c.out.append("\xD0\0", 2); break;                           // PINGREQ
-            default: break;
-        }
-    }
-
-    bool send(connection& c) {
-        static std::string const endless = flood();
-        for (;;) {
-            bool const own = !c.out.empty() && c.flooded == 0;
-            std::string_view const bytes = own ? std::string_view(c.out) : std::string_view(endless).substr(c.flooded);
-            if (!own && !c.floods) break;
-            ssize_t const n = ::send(c.fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
-            if (n < 0 && errno != EAGAIN) return false;
-            if (n < 0) return wait_for_room(c, true);
-            if (own)
-                c.out.erase(0, static_cast<std::size_t>(n));
-            else
-                c.flooded = (c.flooded + static_cast<std::size_t>(n)) % endless.size();
-        }
-        return wait_for_room(c, false);
-    }
-
-    bool wait_for_room(connection& c, bool waits) {
-        if (waits != c.waits) watch(c.fd, waits ? EPOLLIN | EPOLLOUT : EPOLLIN, EPOLL_CTL_MOD);
-        c.waits = waits;
-        return true;
+        auto const ended = std::erase_if(conversations_, [&](auto const& each) { return each.second->is_silent(now); });
+        if (ended != 0) std::fprintf(stderr, "%zu clients have not pinged in time\n", ended);
     }
 
     int epoll_;
     int listener_;
-    std::array<char, 256 * 1024> room_;
-    std::unordered_map<int, std::unique_ptr<connection>> connections_;
+    peer::tls_settings settings_;
+    std::unordered_map<int, std::unique_ptr<conversation>> conversations_;
 };
 
 }  // namespace
 
 int main() {
-    static peer only;
-    only.run();
+    server().run();
     return 0;
 }

@@ -1,5 +1,7 @@
-// The bound for the session benchmark: the same bytes through a bare socket, prepared, 20 messages a write; QoS 1
-// waits for the 20 acknowledgements; what is received is not looked at.
+// The bound for the session benchmark: the same bytes through a bare socket, or one with TLS, prepared, 20 messages a
+// write (in one frame over WebSocket); QoS 1 waits for the 20 acknowledgements; what is received is not looked at.
+
+#include <openssl/ssl.h>
 
 #include "session_client.hpp"
 #include <array>
@@ -10,28 +12,46 @@
 
 namespace {
 
-char const* const who = "raw socket";
 constexpr std::size_t pack = 20;
+
+// One binary message of a client, masked with a key of zeros, which leaves its bytes as they are.
+std::string frame(std::string_view payload) {
+    std::string all = "\x82";
+    if (payload.size() < 126)
+        all += static_cast<char>(0x80 | payload.size());
+    else
+        all.append({'\xFE', static_cast<char>(payload.size() >> 8), static_cast<char>(payload.size())});
+    return all.append(4, '\0').append(payload);
+}
 
 struct client {
     bench::options const& o;
-    bench::meter meter{o, who};
+    bool const websocket = o.group != "session";
+    bool const secure = o.group == "wss";
+    bench::meter meter{o, secure ? "raw TLS" : "raw socket"};
     int fd = -1;
+    SSL* tls = nullptr;
     std::array<char, 64 * 1024> room{};
 
     void send(std::string_view bytes) {
         while (!bytes.empty()) {
-            ssize_t const n = ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+            ssize_t const n = secure ? SSL_write(tls, bytes.data(), static_cast<int>(bytes.size()))
+                                     : ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
             if (n <= 0) std::exit(1);
             bytes.remove_prefix(static_cast<std::size_t>(n));
         }
     }
+    void send_packets(std::string_view bytes) { send(websocket ? frame(bytes) : std::string(bytes)); }
+
     std::size_t receive() {
-        ssize_t const n = ::recv(fd, room.data(), room.size(), 0);
+        ssize_t const n = secure ? SSL_read(tls, room.data(), static_cast<int>(room.size()))
+                                 : ::recv(fd, room.data(), room.size(), 0);
         if (n <= 0) std::exit(1);
         return static_cast<std::size_t>(n);
     }
-    void receive(std::size_t bytes) {
+    // The packets of so many bytes, in one frame.
+    void receive_packets(std::size_t bytes) {
+        if (websocket) bytes += 2;
         while (bytes > 0) bytes -= std::min(bytes, receive());
     }
 
@@ -44,8 +64,29 @@ struct client {
         int const on = 1;
         ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
         if (::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) std::exit(1);
-        send(std::string_view("\x10\x0f\0\x04MQTT\x04\x02\0\0\0\x03raw", 17));
-        receive(4);
+        if (secure) begin_tls();
+        if (websocket) upgrade();
+        send_packets(std::string_view("\x10\x0f\0\x04MQTT\x04\x02\0\0\0\x03raw", 17));
+        receive_packets(4);
+    }
+
+    void begin_tls() {
+        SSL_CTX* const context = SSL_CTX_new(TLS_client_method());
+        SSL_CTX_set_read_ahead(context, 1);
+        SSL_CTX_set_default_read_buffer_len(context, 64 * 1024);
+        tls = SSL_new(context);
+        SSL_set_fd(tls, fd);
+        if (SSL_connect(tls) != 1) std::exit(1);
+    }
+
+    void upgrade() {
+        send(
+            "GET /mqtt HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n");
+        for (std::string answer; !answer.ends_with("\r\n\r\n");) {
+            std::size_t const n = receive();
+            answer.append(room.data(), n);
+        }
     }
 
     // Messages with identifiers from 1.
@@ -53,10 +94,13 @@ struct client {
         std::string all;
         for (std::size_t i = 1; i <= pack; ++i) {
             auto const qos = o.qos();
-            all.append({static_cast<char>(0x30 | qos << 1), static_cast<char>(qos == 0 ? 98 : 100), '\0', '\x20'});
+            all += static_cast<char>(0x30 | qos << 1);
+            std::size_t rest = 2 + bench::topic.size() + (qos == 0 ? 0 : 2) + o.payload.size();
+            for (; rest >= 128; rest >>= 7) all += static_cast<char>(0x80 | rest);
+            all.append({static_cast<char>(rest), '\0', '\x20'});
             all.append(bench::topic);
             if (qos != 0) all.append({'\0', static_cast<char>(i)});
-            all.append(bench::payload);
+            all.append(o.payload);
         }
         return all;
     }
@@ -64,19 +108,21 @@ struct client {
     void run() {
         connect();
         bool last = false;
-        auto const bytes = publishes();
         if (o.is("publish")) {
+            auto const packets = publishes();
+            auto const bytes = websocket ? frame(packets) : packets;
             while (!last) {
                 send(bytes);
-                if (o.qos() != 0) receive(4 * pack);
+                if (o.qos() != 0) receive_packets(4 * pack);
                 for (std::size_t i = 0; i < pack; ++i) last = meter.count() || last;
             }
         } else {
-            send(std::string_view("\x82\x0e\0\x01\0\x09sensors/#\0", 16));
-            receive(5);
+            send_packets(std::string_view("\x82\x0e\0\x01\0\x09sensors/#\0", 16));
+            receive_packets(5);
+            std::size_t const size = websocket ? 102 : 100;
             for (std::size_t rest = 0; !last;) {
                 rest += receive();
-                for (; rest >= 100; rest -= 100) last = meter.count() || last;
+                for (; rest >= size; rest -= size) last = meter.count() || last;
             }
         }
     }
