@@ -35,8 +35,6 @@ struct client {
     bench::meter meter{o, who};
     std::size_t begun = 0;
 
-    mqtt::publish_options how() const { return {.qos = static_cast<mqtt::qos>(o.qos())}; }
-
     task<void> confirm() { co_await s.publish(topic, o.payload, {.qos = mqtt::qos::at_least_once}); }
 
     // QoS 0: the end is what the server has acknowledged.
@@ -55,9 +53,10 @@ struct client {
     }
 
     task<void> publish_with_acknowledgement() {
+        mqtt::publish_options const how{.qos = static_cast<mqtt::qos>(o.qos())};
         while (begun < meter.total()) {
             ++begun;
-            co_await s.publish(topic, o.payload, how());
+            co_await s.publish(topic, o.payload, how);
             if (meter.count()) co_await s.disconnect();
         }
     }

@@ -3,6 +3,8 @@
 #include <doctest/doctest.h>
 
 #include "support/memory_sessions.hpp"
+#include <algorithm>
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -101,6 +103,39 @@ TEST_CASE("a filter that another subscription has too stays subscribed") {
         CHECK(c.session.counters().messages_received == 2);
         c.disconnect();
     }
+}
+
+TEST_CASE("messages find their subscriptions, be there few or many") {
+    connected_session c;
+    std::vector<std::string> const filters{"a/#", "+/b", "a/b", "#", "a/+", "b/+", "+/+", "a/b/c", "x"};
+    auto const expected = [&](std::size_t from, std::size_t to, std::string_view topic) {
+        std::vector<std::string> matching;
+        for (std::size_t i = from; i < to; ++i)
+            if (mqtt::matches(filters[i], topic)) matching.push_back(filters[i]);
+        return matching;
+    };
+    std::vector<std::string> got;
+    std::vector<mqtt::basic_subscription<test::executor>> all;
+    auto const check_all = [&](std::size_t from, std::size_t to) {
+        for (auto const* topic : {"a", "a/b", "x/b", "b/b", "a/b/c", "x", "y/z/b"}) {
+            got.clear();
+            test::run(c.io, c.session.publish(topic, "", {.qos = qos::exactly_once}));
+            std::ranges::sort(got);
+            auto wanted = expected(from, to, topic);
+            std::ranges::sort(wanted);
+            CHECK_MESSAGE(got == wanted, from << " to " << to << ": " << topic);
+        }
+    };
+    for (auto const& filter : filters) {
+        auto const handler = [&got, &filter](mqtt::publish const&) { got.push_back(filter); };
+        all.push_back(test::run(c.io, c.session.subscribe(filter, handler)));
+        check_all(0, all.size());
+    }
+    for (std::size_t i = 0; i < filters.size(); ++i) {
+        test::run(c.io, c.session.unsubscribe(all[i]));
+        check_all(i + 1, filters.size());
+    }
+    c.disconnect();
 }
 
 TEST_CASE("overlapping subscriptions get each message once, although the server of MQTT 5 names them") {

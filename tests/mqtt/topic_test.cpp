@@ -174,6 +174,8 @@ TEST_CASE("matching agrees with the rules applied level by level") {
         if (check_topic_filter(filter, protocol_version::v3_1_1) != errc::ok) continue;
         if (matches(filter, topic)) ++matched;
         if (matches(filter, topic) != matches_naively(filter, topic)) FAIL_CHECK(filter << " and " << topic);
+        if (topic_pattern(filter).matches(topic) != matches(filter, topic))
+            FAIL_CHECK("pattern " << filter << " and " << topic);
     }
     CHECK(matched > 1'000);
 }

@@ -30,7 +30,8 @@ class record_pool {
     /// Uninitialised memory for a record of `size` bytes, aligned for any type.
     void* take(std::size_t size) {
         std::size_t const needed = round_up(size) + sizeof(prefix);
-        if (current_ == nullptr || current_->capacity - current_->used < needed) current_ = next_block(needed);
+        if (current_ == nullptr || current_->capacity - current_->used < needed) [[unlikely]]
+            current_ = next_block(needed);
         char* const at = current_->bytes() + current_->used;
         current_->used += needed;
         ++current_->live;
@@ -76,7 +77,7 @@ class record_pool {
         return (size + alignof(std::max_align_t) - 1) / alignof(std::max_align_t) * alignof(std::max_align_t);
     }
 
-    block* next_block(std::size_t needed) {
+    [[gnu::noinline]] block* next_block(std::size_t needed) {
         block* const full = std::exchange(current_, nullptr);
         if (full != nullptr && full->live == 0) keep_or_free(full);
         for (block** at = &spare_; *at != nullptr; at = &(*at)->next) {
@@ -94,7 +95,7 @@ class record_pool {
     }
 
     // The small blocks of the beginning are not worth keeping beside larger ones.
-    void keep_or_free(block* b) noexcept {
+    [[gnu::noinline]] void keep_or_free(block* b) noexcept {
         if (b->capacity >= std::min(last_capacity_, max_block) && spare_bytes_ + b->capacity <= max_spare) {
             b->next = std::exchange(spare_, b);
             spare_bytes_ += b->capacity;

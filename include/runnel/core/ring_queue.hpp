@@ -36,7 +36,8 @@ class ring_queue {
 
     /// Adds an element at the end; returns its number.
     std::uint64_t push(T const& element) {
-        if (size() == capacity_) grow();
+        if (size() == capacity_) [[unlikely]]
+            grow();
         elements_[next_ & (capacity_ - 1)] = element;
         return next_++;
     }
@@ -56,7 +57,7 @@ class ring_queue {
     }
 
   private:
-    void grow() {
+    [[gnu::noinline]] void grow() {
         std::size_t const capacity = capacity_ == 0 ? 8 : capacity_ * 2;
         auto larger = std::make_unique_for_overwrite<T[]>(capacity);
         for (auto n = first_; n != next_; ++n) larger[n & (capacity - 1)] = elements_[n & (capacity_ - 1)];

@@ -43,7 +43,8 @@ class send_buffer {
 
     /// Makes room for `n` more bytes at the end and returns where they go; `commit` then makes them part of the buffer.
     char* prepare(std::size_t n) {
-        if (capacity_ - end_ < n || !storage_) grow(n);
+        if (end_ + n >= capacity_) [[unlikely]]
+            grow(n);
         return storage_.get() + end_;
     }
 
@@ -90,8 +91,8 @@ class send_buffer {
     }
 
   private:
-    void grow(std::size_t n) {
-        std::size_t const needed = end_ + n;
+    [[gnu::noinline]] void grow(std::size_t n) {
+        std::size_t const needed = end_ + n + 1;  // so that nothing fits into no memory
         std::size_t const doubled = capacity_ * 2;
         std::size_t const capacity = needed > doubled ? needed + needed / 4 : doubled;
         auto larger = std::make_unique_for_overwrite<char[]>(capacity);

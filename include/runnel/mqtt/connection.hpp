@@ -188,6 +188,7 @@ class connection {
             if (interval == clock::duration::zero()) {
                 waiter<executor_type> forever;
                 co_await tasks_.park(forever);
+                if (forever.result) throw std::system_error(forever.result);
             } else if (due > now) {
                 co_await sleep_for<executor_type>(tasks_.get_executor(), due - now);
             } else if (give_up <= now) {

@@ -102,8 +102,8 @@ class in_flight {
     /// The entry with this packet identifier, or nullptr.
     entry* find(std::uint16_t identifier) noexcept {
         if (identifier == 0 || entries_.empty()) return nullptr;
-        auto const offset = (identifier + max_identifier - identifier_of(first())) % max_identifier;
-        auto const number = first() + offset;
+        std::uint64_t const oldest = identifier_of(first());
+        auto const number = first() + identifier - oldest + (identifier < oldest ? max_identifier : 0);
         if (!entries_.contains(number) || entries_[number].at == stage::ended) return nullptr;
         return &entries_[number];
     }

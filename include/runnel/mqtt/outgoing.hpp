@@ -46,6 +46,8 @@ class outgoing {
     bool has_identifier() const noexcept { return in_flight_.has_identifier(); }
     /// Whether QoS 0 messages are queued, which newer ones must not overtake [MQTT-4.6.0-5].
     bool holds_at_most_once() const noexcept { return queued_at_most_once_ != 0; }
+    /// Whether there is anything that has not been sent on this connection.
+    bool holds_unsent() const noexcept { return cursor_ < in_flight_.next() || queued_at_most_once_ != 0; }
     /// The number of the exchange that is begun next, and its packet identifier.
     std::uint64_t next_number() const noexcept { return in_flight_.next(); }
     std::uint16_t next_identifier() const noexcept { return in_flight::identifier_of(in_flight_.next()); }
@@ -79,6 +81,21 @@ class outgoing {
         if (!interval) return;
         auto const position = publish_layout(e.bytes()).expiry_position(e.bytes());
         in_flight::expiry_of(e) = {now_ + std::chrono::seconds(*interval), static_cast<std::uint32_t>(position), false};
+    }
+
+    /// Sends a QoS 1 or 2 message that has the next packet identifier and no properties, with nothing waiting in front
+    /// of it, and keeps it until it is acknowledged.
+    [[gnu::always_inline]] void send(send_buffer& out, publish const& message, protocol_version version,
+                                     publish_size measured, void* owner) {
+        std::size_t const size = packet_size(measured.remaining_length);
+        auto const number = in_flight_.begin(size, {.at = stage::queued, .quality = message.qos, .owner = owner});
+        auto& e = in_flight_[number];
+        encode(e.packet, message, version, measured);
+        ++accepted_;
+        out.append(e.bytes());
+        e.at = stage::sent;
+        ++unacknowledged_;
+        cursor_ = number + 1;
     }
 
     /// Sees to it that `next_expiry` tells of this exchange, if it is queued still.

@@ -89,7 +89,9 @@ class publishing {
     void on_published(void* owner, acknowledgement const& ack) {
         auto& p = *static_cast<publisher*>(owner);
         ++acknowledged_;
-        p.result = {publish_result::outcome::acknowledged, ack.reason, publish_details::of(ack)};
+        p.result.what = publish_result::outcome::acknowledged;
+        p.result.reason = ack.reason;
+        if (!ack.props.empty()) p.result.details = publish_details::of(ack);
         unacknowledged_.wake(p.waiting);
     }
     void on_refused(void* owner, errc why) {

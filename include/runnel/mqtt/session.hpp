@@ -446,8 +446,7 @@ class session final {
 
     void dispatch(mqtt::publish const& packet, delivery token) {
         ++counters_.messages_received;
-        auto failure = subscribing_.dispatch(packet, token, counters_.messages_unrouted);
-        if (failure) fail(std::move(failure));
+        if (!subscribing_.dispatch(packet, token, counters_.messages_unrouted)) fail(subscribing_.take_failure());
     }
 
     // What is written must not be ahead of what is stored.

@@ -286,10 +286,9 @@ class session_state {
     }
 
     void send_queued(send_buffer& out) {
-        if (!connected()) return;
-        auto const window = std::min(limits_.in_flight, peer_.receive_maximum);
-        outgoing_.send_queued(out, window, peer_.maximum_packet_size, version_);
+        if (connected()) outgoing_.send_queued(out, send_window(), peer_.maximum_packet_size, version_);
     }
+    std::size_t send_window() const noexcept { return std::min(limits_.in_flight, peer_.receive_maximum); }
 
     /// Sends what is of use on this connection only. Nothing follows DISCONNECT [MQTT-3.14.4-1].
     template <class Packet>
@@ -338,7 +337,9 @@ class session_state {
     begun send(send_buffer& out, mqtt::publish const& message);
     begun send_with_alias(send_buffer& out, mqtt::publish const& message);
     begun choose_alias(send_buffer& out, mqtt::publish packet);
-    begun queue(send_buffer& out, mqtt::publish const& wanted, void* owner);
+    errc admit(mqtt::publish const& message, publish_size& measured) const;
+    begun send_and_keep(send_buffer& out, mqtt::publish message, void* owner);
+    begun queue(send_buffer& out, mqtt::publish message, void* owner);
     errc check_properties(mqtt::publish const& message, bool at_once) const noexcept;
 
     template <class Packet>
@@ -370,6 +371,8 @@ class session_state {
     }
 
     // session_state_receive.hpp
+    bool is_plain_acknowledgement(std::string_view input) const noexcept;
+    static std::uint16_t identifier_at(std::string_view input, std::size_t at) noexcept;
     template <class Handler>
     errc receive_publish(frame const& f, send_buffer& out, Handler& handler);
     template <class Handler>

@@ -8,10 +8,14 @@ namespace runnel::mqtt {
 
 [[gnu::always_inline]] inline session_state::begun session_state::publish(send_buffer& out,
                                                                           mqtt::publish const& message, void* owner) {
-    bool const at_once = message.qos == qos::at_most_once && connected() && !outgoing_.holds_at_most_once();
-    if (!at_once) return queue(out, message, owner);
-    if (outgoing_.aliases().maximum() != 0) return send_with_alias(out, message);
-    return send(out, message);
+    if (!connected()) return queue(out, message, owner);
+    if (message.qos == qos::at_most_once) {
+        if (outgoing_.holds_at_most_once()) return queue(out, message, owner);
+        return outgoing_.aliases().maximum() == 0 ? send(out, message) : send_with_alias(out, message);
+    }
+    bool const plain = message.props.empty() && outgoing_.aliases().maximum() == 0;
+    bool const its_turn = !outgoing_.holds_unsent() && outgoing_.unacknowledged() < send_window();
+    return plain && its_turn ? send_and_keep(out, message, owner) : queue(out, message, owner);
 }
 
 // Sends a QoS 0 message, without an alias unless it has one.
@@ -68,22 +72,39 @@ inline session_state::begun session_state::choose_alias(send_buffer& out, mqtt::
     return {};
 }
 
-// Queues a message, and sends it if it is its turn.
-[[gnu::noinline]] inline session_state::begun session_state::queue(send_buffer& out, mqtt::publish const& wanted,
-                                                                   void* owner) {
-    auto const number = outgoing_.next_number();
-    auto message = wanted;
-    message.packet_id = message.qos == qos::at_most_once ? std::uint16_t{0} : outgoing_.next_identifier();
-    if (errc const e = check(message, version_); e != errc::ok) return {e};
-    auto const measured = measure(message, version_);
+// Whether a message can be queued, or kept for its acknowledgement; it has a packet identifier if it needs one.
+[[gnu::always_inline]] inline errc session_state::admit(mqtt::publish const& message, publish_size& measured) const {
+    if (errc const e = check(message, version_); e != errc::ok) return e;
+    measured = measure(message, version_);
     std::size_t const size = packet_size(measured.remaining_length);
     if (peer_known_)
-        if (errc const e = check_publish(peer_, message.qos, message.retain, size); e != errc::ok) return {e};
+        if (errc const e = check_publish(peer_, message.qos, message.retain, size); e != errc::ok) return e;
     if (!message.props.empty())
-        if (errc const e = check_properties(message, false); e != errc::ok) return {e};
-    if (!outgoing_.has_identifier()) return {errc::no_packet_identifier};
-    if (outgoing_.size() >= limits_.queued_messages) return {errc::queue_full};
-    if (outgoing_.bytes() != 0 && outgoing_.bytes() + size > limits_.queued_bytes) return {errc::queue_full};
+        if (errc const e = check_properties(message, false); e != errc::ok) return e;
+    if (!outgoing_.has_identifier()) return errc::no_packet_identifier;
+    if (outgoing_.size() >= limits_.queued_messages) return errc::queue_full;
+    bool const full = outgoing_.bytes() != 0 && outgoing_.bytes() + size > limits_.queued_bytes;
+    return full ? errc::queue_full : errc::ok;
+}
+
+// Sends a QoS 1 or 2 message whose turn it is, as it is.
+[[gnu::noinline]] inline session_state::begun session_state::send_and_keep(send_buffer& out, mqtt::publish message,
+                                                                           void* owner) {
+    auto const number = outgoing_.next_number();
+    message.packet_id = outgoing_.next_identifier();
+    publish_size measured;
+    if (errc const e = admit(message, measured); e != errc::ok) return {e};
+    outgoing_.send(out, message, version_, measured, owner);
+    return {errc::ok, number};
+}
+
+// Queues a message, and sends it if it is its turn.
+[[gnu::noinline]] inline session_state::begun session_state::queue(send_buffer& out, mqtt::publish message,
+                                                                   void* owner) {
+    auto const number = outgoing_.next_number();
+    message.packet_id = message.qos == qos::at_most_once ? std::uint16_t{0} : outgoing_.next_identifier();
+    publish_size measured;
+    if (errc const e = admit(message, measured); e != errc::ok) return {e};
     outgoing_.queue(message, version_, measured, owner);
     send_queued(out);
     if (!message.props.empty()) outgoing_.note_expiry(number);

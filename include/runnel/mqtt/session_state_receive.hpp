@@ -10,6 +10,12 @@ template <class Handler>
 errc session_state::receive(std::string_view& input, send_buffer& out, Handler&& handler) {
     outgoing_.expire(handler);
     while (phase_ != phase::disconnected) {
+        if (is_plain_acknowledgement(input)) {
+            acknowledgement const ack{static_cast<packet_type>(input[0] >> 4), identifier_at(input, 2), {}, {}};
+            if (errc const e = receive_acknowledgement(ack, out, handler); e != errc::ok) return e;
+            input.remove_prefix(4);
+            continue;
+        }
         frame const next = next_frame(input, own_.maximum_packet_size);
         expected_ = next.total_size;
         if (next.status == parse_status::need_more) return errc::ok;
@@ -20,6 +26,17 @@ errc session_state::receive(std::string_view& input, send_buffer& out, Handler&&
         input.remove_prefix(next.total_size);
     }
     return errc::ok;
+}
+
+// Whether an acknowledgement begins the input that has nothing but a packet identifier, as nearly all: it needs no
+// decoding, and both ends may send it.
+inline bool session_state::is_plain_acknowledgement(std::string_view input) const noexcept {
+    if (input.size() < 4 || input[1] != 2 || phase_ == phase::connecting) return false;
+    bool const has_type = input[0] == 0x40 || input[0] == 0x50 || input[0] == 0x62 || input[0] == 0x70;
+    return has_type && identifier_at(input, 2) != 0;
+}
+inline std::uint16_t session_state::identifier_at(std::string_view input, std::size_t at) noexcept {
+    return read_big_endian<std::uint16_t>(input.data() + at);
 }
 
 template <class Handler>
@@ -164,11 +181,9 @@ errc session_state::receive_acknowledgement(acknowledgement const& ack, send_buf
         if (e == nullptr && ack.type == packet_type::pubcomp) return errc::ok;
         return e == nullptr ? errc::packet_identifier_unknown : errc::unexpected_packet;
     }
-    auto answer = ack;
     // The peer sent PUBCOMP on an earlier connection, and it did not arrive: no error then (3.7.2.1).
-    if (e->at == stage::rereleased && ack.reason == reason_code::packet_identifier_not_found)
-        answer.reason = reason_code::success;
-    end_exchange(*e, answer, out, handler);
+    bool const repeated = e->at == stage::rereleased && ack.reason == reason_code::packet_identifier_not_found;
+    end_exchange(*e, repeated ? acknowledgement{ack.type, ack.packet_id, {}, ack.props} : ack, out, handler);
     return errc::ok;
 }
 
@@ -202,10 +217,11 @@ inline errc session_state::receive_pubrel(acknowledgement const& ack, send_buffe
 }
 
 template <class Handler>
-void session_state::end_exchange(outgoing::entry& e, acknowledgement const& ack, send_buffer& out, Handler& handler) {
+[[gnu::always_inline]] inline void session_state::end_exchange(outgoing::entry& e, acknowledgement const& ack,
+                                                               send_buffer& out, Handler& handler) {
     auto* const owner = e.owner;
     outgoing_.end_acknowledged(e);
-    send_queued(out);
+    if (outgoing_.holds_unsent()) send_queued(out);
     if (owner != nullptr) handler.on_published(owner, ack);
 }
 

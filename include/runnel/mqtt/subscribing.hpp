@@ -82,13 +82,15 @@ class subscribing final : private message_source {
         if (self.waiting.result) throw std::system_error(self.waiting.result);
     }
 
-    /// Gives a message to the subscriptions that it matches. The exception of a handler that has failed, if one has.
-    std::exception_ptr dispatch(mqtt::publish const& packet, delivery token, std::uint64_t& unrouted) {
+    /// Gives a message to the subscriptions that it matches. False: a handler has failed; see `take_failure`.
+    bool dispatch(mqtt::publish const& packet, delivery token, std::uint64_t& unrouted) {
         auto const outcome = registry_.dispatch(packet, token);
         if (outcome.matched == 0) ++unrouted;
-        if (outcome.taken) acknowledge(token, reason_code::success, {});
-        return outcome.failure;
+        if (outcome.taken && token.quality != qos::at_most_once) acknowledge(token, reason_code::success, {});
+        return !outcome.failed;
     }
+    /// What the handler has thrown.
+    std::exception_ptr take_failure() noexcept { return registry_.take_failure(); }
 
     // What the session state tells.
 

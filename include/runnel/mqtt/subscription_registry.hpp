@@ -34,6 +34,7 @@ class subscription_registry {
             });
         }
         entries_.push_back(std::move(s));
+        note_few();
     }
 
     /// False: it is not there. The entry lives until `forget_removed`, as it may be in use further up the stack.
@@ -44,6 +45,7 @@ class subscription_registry {
         close(*s, s->refused ? s->refused : make_error_code(errc::disconnected));
         removed_.push_back(std::move(*at));
         entries_.erase(at);
+        note_few();
         return true;
     }
     void forget_removed() noexcept { removed_.clear(); }
@@ -64,20 +66,17 @@ class subscription_registry {
     /// What has become of a message.
     struct outcome {
         std::size_t matched = 0;
-        bool taken = true;           ///< no inbox holds it: it is to be acknowledged at once
-        std::exception_ptr failure;  ///< what the first handler that failed has thrown
+        bool taken = true;    ///< no inbox holds it: it is to be acknowledged at once
+        bool failed = false;  ///< a handler has thrown: see `take_failure`
     };
 
     /// Gives a message once to each subscription that it matches: to its handler, or into its inbox. In MQTT 5 the
     /// server may name the subscriptions which a message is for, and send another copy for others (3.3.4).
-    outcome dispatch(publish const& packet, delivery token) {
-        matches_.clear();
-        router_.match(packet.topic, [this](part* p) { matches_.push_back(p); });
-        auto const named = packet.props.template get<property_id::subscription_identifier>();
-        if (!named.empty()) keep_named(named);
+    [[gnu::always_inline]] outcome dispatch(publish const& packet, delivery token) {
+        find_matches(packet.topic);
+        if (!packet.props.empty()) keep_named(packet.props);
         ++messages_;
         std::size_t holders = 0;
-        std::exception_ptr failure;
         for (auto const* p : matches_) {
             auto& s = p->of;
             bool const has_it = std::exchange(s.last_message, messages_) == messages_;  // another filter has matched
@@ -86,7 +85,7 @@ class subscription_registry {
                 try {
                     s.handler(packet);
                 } catch (...) {
-                    if (!failure) failure = std::current_exception();
+                    if (!failure_) failure_ = std::current_exception();
                 }
             } else if (s.box->push(packet, token)) {
                 ++holders;
@@ -94,8 +93,10 @@ class subscription_registry {
             }
         }
         if (holders > 1 && token.quality != qos::at_most_once) held_.emplace(token.number, holders);
-        return {matches_.size(), holders == 0, std::move(failure)};
+        return {matches_.size(), holders == 0, failure_ != nullptr};
     }
+    /// What the first handler that failed has thrown.
+    std::exception_ptr take_failure() noexcept { return std::exchange(failure_, nullptr); }
 
     /// A message of QoS 1 or 2 has been taken from an inbox. True: it lies in no other.
     bool take(delivery token) {
@@ -116,8 +117,30 @@ class subscription_registry {
     }
 
   private:
+    // So few filters are compared with each topic one by one, which costs less than the way through the tree.
+    static constexpr std::size_t few = 4;
+
+    void note_few() {
+        few_.clear();
+        if (router_.size() > few) return;
+        for (auto const& s : entries_)
+            for (auto& p : s->parts) few_.push_back({topic_pattern(split_shared(p.filter).filter), &p});
+    }
+
+    [[gnu::always_inline]] void find_matches(std::string_view topic) {
+        matches_.clear();
+        if (few_.empty()) return find_among_many(topic);
+        for (auto const& one : few_)
+            if (one.pattern.matches(topic)) matches_.push_back(one.of);
+    }
+    [[gnu::noinline]] void find_among_many(std::string_view topic) {
+        router_.match(topic, [this](part* p) { matches_.push_back(p); });
+    }
+
     // An identifier that nobody has was given by an earlier process: then the topic alone decides.
-    void keep_named(auto const& identifiers) {
+    [[gnu::noinline]] void keep_named(property_view const& props) {
+        auto const identifiers = props.get<property_id::subscription_identifier>();
+        if (identifiers.empty()) return;
         auto const is_named = [&](part const* p) {
             return std::ranges::any_of(identifiers, [&](std::uint32_t i) { return i == p->identifier; });
         };
@@ -134,7 +157,13 @@ class subscription_registry {
     std::vector<std::shared_ptr<entry>> entries_;
     std::vector<std::shared_ptr<entry>> removed_;
     router<part*> router_;
+    struct candidate {
+        topic_pattern pattern;
+        part* of;
+    };
+    std::vector<candidate> few_;  // all, if they are few
     std::vector<part*> matches_;
+    std::exception_ptr failure_;
     std::uint64_t messages_ = 0;
     std::unordered_map<std::uint64_t, std::size_t> held_;  // messages that lie in several inboxes, and in how many
 };

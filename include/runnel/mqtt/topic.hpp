@@ -91,4 +91,23 @@ constexpr bool matches(std::string_view filter, std::string_view topic) noexcept
     return t == topic.size();
 }
 
+/// A topic filter that is compared with many topics: as `matches`, but what stands in front of its first wildcard is
+/// compared at once. A view.
+class topic_pattern {
+  public:
+    explicit constexpr topic_pattern(std::string_view filter) noexcept
+        : filter_(filter), literal_(filter.substr(0, filter.find_first_of("+#"))) {}
+
+    constexpr bool matches(std::string_view topic) const noexcept {
+        if (!topic.starts_with(literal_) || literal_.empty()) [[unlikely]]
+            return mqtt::matches(filter_, topic);  // "a/#" matches "a" too
+        if (literal_.size() == filter_.size()) return topic.size() == literal_.size();
+        return filter_[literal_.size()] == '#' || mqtt::matches(filter_, topic);
+    }
+
+  private:
+    std::string_view filter_;
+    std::string_view literal_;
+};
+
 }  // namespace runnel::mqtt

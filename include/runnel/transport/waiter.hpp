@@ -1,7 +1,5 @@
 #pragma once
 
-#include <asio/associated_cancellation_slot.hpp>
-#include <asio/async_result.hpp>
 #include <asio/awaitable.hpp>
 #include <asio/cancellation_type.hpp>
 #include <asio/defer.hpp>
@@ -14,7 +12,6 @@
 #include <asio/prefer.hpp>
 #include <asio/query.hpp>
 #include <asio/require.hpp>
-#include <asio/use_awaitable.hpp>
 
 #include <memory>
 #include <mutex>
@@ -122,22 +119,35 @@ class waiter : public list_link {
   private:
     friend class parking<Executor>;
     friend class wake_queue<Executor>;
-    using handler_type = typename asio::async_result<asio::use_awaitable_t<Executor>, void()>::handler_type;
 
-    handler_type take_handler() noexcept {
-        auto handler = std::move(*handler_);
-        handler_.reset();
-        return handler;
+    // A suspended chain of coroutines, from the one that waits to the one that was spawned. Asio hands it to whoever
+    // starts an asynchronous operation, and awaiting the operation as such would cost another coroutine frame.
+    class coroutine : public asio::detail::awaitable_thread<Executor> {
+      public:
+        using base = asio::detail::awaitable_thread<Executor>;
+        using executor_type = Executor;
+        explicit coroutine(base* suspended) noexcept : base(std::move(*suspended)) {}
+
+        void operator()() {
+            this->get_cancellation_slot().clear();
+            this->launch();
+        }
+    };
+
+    coroutine take_coroutine() noexcept {
+        auto taken = std::move(*coroutine_);
+        coroutine_.reset();
+        return taken;
     }
 
     void destroy() noexcept {
         unlink();
         place_ = nullptr;
-        auto const handler = take_handler();  // which may own the frame in which this lives
+        auto const taken = take_coroutine();  // which may own the frame in which this lives
     }
 
-    std::optional<handler_type> handler_;  // from `park` until the coroutine goes on
-    parking<Executor>* place_ = nullptr;   // where it waits; nullptr once it has been woken
+    std::optional<coroutine> coroutine_;  // from `park` until it goes on
+    parking<Executor>* place_ = nullptr;  // where it waits; nullptr once it has been woken
 };
 
 /// Those who have been woken and have not gone on yet. One operation posted to the executor lets all of them go on, in
@@ -183,7 +193,7 @@ class wake_queue : public std::enable_shared_from_this<wake_queue<Executor>> {
                             asio::execution::relationship.continuation);
     }
 
-    void post() {
+    [[gnu::noinline]] void post() {
         posted_ = true;
         drain operation(this->shared_from_this());
         if constexpr (requires { later_.execute(std::move(operation)); })
@@ -211,13 +221,11 @@ class wake_queue : public std::enable_shared_from_this<wake_queue<Executor>> {
 
     void go_on(waiter_type& w) {
         w.unlink();
-        auto handler = w.take_handler();
-        if (handler.get_executor() == executor_) {
-            handler();
-        } else {
-            asio::get_associated_cancellation_slot(handler).clear();
-            asio::dispatch(std::move(handler));  // the coroutine runs on an executor of its own
-        }
+        auto coroutine = w.take_coroutine();
+        if (coroutine.get_executor() == executor_)
+            coroutine();
+        else
+            asio::dispatch(std::move(coroutine));  // it runs on an executor of its own
     }
 
     void destroy_ready() noexcept {
@@ -260,34 +268,41 @@ class parking final : private parking_registry::place {
     Executor const& get_executor() const noexcept { return executor_; }
     /// Where those go who are woken. Made when it is first needed: many places never see anybody.
     std::shared_ptr<queue_type> const& queue() {
-        if (!queue_) queue_ = std::make_shared<queue_type>(executor_);
+        if (!queue_) [[unlikely]]
+            make_queue();
         return queue_;
     }
 
-    /// Parks the calling coroutine until `wake` or cancellation; then `w.result` tells which. Throws nothing itself.
-    asio::awaitable<void, Executor> park(waiter_type& w) {
-        asio::use_awaitable_t<Executor> token;
-        return asio::async_initiate<asio::use_awaitable_t<Executor>, void()>(
-            [this, &w](auto&& handler) {
-                w.result.clear();
-                auto slot = asio::get_associated_cancellation_slot(handler);
-                w.handler_.emplace(std::forward<decltype(handler)>(handler));
-                w.place_ = this;
-                w.insert_before(parked_);
-                if (slot.is_connected())
-                    slot.assign([&w](asio::cancellation_type) {
-                        if (w.place_ != nullptr) w.place_->wake(w, asio::error::operation_aborted);
-                    });
-            },
-            token);
-    }
+    /// What `co_await` takes to park a coroutine.
+    class park_operation {
+      public:
+        park_operation(parking& place, waiter_type& w) noexcept : place_(&place), waiter_(&w) {}
+
+        /// Is called by Asio once the coroutine has been suspended.
+        asio::detail::awaitable_thread<Executor>* operator()(
+            asio::detail::awaitable_frame_base<Executor>* frame) const {
+            place_->take(*waiter_, frame->detach_thread());
+            return nullptr;
+        }
+
+      private:
+        parking* place_;
+        waiter_type* waiter_;
+    };
+
+    /// `co_await place.park(w)` parks the coroutine until `wake` or cancellation; then `w.result` tells which. Throws
+    /// nothing itself. A coroutine that has been cancelled already goes on with `operation_aborted` at once.
+    park_operation park(waiter_type& w) noexcept { return {*this, w}; }
 
     /// Lets the parked coroutine go on with `result`, in a later turn of the executor. No effect if it is not parked.
-    void wake(waiter_type& w, std::error_code result = {}) {
+    void wake(waiter_type& w, std::error_code result) {
+        if (w.parked()) w.result = result;
+        wake(w);
+    }
+    void wake(waiter_type& w) {
         if (!w.parked()) return;
         w.unlink();
         w.place_ = nullptr;
-        w.result = result;
         queue()->push(w);
     }
 
@@ -295,8 +310,8 @@ class parking final : private parking_registry::place {
     bool occupied() const noexcept { return parked_.linked(); }
 
     /// Wakes the coroutine that has been parked here for longest, if there is one.
-    void wake_one(std::error_code result = {}) {
-        if (occupied()) wake(static_cast<waiter_type&>(*parked_.next()), result);
+    void wake_one() {
+        if (occupied()) wake(static_cast<waiter_type&>(*parked_.next()));
     }
 
     /// Wakes every coroutine that is parked here.
@@ -305,6 +320,24 @@ class parking final : private parking_registry::place {
     }
 
   private:
+    [[gnu::noinline]] void make_queue() { queue_ = std::make_shared<queue_type>(executor_); }
+
+    void take(waiter_type& w, asio::detail::awaitable_thread<Executor>* suspended) {
+        auto const& coroutine = w.coroutine_.emplace(suspended);
+        if (w.result) w.result.clear();
+        w.place_ = this;
+        w.insert_before(parked_);
+        auto slot = coroutine.get_cancellation_slot();
+        if (!slot.is_connected()) return;
+        bool const cancelled = coroutine.get_cancellation_state().cancelled() != asio::cancellation_type::none;
+        if (cancelled && coroutine.throw_if_cancelled())
+            wake(w, asio::error::operation_aborted);
+        else
+            slot.assign([&w](asio::cancellation_type) {
+                if (w.place_ != nullptr) w.place_->wake(w, asio::error::operation_aborted);
+            });
+    }
+
     bool destroy_one() noexcept override {
         if (!parked_.linked()) return false;
         static_cast<waiter_type&>(*parked_.next()).destroy();
