@@ -475,6 +475,40 @@ TEST_CASE("a QoS 2 message of a shared subscription stays with the member that i
     }
 }
 
+TEST_CASE("what a member of a shared subscription has not acknowledged when its session ends goes to another member") {
+    // 4.8.2: QoS 1, and whatever has not been sent yet.
+    testing::broker_options options{.accepts = {}};
+    options.in_flight = 2;
+    place p(options);
+    peer a(p, v5), b(p, v5);
+    auto const give = [&](std::string_view payload) {
+        p.core.publish({.topic = "t", .payload = payload, .qos = q1}, p.now);
+    };
+    a.connect("a", false);
+    a.subscribe("$share/g/t", q1);
+    for (auto const* payload : {"1", "2", "3", "4", "5"}) give(payload);
+    CHECK(a.heard() == "PUBLISH 1 qos1 t=1, PUBLISH 2 qos1 t=2");
+    a.ack(mqtt::packet_type::puback, 1);
+    a.ack(mqtt::packet_type::puback, 2, reason_code::quota_exceeded);  // refused: nobody else gets it [MQTT-4.8.2-6]
+    CHECK(a.heard() == "PUBLISH 3 qos1 t=3, PUBLISH 4 qos1 t=4");
+
+    b.connect("b", false);
+    b.subscribe("$share/g/t", q1);
+    a.leave();
+    CHECK(b.heard() == "");  // a's session goes on, and a may come back
+    p.pass(2h);
+    CHECK(b.heard() == "PUBLISH 1 qos1 t=3, PUBLISH 2 qos1 t=4");  // sent to a, and not acknowledged
+    b.ack(mqtt::packet_type::puback, 1);
+    CHECK(b.heard() == "PUBLISH 3 qos1 t=5");  // never sent
+    b.ack(mqtt::packet_type::puback, 2);
+    b.ack(mqtt::packet_type::puback, 3);
+    CHECK(b.heard() == "");
+
+    b.leave();
+    p.pass(2h);  // the last member: what nobody can get is dropped
+    CHECK(p.core.session_count() == 0);
+}
+
 // Subscribing.
 
 TEST_CASE("SUBSCRIBE is answered by a SUBACK with its packet identifier and a reason for each filter, in order") {

@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <optional>
@@ -192,6 +193,15 @@ class broker_core {
     bool subscribe(broker_session& s, mqtt::subscription_request const& request, mqtt::qos granted,
                    std::uint32_t identifier);
 
+    // broker_endings.hpp
+    void disconnect(broker_connection& c, mqtt::reason_code reason, std::string_view why);
+    void close(broker_connection& c);
+    void end_connection(broker_connection& c, bool abnormal);
+    void check_offline(broker_session& s);
+    void publish_will(broker_session& s);
+    void end_session(broker_session& s);
+    void pass_on(broker_session& s);
+
     broker_connection* connection_of(std::string_view name) const {
         auto const found = sessions_.find(name);
         return found == sessions_.end() ? nullptr : found->second->connection;
@@ -211,7 +221,8 @@ class broker_core {
         if (m->retain() && options_.accepts.retain_available) retained_.store(m);
         auto hits = std::exchange(hits_, {});  // a hook may publish while this goes on
         table_.find(*m, from, hits);
-        for (auto& h : hits) deliver(*h.session, {m, h.quality, h.retain, std::move(h.identifiers)});
+        for (auto& h : hits)
+            deliver(*h.session, {m, h.quality, h.retain, std::move(h.identifiers), std::string(h.share)});
         auto const count = hits.size();
         hits.clear();
         hits_ = std::move(hits);
@@ -271,86 +282,18 @@ class broker_core {
         }
         auto& c = *s.connection;
         tell_time(s);
-        if (s.state.publish(c.out, packet).error != mqtt::errc::ok) {
+        lent_message* lent = nullptr;
+        if (!o.share.empty() && o.quality == mqtt::qos::at_least_once) {
+            lent = &s.lent.emplace_back(lent_message{o.message, o.share, {}});
+            lent->place = std::prev(s.lent.end());
+        }
+        if (s.state.publish(c.out, packet, lent).error != mqtt::errc::ok) {
+            if (lent != nullptr) s.lent.pop_back();
             ++counters_.messages_dropped;  // too large for the client [MQTT-3.1.2-24] [MQTT-3.1.2-25]
             return;
         }
         ++counters_.messages_sent;
         c.wake();
-    }
-
-    // The end of connections and sessions.
-
-    // Ends the client's connection, with DISCONNECT in MQTT 5.
-    void disconnect(broker_connection& c, mqtt::reason_code reason, std::string_view why) {
-        if (c.session) {
-            auto& state = c.session->state;
-            mqtt::properties p;
-            mqtt::disconnect packet{reason, {}};
-            if (!why.empty()) {
-                p.reason_string = why;
-                packet.props = &p;
-                // [MQTT-3.14.2-3]
-                if (encoded_size(packet, state.version()) > state.peer().maximum_packet_size) packet.props = {};
-            }
-            if (check(packet, state.version()) != mqtt::errc::ok) packet = {mqtt::reason_code::unspecified_error, {}};
-            state.disconnect(c.out, packet);
-            end_connection(c, true);
-        }
-        close(c);
-    }
-
-    // Lets what is in `out` be sent, then the flow end.
-    void close(broker_connection& c) {
-        c.closing = true;
-        connections_.set(c, now_ + options_.linger);
-        c.wake();
-    }
-
-    void end_connection(broker_connection& c, bool abnormal) {
-        auto const s = std::exchange(c.session, nullptr);
-        if (!s) return;
-        s->connection = nullptr;
-        s->state.connection_lost();
-        if (!abnormal) s->will = nullptr;
-        if (s->expiry != broker_session::never) s->ends_at = now_ + std::chrono::seconds(s->expiry);
-        if (s->will) s->will_at = now_ + std::chrono::seconds(s->will_delay);
-        check_offline(*s);
-        if (hooks.on_disconnect) hooks.on_disconnect(s->name);
-    }
-
-    // Publishes the will and ends the session if it is time to, or sees to it that it will be done later.
-    void check_offline(broker_session& s) {
-        bool const ends = s.ends_at && *s.ends_at <= now_;
-        if (s.will && (ends || *s.will_at <= now_)) publish_will(s);  // [MQTT-3.1.2-8]
-        if (ends) return end_session(s);
-        if (s.will && s.ends_at)
-            sessions_due_.set(s, std::min(*s.will_at, *s.ends_at));
-        else if (s.will || s.ends_at)
-            sessions_due_.set(s, s.will ? *s.will_at : *s.ends_at);
-        else
-            sessions_due_.clear(s);
-    }
-
-    void publish_will(broker_session& s) {
-        auto const will = std::exchange(s.will, nullptr);
-        s.will_at.reset();
-        // Made anew, since its expiry counts from now on.
-        mqtt::publish const m{.topic = will->topic(),
-                              .payload = will->payload(),
-                              .qos = will->quality(),
-                              .retain = will->retain(),
-                              .props = will->props()};
-        route(std::make_shared<stored_message const>(m, now_), &s);
-    }
-
-    // `s` is gone when this returns, unless the caller holds it.
-    void end_session(broker_session& s) {
-        sessions_due_.clear(s);
-        for (auto& [filter, subscription] : s.subscriptions) table_.remove(filter, subscription);
-        s.subscriptions.clear();
-        if (auto const found = sessions_.find(s.name); found != sessions_.end() && found->second.get() == &s)
-            sessions_.erase(found);
     }
 
     broker_options options_;
@@ -408,4 +351,5 @@ inline void broker_core::advance(time_point now) {
 
 #include <runnel/testing/broker_authentication.hpp>
 #include <runnel/testing/broker_connect.hpp>
+#include <runnel/testing/broker_endings.hpp>
 #include <runnel/testing/broker_packets.hpp>

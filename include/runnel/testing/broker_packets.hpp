@@ -14,6 +14,9 @@ struct broker_core::packet_handler : mqtt::session_handler {
     void on_message(mqtt::publish const& m, mqtt::delivery d) { core.handle_message(session, m, d); }
     void on_subscribe(mqtt::subscribe const& packet) { core.handle_subscribe(session, packet); }
     void on_unsubscribe(mqtt::unsubscribe const& packet) { core.handle_unsubscribe(session, packet); }
+    void on_published(void* owner, mqtt::acknowledgement const&) {
+        if (owner != nullptr) session.lent.erase(static_cast<lent_message*>(owner)->place);
+    }
     void on_disconnect(mqtt::disconnect const& packet) { core.handle_disconnect(session, packet); }
     void on_auth(mqtt::auth const& packet) { core.handle_auth(session, packet); }
 };

@@ -11,6 +11,7 @@
 #include <deque>
 #include <functional>
 #include <limits>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -77,6 +78,15 @@ struct outgoing_message {
     mqtt::qos quality;
     bool retain;
     std::vector<std::uint32_t> identifiers;  ///< of the subscriptions that it matched
+    std::string share = {};                  ///< "$share/..." if it came by a shared subscription, or else empty
+};
+
+/// A message of a shared subscription that one member has been sent, and that goes to another one if the member's
+/// session ends before it has acknowledged it.
+struct lent_message {
+    message_ptr message;
+    std::string share;
+    std::list<lent_message>::iterator place;
 };
 
 /// What the broker knows of a client for as long as its session lasts.
@@ -98,6 +108,7 @@ struct broker_session {
     mqtt::session_state state;  ///< holds what has been sent; what waits for its turn is in `queue`
     broker_connection* connection = nullptr;
     std::deque<outgoing_message> queue;                                     ///< QoS 1 and 2
+    std::list<lent_message> lent;                                           ///< QoS 1, sent and not acknowledged
     std::map<std::string, broker_subscription, std::less<>> subscriptions;  ///< by topic filter
     std::vector<mqtt::delivery> held;                                       ///< acknowledgements held back on demand
     std::uint32_t expiry = 0;                                               ///< seconds after the end of the connection

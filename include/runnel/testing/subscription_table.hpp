@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -27,6 +28,7 @@ class subscription_table {
         auto& g = groups_[filter];
         if (!g) {
             g = std::make_unique<group>();
+            g->filter = filter;
             router_.insert(parts.filter, {nullptr, g.get()});
         }
         g->members.push_back(&s);
@@ -49,6 +51,7 @@ class subscription_table {
         mqtt::qos quality;
         bool retain;
         std::vector<std::uint32_t> identifiers;
+        std::string_view share = {};  ///< "$share/..." if it is a shared subscription's; valid as long as that is
     };
 
     /// Finds who gets the message: each session once, with the highest QoS and the identifiers of all its subscriptions
@@ -58,7 +61,7 @@ class subscription_table {
         ++match_;
         router_.match(m.topic(), [&](entry& e) {
             if (e.shared != nullptr) {
-                if (auto* const s = e.shared->next()) hits.push_back(make_hit(m, *s));
+                if (auto* const s = e.shared->next()) hits.push_back(make_hit(m, *s, e.shared->filter));
                 return;
             }
             auto& s = *e.direct;
@@ -73,9 +76,18 @@ class subscription_table {
         });
     }
 
+    /// The member of a shared subscription whose turn it is to get the message; false if there is none.
+    bool find_member(stored_message const& m, std::string_view share, hit& found) {
+        auto const g = groups_.find(share);
+        auto* const s = g == groups_.end() ? nullptr : g->second->next();
+        if (s != nullptr) found = make_hit(m, *s, g->second->filter);
+        return s != nullptr;
+    }
+
   private:
     // Takes its members in turn; those that are not connected only when nobody is.
     struct group {
+        std::string filter;
         std::vector<broker_subscription*> members;
         std::size_t turn = 0;
 
@@ -94,8 +106,8 @@ class subscription_table {
         friend bool operator==(entry const&, entry const&) = default;
     };
 
-    static hit make_hit(stored_message const& m, broker_subscription const& s) {
-        hit h{s.session, std::min(m.quality(), s.maximum_qos), s.retain_as_published && m.retain(), {}};
+    static hit make_hit(stored_message const& m, broker_subscription const& s, std::string_view share = {}) {
+        hit h{s.session, std::min(m.quality(), s.maximum_qos), s.retain_as_published && m.retain(), {}, share};
         if (s.identifier != 0) h.identifiers.push_back(s.identifier);
         return h;
     }
@@ -107,7 +119,7 @@ class subscription_table {
     }
 
     mqtt::router<entry> router_;
-    std::map<std::string, std::unique_ptr<group>> groups_;
+    std::map<std::string, std::unique_ptr<group>, std::less<>> groups_;
     std::uint64_t match_ = 0;
 };
 
