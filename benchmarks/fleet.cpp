@@ -68,7 +68,7 @@ task<void> publish(session& s, stage& all) {
 
 // One message after the other from many coroutines of one session.
 void in_flight(std::uint16_t port, std::size_t n) {
-    stage all("in_flight", n, 400'000);
+    stage all("in_flight", n, n == 1 ? 20'000 : 400'000);
     auto const s = all.connect(port, 0);
     for (std::size_t i = 0; i < n; ++i) all.spawn(publish(*s, all));
     all.io.run();
@@ -77,8 +77,7 @@ void in_flight(std::uint16_t port, std::size_t n) {
 task<void> publish_packs(session& s, stage& all) {
     constexpr std::size_t pack = 20;
     while (all.done < all.total) {
-        for (std::size_t i = 1; i < pack; ++i)
-            s.try_publish(bench::topic, payload, {.qos = mqtt::qos::at_least_once});
+        for (std::size_t i = 1; i < pack; ++i) s.try_publish(bench::topic, payload, {.qos = mqtt::qos::at_least_once});
         co_await s.publish(bench::topic, payload, {.qos = mqtt::qos::at_least_once});
         all.count(pack);
     }
@@ -130,7 +129,7 @@ int main(int argc, char** argv) {
     }
     auto const port = static_cast<std::uint16_t>(std::atoi(argv[1]));
     for (std::size_t const n : {1, 100, 10'000}) subscriptions(port, n);
-    for (std::size_t const n : {20, 100, 10'000}) in_flight(port, n);
+    for (std::size_t const n : {1, 20, 100, 1'000, 10'000}) in_flight(port, n);
     for (std::size_t const n : {1, 100, 10'000}) sessions(port, n);
     std::fflush(stdout);
     std::_Exit(0);

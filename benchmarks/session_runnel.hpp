@@ -34,6 +34,7 @@ struct client {
     mqtt::session<Transport> s;
     bench::meter meter{o, who};
     std::size_t begun = 0;
+    bool last = false;
 
     task<void> confirm() { co_await s.publish(topic, o.payload, {.qos = mqtt::qos::at_least_once}); }
 
@@ -63,7 +64,6 @@ struct client {
 
     task<void> receive() {
         auto inbox = co_await s.subscribe(filter);
-        bool last = false;
         while (!last) {
             auto const m = co_await inbox.receive();
             last = m.payload().size() == o.payload.size() && meter.count();
@@ -72,8 +72,7 @@ struct client {
     }
 
     task<void> receive_by_view() {
-        bool last = false;
-        auto const handler = [&](mqtt::publish const& m) {
+        auto const handler = [this](mqtt::publish const& m) {
             if (last || m.payload.size() != o.payload.size() || !meter.count()) return;
             last = true;
             asio::co_spawn(io, s.disconnect(), [](std::exception_ptr) {});

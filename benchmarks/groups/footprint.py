@@ -35,7 +35,8 @@ SOURCES = {
 }
 
 
-def footprint(figures, compiler, include, runs):
+def footprint(figures, _, options):
+    compiler, include, runs = options.compiler.split(","), options.include, options.runs
     if os.path.basename(compiler[0]) == "ccache":
         compiler = compiler[1:]
     for name, source in SOURCES.items():

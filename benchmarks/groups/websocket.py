@@ -1,24 +1,29 @@
-"""Frames and masking, beside Boost.Beast and memcpy."""
+"""Frames of a WebSocket beside Boost.Beast, and their masking, beside memcpy too."""
 
-import re
-
-from groups.figures import run
+from groups.google import google
 
 
-def websocket(figures, programs, runs):
-    """Its last lines compare: `send runnel packed 64 bytes: 2.9 M frames/CPU-s = 8.9 x send beast`."""
-    line = re.compile(r"^(\w+) runnel( packed)?\s+(\d+) bytes:\s+([\d.]+) (M frames/CPU-s|GB/s)(?:\s+=\s+([\d.]+) x (\w+) (\w+))?",
-                      re.MULTILINE)
-    for _ in range(runs):
-        done = run(figures, [programs["websocket"]], "websocket")
-        seen = set()
-        for what, packed, size, value, unit, ratio, _, peer in line.findall(done.stdout if done else ""):
-            case, value = f"websocket/{what}{packed.replace(' ', '_')}_{size}", float(value)
-            peer = {"beast": "Boost.Beast"}.get(peer, peer)
-            # Time a frame; a rate stays one.
-            unit, ours = ("ns CPU/frame", 1000 / value) if unit.startswith("M") else (unit, value)
-            if case not in seen:
-                figures.add(case, "runnel", unit, ours)
-            seen.add(case)
-            if peer:
-                figures.add(case, peer, unit, ours * float(ratio) if unit == "ns CPU/frame" else ours / float(ratio))
+def websocket(figures, programs, options):
+    if "websocket" not in programs:
+        return
+
+    def known(name):
+        who, case, size = name.split("/")
+        return who, f"websocket/{case}_{size}"
+
+    figures.expect("websocket", "Boost.Beast")
+    google(figures, programs["websocket"], options, known, "ns CPU/frame", counter="allocations/frame")
+    for case, unit in list(figures.values):
+        # A message in a write of its own is what Beast's users have to do; packs are ours alone.
+        if case.startswith("websocket/send_") and "packed" not in case and unit == "ns CPU/frame":
+            packed = figures.values.get((case.replace("send_", "send_packed_"), unit), {})
+            packed["Boost.Beast"] = figures.values[case, unit].get("Boost.Beast", [])
+
+
+def mask(figures, programs, options):
+    for name in [p for p in programs if p.startswith("mask_")]:
+        compiler = name.removeprefix("mask_")
+        google(figures, programs[name], options, lambda n, c=compiler: (n.split("/")[0], f"mask/{c}/{n.split('/')[1]}"), "GB/s")
+        figures.expect("mask", "memcpy")
+        if "websocket" in programs:
+            figures.expect("mask", "Boost.Beast")
