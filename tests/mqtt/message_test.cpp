@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,6 +29,11 @@ struct box {
         return messages->push(p, {++number, 7, quality});
     }
 
+    std::optional<message> pop() {
+        auto next = inbox::pop(messages);
+        return next ? std::optional(std::move(next)) : std::nullopt;
+    }
+
     std::shared_ptr<recorder> source = std::make_shared<recorder>();
     std::shared_ptr<inbox> messages;
     std::uint64_t number = 0;
@@ -42,12 +48,12 @@ TEST_CASE("an inbox gives messages in the order in which they came, with bytes o
     payload = "other";
     b.push("second");
     CHECK(b.messages->size() == 2);
-    auto const first = b.messages->pop();
-    auto const second = b.messages->pop();
+    auto const first = b.pop();
+    auto const second = b.pop();
     CHECK(first->payload() == "first");
     CHECK(first->topic() == "a/b");
     CHECK(second->payload() == "second");
-    CHECK_FALSE(b.messages->pop());
+    CHECK_FALSE(b.pop());
 }
 
 TEST_CASE("a message keeps flags and properties") {
@@ -62,7 +68,7 @@ TEST_CASE("a message keeps flags and properties") {
     p.props = property_view::read(reader, packet_type::publish);
     b.messages->push(p, {1, 1, qos::exactly_once});
     bytes.assign(100, 'x');
-    auto const m = b.messages->pop();
+    auto const m = b.pop();
     CHECK(m->qos() == qos::exactly_once);
     CHECK(m->retain());
     CHECK(m->dup());
@@ -75,10 +81,10 @@ TEST_CASE("letting go of a message tells its source once, a refusal with its rea
     box b;
     for (int i = 0; i < 3; ++i) b.push("p");
     {
-        auto const first = b.messages->pop();
+        auto const first = b.pop();
     }
     CHECK(b.source->all == std::vector<record>{{1, reason_code::success}});
-    auto second = b.messages->pop();
+    auto second = b.pop();
     second->acknowledge(reason_code::quota_exceeded);
     CHECK_FALSE(*second);
     second->acknowledge();
@@ -89,7 +95,7 @@ TEST_CASE("letting go of a message tells its source once, a refusal with its rea
 TEST_CASE("QoS 0 is acknowledged to nobody") {
     box b;
     b.push("p", qos::at_most_once);
-    b.messages->pop();
+    b.pop();
     CHECK(b.source->all.empty());
 }
 
@@ -97,8 +103,8 @@ TEST_CASE("a moved message is let go of once, and the one assigned to at that mo
     box b;
     b.push("1");
     b.push("2");
-    message one = std::move(*b.messages->pop());
-    message two = std::move(*b.messages->pop());
+    message one = std::move(*b.pop());
+    message two = std::move(*b.pop());
     CHECK(b.source->all.empty());
     one = std::move(two);
     CHECK(b.source->all == std::vector<record>{{1, reason_code::success}});
@@ -115,7 +121,7 @@ TEST_CASE("a copy depends on nothing and acknowledges nothing") {
     {
         box b;
         b.push("payload");
-        copy = b.messages->pop()->copy();
+        copy = b.pop()->copy();
         CHECK(b.source->all.size() == 1);
         b.push("other");
     }
@@ -139,7 +145,7 @@ TEST_CASE("a full inbox drops QoS 0 and counts it, and takes the others") {
     CHECK_FALSE(b.push("p", qos::at_most_once));
     CHECK(b.messages->dropped() == 2);
     CHECK(b.messages->size() == held + 2);
-    while (b.messages->pop()) {
+    while (b.pop()) {
     }
     CHECK(b.messages->bytes() == 0);
     CHECK(b.push("p", qos::at_most_once));
@@ -149,7 +155,7 @@ TEST_CASE("a message that the application holds counts for the room of the inbox
     box b(500);
     while (b.push("p", qos::at_most_once)) {
     }
-    auto held = b.messages->pop();
+    auto held = b.pop();
     CHECK_FALSE(b.push("p", qos::at_most_once));
     held.reset();
     CHECK(b.push("p", qos::at_most_once));
@@ -167,7 +173,7 @@ TEST_CASE("what nobody has read is let go of with the inbox") {
 TEST_CASE("messages may outlive the inbox's other users and their source") {
     box b;
     b.push("p");
-    auto m = b.messages->pop();
+    auto m = b.pop();
     b.messages.reset();
     CHECK(m->payload() == "p");
     b.source.reset();

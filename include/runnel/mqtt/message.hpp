@@ -11,7 +11,6 @@
 #include <cstring>
 #include <memory>
 #include <new>
-#include <optional>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -41,7 +40,9 @@ class message {
         std::swap(stored_, moved.stored_);
         return *this;
     }
-    ~message() { release(reason_code::success, {}); }
+    ~message() {
+        if (stored_ != nullptr) release(reason_code::success, {});
+    }
 
     std::string_view topic() const noexcept { return view().topic; }
     /// Any bytes.
@@ -113,7 +114,7 @@ class message {
 /// Its size is bounded for QoS 0: beyond `capacity` bytes such messages are dropped and counted. QoS 1 and 2 messages
 /// are always taken in: they are bounded by what the sender may have unacknowledged, as they are acknowledged only once
 /// the application lets go of them.
-class inbox : public std::enable_shared_from_this<inbox> {
+class inbox {
   public:
     explicit inbox(std::size_t capacity) noexcept : capacity_(capacity) {}
     inbox(inbox const&) = delete;
@@ -143,12 +144,12 @@ class inbox : public std::enable_shared_from_this<inbox> {
         return true;
     }
 
-    /// The oldest message that has not been received, if there is one.
-    std::optional<message> pop() {
-        if (unread_.empty()) return std::nullopt;
-        auto* const s = unread_.front();
-        unread_.pop();
-        return message(shared_from_this(), s);
+    /// The oldest message that has not been received, or none. It keeps the inbox alive.
+    static message pop(std::shared_ptr<inbox> const& box) noexcept {
+        if (box->unread_.empty()) return {};
+        auto* const s = box->unread_.front();
+        box->unread_.pop();
+        return {box, s};
     }
 
     /// The number of messages that wait.
@@ -179,7 +180,6 @@ class inbox : public std::enable_shared_from_this<inbox> {
 
 inline void message::release(reason_code reason, property_view props) noexcept {
     auto* const s = std::exchange(stored_, nullptr);
-    if (s == nullptr) return;
     if (box_)
         std::exchange(box_, nullptr)->let_go(s, reason, props);
     else

@@ -26,6 +26,16 @@ void append(send_buffer& out, Packet const& packet, protocol_version version) {
     out.commit(size);
 }
 
+/// Nearly all acknowledgements have nothing but a packet identifier.
+inline void append(send_buffer& out, acknowledgement const& packet, protocol_version version) {
+    if (packet.reason != reason_code::success || !packet.props.empty())
+        return append<acknowledgement>(out, packet, version);
+    char* const to = out.prepare(4);
+    write_big_endian(write_fixed_header(to, packet.type, packet.type == packet_type::pubrel ? 2 : 0, 2),
+                     packet.packet_id);
+    out.commit(4);
+}
+
 /// What a session sends and waits to be answered: the exchanges in flight, what of them has been sent on this
 /// connection, and what becomes of them when connections and sessions end.
 ///

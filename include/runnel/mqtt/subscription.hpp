@@ -82,9 +82,10 @@ class basic_subscription {
     /// `session::run` or the subscription has ended, a `reason_code` if the server has refused to renew the
     /// subscription, and `operation_aborted` after cancellation, which loses no message.
     asio::awaitable<message, Executor> receive() {
+        if (auto next = inbox::pop(state_->box)) co_return std::move(next);
         auto const here = state_;
         for (;;) {
-            if (auto next = here->box->pop()) co_return std::move(*next);
+            if (auto next = inbox::pop(here->box)) co_return std::move(next);
             if (here->closed) throw std::system_error(here->closed);
             waiter<Executor> w;
             co_await here->receivers.park(w);
@@ -95,7 +96,10 @@ class basic_subscription {
     asio::awaitable<message, Executor> receive(std::error_code& error) { return quietly(receive(), error); }
 
     /// The next message if one waits. Never suspends.
-    std::optional<message> try_receive() { return state_->box->pop(); }
+    std::optional<message> try_receive() {
+        auto next = inbox::pop(state_->box);
+        return next ? std::optional(std::move(next)) : std::nullopt;
+    }
 
   private:
     template <class>
