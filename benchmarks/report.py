@@ -9,7 +9,11 @@ the ratio is peer to ours where less is better, else ours to peer; the spread is
 median; `met` is null where there is no target. Where `valgrind` is installed, instructions a message are counted too:
 those of a long run less those of a short one.
 
-Ends with 1 if a program fails, or a peer that is installed did not run.
+Ends with 1 if a program fails, or a peer that is installed (one whose program is given) did not run.
+
+In a release build, `meson compile -C build bench` runs all of it, for about a quarter of an hour, and writes
+`benchmarks/report.json` there; `bench-quick` tries everything once in two minutes. What the compiler does not find by
+itself of Boost.MQTT5 and async_mqtt is named with `-Dpeer_includes=FOLDER,...`.
 """
 
 import argparse
