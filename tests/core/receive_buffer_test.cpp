@@ -83,6 +83,15 @@ TEST_CASE("the room of a receive buffer starts small, grows while reads fill it,
     CHECK(buffer.capacity() == capacity);
 }
 
+TEST_CASE("the room of a receive buffer grows too while reads nearly fill it") {
+    receive_buffer buffer;
+    for (std::size_t room = receive_buffer::min_read; room <= receive_buffer::max_read; room *= 2) {
+        CHECK(buffer.prepare().size() == room);
+        fill(buffer, std::string(room - room / 16, 'x'));  // a layer below has taken headers out
+        buffer.consume(buffer.data().size());
+    }
+}
+
 TEST_CASE("small reads do not make the room of a receive buffer grow") {
     receive_buffer buffer;
     for (int i = 0; i < 1000; ++i) {

@@ -45,7 +45,8 @@ class receive_buffer {
     /// Adds to the data the first `n` bytes of the room.
     void commit(std::size_t n) noexcept {
         end_ += n;
-        if (n >= read_size_) read_size_ = std::min(read_size_ * 2, max_read);
+        // Nearly full is full: a layer below may have filled the room and then taken its frame headers out.
+        if (n >= read_size_ - read_size_ / 8) read_size_ = std::min(read_size_ * 2, max_read);
     }
 
     /// Drops the first `n` bytes of the data.
