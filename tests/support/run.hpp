@@ -9,6 +9,7 @@
 
 #include <chrono>
 #include <exception>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -20,32 +21,34 @@ namespace test {
 
 using executor = asio::any_io_executor;
 
-/// A coroutine that has been started: its outcome, once there is one, and the means to cancel it.
+/// A coroutine that has been started: its outcome, once there is one, and the means to cancel it. It may be destroyed
+/// before the coroutine has ended, as when a test gives up waiting: the coroutine then has what it needs until it ends,
+/// or the context does.
 template <class T>
 class task {
   public:
     /// Starts `coroutine` on `io`; it runs when `io` does.
-    task(asio::io_context& io, asio::awaitable<T> coroutine) : io_(io) {
-        asio::co_spawn(io, keep_value(std::move(coroutine)),
-                       asio::bind_cancellation_slot(signal_.slot(), [this](std::exception_ptr e) {
-                           ++ended_;
-                           error_ = std::move(e);
+    task(asio::io_context& io, asio::awaitable<T> coroutine) : io_(io), state_(std::make_shared<state>()) {
+        asio::co_spawn(io, keep_value(state_, std::move(coroutine)),
+                       asio::bind_cancellation_slot(state_->signal.slot(), [s = state_](std::exception_ptr e) {
+                           ++s->ended;
+                           s->error = std::move(e);
                        }));
     }
     task(task const&) = delete;
     task& operator=(task const&) = delete;
 
-    bool done() const noexcept { return ended_ != 0; }
+    bool done() const noexcept { return state_->ended != 0; }
     /// How often it has completed: never more than once.
-    int ended() const noexcept { return ended_; }
+    int ended() const noexcept { return state_->ended; }
 
-    void cancel() { signal_.emit(asio::cancellation_type::terminal); }
+    void cancel() { state_->signal.emit(asio::cancellation_type::terminal); }
 
     /// The error it ended with; none if it returned.
     std::error_code error() const {
         if (!done()) throw std::logic_error("the coroutine has not ended");
         try {
-            if (error_) std::rethrow_exception(error_);
+            if (state_->error) std::rethrow_exception(state_->error);
         } catch (std::system_error const& e) {
             return e.code();
         }
@@ -55,7 +58,7 @@ class task {
     /// The text of the exception it ended with.
     std::string error_text() const {
         try {
-            if (error_) std::rethrow_exception(error_);
+            if (state_->error) std::rethrow_exception(state_->error);
         } catch (std::exception const& e) {
             return e.what();
         }
@@ -65,8 +68,8 @@ class task {
     /// Its value, or rethrows what it threw.
     T get() {
         if (!done()) throw std::logic_error("the coroutine has not ended");
-        if (error_) std::rethrow_exception(error_);
-        if constexpr (!std::is_void_v<T>) return std::move(*value_);
+        if (state_->error) std::rethrow_exception(state_->error);
+        if constexpr (!std::is_void_v<T>) return std::move(*state_->value);
     }
 
     /// Runs the context until it has ended, for at most `limit`; then `get()`.
@@ -82,6 +85,14 @@ class task {
     }
 
   private:
+    struct nothing {};
+    struct state {
+        asio::cancellation_signal signal;
+        std::optional<std::conditional_t<std::is_void_v<T>, nothing, T>> value;
+        std::exception_ptr error;
+        int ended = 0;
+    };
+
     void run_until_done(std::chrono::steady_clock::duration limit) {
         auto const end = std::chrono::steady_clock::now() + limit;
         io_.restart();
@@ -90,19 +101,15 @@ class task {
     }
 
     // co_spawn itself would need a T that can be made of nothing.
-    asio::awaitable<void> keep_value(asio::awaitable<T> coroutine) {
+    static asio::awaitable<void> keep_value(std::shared_ptr<state> s, asio::awaitable<T> coroutine) {
         if constexpr (std::is_void_v<T>)
             co_await std::move(coroutine);
         else
-            value_.emplace(co_await std::move(coroutine));
+            s->value.emplace(co_await std::move(coroutine));
     }
 
-    struct nothing {};
     asio::io_context& io_;
-    asio::cancellation_signal signal_;
-    std::optional<std::conditional_t<std::is_void_v<T>, nothing, T>> value_;
-    std::exception_ptr error_;
-    int ended_ = 0;
+    std::shared_ptr<state> state_;
 };
 
 /// Runs a coroutine to its end and returns its value, or rethrows what it threw.

@@ -203,3 +203,27 @@ TEST_CASE("sleep_for takes at least its time and can be cancelled") {
     sleeping.cancel();
     CHECK(sleeping.run_for_error() == asio::error::operation_aborted);
 }
+
+TEST_CASE("a test that gives up waiting for a coroutine leaves it whole: it goes on, or ends with its context") {
+    place_on p;
+    bool gone_on = false;
+    auto wait = [](parking& place, bool& done) -> asio::awaitable<int> {
+        waiter w;
+        co_await place.park(w);
+        done = true;
+        co_return 7;
+    };
+    {
+        test::task<int> given_up(p.io, wait(p.place, gone_on));
+        CHECK_THROWS_AS(given_up.run(milliseconds(1)), std::logic_error);
+    }
+    p.place.wake_one();
+    p.io.restart();
+    p.io.poll();
+    CHECK(gone_on);
+    {
+        test::task<int> never_ends(p.io, wait(p.place, gone_on));
+        CHECK_THROWS_AS(never_ends.run(milliseconds(1)), std::logic_error);
+        test::task<int> never_begins(p.io, wait(p.place, gone_on));
+    }
+}
