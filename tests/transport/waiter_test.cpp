@@ -317,6 +317,67 @@ TEST_CASE("places that share a queue let coroutines go on in the order of their 
     CHECK(order == std::vector<int>{1, 2, 3});
 }
 
+TEST_CASE("who is woken behind the others goes on after them, in the same turn") {
+    asio::io_context io;
+    crowd people(test::executor(io.get_executor()));
+    for (auto const* name : {"a", "b", "c"}) people.add(name);
+    io.poll();
+    parking behind(people.place->queue());
+    std::optional<waiter> last(std::in_place);
+    asio::co_spawn(
+        io,
+        [&]() -> asio::awaitable<void> {
+            co_await behind.park(*last);
+            people.order.emplace_back("last");
+            people.place->wake_one();
+        },
+        [](std::exception_ptr) {});
+    io.restart();
+    io.poll();
+    io.restart();
+    SUBCASE("the turn ends") {
+        people.on_woken = [&](std::string const& name) {
+            if (name == "a") behind.wake_one_behind();
+            if (name == "a") behind.wake_one_behind();  // nobody is there any more
+        };
+        people.place->wake_one();
+        people.place->wake_one();
+        io.run_one();
+        CHECK(people.order == names{"a", "b", "last"});
+        io.run_one();
+        CHECK(people.order == names{"a", "b", "last", "c"});
+    }
+    SUBCASE("the turn is cut short") {
+        people.on_woken = [&](std::string const& name) {
+            if (name != "a") return;
+            behind.wake_one_behind();
+            throw std::runtime_error("thrown by a");
+        };
+        people.place->wake_one();
+        people.place->wake_one();
+        CHECK_THROWS_AS(io.run_one(), std::runtime_error);
+        io.poll();
+        CHECK(people.order == names{"a", "b", "last", "c"});
+    }
+    SUBCASE("there is no turn") {
+        behind.wake_one_behind();
+        people.place->wake_one();
+        io.run_one();
+        CHECK(people.order == names{"last", "a"});
+        io.poll();
+    }
+    SUBCASE("the waiter goes first") {
+        people.on_woken = [&](std::string const& name) {
+            if (name == "a") behind.wake_one_behind();
+            if (name == "b") last.reset();
+        };
+        people.place->wake_one();
+        people.place->wake_one();
+        io.run_one();
+        CHECK(people.order == names{"a", "b"});
+    }
+}
+
 TEST_CASE("a coroutine that goes on can destroy the place, and those woken with it go on") {
     asio::io_context io;
     crowd people(io.get_executor());

@@ -170,6 +170,13 @@ class wake_queue : public std::enable_shared_from_this<wake_queue<Executor>> {
         if (!posted_) post();
     }
 
+    /// Lets a coroutine go on behind all those that are going on now, in the same turn; in a later one if none are.
+    /// For who does at once what the others have left to be done, as a writer does: a turn costs a system call.
+    void push_behind(waiter_type& w) {
+        if (!in_turn_) return push(w);
+        w.insert_before(behind_);
+    }
+
   private:
     // The posted operation. If it is destroyed without having run, the context has ended.
     class drain {
@@ -207,16 +214,24 @@ class wake_queue : public std::enable_shared_from_this<wake_queue<Executor>> {
         posted_ = false;
         list_link turn;
         turn.take_all(ready_);
-        while (turn.linked()) {
-            try {
-                go_on(static_cast<waiter_type&>(*turn.next()));
-            } catch (...) {
-                turn.take_all(ready_);
-                ready_.take_all(turn);
-                if (ready_.linked() && !posted_) post();
-                throw;
-            }
+        in_turn_ = true;
+        try {
+            go_on(turn);
+            in_turn_ = false;
+            turn.take_all(behind_);
+            go_on(turn);
+        } catch (...) {
+            in_turn_ = false;
+            turn.take_all(behind_);
+            turn.take_all(ready_);
+            ready_.take_all(turn);
+            if (ready_.linked() && !posted_) post();
+            throw;
         }
+    }
+
+    void go_on(list_link& turn) {
+        while (turn.linked()) go_on(static_cast<waiter_type&>(*turn.next()));
     }
 
     void go_on(waiter_type& w) {
@@ -236,7 +251,9 @@ class wake_queue : public std::enable_shared_from_this<wake_queue<Executor>> {
     Executor executor_;
     decltype(later(std::declval<Executor const&>())) later_;
     list_link ready_;
+    list_link behind_;
     bool posted_ = false;
+    bool in_turn_ = false;  // those of a turn are going on, and `behind_` comes after them
 };
 
 /// The place where coroutines of one object (a session, a stream) wait for each other.
@@ -312,6 +329,14 @@ class parking final : private parking_registry::place {
     /// Wakes the coroutine that has been parked here for longest, if there is one.
     void wake_one() {
         if (occupied()) wake(static_cast<waiter_type&>(*parked_.next()));
+    }
+    /// The same, but it goes on behind those that are going on in this turn: see `wake_queue::push_behind`.
+    void wake_one_behind() {
+        if (!occupied()) return;
+        auto& w = static_cast<waiter_type&>(*parked_.next());
+        w.unlink();
+        w.place_ = nullptr;
+        queue()->push_behind(w);
     }
 
     /// Wakes every coroutine that is parked here.
