@@ -1,14 +1,18 @@
 // The bound for the session benchmark: the same bytes through a bare socket, or one with TLS, prepared, 20 messages a
 // write (in one frame over WebSocket); QoS 1 waits for the 20 acknowledgements; what is received is not looked at.
+// `sessions_N` does that over N sockets, MESSAGES in all, for fleet.cpp.
 
 #include <openssl/ssl.h>
 
 #include "session_client.hpp"
 #include <array>
+#include <memory>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <vector>
 
 namespace {
 
@@ -26,12 +30,12 @@ std::string frame(std::string_view payload) {
 
 struct client {
     bench::options const& o;
-    bool const websocket = o.group != "session";
+    bool const websocket = o.group == "ws" || o.group == "wss";
     bool const secure = o.group == "wss";
     bench::meter meter{o, secure ? "raw TLS" : "raw socket"};
     int fd = -1;
     SSL* tls = nullptr;
-    std::array<char, 64 * 1024> room{};
+    static inline std::array<char, 64 * 1024> room{};
 
     void send(std::string_view bytes) {
         while (!bytes.empty()) {
@@ -128,10 +132,41 @@ struct client {
     }
 };
 
+// Whoever is answered sends the next pack.
+void sessions(bench::options const& o) {
+    bench::meter meter(o, "raw socket");
+    int const epoll = ::epoll_create1(0);
+    auto const n = static_cast<std::size_t>(std::stoull(o.name.substr(o.name.find('_') + 1)));
+    std::vector<std::unique_ptr<client>> all;
+    for (std::size_t i = 0; i < n; ++i) {
+        all.push_back(std::make_unique<client>(client{o}));
+        all.back()->connect();
+        epoll_event e{};
+        e.events = EPOLLIN;
+        e.data.ptr = all.back().get();
+        ::epoll_ctl(epoll, EPOLL_CTL_ADD, all.back()->fd, &e);
+    }
+    auto const bytes = all.front()->publishes();
+    for (auto& each : all) each->send(bytes);
+    std::array<epoll_event, 128> events;
+    for (bool last = false; !last;) {
+        int const ready = ::epoll_wait(epoll, events.data(), static_cast<int>(events.size()), -1);
+        for (int i = 0; i < ready; ++i) {
+            auto& c = *static_cast<client*>(events[static_cast<std::size_t>(i)].data.ptr);
+            c.receive_packets(4 * pack);
+            for (std::size_t m = 0; m < pack; ++m) last = meter.count() || last;
+            c.send(bytes);
+        }
+    }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
     bench::options const o(argc, argv);
-    client{o}.run();
+    if (o.is("sessions"))
+        sessions(o);
+    else
+        client{o}.run();
     return 0;
 }

@@ -50,7 +50,7 @@ def count_instructions(figures, client, program, port, case):
         figures.add(name, client.who, "instructions/message", value)
 
 
-def sessions(figures, programs, options, group):
+def sessions(figures, programs, options, group, counting=False):
     with Peer(programs["session_peer"]) as peer:
         for case in (c for c in SESSION_CASES if c.startswith(group + "/")):
             running = []
@@ -63,12 +63,12 @@ def sessions(figures, programs, options, group):
                 for client, program in running:
                     measure(figures, client, program, peer.port, case, max(client.messages(case) // options.divide, 500))
             for client, program in running:
-                if options.valgrind and client.counted and "latency" not in case and "10000" not in case:
+                if counting and options.valgrind and client.counted and "latency" not in case and "10000" not in case:
                     count_instructions(figures, client, program, peer.port, case)
 
 
 def session(figures, programs, options):
-    sessions(figures, programs, options, "session")
+    sessions(figures, programs, options, "session", counting=True)
     for case in ("publish_qos0_try", "publish_qos0", "receive_qos0_view", "receive_qos0"):
         ours = figures.median(f"session/{case}", "messages/s", "runnel")
         raw = figures.median(f"session/{case}", "messages/s", "raw socket")
