@@ -215,6 +215,34 @@ TEST_CASE("the request of RFC 6455 1.3 is accepted by a server") {
     CHECK(request.choose_subprotocol("") == "");
 }
 
+TEST_CASE("empty members of the list of subprotocols that a client offers are skipped") {
+    // RFC 9110 5.6.1.2: a recipient ignores a reasonable number of them.
+    auto const chosen = [](std::string const& offered, std::string_view supported = "mqtt, x") {
+        std::string text = rfc_request;
+        text.replace(text.find("chat, superchat"), 15, offered);
+        http_head const head = head_of(text);
+        server_request const request(head);
+        CHECK(request.check() == errc::ok);
+        return std::string(request.choose_subprotocol(supported));
+    };
+    CHECK(chosen(",x") == "x");
+    CHECK(chosen(" , x") == "x");
+    CHECK(chosen("a,,x") == "x");
+    CHECK(chosen("a, \t ,x, mqtt") == "x");
+    CHECK(chosen("x,") == "x");
+    CHECK(chosen("mqtt , ,") == "mqtt");
+    CHECK(chosen(",") == "");
+    CHECK(chosen(",,,") == "");
+    CHECK(chosen(" , ,\t, ") == "");
+    CHECK(chosen("") == "");
+    CHECK(chosen("  \t ") == "");
+    CHECK(chosen(",\r\nSec-WebSocket-Protocol: ,x") == "x");
+    // None of them is an empty member of the server's list either.
+    CHECK(chosen(",,", ",") == "");
+    CHECK(chosen(",x", ",x,") == "x");
+    CHECK(chosen(",y", ",,") == "");
+}
+
 TEST_CASE("requests that do not ask for a WebSocket are told apart") {
     CHECK(request_check(rfc_request, "GET", "POST") == errc::not_a_get_request);
     CHECK(request_check(rfc_request, "HTTP/1.1", "HTTP/1.0") == errc::malformed_http);
