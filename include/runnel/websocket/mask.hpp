@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 namespace runnel::websocket {
 
@@ -64,13 +65,49 @@ template <class Word>
     return word;
 }
 
+// Fills a word of any type with the key. (To return a word of 32 bytes needs AVX.)
+template <class Word>
+[[gnu::always_inline]] inline void repeat(Word& word, mask_key key) noexcept {
+    if constexpr (std::is_same_v<Word, std::uint64_t>) {
+        word = std::uint64_t{key} << 32 | key;  // g++ would go through a vector
+    } else {
+        mask_key repeated[sizeof(word) / sizeof(key)];
+        for (mask_key& one : repeated) one = key;
+        std::memcpy(&word, repeated, sizeof(word));
+    }
+}
+
+// Masks one or two words in one: the first and the last, which may overlap. Both are read before they are written.
+template <class Word>
+[[gnu::always_inline]] inline void run_ends(char* to, char const* from, std::size_t size, mask_key key) noexcept {
+    constexpr std::size_t n = sizeof(Word);
+    Word first, last, keys;
+    std::memcpy(&first, from, n);
+    std::memcpy(&last, from + size - n, n);
+    repeat(keys, key);
+    first ^= keys;
+    repeat(keys, rotate_mask(key, size));  // n is a multiple of 4
+    last ^= keys;
+    std::memcpy(to, &first, n);
+    std::memcpy(to + size - n, &last, n);
+}
+
+// Masks less than 32 bytes, with few branches: control frames, acknowledgements, pings.
+[[gnu::always_inline]] inline void run_short(char* to, char const* from, std::size_t size, mask_key key) noexcept {
+    if (size >= 8) {
+        if (size >= 16) return run_ends<vector_16>(to, from, size, key);
+        return run_ends<std::uint64_t>(to, from, size, key);
+    }
+    if (size >= 4) return run_ends<std::uint32_t>(to, from, size, key);
+    if ((size & 2) != 0) step(to, from, first_of<std::uint16_t>(key));
+    if ((size & 1) != 0) step(to, from, first_of<std::uint8_t>(rotate_mask(key, size & 2)));
+}
+
 template <class Word>
 [[gnu::always_inline]] inline void run(char* to, char const* from, std::size_t size, mask_key key) noexcept {
     constexpr std::size_t n = sizeof(Word);
-    mask_key repeated[n / sizeof(key)];
-    for (mask_key& one : repeated) one = key;
     Word keys;
-    std::memcpy(&keys, repeated, n);
+    repeat(keys, key);
     for (; size >= 4 * n; size -= 4 * n) four_steps(to, from, keys);
     if (size == 0) return;
     if ((size & 2 * n) != 0) {
@@ -79,7 +116,7 @@ template <class Word>
     }
     if ((size & n) != 0) step(to, from, keys);
     vector_16 half;
-    std::memcpy(&half, repeated, sizeof(half));
+    repeat(half, key);
     if (n > 16 && (size & 16) != 0) step(to, from, half);
     if ((size & 8) != 0) step(to, from, std::uint64_t{key} << 32 | key);
     if ((size & 4) != 0) step(to, from, key);
@@ -105,6 +142,7 @@ inline bool const has_avx2 = [] {
 /// Masks or unmasks `size` bytes from `from` to `to`: byte i is combined with byte i modulo 4 of `key`. `to` may be
 /// `from`, or overlap it if it is not behind `from`.
 [[gnu::always_inline]] inline void apply_mask(char* to, char const* from, std::size_t size, mask_key key) noexcept {
+    if (size < 32) return mask_steps::run_short(to, from, size, key);
 #if defined(__x86_64__)
     if (size > 256 && mask_steps::has_avx2) return mask_steps::run_avx2(to, from, size, key);
 #endif
@@ -112,6 +150,8 @@ inline bool const has_avx2 = [] {
 }
 
 /// Masks or unmasks `size` bytes at `data` in place.
-inline void apply_mask(char* data, std::size_t size, mask_key key) noexcept { apply_mask(data, data, size, key); }
+[[gnu::always_inline]] inline void apply_mask(char* data, std::size_t size, mask_key key) noexcept {
+    apply_mask(data, data, size, key);
+}
 
 }  // namespace runnel::websocket
