@@ -14,7 +14,8 @@ namespace runnel {
 
 // Text that crosses the wire is nearly always ASCII, so it is tested many bytes at a time. A word is eight bytes in a
 // `std::uint64_t`, or sixteen in a `wide_word`. A test turns a word into one whose sign bits (the highest bit of each
-// byte) are set if all is well with all bytes, and is written once for both.
+// byte) are set if all is well with all bytes, and is written once for both. In a `wide_word` each sign bit tells of
+// its own byte; in eight bytes, one that fails may take those above with it.
 
 /// Sixteen bytes; operators work on each byte, and compile to vector instructions.
 using wide_word = signed char __attribute__((vector_size(16)));
@@ -34,13 +35,15 @@ constexpr std::uint64_t test_ascii_without_null(std::uint64_t word) noexcept {
 }
 inline wide_word test_ascii_without_null(wide_word word) noexcept { return word > 0; }
 
-/// A test of ASCII for bytes that, with the bits of `mask` set, differ from `byte`.
-constexpr std::uint64_t test_differs(std::uint64_t ascii, char mask, char byte) noexcept {
-    auto const masked = ascii | repeat_byte(static_cast<unsigned char>(mask));
-    return ~((masked ^ repeat_byte(static_cast<unsigned char>(byte))) - repeat_byte(1));
+/// A test for ASCII without U+0000, and without bytes that, with the bits of `mask` set, are `byte`.
+constexpr std::uint64_t test_ascii_without(std::uint64_t word, char mask, char byte) noexcept {
+    auto const masked = word | repeat_byte(static_cast<unsigned char>(mask));
+    auto const differs = ~((masked ^ repeat_byte(static_cast<unsigned char>(byte))) - repeat_byte(1));
+    return test_ascii_without_null(word) & differs;
 }
-inline wide_word test_differs(wide_word word, char mask, char byte) noexcept {
-    return ~((word | static_cast<signed char>(mask)) == static_cast<signed char>(byte));
+inline wide_word test_ascii_without(wide_word word, char mask, char byte) noexcept {
+    wide_word const equal = (word | static_cast<signed char>(mask)) == static_cast<signed char>(byte);
+    return test_ascii_without_null(word) - equal;  // which is -1 where it holds: cheaper here than to negate it
 }
 
 /// Whether the sign bits of all bytes of a word are set.
@@ -74,9 +77,11 @@ constexpr std::uint64_t load_word(char const* at, std::size_t n) noexcept {
     return word;
 }
 
-/// Whether `test` passes for all words of `text`. It must fail for bytes that are not ASCII.
+/// Whether `test` passes for all words of `text`. It must fail for bytes that are not ASCII. `readable` bytes, at least
+/// those of `text`, can be read where it begins: a short text is tested faster if sixteen are.
 template <class Test>
-[[gnu::always_inline]] constexpr bool is_ascii(std::string_view text, Test test) noexcept {
+[[gnu::always_inline]] constexpr bool is_ascii(std::string_view text, Test test,
+                                               [[maybe_unused]] std::size_t readable) noexcept {
     char const* at = text.data();
     std::size_t const n = text.size();
     if (std::is_constant_evaluated()) {
@@ -84,20 +89,31 @@ template <class Test>
         for (std::size_t i = 8; i < n; i += 8) passed &= test(load_word(at + i, n - i));
         return all_sign_bits(passed);
     }
-    if (n < 16) {
-        using two_words = std::uint64_t __attribute__((vector_size(16)));
-        two_words const both = {load_word(at, n), n < 8 ? load_word(at, n) : load_word(at + n - 8, 8)};
-        return all_sign_bits(test(reinterpret_cast<wide_word>(both)));
-    }
     auto const load = [](char const* from) {
         wide_word word;
         std::memcpy(&word, from, 16);
         return word;
     };
-    char const* const last = at + n - 16;  // the last sixteen may overlap those before
-    wide_word passed = test(load(at)) & test(load(last));
-    while ((at += 16) < last) passed &= test(load(at));
-    return all_sign_bits(passed);
+    if (n >= 16) {
+        wide_word passed = test(load(at)) & test(load(at + n - 16));  // which may overlap
+        for (std::size_t i = 16; i + 16 < n; i += 16) passed &= test(load(at + i));
+        return all_sign_bits(passed);
+    }
+#ifdef __SSE2__
+    if (readable >= 16) {
+        auto const signs = static_cast<unsigned>(_mm_movemask_epi8(reinterpret_cast<__m128i>(test(load(at)))));
+        return (~signs & ((1u << n) - 1)) == 0;
+    }
+#endif
+    using two_words = std::uint64_t __attribute__((vector_size(16)));
+    two_words const both = {load_word(at, n), n < 8 ? load_word(at, n) : load_word(at + n - 8, 8)};
+    return all_sign_bits(test(reinterpret_cast<wide_word>(both)));
+}
+
+/// Whether `test` passes for all words of `text`.
+template <class Test>
+[[gnu::always_inline]] constexpr bool is_ascii(std::string_view text, Test test) noexcept {
+    return is_ascii(text, test, text.size());
 }
 
 /// Whether all bytes of `text` are ASCII (U+0000 included).

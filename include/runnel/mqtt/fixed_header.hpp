@@ -34,7 +34,8 @@ struct frame {
 /// Finds the next packet in `input`. The type, the flags [MQTT-2.1.3-1] ([MQTT-2.2.2-1], [MQTT-2.2.2-2] in 3.1.1), the
 /// form of the length [MQTT-1.5.5-1] and the limit are checked as soon as their bytes are there. `maximum_packet_size`
 /// is in bytes and counts the whole packet.
-constexpr frame next_frame(std::string_view input, std::size_t maximum_packet_size = max_variable_integer + 5) noexcept;
+[[gnu::always_inline]] constexpr frame next_frame(std::string_view input,
+                                                  std::size_t maximum_packet_size = max_variable_integer + 5) noexcept;
 
 /// What is wrong with the first byte of a packet, if anything: its type or its flags.
 constexpr errc find_first_byte_error(unsigned char first) noexcept {
@@ -61,36 +62,26 @@ inline constexpr auto first_byte_errors = [] {
     return errors;
 }();
 
-constexpr frame next_frame(std::string_view input, std::size_t maximum_packet_size) noexcept {
-    frame next;
-    if (input.size() < 2) {
-        if (input.empty()) return next;
-        next.error = find_first_byte_error(static_cast<unsigned char>(input[0]));
-        if (next.error != errc::ok) next.status = parse_status::malformed;
-        return next;
+[[gnu::always_inline]] constexpr frame next_frame(std::string_view input, std::size_t maximum_packet_size) noexcept {
+    constexpr auto malformed = [](errc error) { return frame{parse_status::malformed, error, {}, {}, 0}; };
+    if (input.size() < 2) [[unlikely]] {
+        auto const error = input.empty() ? errc::ok : find_first_byte_error(static_cast<unsigned char>(input[0]));
+        return error == errc::ok ? frame{} : malformed(error);
     }
     auto const first = static_cast<unsigned char>(input[0]);
-    next.error = static_cast<errc>(first_byte_errors[first]);
-    if (next.error == errc::ok) [[likely]] {
-        auto const length = read_variable_integer(std::string_view(input.data() + 1, input.size() - 1));
-        next.error = length.error;
-        if (length.size == 0) {
-            if (next.error != errc::ok) next.status = parse_status::malformed;
-            return next;
-        }
-        next.header = {static_cast<packet_type>(first >> 4), static_cast<std::uint8_t>(first & 0x0F), length.value,
-                       static_cast<std::uint8_t>(1 + length.size)};
-        next.total_size = std::size_t{next.header.size} + length.value;
-        if (next.total_size <= maximum_packet_size) [[likely]] {
-            if (next.total_size > input.size()) return next;
-            next.status = parse_status::complete;
-            next.body = std::string_view(input.data() + next.header.size, length.value);
-            return next;
-        }
-        next.error = errc::packet_too_large;
-    }
-    next.status = parse_status::malformed;
-    return next;
+    if (auto const error = static_cast<errc>(first_byte_errors[first]); error != errc::ok) [[unlikely]]
+        return malformed(error);
+    // The length of most packets is a single byte.
+    auto const second = static_cast<unsigned char>(input[1]);
+    auto const length = second < 0x80 ? variable_integer{second, 1, errc::ok} : read_variable_integer(input.substr(1));
+    if (length.size == 0) return length.error == errc::ok ? frame{} : malformed(length.error);
+
+    fixed_header const header{static_cast<packet_type>(first >> 4), static_cast<std::uint8_t>(first & 0x0F),
+                              length.value, static_cast<std::uint8_t>(1 + length.size)};
+    std::size_t const size = std::size_t{header.size} + length.value;
+    if (size > maximum_packet_size) return {parse_status::malformed, errc::packet_too_large, header, {}, size};
+    if (size > input.size()) return {parse_status::need_more, errc::ok, header, {}, size};
+    return {parse_status::complete, errc::ok, header, {input.data() + header.size, length.value}, size};
 }
 
 /// Bytes of a whole packet whose fixed header is followed by `remaining_length` bytes.

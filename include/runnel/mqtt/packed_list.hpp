@@ -44,6 +44,9 @@ class packed_list {
     constexpr iterator end() const noexcept;
     constexpr bool empty() const noexcept { return begin() == end(); }
 
+    /// True: neither objects nor bytes are viewed. (Bytes may be there and none of them be an element.)
+    constexpr bool is_blank() const noexcept { return (objects_.size() | encoded_.size()) == 0; }
+
     /// The number of elements. Takes time in proportion to it if the list is encoded.
     constexpr std::size_t size() const noexcept {
         return objects_.empty() ? static_cast<std::size_t>(std::ranges::distance(begin(), end())) : objects_.size();

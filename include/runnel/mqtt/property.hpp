@@ -139,6 +139,7 @@ struct property_definition {
     std::uint32_t minimum = 0;            ///< least and
     std::uint32_t maximum = 0xFFFF'FFFF;  ///< greatest value of an integer
     packet_set repeats{};                 ///< where it may stand more than once
+    std::uint32_t bit = 0;                ///< what stands for it in a set of properties; as `definition_of` tells
 };
 
 /// A definition and the member of `properties` that holds the value.
@@ -207,17 +208,20 @@ constexpr bool for_each_property(F&& f) noexcept {
 
 /// The definitions by identifier, for decoders; those of identifiers that do not exist are without packets.
 inline constexpr auto property_definitions = [] {
-    std::array<property_definition, 256> by_id{};
+    static_assert(property_count <= 32);
+    std::array<property_definition, 43> by_id{};
     for_each_property([&](auto i) {
-        auto const& definition = std::get<i>(property_table);
-        by_id[static_cast<std::size_t>(definition.id)] = definition;
+        auto& definition = by_id[static_cast<std::size_t>(std::get<i>(property_table).id)];
+        definition = std::get<i>(property_table);
+        definition.bit = std::uint32_t{1} << i;
         return true;
     });
     return by_id;
 }();
 
 constexpr property_definition const& definition_of(property_id id) noexcept {
-    return property_definitions[static_cast<std::size_t>(id)];
+    auto const index = static_cast<std::size_t>(id);
+    return property_definitions[index < property_definitions.size() ? index : 0];
 }
 
 /// The name of a property as the specification writes it: "Topic Alias".

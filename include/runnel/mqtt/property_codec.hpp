@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/mqtt/packed_list.hpp>
 #include <runnel/mqtt/property.hpp>
 #include <runnel/mqtt/topic.hpp>
 #include <runnel/mqtt/wire.hpp>
@@ -8,6 +9,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 #include <tuple>
 #include <type_traits>
@@ -39,14 +41,14 @@ constexpr std::size_t property_value_size(T const& value) noexcept {
 
 /// Writes a value, encoded as `Type`; returns the end of what was written.
 template <property_type Type, class T>
-constexpr char* write_property_value(char* out, T const& value) noexcept {
+[[gnu::always_inline]] constexpr char* write_property_value(char* out, T const& value) noexcept {
     using enum property_type;
     if constexpr (Type == byte || Type == two_byte_integer || Type == four_byte_integer)
         return write_big_endian(out, value);
     else if constexpr (Type == variable_byte_integer)
         return write_variable_integer(out, value);
     else if constexpr (Type == string_pair)
-        return write_field(write_field(out, value.name), value.value);
+        return write_short_field(write_short_field(out, value.name), value.value);
     else
         return write_field(out, value);
 }
@@ -136,46 +138,101 @@ inline constexpr auto property_indices = [] {
     return indices;
 }();
 
-/// Calls `f(i, value)`, where `i` is a constant with the index of the property in the table, for each value that is
-/// present of each property that may stand in packets of this type, in the order of the table.
+/// Calls `f(i, member)`, where `i` is the constant `I`, if the property of line `I` of the table is present and may
+/// stand in packets of this type: `member` is the optional value, or the list of values.
+template <std::size_t I, packet_type_or_constant Type, class F>
+[[gnu::always_inline]] constexpr void if_present(properties const& p, Type type, F& f) noexcept {
+    constexpr auto& field = std::get<I>(property_table);
+    if constexpr (std::same_as<Type, packet_type>) {
+        if (!field.packets.contains(type)) return;
+    }
+    auto const& member = p.*field.member;
+    if constexpr (field.repeats.empty()) {
+        if (member) f(std::integral_constant<std::size_t, I>{}, member);
+    } else {
+        if (!member.is_blank()) f(std::integral_constant<std::size_t, I>{}, member);
+    }
+}
+
+/// `if_present` of each property that may stand in packets of this type, in the order of the table.
 template <packet_type_or_constant Type, class F>
-constexpr void for_each_value(properties const& p, Type type, F f) noexcept {
-    auto const visit = [&](auto i) {
-        constexpr auto& field = std::get<i>(property_table);
-        if constexpr (std::same_as<Type, packet_type>) {
-            if (!field.packets.contains(type)) return;
-        }
-        auto const& member = p.*field.member;
-        if constexpr (field.repeats.empty()) {
-            if (member) f(i, *member);
-        } else {
-            for (auto const& value : member.objects()) f(i, value);
-            if (!member.encoded().empty())
-                for (auto const& value : member) f(i, value);
-        }
-    };
-    [&]<std::size_t... I>(std::index_sequence<I...>) {
-        (visit(std::integral_constant<std::size_t, property_indices<Type>.index[I]>{}), ...);
+[[gnu::always_inline]] constexpr void for_each_present(properties const& p, Type type, F f) noexcept {
+    [&]<std::size_t... I>(std::index_sequence<I...>) __attribute__((always_inline)) {
+        (if_present<property_indices<Type>.index[I]>(p, type, f), ...);
     }(std::make_index_sequence<property_indices<Type>.count>{});
+}
+
+/// Calls `f` with the bytes of each property `id`, its identifier included, among properties that were validated
+/// before.
+template <class F>
+constexpr void for_each_encoded(property_id id, std::string_view encoded, F f) noexcept {
+    for (char const *at = encoded.data(), *end = at + encoded.size(); at != end;) {
+        char const* const begin = at;
+        auto const found = property_id(static_cast<unsigned char>(*at));
+        at = skip_property_value(definition_of(found).type, at + 1);
+        if (found == id) f(std::string_view(begin, static_cast<std::size_t>(at - begin)));
+    }
+}
+
+/// Bytes that the properties `id` take among properties that were validated before.
+[[gnu::noinline]] constexpr std::size_t encoded_size(property_id id, std::string_view encoded) noexcept {
+    std::size_t size = 0;
+    for_each_encoded(id, encoded, [&](std::string_view one) { size += one.size(); });
+    return size;
+}
+
+/// Writes the properties `id` among properties that were validated before; returns the end of what was written.
+[[gnu::noinline]] constexpr char* write_encoded(char* out, property_id id, std::string_view encoded) noexcept {
+    for_each_encoded(id, encoded, [&](std::string_view one) { out = write_bytes(out, one); });
+    return out;
+}
+
+/// Bytes that a property takes which is line `I` of the table.
+template <std::size_t I, class T>
+constexpr std::size_t property_size(T const& value) noexcept {
+    return 1 + property_value_size<std::get<I>(property_table).type>(value);
+}
+template <std::size_t I, class T>
+constexpr std::size_t property_size(std::optional<T> const& value) noexcept {
+    return property_size<I>(*value);
+}
+template <std::size_t I, class T, class Codec>
+[[gnu::always_inline]] constexpr std::size_t property_size(packed_list<T, Codec> const& values) noexcept {
+    std::size_t size = 0;
+    for (T const& value : values.objects()) size += property_size<I>(value);
+    return values.encoded().empty() ? size : encoded_size(std::get<I>(property_table).id, values.encoded());
+}
+
+/// Writes a property which is line `I` of the table; returns the end of what was written.
+template <std::size_t I, class T>
+[[gnu::always_inline]] constexpr char* write_property(char* out, T const& value) noexcept {
+    constexpr auto& field = std::get<I>(property_table);
+    *out++ = static_cast<char>(field.id);
+    return write_property_value<field.type>(out, value);
+}
+template <std::size_t I, class T>
+constexpr char* write_property(char* out, std::optional<T> const& value) noexcept {
+    return write_property<I>(out, *value);
+}
+/// Not inline, as every packet may have user properties.
+template <std::size_t I, class T, class Codec>
+[[gnu::noinline]] constexpr char* write_property(char* out, packed_list<T, Codec> const& values) noexcept {
+    for (T const& value : values.objects()) out = write_property<I>(out, value);
+    if (values.encoded().empty()) return out;
+    return write_encoded(out, std::get<I>(property_table).id, values.encoded());
 }
 
 /// Bytes that the properties which may stand in packets of this type take, without the length in front of them.
 constexpr std::size_t property_length(properties const& p, packet_type_or_constant auto type) noexcept {
     std::size_t size = 0;
-    for_each_value(p, type, [&](auto i, auto const& value) {
-        size += 1 + property_value_size<std::get<i>(property_table).type>(value);
-    });
+    for_each_present(p, type, [&](auto i, auto const& member) { size += property_size<i>(member); });
     return size;
 }
 
 /// Writes the properties that may stand in packets of this type, without their length; returns the end of what was
 /// written.
 constexpr char* write_values(char* out, properties const& p, packet_type_or_constant auto type) noexcept {
-    for_each_value(p, type, [&](auto i, auto const& value) {
-        constexpr auto& field = std::get<i>(property_table);
-        *out++ = static_cast<char>(field.id);
-        out = write_property_value<field.type>(out, value);
-    });
+    for_each_present(p, type, [&](auto i, auto const& member) { out = write_property<i>(out, member); });
     return out;
 }
 
@@ -248,19 +305,25 @@ constexpr errc check(properties const& p, packet_type type) noexcept {
     return error;
 }
 
-/// The bit of a property in a set of properties.
-constexpr std::uint64_t property_bit(property_id id) noexcept { return std::uint64_t{1} << static_cast<unsigned>(id); }
-
-/// Checks the string or binary field at `at`, and moves `at` behind it.
+/// Checks the string or binary field at `at`, and moves `at` behind it. Bytes can be read up to `readable_end`.
 template <class Check>
-[[gnu::always_inline]] constexpr errc validate_field(char const*& at, char const* end, Check check) noexcept {
+[[gnu::always_inline]] constexpr errc validate_field(char const*& at, char const* end, char const* readable_end,
+                                                     Check check) noexcept {
     auto const left = static_cast<std::size_t>(end - at);
     if (left < 2) return errc::truncated_packet;
     std::size_t const size = read_big_endian<std::uint16_t>(at);
     if (left - 2 < size) return errc::truncated_packet;
     std::string_view const field(at + 2, size);
     at += 2 + size;
-    return check(field);
+    return check(field, static_cast<std::size_t>(readable_end - field.data()));
+}
+
+/// Checks the string pair at `at`, and moves `at` behind it. Bytes can be read up to `readable_end`.
+[[gnu::always_inline]] constexpr errc validate_string_pair(char const*& at, char const* end,
+                                                           char const* readable_end) noexcept {
+    constexpr auto check = [](auto... text) { return check_string(text...); };
+    errc const error = validate_field(at, end, readable_end, check);
+    return error == errc::ok ? validate_field(at, end, readable_end, check) : error;
 }
 
 /// Checks the integer at `at`, and moves `at` behind it.
@@ -282,16 +345,15 @@ constexpr errc validate_variable_integer(char const*& at, char const* end,
 }
 
 /// Checks the value at `at` of a property, and moves `at` behind it.
-[[gnu::always_inline]] constexpr errc validate_property_value(char const*& at, char const* end,
-                                                              property_definition const& definition) noexcept {
+constexpr errc validate_property_value(char const*& at, char const* end,
+                                       property_definition const& definition) noexcept {
     using enum property_type;
     switch (definition.type) {
-        case string_pair:
-            if (errc const error = validate_field(at, end, check_string); error != errc::ok) return error;
-            [[fallthrough]];
-        case string: return validate_field(at, end, check_string);
-        case topic_name: return validate_field(at, end, check_topic_name);  // [MQTT-3.3.2-14]
-        case binary_data: return validate_field(at, end, [](std::string_view) { return errc::ok; });
+        case string_pair: return validate_string_pair(at, end, end);
+        case string: return validate_field(at, end, end, [](auto... text) { return check_string(text...); });
+        case topic_name:  // [MQTT-3.3.2-14]
+            return validate_field(at, end, end, [](auto... topic) { return check_topic_name(topic...); });
+        case binary_data: return validate_field(at, end, end, [](auto...) { return errc::ok; });
         case byte: return validate_integer<std::uint8_t>(at, end, definition);
         case two_byte_integer: return validate_integer<std::uint16_t>(at, end, definition);
         case four_byte_integer: return validate_integer<std::uint32_t>(at, end, definition);
@@ -303,30 +365,43 @@ constexpr errc validate_variable_integer(char const*& at, char const* end,
 /// The outcome of `validate_properties`.
 struct validated_properties {
     errc error = errc::ok;
-    std::uint64_t present = 0;  ///< a `property_bit` for each property that is there
+    std::uint32_t present = 0;  ///< the bit (`property_definition`) of each property that is there
 };
 
-/// Checks the properties that a packet of this type has received (without the length in front of them).
-constexpr validated_properties validate_properties(std::string_view bytes, packet_type type) noexcept {
-    std::uint64_t present = 0;
+/// Checks the properties that a packet of this type has received (without the length in front of them). `readable`
+/// bytes, at least those of `bytes`, can be read where they begin.
+constexpr validated_properties validate_properties(std::string_view bytes, packet_type type,
+                                                   std::size_t readable) noexcept {
+    constexpr auto& user_property = definition_of(property_id::user_property);
+    bool const may_have_user_properties = user_property.packets.contains(type);
+    std::uint32_t present = 0;
     char const* at = bytes.data();
     char const* const end = at + bytes.size();
+    char const* const readable_end = at + readable;
     while (at != end) {
         auto const id = property_id(static_cast<unsigned char>(*at++));
+        if (id == property_id::user_property && may_have_user_properties) {  // the one that comes in numbers
+            present |= user_property.bit;
+            if (errc const error = validate_string_pair(at, end, readable_end); error != errc::ok) return {error, 0};
+            continue;
+        }
         auto const& definition = definition_of(id);
         if (!definition.packets.contains(type)) [[unlikely]]
             return {definition.packets.empty() ? errc::unknown_property : errc::property_not_allowed, 0};
-        auto const bit = property_bit(id);
-        if ((present & bit) != 0 && !definition.repeats.contains(type)) return {errc::duplicate_property, 0};
-        present |= bit;
+        if ((present & definition.bit) != 0 && !definition.repeats.contains(type)) return {errc::duplicate_property, 0};
+        present |= definition.bit;
         if (errc const error = validate_property_value(at, end, definition); error != errc::ok) return {error, 0};
     }
     // 3.1.2.11.10: authentication data without a method is a protocol error.
-    constexpr auto data = property_bit(property_id::authentication_data);
-    constexpr auto method = property_bit(property_id::authentication_method);
+    constexpr auto data = definition_of(property_id::authentication_data).bit;
+    constexpr auto method = definition_of(property_id::authentication_method).bit;
     if ((present & (data | method)) == data && type != packet_type::connack)
         return {errc::authentication_data_without_method, 0};
     return {errc::ok, present};
+}
+
+constexpr validated_properties validate_properties(std::string_view bytes, packet_type type) noexcept {
+    return validate_properties(bytes, type, bytes.size());
 }
 
 }  // namespace runnel::mqtt

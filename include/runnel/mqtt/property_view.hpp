@@ -19,46 +19,54 @@ class property_view {
     constexpr property_view() noexcept = default;
 
     /// The sender's properties; nullptr stands for none.
-    constexpr property_view(properties const* p) noexcept : own_(p) {}
+    constexpr property_view(properties const* p) noexcept : own_(p), size_(p == nullptr ? 0 : of_own) {}
 
     /// Reads the properties of a packet of this type, with the length in front of them, and checks all of them.
     static constexpr property_view read(wire_reader& reader, packet_type type) noexcept {
         auto const length = reader.read_variable_integer();
         property_view view;
-        if (length == 0) return view;
-        view.raw_ = reader.read_bytes(length);
-        auto const validated = validate_properties(view.raw_, type);
+        auto const readable = reader.size();
+        auto const bytes = reader.read_bytes(length);
+        if (bytes.empty()) return view;
+        auto const validated = validate_properties(bytes, type, readable);
         reader.require(validated.error);
         view.present_ = validated.present;
-        return view;
+        return view.relocated(bytes);
     }
 
     /// True: there is no property. (False of the sender's properties unless there are none at all.)
-    constexpr bool empty() const noexcept { return own_ == nullptr && raw_.empty(); }
+    constexpr bool empty() const noexcept { return size_ == 0; }
 
     /// The properties as received, without the length in front of them; empty for the sender's.
-    constexpr std::string_view raw() const noexcept { return raw_; }
+    constexpr std::string_view raw() const noexcept {
+        return size_ == 0 || is_own() ? std::string_view() : std::string_view(raw_, size_);
+    }
 
     /// The same received properties, whose bytes have been copied to `bytes`.
     constexpr property_view relocated(std::string_view bytes) const noexcept {
         property_view view = *this;
-        view.raw_ = bytes;
+        if (bytes.empty()) return view;
+        view.raw_ = bytes.data();
+        view.size_ = static_cast<std::uint32_t>(bytes.size());
         return view;
     }
 
+    /// Whether these are the sender's properties.
+    constexpr bool is_own() const noexcept { return size_ == of_own; }
+
     /// The sender's properties; nullptr for received ones.
-    constexpr properties const* own() const noexcept { return own_; }
+    constexpr properties const* own() const noexcept { return is_own() ? own_ : nullptr; }
 
     /// All properties by name.
     constexpr properties parse() const noexcept {
-        if (own_) return *own_;
+        if (is_own()) return *own_;
         properties p;
-        for (char const *at = raw_.data(), *end = at + raw_.size(); at != end;) {
+        for (char const *at = raw().data(), *end = at + raw().size(); at != end;) {
             auto const id = property_id(static_cast<unsigned char>(*at++));
             for_each_property([&](auto i) {
                 constexpr auto& field = std::get<i>(property_table);
                 if (field.id != id) return true;
-                read_property<i>(p, at, raw_);
+                read_property<i>(p, at, raw());
                 return false;
             });
         }
@@ -71,15 +79,15 @@ class property_view {
         constexpr auto i = index_of(Id);
         constexpr auto field = std::get<i>(property_table);
         using member_type = std::remove_cvref_t<decltype(properties{}.*field.member)>;
-        if (own_) return own_->*field.member;
-        if ((present_ & property_bit(Id)) == 0) return member_type{};
+        if (is_own()) return own_->*field.member;
+        if ((present_ & definition_of(Id).bit) == 0) return member_type{};
         if constexpr (field.repeats.empty()) {
             typename member_type::value_type value{};
-            char const* at = raw_.data();
-            property_list_codec<Id, typename member_type::value_type>::read(at, at + raw_.size(), value);
+            char const* at = raw_;
+            property_list_codec<Id, typename member_type::value_type>::read(at, at + size_, value);
             return member_type(value);
         } else {
-            return member_type::from_encoded(raw_);
+            return member_type::from_encoded(raw());
         }
     }
 
@@ -98,20 +106,24 @@ class property_view {
         return index;
     }
 
-    properties const* own_ = nullptr;
-    std::string_view raw_;
-    std::uint64_t present_ = 0;  // of the received ones
+    static constexpr std::uint32_t of_own = 0xFFFF'FFFF;  // longer than received properties can be
+    union {
+        properties const* own_ = nullptr;
+        char const* raw_;
+    };
+    std::uint32_t size_ = 0;     // bytes of the received ones, or `of_own`
+    std::uint32_t present_ = 0;  // which they are: the bits of their definitions
 };
 
 /// Bytes that the properties take in packets of this type, without the length in front of them.
 constexpr std::size_t property_length(property_view const& view, packet_type_or_constant auto type) noexcept {
-    return view.own() ? property_length(*view.own(), type) : view.raw().size();
+    return view.is_own() ? property_length(*view.own(), type) : view.raw().size();
 }
 
 /// Writes the properties behind `length`, which is their `property_length`; returns the end of what was written.
 constexpr char* write_properties(char* out, std::size_t length, property_view const& view,
                                  packet_type_or_constant auto type) noexcept {
-    if (view.own()) return write_properties(out, length, *view.own(), type);
+    if (view.is_own()) return write_properties(out, length, *view.own(), type);
     return write_bytes(write_variable_integer(out, static_cast<std::uint32_t>(length)), view.raw());
 }
 
@@ -127,14 +139,14 @@ constexpr char* encode(char* out, property_view const& view, packet_type_or_cons
 
 /// Checks that a packet of this type can be sent with these properties.
 constexpr errc check(property_view const& view, packet_type type) noexcept {
-    return view.own() ? check(*view.own(), type) : validate_properties(view.raw(), type).error;
+    return view.is_own() ? check(*view.own(), type) : validate_properties(view.raw(), type).error;
 }
 
 /// Checks that a packet can be sent in this version with these properties; MQTT 3.1.1 has none.
 constexpr errc check(property_view const& view, packet_type type, protocol_version version) noexcept {
     if (view.empty()) return errc::ok;
     if (version == protocol_version::v5) return check(view, type);
-    return view.own() && *view.own() == properties{} ? errc::ok : errc::property_not_allowed;
+    return view.is_own() && *view.own() == properties{} ? errc::ok : errc::property_not_allowed;
 }
 
 }  // namespace runnel::mqtt

@@ -19,15 +19,19 @@ namespace runnel::mqtt {
 }
 
 /// Checks a topic name: not empty [MQTT-4.7.3-1], a string (see `check_string`, [MQTT-4.7.3-2], [MQTT-4.7.3-3]), and
-/// without wildcards ([MQTT-3.3.2-2], [MQTT-4.7.1-1] in 3.1.1).
-constexpr errc check_topic_name(std::string_view topic) noexcept {
+/// without wildcards ([MQTT-3.3.2-2], [MQTT-4.7.1-1] in 3.1.1). `readable` bytes, at least those of `topic`, can be
+/// read where it begins.
+[[gnu::always_inline]] constexpr errc check_topic_name(std::string_view topic, std::size_t readable) noexcept {
     // Nearly every topic is ASCII and passes this one test. '+' (0x2B) and '#' (0x23) differ in bit 3 alone, so one
     // comparison finds both.
-    constexpr auto test = [](auto word) { return test_ascii_without_null(word) & test_differs(word, 0x08, '+'); };
-    if (topic.size() - 1 < max_string_size && is_ascii(topic, test)) [[likely]]
+    constexpr auto test = [](auto word) { return test_ascii_without(word, 0x08, '+'); };
+    if (topic.size() <= max_string_size && is_ascii(topic, test, readable) && !topic.empty()) [[likely]]
         return errc::ok;
     return find_topic_name_error(topic);
 }
+
+/// Checks a topic name.
+constexpr errc check_topic_name(std::string_view topic) noexcept { return check_topic_name(topic, topic.size()); }
 
 /// The two parts of a shared subscription's filter, `$share/group/filter`.
 struct shared_filter {

@@ -31,7 +31,7 @@ struct publish_size {
 };
 
 /// Measures the properties of a packet. Not inline, so that the rest is, wherever a message without them is sent.
-[[gnu::noinline]] constexpr std::size_t measure_properties(property_view const& props) noexcept {
+[[gnu::noinline]] constexpr std::size_t measure_properties(properties const& props) noexcept {
     return property_length(props, packet_constant<packet_type::publish>);
 }
 
@@ -39,7 +39,7 @@ struct publish_size {
 [[gnu::always_inline]] constexpr publish_size measure(publish const& p, protocol_version version) noexcept {
     publish_size size{field_size(p.topic) + p.payload.size() + (p.qos == qos::at_most_once ? 0u : 2u), 0};
     if (version == protocol_version::v3_1_1) return size;
-    if (!p.props.empty()) size.property_length = measure_properties(p.props);
+    size.property_length = p.props.is_own() ? measure_properties(*p.props.own()) : p.props.raw().size();
     size.remaining_length += with_length(size.property_length);
     return size;
 }
@@ -61,11 +61,11 @@ constexpr std::size_t encoded_size(publish const& p, protocol_version version) n
 }
 
 /// Writes the packet without its payload, which is to follow; returns the end of what was written.
-constexpr char* encode_without_payload(char* out, publish const& p, protocol_version version,
-                                       publish_size size) noexcept {
+[[gnu::always_inline]] constexpr char* encode_without_payload(char* out, publish const& p, protocol_version version,
+                                                              publish_size size) noexcept {
     auto const flags = (p.dup ? 8u : 0u) | static_cast<unsigned>(p.qos) << 1 | (p.retain ? 1u : 0u);
     out = write_fixed_header(out, packet_type::publish, static_cast<std::uint8_t>(flags), size.remaining_length);
-    out = write_field(out, p.topic);
+    out = write_short_field(out, p.topic);
     if (p.qos != qos::at_most_once) out = write_big_endian(out, p.packet_id);
     if (version == protocol_version::v3_1_1) return out;
     if (size.property_length != 0) return encode_properties(out, p.props, size.property_length);
@@ -74,7 +74,8 @@ constexpr char* encode_without_payload(char* out, publish const& p, protocol_ver
 }
 
 /// Writes a packet of this size (`measure`); returns the end of what was written.
-constexpr char* encode(char* out, publish const& p, protocol_version version, publish_size size) noexcept {
+[[gnu::always_inline]] constexpr char* encode(char* out, publish const& p, protocol_version version,
+                                              publish_size size) noexcept {
     return write_bytes(encode_without_payload(out, p, version, size), p.payload);
 }
 
@@ -96,29 +97,40 @@ constexpr char* encode(char* out, publish const& p, protocol_version version) no
 }
 
 /// Reads the body of a packet whose fixed header `next_frame` has accepted.
-constexpr errc decode(fixed_header const& header, std::string_view body, protocol_version version,
-                      publish& out) noexcept {
-    out.retain = (header.flags & 1) != 0;
-    out.qos = static_cast<qos>(header.flags >> 1 & 3);
-    out.dup = (header.flags & 8) != 0;
-    out.packet_id = 0;
+[[gnu::always_inline]] constexpr errc decode(fixed_header const& header, std::string_view body,
+                                             protocol_version version, publish& out) noexcept {
     // Without `wire_reader`: this is the hot path of every receiver.
     if (body.size() < 2) return errc::truncated_packet;
     std::size_t const topic_size = read_big_endian<std::uint16_t>(body.data());
     std::size_t size = 2 + topic_size;
-    if (out.qos != qos::at_most_once) {
-        if (body.size() < size + 2) return errc::truncated_packet;
-        out.packet_id = read_big_endian<std::uint16_t>(body.data() + size);
-        if (out.packet_id == 0) return errc::packet_identifier_zero;  // [MQTT-2.2.1-3]
-        size += 2;
+    if (header.flags == 0) {
+        out.qos = qos::at_most_once;
+        out.retain = false;
+        out.dup = false;
+        out.packet_id = 0;
+    } else {
+        out.qos = static_cast<qos>(header.flags >> 1 & 3);
+        out.retain = (header.flags & 1) != 0;
+        out.dup = (header.flags & 8) != 0;
+        out.packet_id = 0;
+        if (out.qos != qos::at_most_once) {
+            if (body.size() < size + 2) return errc::truncated_packet;
+            out.packet_id = read_big_endian<std::uint16_t>(body.data() + size);
+            if (out.packet_id == 0) return errc::packet_identifier_zero;  // [MQTT-2.2.1-3]
+            size += 2;
+        }
     }
     if (body.size() < size) return errc::truncated_packet;
-    out.topic = std::string_view(body.data() + 2, topic_size);
-    std::string_view const rest(body.data() + size, body.size() - size);
-    if (version == protocol_version::v5) return decode_with_properties(rest, out);
+    std::string_view const topic(body.data() + 2, topic_size);
+    out.topic = topic;
+    std::string_view rest(body.data() + size, body.size() - size);
+    if (version == protocol_version::v5) {
+        if (rest.empty() || rest[0] != 0) return decode_with_properties(rest, out);
+        rest.remove_prefix(1);
+    }
     out.props = {};
     out.payload = rest;
-    return check_topic_name(out.topic);
+    return check_topic_name(topic, body.size() - 2);
 }
 
 /// Checks what only the sender's role decides: a client must not send subscription identifiers [MQTT-3.3.4-6].
