@@ -227,6 +227,28 @@ TEST_CASE("a view gives the same properties from the sender's struct and from re
     CHECK(received.own() == nullptr);
 }
 
+TEST_CASE("lists of received properties are encoded as they were, among other properties") {
+    auto const bytes = hex("0101 26 0001'a' 0001'b' 0B 05 0200000001 26 0000 0003'xyz' 0B FFFFFF7F");
+    properties p;
+    p.user_properties = user_property_list::from_encoded(bytes);
+    p.subscription_identifiers = subscription_identifier_list::from_encoded(bytes);
+    std::string out(encoded_size(p, packet_type::publish), '\0');
+    CHECK(encode(out.data(), p, packet_type::publish) == out.data() + out.size());
+    CHECK(out == hex("16 0B 05 0B FFFFFF7F 26 0001'a' 0001'b' 26 0000 0003'xyz'"));
+}
+
+TEST_CASE("a view of properties is empty only without any, and takes 16 bytes") {
+    properties const none;
+    CHECK(property_view().empty());
+    CHECK(property_view(nullptr).empty());
+    CHECK(property_view(nullptr).own() == nullptr);
+    CHECK_FALSE(property_view(&none).empty());
+    CHECK(property_view(&none).own() == &none);
+    CHECK(property_view(&none).raw().empty());
+    CHECK(property_view(&none) == property_view());
+    CHECK(sizeof(property_view) <= 16);
+}
+
 TEST_CASE("a properties section that is longer than the packet is refused") {
     auto const bytes = hex("05 01 01");
     wire_reader reader(bytes);

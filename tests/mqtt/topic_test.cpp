@@ -44,6 +44,32 @@ bool matches_naively(std::string_view filter, std::string_view topic) {
 
 }  // namespace
 
+TEST_CASE("names and strings are checked to their last byte and no further, whatever can be read behind them") {
+    for (std::size_t size = 0; size < 40; ++size) {
+        std::string const behind = std::string(size, 'a') + std::string(20, '\xFF');
+        for (std::size_t readable = size; readable <= behind.size(); ++readable) {
+            std::string const all = behind.substr(0, readable);
+            std::string_view const name = std::string_view(all).substr(0, size);
+            CAPTURE(size);
+            CAPTURE(readable);
+            CHECK(check_string(name, readable) == errc::ok);
+            CHECK(check_topic_name(name, readable) == (size == 0 ? errc::topic_empty : errc::ok));
+            for (std::size_t at = 0; at < size; ++at) {
+                for (char const byte : {'+', '#', '\0', '\x80', '\xFF'}) {
+                    std::string wrong = all;
+                    wrong[at] = byte;
+                    std::string_view const text = std::string_view(wrong).substr(0, size);
+                    bool const wildcard = byte == '+' || byte == '#';
+                    errc const fault = byte == '\0' ? errc::null_character : errc::invalid_utf8;
+                    if (check_string(text, readable) != (wildcard ? errc::ok : fault)) FAIL_CHECK("string, at " << at);
+                    if (check_topic_name(text, readable) != (wildcard ? errc::wildcard_in_topic_name : fault))
+                        FAIL_CHECK("name, at " << at);
+                }
+            }
+        }
+    }
+}
+
 TEST_CASE("topics have at least one character [MQTT-4.7.3-1] [MQTT-4.7.3-1 of 3.1.1]") {
     CHECK(check_topic_name("") == errc::topic_empty);
     CHECK(check_topic_filter("") == errc::topic_empty);

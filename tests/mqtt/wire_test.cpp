@@ -31,6 +31,16 @@ TEST_CASE("strings do not contain U+0000 at any place [MQTT-1.5.4-2] [MQTT-1.5.3
     }
 }
 
+TEST_CASE("short fields of any size are written byte for byte, and nothing behind them") {
+    for (std::size_t size = 0; size < 70; ++size) {
+        std::string text;
+        for (std::size_t i = 0; i < size; ++i) text += static_cast<char>('!' + i);
+        std::string out(2 + size + 40, '\xEE');
+        CHECK(write_short_field(out.data(), text) == out.data() + 2 + size);
+        CHECK(out == field(text) + std::string(40, '\xEE'));
+    }
+}
+
 TEST_CASE("a byte order mark in a string is kept [MQTT-1.5.4-3] [MQTT-1.5.3-3 of 3.1.1]") {
     auto const bytes = field(
         "\xEF\xBB\xBF"

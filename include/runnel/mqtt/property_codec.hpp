@@ -400,6 +400,7 @@ constexpr validated_properties validate_properties(std::string_view bytes, packe
     return {errc::ok, present};
 }
 
+/// Checks the properties that a packet of this type has received.
 constexpr validated_properties validate_properties(std::string_view bytes, packet_type type) noexcept {
     return validate_properties(bytes, type, bytes.size());
 }
