@@ -1,7 +1,7 @@
 #pragma once
 
 #include <runnel/transport/http_connect.hpp>
-#include <runnel/transport/race.hpp>
+#include <runnel/transport/proxy_handshake.hpp>
 #include <runnel/transport/stream.hpp>
 
 #include <algorithm>
@@ -110,14 +110,8 @@ struct http_proxy {
         auto opening = way.open(executor);
         stream_type tunnel(co_await std::move(opening));
         auto asking = ask(tunnel, protocol);
-        if (handshake_timeout.count() > 0) {
-            parking<executor_type> place(executor);
-            auto limited =
-                within<executor_type>(place, handshake_timeout, proxy_errc::handshake_timeout, std::move(asking));
-            co_await std::move(limited);
-        } else {
-            co_await std::move(asking);
-        }
+        auto limited = talk_to_proxy<executor_type>(executor, handshake_timeout, std::move(asking));
+        co_await std::move(limited);
         if (protocol.error() != proxy_errc::ok) fail(protocol);
         co_return std::move(tunnel);
     }
@@ -135,13 +129,7 @@ struct http_proxy {
         co_await tunnel.write(request);
         char room[2048];
         while (!protocol.done() && protocol.error() == proxy_errc::ok) {
-            std::size_t n = 0;
-            try {
-                n = co_await tunnel.read_some(asio::buffer(room));
-            } catch (std::system_error const& e) {
-                if (e.code() != asio::error::eof) throw;
-            }
-            if (n == 0) throw std::system_error(proxy_errc::closed_early, "HTTP proxy");
+            std::size_t const n = co_await read_answer(tunnel, asio::buffer(room), "HTTP proxy");
             std::size_t const used = protocol.receive({room, n});
             tunnel.put_back({room + used, n - used});
         }

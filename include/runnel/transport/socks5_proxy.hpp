@@ -1,7 +1,7 @@
 #pragma once
 
 #include <runnel/transport/http_connect.hpp>
-#include <runnel/transport/race.hpp>
+#include <runnel/transport/proxy_handshake.hpp>
 #include <runnel/transport/socks5.hpp>
 #include <runnel/transport/stream.hpp>
 
@@ -59,14 +59,8 @@ struct socks5_proxy {
         auto opening = way.open(executor);
         auto tunnel = co_await std::move(opening);
         auto asking = ask(tunnel, protocol);
-        if (handshake_timeout.count() > 0) {
-            parking<executor_type> place(executor);
-            auto limited =
-                within<executor_type>(place, handshake_timeout, proxy_errc::handshake_timeout, std::move(asking));
-            co_await std::move(limited);
-        } else {
-            co_await std::move(asking);
-        }
+        auto limited = talk_to_proxy<executor_type>(executor, handshake_timeout, std::move(asking));
+        co_await std::move(limited);
         if (protocol.error() == proxy_errc::unknown_reply)
             throw std::system_error(protocol.error(), url() + " (reply " + std::to_string(protocol.reply()) + ')');
         if (protocol.error() != proxy_errc::ok) throw std::system_error(protocol.error(), url());
@@ -87,13 +81,7 @@ struct socks5_proxy {
             out.append(protocol.take_output());
             if (!out.empty()) co_await tunnel.write(out);
             asio::mutable_buffer const into(room, std::min(sizeof(room), protocol.wanted()));
-            std::size_t n = 0;
-            try {
-                n = co_await tunnel.read_some(into);
-            } catch (std::system_error const& e) {
-                if (e.code() != asio::error::eof) throw;
-            }
-            if (n == 0) throw std::system_error(proxy_errc::closed_early, "SOCKS5 proxy");
+            std::size_t const n = co_await read_answer(tunnel, into, "SOCKS5 proxy");
             protocol.receive({room, n});
         }
     }
