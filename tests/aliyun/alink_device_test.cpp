@@ -142,11 +142,12 @@ TEST_CASE("a request that is not answered in time ends, and its late reply is co
 TEST_CASE("a reply with the wrong identifier, or that is not JSON, is no reply") {
     place p;
     json const values = {{"Temperature", 21.5}};
+    p.run(p.device.post_properties(values));
     p.cloud.answer_next(1, {.wrong_id = true});
-    CHECK(p.error_of(p.device.post_properties(values, {.timeout = 5ms})) == errc::timed_out);
+    CHECK(p.error_of(p.device.post_properties(values, {.timeout = 100ms})) == errc::timed_out);
     CHECK(test::wait_until(p.io, [&] { return p.device.counters().unmatched_replies == 1; }));
     p.cloud.answer_next(1, {.garbage = true});
-    CHECK(p.error_of(p.device.post_properties(values, {.timeout = 5ms})) == errc::timed_out);
+    CHECK(p.error_of(p.device.post_properties(values, {.timeout = 100ms})) == errc::timed_out);
     REQUIRE(test::wait_until(p.io, [&] { return p.faults.size() == 1; }));
     CHECK(p.faults[0] == errc::not_json);
 }
@@ -368,6 +369,17 @@ TEST_CASE("a device may go while its session goes on") {
     p.settle();
     json const values = {{"Temperature", 21.5}};
     p.run(p.device.post_properties(values));
+}
+
+TEST_CASE("a device asks for its product's thing model") {
+    place p;
+    alink::options o;
+    o.features = alink::feature::definition;
+    alink_device device(p.session, thermostat, o);
+    json const model = {{"schema", "https://example/schema.json"}, {"properties", {{{"identifier", "Power"}}}}};
+    p.cloud.set_thing_model(thermostat.product_key, model);
+    CHECK(p.run(device.get_thing_model()) == model);
+    CHECK_THROWS_AS(p.run(p.device.get_thing_model()), std::logic_error);
 }
 
 TEST_CASE("the context may end with everything under way") {

@@ -87,6 +87,50 @@ TEST_CASE("a gateway registers devices and reports those that it has found") {
     CHECK(p.cloud.thing(hub).found.size() == 2);
 }
 
+TEST_CASE("a gateway registers devices by their product's secret, and learns of each that is refused") {
+    place p;
+    p.cloud.add_product({"c3D4e5F6g7H", "a product secret"});
+    aliyun::product const product{"c3D4e5F6g7H", "a product secret"}, impostor{"c3D4e5F6g7H", "a guess"};
+    std::string_view const names[] = {"new-1", "new-2", "not a name!"};
+    auto const result = p.run(p.gateway.register_devices(product, names));
+    REQUIRE(result.made.size() == 2);
+    CHECK(alink::id_of(result.made[0]) == alink::device_id{"c3D4e5F6g7H", "new-1"});
+    CHECK_FALSE(result.made[1].device_secret.empty());
+    REQUIRE(result.refused.size() == 1);
+    CHECK(result.refused[0].device.device_name == "not a name!");
+    CHECK(result.refused[0].why == errc::parameters_invalid);
+    p.run(p.gateway.add(result.made));  // by these secrets
+    auto const guessed = p.run(p.gateway.register_devices(impostor, std::span(names, 1)));
+    CHECK(guessed.made.empty());
+    REQUIRE(guessed.refused.size() == 1);
+    CHECK(guessed.refused[0].why == alink::reply_error(6600));
+    CHECK_FALSE(guessed.refused[0].text.empty());
+}
+
+TEST_CASE("a gateway logs many sub-devices out with one message, and none of them in again") {
+    place p;
+    sub_device_type first(p.gateway, sensor), second(p.gateway, other);
+    p.start();
+    p.add({sensor, other});
+    p.run(first.login());
+    p.run(second.login());
+    p.logins.clear();
+    std::vector<alink::device_id> const both = {alink::id_of(sensor), alink::id_of(other)};
+    p.run(p.gateway.logout(both));
+    CHECK(p.logins == std::vector<std::string>{"batch_logout"});
+    CHECK_FALSE(p.cloud.logged_in(sensor));
+    CHECK_FALSE(p.cloud.logged_in(other));
+    CHECK_FALSE(first.is_logged_in());
+    p.settle();
+    CHECK(p.logins.size() == 1);
+    CHECK(test::error_of(p.io, p.gateway.logout(both)) == alink::reply_error(520));
+    p.run(second.login());
+    CHECK(p.cloud.logged_in(other));
+    p.run(p.gateway.logout({}));  // nobody: no message
+    CHECK(p.logins.back() == "login");
+    p.disconnect(*p.running);
+}
+
 TEST_CASE("a sub-device is logged in, publishes and is called like any device, in both versions") {
     for (auto const version : test::versions) {
         place p(version);

@@ -104,6 +104,12 @@ class device : public offers<Session> {
         return this->template request<topic_kind::tags_delete>(params);
     }
 
+    // --- the thing model itself
+
+    /// The product's thing model (TSL): what properties, events and services there are, as the platform has it
+    /// (`feature::definition`).
+    awaitable<json> get_thing_model() { return this->template request<topic_kind::thing_template_get>(json::object()); }
+
     // --- messages of any form
 
     /// Handles RRPC requests that are no calls of services: `awaitable<std::string>(std::string)`, answered by QoS 0.

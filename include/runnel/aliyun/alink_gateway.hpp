@@ -2,6 +2,7 @@
 
 #include <runnel/aliyun/alink_device.hpp>
 #include <runnel/aliyun/alink_topology.hpp>
+#include <runnel/core/random.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -10,6 +11,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -111,9 +113,35 @@ class gateway : public device<Session> {
         return decoded<std::vector<aliyun::device>>(
             this->template request<topic_kind::sub_device_register>(list(sub_devices)));
     }
+    /// Registers devices by their product's secret; the platform need not know their names. Some may be refused while
+    /// others are registered: both are in the result.
+    awaitable<registrations> register_devices(aliyun::product const& of,
+                                              std::span<std::string_view const> device_names) {
+        json entries = json::array();
+        for (auto const name : device_names)
+            entries.push_back(make_registration(of, name, std::to_string(random_32())));
+        json const params = {{"proxieds", entries}};
+        return decoded<registrations>(this->template request<topic_kind::sub_device_product_register>(params));
+    }
     /// Tells the platform of devices that were found, for its user to decide on.
     awaitable<json> report_found(std::span<device_id const> sub_devices) {
         return this->template request<topic_kind::sub_devices_found>(list(sub_devices));
+    }
+
+    // --- logging out
+
+    /// Logs sub-devices out, and keeps them so, 50 with one message. The platform logs out all of these or none; after
+    /// an error the later ones are still logged in there.
+    awaitable<void> logout(std::span<device_id const> sub_devices) {
+        std::vector<json> batches;
+        for (std::size_t at = 0; at < sub_devices.size(); at += max_login_batch)
+            batches.push_back(list(sub_devices.subspan(at, std::min(max_login_batch, sub_devices.size() - at))));
+        for (auto const& m : members_)
+            if (std::ranges::find(sub_devices, id_of(m->who)) != sub_devices.end()) {
+                m->online = 0;
+                want(*m, false);
+            }
+        return log_out(std::move(batches));
     }
 
   private:
@@ -251,6 +279,13 @@ class gateway : public device<Session> {
         for (auto const& m : batch) devices.push_back(make_login(m->who, base::now()));
         json const params = {{"deviceList", devices}};
         return this->template request<topic_kind::sub_device_batch_login>(params);
+    }
+
+    awaitable<void> log_out(std::vector<json> batches) {
+        for (auto const& batch : batches) {
+            auto asking = this->template request<topic_kind::sub_device_batch_logout>(batch);
+            co_await std::move(asking);
+        }
     }
 
     awaitable<json> ask_to_log_out(membership const& m) {

@@ -38,6 +38,7 @@ enum class feature : std::uint32_t {
     broadcast = 1u << 14,
     gateway = 1u << 15,
     sub_device = 1u << 16,  ///< being disabled, enabled and deleted
+    definition = 1u << 17,  ///< replies to requests for the thing model itself
 
     /// What a device has by default.
     usual = thing_model | desired | tags | rrpc | ntp | errors | ota | configuration | log | shadow,
@@ -86,6 +87,7 @@ inline constexpr std::array feature_topics = {
     feature_topic{feature::jobs, topic_kind::job_notify, false},
     feature_topic{feature::raw, topic_kind::raw_down, false},
     feature_topic{feature::broadcast, topic_kind::device_broadcast, false, "+"},
+    feature_topic{feature::definition, topic_kind::thing_template_get, true},
     feature_topic{feature::gateway, topic_kind::topology_add, true},
     feature_topic{feature::gateway, topic_kind::topology_delete, true},
     feature_topic{feature::gateway, topic_kind::topology_get, true},

@@ -1,12 +1,15 @@
 #pragma once
 
 #include <runnel/aliyun/alink_codec.hpp>
+#include <runnel/aliyun/registration_request.hpp>
 #include <runnel/aliyun/signer.hpp>
 
 #include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
+#include <utility>
 #include <vector>
 
 // What a gateway says of its sub-devices: names, and signatures by their secrets.
@@ -68,6 +71,18 @@ inline json make_login(aliyun::device const& d, std::uint64_t now, bool clean = 
     return proof;
 }
 
+/// What registers a device by its product's secret: `random`, any text, is signed along with its names.
+inline json make_registration(aliyun::product const& of, std::string_view device_name, std::string const& random,
+                              sign_method method = sign_method::hmacsha256) {
+    parameter const signed_parameters[] = {
+        {"deviceName", device_name}, {"productKey", of.product_key}, {"random", random}};
+    json entry = make_id(of.product_key, device_name);
+    entry["random"] = random;
+    entry["signMethod"] = sub_device_name_of(method);
+    entry["sign"] = sign_parameters(method, of.product_secret, signed_parameters).view();
+    return entry;
+}
+
 /// Reads a list of devices, `[{"productKey","deviceName"}]`.
 inline errc decode(json const& list, std::vector<device_id>& out) {
     if (!list.is_array()) return errc::answer_invalid;
@@ -83,6 +98,19 @@ inline errc decode(json const& list, std::vector<device_id>& out) {
     return errc::ok;
 }
 
+/// A device that could not be registered, and why.
+struct refused_registration {
+    device_id device;
+    std::error_code why;
+    std::string text;
+};
+
+/// What has become of devices that were to be registered by their product's secret.
+struct registrations {
+    std::vector<aliyun::device> made;  ///< with their secrets
+    std::vector<refused_registration> refused;
+};
+
 /// Reads registered devices, `[{"productKey","deviceName","deviceSecret"}]`.
 inline errc decode(json const& list, std::vector<aliyun::device>& out) {
     if (!list.is_array()) return errc::answer_invalid;
@@ -95,6 +123,29 @@ inline errc decode(json const& list, std::vector<aliyun::device>& out) {
         aliyun::device d;
         if (make_device(key, name, secret, d) != aliyun::errc::ok) return errc::answer_invalid;
         made.push_back(d);
+    }
+    out = std::move(made);
+    return errc::ok;
+}
+
+/// Reads `{"successes":[...],"failures":[{"productKey","deviceName","code","message"}]}`.
+inline errc decode(json const& data, registrations& out) {
+    json const* const successes = find(data, "successes");
+    json const* const failures = find(data, "failures");
+    if (successes == nullptr && failures == nullptr) return errc::answer_invalid;
+    registrations made;
+    if (successes != nullptr)
+        if (errc const e = decode(*successes, made.made); e != errc::ok) return e;
+    if (failures != nullptr && !failures->is_array()) return errc::answer_invalid;
+    for (auto const& item : failures != nullptr ? *failures : json::array()) {
+        refused_registration one;
+        int code = 0;
+        if (!read_text(item, "productKey", one.device.product_key) ||
+            !read_text(item, "deviceName", one.device.device_name) || !read_text(item, "message", one.text) ||
+            !read_number(item, "code", code))
+            return errc::member_of_wrong_type;
+        one.why = reply_error(code);
+        made.refused.push_back(std::move(one));
     }
     out = std::move(made);
     return errc::ok;
