@@ -187,6 +187,22 @@ TEST_CASE("topics match character by character, without any normalization [MQTT-
     CHECK_FALSE(matches("\xC3\xA9", "e\xCC\x81"));  // composed and decomposed
 }
 
+TEST_CASE("a prefix is compared in all of its bytes, whatever its size") {
+    std::string const text = "0123456789abcdefghijklmnopqrstuvwxyz";
+    for (std::size_t size = 0; size <= text.size(); ++size) {
+        auto const prefix = text.substr(0, size);
+        CHECK(begins_with(text, prefix));
+        CHECK(begins_with(prefix, prefix));
+        for (std::size_t i = 0; i < size; ++i) {
+            auto other = prefix;
+            other[i] = '!';
+            CHECK_FALSE(begins_with(text, other));
+            std::vector<char> const shorter(prefix.begin(), prefix.begin() + static_cast<std::ptrdiff_t>(i));
+            CHECK_FALSE(begins_with({shorter.data(), shorter.size()}, prefix));
+        }
+    }
+}
+
 TEST_CASE("matching agrees with the rules applied level by level") {
     test::random_source random(20'260'101);
     std::size_t matched = 0;

@@ -80,7 +80,8 @@ class subscription_registry {
         for (auto const* p : matches_) {
             auto& s = p->of;
             bool const has_it = std::exchange(s.last_message, messages_) == messages_;  // another filter has matched
-            if (has_it || s.closed) continue;
+            if (has_it || s.closed) [[unlikely]]
+                continue;
             if (s.handler) {
                 try {
                     s.handler(packet);

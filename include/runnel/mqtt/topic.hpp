@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string_view>
 
 namespace runnel::mqtt {
@@ -95,6 +96,19 @@ constexpr bool matches(std::string_view filter, std::string_view topic) noexcept
     return t == topic.size();
 }
 
+/// `text.starts_with(prefix)`, without a call where the prefix has 8 to 16 bytes: two words, which may overlap.
+inline bool begins_with(std::string_view text, std::string_view prefix) noexcept {
+    std::size_t const n = prefix.size();
+    if (n < 8 || n > 16 || text.size() < n) return text.starts_with(prefix);
+    auto const differ = [&](std::size_t at) {
+        std::uint64_t words[2];
+        std::memcpy(&words[0], text.data() + at, 8);
+        std::memcpy(&words[1], prefix.data() + at, 8);
+        return words[0] ^ words[1];
+    };
+    return (differ(0) | differ(n - 8)) == 0;
+}
+
 /// A topic filter that is compared with many topics: as `matches`, but what stands in front of its first wildcard is
 /// compared at once. A view.
 class topic_pattern {
@@ -102,8 +116,8 @@ class topic_pattern {
     explicit constexpr topic_pattern(std::string_view filter) noexcept
         : filter_(filter), literal_(filter.substr(0, filter.find_first_of("+#"))) {}
 
-    constexpr bool matches(std::string_view topic) const noexcept {
-        if (!topic.starts_with(literal_) || literal_.empty()) [[unlikely]]
+    bool matches(std::string_view topic) const noexcept {
+        if (!begins_with(topic, literal_) || literal_.empty()) [[unlikely]]
             return mqtt::matches(filter_, topic);  // "a/#" matches "a" too
         if (literal_.size() == filter_.size()) return topic.size() == literal_.size();
         return filter_[literal_.size()] == '#' || mqtt::matches(filter_, topic);
