@@ -198,9 +198,10 @@ constexpr std::size_t property_size(std::optional<T> const& value) noexcept {
 }
 template <std::size_t I, class T, class Codec>
 [[gnu::always_inline]] constexpr std::size_t property_size(packed_list<T, Codec> const& values) noexcept {
+    if (!values.encoded().empty()) return encoded_size(std::get<I>(property_table).id, values.encoded());
     std::size_t size = 0;
     for (T const& value : values.objects()) size += property_size<I>(value);
-    return values.encoded().empty() ? size : encoded_size(std::get<I>(property_table).id, values.encoded());
+    return size;
 }
 
 /// Writes a property which is line `I` of the table; returns the end of what was written.
@@ -217,9 +218,9 @@ constexpr char* write_property(char* out, std::optional<T> const& value) noexcep
 /// Not inline, as every packet may have user properties.
 template <std::size_t I, class T, class Codec>
 [[gnu::noinline]] constexpr char* write_property(char* out, packed_list<T, Codec> const& values) noexcept {
+    if (!values.encoded().empty()) return write_encoded(out, std::get<I>(property_table).id, values.encoded());
     for (T const& value : values.objects()) out = write_property<I>(out, value);
-    if (values.encoded().empty()) return out;
-    return write_encoded(out, std::get<I>(property_table).id, values.encoded());
+    return out;
 }
 
 /// Bytes that the properties which may stand in packets of this type take, without the length in front of them.
