@@ -7,7 +7,7 @@ Each program prints one JSON object a line, {group, case, who, unit, value} (rep
 JSON. OUTPUT becomes a list of {case, ours, peer, peer_name, unit, ratio, target, met, spread}: medians of RUNS runs;
 the ratio is peer to ours where less is better, else ours to peer; the spread is that of ours, (largest - smallest) /
 median; `met` is null where there is no target. Where `valgrind` is installed, instructions a message are counted too:
-those of a long run less those of a short one.
+those of a long run less those of a short one, once, as they hardly vary; so is the memory of idle sessions.
 
 Ends with 1 if a program fails, or a peer that is installed (one whose program is given) did not run.
 
