@@ -15,12 +15,10 @@ using platform_type = runnel::testing::aliyun_platform;
 #include <asio/io_context.hpp>
 #include <asio/signal_set.hpp>
 
-#include <charconv>
+#include "settings.hpp"
 #include <cstdio>
 #include <fstream>
-#include <map>
 #include <sstream>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -46,29 +44,7 @@ Simulates Alibaba Cloud's IoT Platform on 127.0.0.1 until it is interrupted.
 At least one of the four ports; 0 stands for any that is free. What is listened on is printed, and how each device logs in.
 )";
 
-// A mistake in the settings.
-struct usage_error : std::runtime_error {
-    using runtime_error::runtime_error;
-};
-
-std::map<std::string, std::string> read_settings(int argc, char** argv) {
-    std::map<std::string, std::string> given;
-    for (int i = 1; i < argc; i += 2) {
-        std::string const name = argv[i];
-        if (!name.starts_with("--") || std::string(usage).find("\n  " + name + " ") == std::string::npos)
-            throw usage_error("there is no setting '" + name + "'");
-        if (i + 1 == argc) throw usage_error(name + " needs a value");
-        given[name.substr(2)] = argv[i + 1];
-    }
-    return given;
-}
-
-std::uint16_t port_in(std::string const& text) {
-    std::uint16_t port = 0;
-    auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
-    if (error != std::errc{} || end != text.data() + text.size()) throw usage_error("'" + text + "' is no port");
-    return port;
-}
+using example::settings, example::usage_error;
 
 // The words of each line of a file.
 std::vector<std::vector<std::string>> read_table(std::string const& file, std::size_t columns) {
@@ -98,34 +74,35 @@ void print_login(aliyun::device const& d) {
     }
 }
 
-runnel::tls_context make_context(std::map<std::string, std::string> const& given) {
+runnel::tls_context make_context(settings const& given) {
     runnel::tls_options options;
-    if (given.contains("cert") != given.contains("key")) throw usage_error("--cert and --key go together");
-    if (given.contains("cert")) {
-        options.certificate_file = given.at("cert");
-        options.private_key_file = given.at("key");
+    if (given.has("cert") != given.has("key")) throw usage_error("--cert and --key go together");
+    if (given.has("cert")) {
+        options.certificate_file = given.get("cert");
+        options.private_key_file = given.get("key");
         return runnel::tls_context(options);
     }
     testing::certificate_authority const authority;
     auto const own = authority.issue_server();
     options.certificate_pem = own.certificate_pem;
     options.private_key_pem = own.private_key_pem;
-    if (given.contains("ca-out")) std::ofstream(given.at("ca-out")) << authority.certificate_pem();
+    if (given.has("ca-out")) std::ofstream(given.get("ca-out")) << authority.certificate_pem();
     return runnel::tls_context(options);
 }
 
-void listen(platform_type& platform, std::map<std::string, std::string> const& given) {
+void listen(platform_type& platform, settings const& given) {
     bool any = false;
     auto const open = [&](std::string const& name, auto make_layer) {
-        if (!given.contains(name)) return;
+        if (!given.has(name)) return;
         std::printf("%s on 127.0.0.1:%u\n", name.c_str(),
-                    static_cast<unsigned>(platform.listen(make_layer(), port_in(given.at(name)))));
+                    static_cast<unsigned>(
+                        platform.listen(make_layer(), static_cast<std::uint16_t>(given.number(name, 0, 0, 65535)))));
         any = true;
     };
     using testing::over_tcp, testing::over_tls, testing::over_websocket;
     open("tcp", [] { return over_tcp(); });
     open("ws", [] { return over_websocket(); });
-    if (given.contains("tls") || given.contains("wss")) {
+    if (given.has("tls") || given.has("wss")) {
         auto const context = make_context(given);
         open("tls", [&] { return over_tls(context); });
         open("wss", [&] { return over_websocket(over_tls(context)); });
@@ -133,40 +110,33 @@ void listen(platform_type& platform, std::map<std::string, std::string> const& g
     if (!any) throw usage_error("one of --tcp, --tls, --ws, --wss is needed");
 }
 
-int main(int argc, char** argv) try {
-    if (argc == 2 && (std::string(argv[1]) == "--help" || std::string(argv[1]) == "-h")) {
-        std::fputs(usage, stdout);
-        return 0;
-    }
-    auto const given = read_settings(argc, argv);
-    if (!given.contains("devices")) throw usage_error("--devices is missing");
-    if (given.contains("limits") && given.at("limits") != "on" && given.at("limits") != "off")
-        throw usage_error("--limits is on or off");
+int start(settings const& given) {
+    bool const limits = given.choice("limits", "on", {"on", "off"}) == "on";
+    auto const devices = read_table(given.required("devices"), 3);
 
     asio::io_context context;
     platform_type platform(context.get_executor());
-    platform.limit_rates(!given.contains("limits") || given.at("limits") == "on");
+    platform.limit_rates(limits);
     platform.hooks().log = [](std::string_view line) {
         std::printf("%.*s\n", static_cast<int>(line.size()), line.data());
         std::fflush(stdout);
     };
-    for (auto const& row : read_table(given.at("devices"), 3)) {
+    for (auto const& row : devices) {
         auto const d = aliyun::make_device(row[0], row[1], row[2]);
         platform.add_device(d);
         print_login(d);
     }
-    if (given.contains("products"))
-        for (auto const& row : read_table(given.at("products"), 2)) platform.add_product({row[0], row[1]});
+    if (given.has("products"))
+        for (auto const& row : read_table(given.get("products"), 2)) platform.add_product({row[0], row[1]});
     listen(platform, given);
     std::fflush(stdout);
 
     asio::signal_set signals(context, SIGINT, SIGTERM);
     signals.async_wait([&](std::error_code, int) { platform.close(); });
     context.run();
-} catch (usage_error const& mistake) {
-    std::fprintf(stderr, "%s\n\n%s", mistake.what(), usage);
-    return 2;
-} catch (std::exception const& error) {
-    std::fprintf(stderr, "failed: %s\n", error.what());
-    return 1;
+    return 0;
+}
+
+int main(int argc, char** argv) {
+    return example::run(usage, argc, argv, [&] { return start(settings(usage, argc, argv)); });
 }

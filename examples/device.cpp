@@ -6,12 +6,8 @@
 #include <asio/io_context.hpp>
 #include <asio/signal_set.hpp>
 
-#include <charconv>
+#include "settings.hpp"
 #include <cstdio>
-#include <cstdlib>
-#include <functional>
-#include <map>
-#include <stdexcept>
 #include <string>
 
 namespace aliyun = runnel::aliyun;
@@ -42,51 +38,7 @@ A device on Alibaba Cloud's IoT Platform. Each setting may also come from the en
 The port 8883 of the platform presents a certificate of Alibaba's own authority, which has to be given by --ca.
 )";
 
-// A mistake in the settings.
-struct usage_error : std::runtime_error {
-    using runtime_error::runtime_error;
-};
-
-// The settings by name, from the command line first and the environment second.
-class settings {
-  public:
-    settings(int argc, char** argv) {
-        for (int i = 1; i < argc; i += 2) {
-            std::string const name = argv[i];
-            if (std::string(usage).find("  " + name + " ") == std::string::npos || !name.starts_with("--"))
-                throw usage_error("there is no setting '" + name + "'");
-            if (i + 1 == argc) throw usage_error(name + " needs a value");
-            given_[name.substr(2)] = argv[i + 1];
-        }
-    }
-
-    std::string get(std::string const& name, std::string const& otherwise = {}) const {
-        if (auto const found = given_.find(name); found != given_.end()) return found->second;
-        std::string variable = "ALIYUN_" + name;
-        for (char& c : variable) c = c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
-        char const* const value = std::getenv(variable.c_str());
-        return value != nullptr ? value : otherwise;
-    }
-
-    std::string required(std::string const& name) const {
-        auto value = get(name);
-        if (value.empty()) throw usage_error("--" + name + " is missing");
-        return value;
-    }
-
-    int number(std::string const& name, int otherwise, int maximum) const {
-        auto const text = get(name);
-        if (text.empty()) return otherwise;
-        int value = -1;
-        auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-        if (error != std::errc{} || end != text.data() + text.size() || value < 0 || value > maximum)
-            throw usage_error("--" + name + " must be a number from 0 to " + std::to_string(maximum));
-        return value;
-    }
-
-  private:
-    std::map<std::string, std::string> given_;
-};
+using example::settings;
 
 void report(mqtt::session_event const& event) { std::puts(to_string(event).c_str()); }
 
@@ -111,10 +63,10 @@ asio::awaitable<void> talk(Session& session, settings const& given, std::string 
 template <class Transport>
 void run(Transport transport, settings const& given, aliyun::device const& device) {
     aliyun::connect_options how;
-    how.keep_alive = std::chrono::seconds(given.number("keep-alive", 300, 65535));
+    how.keep_alive = std::chrono::seconds(given.number("keep-alive", 300, 30, 1200));
     if (auto id = given.get("client-id"); !id.empty()) how.client_id = id;
     auto const method = aliyun::sign_method_named(given.get("sign-method", "hmacsha256"));
-    if (!method) throw usage_error("--sign-method must be hmacmd5, hmacsha1 or hmacsha256");
+    if (!method) throw example::usage_error("--sign-method must be hmacmd5, hmacsha1 or hmacsha256");
     how.method = *method;
     auto options = aliyun::session_options<Transport>(device, how);
     options.on_event = report;
@@ -124,7 +76,7 @@ void run(Transport transport, settings const& given, aliyun::device const& devic
     asio::io_context context;
     aliyun::device_session<Transport> session{context.get_executor(), device, transport, options};
     asio::signal_set signals(context, SIGINT, SIGTERM);
-    asio::steady_timer timer(context, std::chrono::seconds(given.number("seconds", 30, 1'000'000)));
+    asio::steady_timer timer(context, std::chrono::seconds(given.number("seconds", 30, 0, 1'000'000)));
     auto const stop = [&](std::error_code cancelled, auto...) {
         if (!cancelled) asio::co_spawn(context, session.disconnect(), [](std::exception_ptr) {});
     };
@@ -154,17 +106,12 @@ aliyun::endpoint endpoint_of(settings const& given, aliyun::device const& device
         where = aliyun::instance_endpoint(instance);
     else
         where = aliyun::public_endpoint(device, given.get("region", "cn-shanghai"));
-    where.port = static_cast<std::uint16_t>(given.number("port", 0, 65535));
+    where.port = static_cast<std::uint16_t>(given.number("port", 0, 1, 65535));
     where.path = given.get("path", "/mqtt");
     return where;
 }
 
-int main(int argc, char** argv) try {
-    if (argc == 2 && (std::string(argv[1]) == "--help" || std::string(argv[1]) == "-h")) {
-        std::fputs(usage, stdout);
-        return 0;
-    }
-    settings const given(argc, argv);
+int start(settings const& given) {
     auto const device = aliyun::make_device(given.required("product-key"), given.required("device-name"),
                                             given.required("device-secret"));
     auto const where = endpoint_of(given, device);
@@ -185,12 +132,11 @@ int main(int argc, char** argv) try {
         secure.next.context = runnel::tls_context(tls);
         run(secure, given, device);
     } else {
-        throw usage_error("--transport must be tcp, tls, ws or wss");
+        throw example::usage_error("--transport must be tcp, tls, ws or wss");
     }
-} catch (usage_error const& mistake) {
-    std::fprintf(stderr, "%s\n\n%s", mistake.what(), usage);
-    return 2;
-} catch (std::exception const& error) {
-    std::fprintf(stderr, "failed: %s\n", error.what());
-    return 1;
+    return 0;
+}
+
+int main(int argc, char** argv) {
+    return example::run(usage, argc, argv, [&] { return start(settings(usage, argc, argv, 1, "ALIYUN_")); });
 }

@@ -2,6 +2,7 @@
 
 // How the examples with many settings read them: the text that explains the settings is also the list of them.
 
+#include <algorithm>
 #include <charconv>
 #include <cstdint>
 #include <cstdio>
@@ -12,6 +13,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace example {
 
@@ -135,13 +137,15 @@ template <class Program>
 int run(char const* usage, int argc, char** argv, Program program) {
     try {
         for (int i = 1; i < argc; ++i) {
-            if (std::string_view(argv[i]) != "--help") continue;
+            std::string_view const argument = argv[i];
+            bool const is_short = argument == "-h" && std::string_view(usage).find("  -h, ") == std::string_view::npos;
+            if (argument != "--help" && !is_short) continue;
             std::fputs(usage, stdout);
             return 0;
         }
         return program();
     } catch (usage_error const& mistake) {
-        std::fprintf(stderr, "%s\n(--help tells the settings)\n", mistake.what());
+        std::fprintf(stderr, "%s\n\n%s", mistake.what(), usage);
         return 2;
     } catch (std::exception const& error) {
         std::fprintf(stderr, "failed: %s\n", error.what());
