@@ -92,11 +92,34 @@ template <class Word>
     std::memcpy(to + size - n, &last, n);
 }
 
-// Masks less than 32 bytes, with few branches: control frames, acknowledgements, pings.
+// The same with two words at each end.
+template <class Word>
+[[gnu::always_inline]] inline void run_double_ends(char* to, char const* from, std::size_t size,
+                                                   mask_key key) noexcept {
+    constexpr std::size_t n = sizeof(Word);
+    Word a, b, c, d, keys;
+    std::memcpy(&a, from, n);
+    std::memcpy(&b, from + n, n);
+    std::memcpy(&c, from + size - 2 * n, n);
+    std::memcpy(&d, from + size - n, n);
+    repeat(keys, key);
+    a ^= keys;
+    b ^= keys;
+    repeat(keys, rotate_mask(key, size));
+    c ^= keys;
+    d ^= keys;
+    std::memcpy(to, &a, n);
+    std::memcpy(to + n, &b, n);
+    std::memcpy(to + size - 2 * n, &c, n);
+    std::memcpy(to + size - n, &d, n);
+}
+
+// Masks at most 64 bytes, with few branches: control frames, acknowledgements, pings.
 [[gnu::always_inline]] inline void run_short(char* to, char const* from, std::size_t size, mask_key key) noexcept {
     if (size >= 8) {
-        if (size >= 16) return run_ends<vector_16>(to, from, size, key);
-        return run_ends<std::uint64_t>(to, from, size, key);
+        if (size < 16) return run_ends<std::uint64_t>(to, from, size, key);
+        if (size <= 32) return run_ends<vector_16>(to, from, size, key);
+        return run_double_ends<vector_16>(to, from, size, key);
     }
     if (size >= 4) return run_ends<std::uint32_t>(to, from, size, key);
     if ((size & 2) != 0) step(to, from, first_of<std::uint16_t>(key));
@@ -142,7 +165,7 @@ inline bool const has_avx2 = [] {
 /// Masks or unmasks `size` bytes from `from` to `to`: byte i is combined with byte i modulo 4 of `key`. `to` may be
 /// `from`, or overlap it if it is not behind `from`.
 [[gnu::always_inline]] inline void apply_mask(char* to, char const* from, std::size_t size, mask_key key) noexcept {
-    if (size < 32) return mask_steps::run_short(to, from, size, key);
+    if (size <= 64) return mask_steps::run_short(to, from, size, key);
 #if defined(__x86_64__)
     if (size > 256 && mask_steps::has_avx2) return mask_steps::run_avx2(to, from, size, key);
 #endif
