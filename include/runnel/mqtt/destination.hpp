@@ -5,7 +5,7 @@
 #include <runnel/transport/stream.hpp>
 
 #include <cstdint>
-#include <optional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -37,7 +37,7 @@ class destination {
             home_ = std::move(*other);
             elsewhere_.reset();
         } else {
-            elsewhere_.emplace(std::move(*other));
+            elsewhere_ = std::make_unique<Transport>(std::move(*other));
         }
         return true;
     }
@@ -64,7 +64,7 @@ class destination {
     }
 
     Transport home_;
-    std::optional<Transport> elsewhere_;
+    std::unique_ptr<Transport> elsewhere_;
     std::uint32_t redirects_ = 0;  // in a row
 };
 

@@ -2,6 +2,7 @@
 
 #include <runnel/mqtt/error.hpp>
 #include <runnel/mqtt/session_event.hpp>
+#include <runnel/mqtt/session_parts.hpp>
 #include <runnel/transport/waiter.hpp>
 
 #include <cstddef>
@@ -37,11 +38,10 @@ class event_stream {
     /// Events that were lost because nobody took them: the oldest, beyond 256.
     std::uint64_t dropped() const noexcept { return state_->dropped; }
 
-    /// For the session.
-    struct state {
+    struct state final : event_watcher {
         explicit state(Executor const& executor) : readers(executor) {}
 
-        void push(session_event const& event) {
+        void push(session_event const& event) override {
             constexpr std::size_t capacity = 256;
             if (events.size() == capacity) {
                 events.pop_front();
@@ -50,7 +50,7 @@ class event_stream {
             events.push_back(event);
             readers.wake_one();
         }
-        void close() {
+        void close() override {
             closed = true;
             readers.wake_all({});
         }
@@ -60,7 +60,8 @@ class event_stream {
         std::uint64_t dropped = 0;
         bool closed = false;
     };
-    std::weak_ptr<state> watch() const noexcept { return state_; }
+    /// For the session.
+    std::weak_ptr<event_watcher> watch() const noexcept { return state_; }
 
   private:
     std::shared_ptr<state> state_;

@@ -2,8 +2,10 @@
 
 #include <runnel/core/send_buffer.hpp>
 #include <runnel/mqtt/session_state.hpp>
+#include <runnel/transport/alarm.hpp>
 #include <runnel/transport/waiter.hpp>
 
+#include <chrono>
 #include <cstddef>
 
 namespace runnel::mqtt {
@@ -12,8 +14,11 @@ namespace runnel::mqtt {
 template <class Executor>
 class outlet {
   public:
-    outlet(Executor const& executor, std::size_t headroom)
-        : gathered_(headroom), writer_(executor), changes_(executor) {}
+    using clock = std::chrono::steady_clock;
+
+    /// `attendant(of)` is called on the executor when there is something to attend to.
+    outlet(Executor const& executor, std::size_t headroom, typename alarm<Executor>::function attendant, void* of)
+        : gathered_(headroom), writer_(executor), alarm_(executor, attendant, of) {}
 
     /// Packets are encoded to its end; `flush` then has them written.
     send_buffer& out() noexcept { return gathered_; }
@@ -21,26 +26,33 @@ class outlet {
     /// Lets the writer go to work in a later turn of the executor, if there is anything to write. Costs next to nothing
     /// if that has been asked for already.
     void flush() {
-        if (!gathered_.empty()) writer_.wake_one();
-        if (watched_ != nullptr && watched_->has_changes()) changes_.wake_one();
+        if (!gathered_.empty()) has_writer_ ? writer_.wake_one() : alarm_.soon();
+        if (watched_ != nullptr && watched_->has_changes()) alarm_.soon();
     }
 
-    /// Lets the writer look whether there is something else to do.
+    /// Lets the writer, if there is one, look whether there is something to do.
     void wake() { writer_.wake_one(); }
 
     /// Where the writer waits for `flush` or `wake`.
     parking<Executor>& writer() noexcept { return writer_; }
+    /// Whether there is a writer: an idle session does without.
+    void set_writer(bool there_is) noexcept { has_writer_ = there_is; }
 
-    /// From now on `flush` wakes who waits for changes of what a store holds.
+    /// From now on `flush` sees to what a store is to hold, too.
     void watch(session_state const& state) noexcept { watched_ = &state; }
-    /// Where to wait for them.
-    parking<Executor>& changes() noexcept { return changes_; }
+
+    /// Has the session attended to, in a later turn of the executor, or at a time at the latest.
+    void attend() { alarm_.soon(); }
+    void attend(clock::time_point when) { alarm_.set(when); }
+    /// Forgets the times.
+    void stop_attending() noexcept { alarm_.stop(); }
 
   private:
     send_buffer gathered_;
     parking<Executor> writer_;
-    parking<Executor> changes_;
+    alarm<Executor> alarm_;
     session_state const* watched_ = nullptr;
+    bool has_writer_ = false;
 };
 
 }  // namespace runnel::mqtt

@@ -5,7 +5,6 @@
 #include <runnel/mqtt/publish_result.hpp>
 #include <runnel/mqtt/session_options.hpp>
 #include <runnel/mqtt/session_state.hpp>
-#include <runnel/transport/race.hpp>
 #include <runnel/transport/waiter.hpp>
 
 #include <algorithm>
@@ -20,6 +19,7 @@ namespace runnel::mqtt {
 template <class Executor>
 class publishing {
   public:
+    using clock = std::chrono::steady_clock;
     template <class T>
     using awaitable = asio::awaitable<T, Executor>;
 
@@ -30,16 +30,37 @@ class publishing {
           packets_(packets),
           unwritten_(executor),
           queued_(executor),
-          unacknowledged_(executor),
-          expiring_(executor) {}
+          unacknowledged_(executor) {}
     publishing(publishing const&) = delete;
     publishing& operator=(publishing const&) = delete;
     ~publishing() { publisher::leave(publishers_); }
 
     /// See `session::publish`.
     awaitable<publish_result> publish(std::string_view topic, std::string_view payload, publish_options o) {
-        if (o.timeout == std::chrono::milliseconds(0)) return publish_in_time(topic, payload, o, nullptr);
-        return publish_within(topic, payload, o);
+        publisher self(*this);
+        if (o.timeout != std::chrono::milliseconds(0)) set_deadline(self, o.timeout);
+        for (;;) {
+            auto const begun = begin(topic, payload, o, &self);
+            self.number = begun.number;
+            if (begun.error == errc::ok) break;
+            if (!is_for_want_of_room(begun.error) || options_.when_full == overflow::refuse) {
+                offer_room();
+                throw std::system_error(begun.error);
+            }
+            co_await room_for(o.qos).park(self.waiting);
+            if (self.waiting.result) throw std::system_error(self.waiting.result);
+            if (self.of == nullptr) throw std::system_error(errc::disconnected);
+        }
+        offer_room();
+        if (o.qos == qos::at_most_once) {
+            bool const queued = self.number != session_state::no_exchange;
+            co_return publish_result{queued ? publish_result::outcome::queued : publish_result::outcome::sent, {}, {}};
+        }
+
+        co_await unacknowledged_.park(self.waiting);
+        if (self.waiting.result) throw std::system_error(self.waiting.result);
+        if (is_error(self.result.reason)) throw refusal(self.result);
+        co_return std::move(self.result);
     }
 
     /// See `session::try_publish`.
@@ -55,28 +76,21 @@ class publishing {
         if (queued_.occupied() && state_.has_room()) queued_.wake_one();
     }
 
-    /// Ends messages whose expiry interval is over before they could be sent; runs until it is cancelled.
-    awaitable<void> watch_expiry() {
+    /// Ends publishers whose time is over and, if the session runs, messages whose expiry interval is over before they
+    /// could be sent. Returns when there will be something to end.
+    clock::time_point attend(clock::time_point now, bool running) {
         struct refusing : session_handler {
             publishing& of;
             explicit refusing(publishing& p) noexcept : of(p) {}
             void on_refused(void* owner, errc why) { of.on_refused(owner, why); }
         };
-        for (;;) {
-            if (auto const next = state_.next_expiry()) {
-                // Intervals are in seconds; one that begins meanwhile may be over before this one.
-                auto const left = *next - milliseconds_now() + std::chrono::milliseconds(1);
-                auto sleeping = sleep_for<Executor>(unwritten_.get_executor(), std::clamp<std::chrono::milliseconds>(
-                                                                                   left, {}, std::chrono::seconds(1)));
-                co_await std::move(sleeping);
-                state_.set_time(milliseconds_now());
-                state_.expire(refusing(*this));
-            } else {
-                waiter<Executor> w;
-                co_await expiring_.park(w);
-                if (w.result) throw std::system_error(w.result);
-            }
-        }
+        if (deadline_ <= now) end_late(now);
+        auto next = running ? state_.next_expiry() : std::nullopt;
+        if (!next) return deadline_;
+        state_.set_time(milliseconds_now());
+        state_.expire(refusing(*this));
+        next = state_.next_expiry();
+        return next ? std::min(deadline_, clock::time_point(*next + std::chrono::milliseconds(1))) : deadline_;
     }
 
     void count(session_counters& c) const noexcept {
@@ -106,6 +120,8 @@ class publishing {
     }
 
   private:
+    static constexpr auto never = clock::time_point::max();
+
     // One who waits for the acknowledgement of a message.
     struct publisher : pending<publishing> {
         explicit publisher(publishing& p) noexcept : pending<publishing>(&p, p.publishers_) {}
@@ -115,59 +131,28 @@ class publishing {
         waiter<Executor> waiting;
         publish_result result;
         std::uint64_t number = session_state::no_exchange;
+        clock::time_point deadline = never;
     };
 
-    // `number` is told the exchange's, if it is not null.
-    awaitable<publish_result> publish_in_time(std::string_view topic, std::string_view payload, publish_options o,
-                                              std::uint64_t* number) {
-        publisher self(*this);
-        for (;;) {
-            auto const begun = begin(topic, payload, o, &self);
-            self.number = begun.number;
-            if (begun.error == errc::ok) break;
-            if (!is_for_want_of_room(begun.error) || options_.when_full == overflow::refuse) {
-                offer_room();
-                throw std::system_error(begun.error);
-            }
-            waiter<Executor> w;
-            co_await room_for(o.qos).park(w);
-            if (w.result) throw std::system_error(w.result);
-            if (self.of == nullptr) throw std::system_error(errc::disconnected);
-        }
-        offer_room();
-        if (o.qos == qos::at_most_once) {
-            bool const queued = self.number != session_state::no_exchange;
-            if (number != nullptr) *number = self.number;
-            co_return publish_result{queued ? publish_result::outcome::queued : publish_result::outcome::sent, {}, {}};
-        }
-
-        if (number != nullptr) *number = self.number;
-        co_await unacknowledged_.park(self.waiting);
-        if (self.waiting.result) throw std::system_error(self.waiting.result);
-        if (is_error(self.result.reason)) throw refusal(self.result);
-        co_return std::move(self.result);
+    void set_deadline(publisher& p, std::chrono::milliseconds timeout) {
+        p.deadline = clock::now() + timeout;
+        deadline_ = std::min(deadline_, p.deadline);
+        packets_.attend(deadline_);
     }
 
-    awaitable<publish_result> publish_within(std::string_view topic, std::string_view payload, publish_options o) {
-        struct : pending<publishing> {
-            using pending<publishing>::pending;
-            publish_result result;
-            bool done = false;
-            std::uint64_t number = session_state::no_exchange;
-        } self(this, publishers_);
-        auto publishing_it = [](publishing& p, auto& s, std::string_view t, std::string_view b,
-                                publish_options with) -> awaitable<void> {
-            s.result = co_await p.publish_in_time(t, b, with, &s.number);
-            s.done = true;
-        }(*this, self, topic, payload, o);
-        auto waiting = sleep_for<Executor>(unwritten_.get_executor(), o.timeout);
-        // A place of its own: the session may be gone before this has ended.
-        parking<Executor> here(unwritten_.get_executor());
-        co_await race(here, std::move(publishing_it), std::move(waiting));
-        if (self.done) co_return std::move(self.result);
-        if (self.of == nullptr) throw std::system_error(errc::disconnected);
-        bool const sent = self.number != session_state::no_exchange && !state_.withdraw(self.number);
-        throw std::system_error(sent ? errc::response_timeout : errc::message_expired);
+    // Ends the publishers that have waited for too long.
+    void end_late(clock::time_point now) {
+        deadline_ = never;
+        for (auto* link = publishers_.next(); link != &publishers_; link = link->next()) {
+            auto& p = static_cast<publisher&>(*link);
+            if (!p.waiting.parked()) continue;
+            if (p.deadline > now) {
+                deadline_ = std::min(deadline_, p.deadline);
+                continue;
+            }
+            bool const sent = p.number != session_state::no_exchange && !state_.withdraw(p.number);
+            unacknowledged_.wake(p.waiting, sent ? errc::response_timeout : errc::message_expired);
+        }
     }
 
     session_state::begun begin(std::string_view topic, std::string_view payload, publish_options const& o,
@@ -185,7 +170,7 @@ class publishing {
             begun = state_.publish(packets_.out(), message, told);
         }
         if (begun.error == errc::ok) ++published_;
-        if (o.props != nullptr && state_.next_expiry()) expiring_.wake_one();
+        if (o.props != nullptr && state_.next_expiry()) packets_.attend();
         packets_.flush();
         return begun;
     }
@@ -206,9 +191,10 @@ class publishing {
     session_options const& options_;
     session_state& state_;
     outlet<Executor>& packets_;
-    // Where coroutines wait: for room of the two kinds, for acknowledgements, and for something that expires.
-    parking<Executor> unwritten_, queued_, unacknowledged_, expiring_;
+    // Where coroutines wait: for room of the two kinds, and for acknowledgements.
+    parking<Executor> unwritten_, queued_, unacknowledged_;
     list_link publishers_;
+    clock::time_point deadline_ = never;  // the first of all publishers
     std::uint64_t published_ = 0, acknowledged_ = 0, dropped_ = 0;
 };
 

@@ -5,6 +5,7 @@
 #include <runnel/mqtt/message.hpp>
 #include <runnel/mqtt/pending.hpp>
 #include <runnel/mqtt/publishing.hpp>
+#include <runnel/mqtt/session_parts.hpp>
 #include <runnel/mqtt/subscribing.hpp>
 #include <runnel/transport/race.hpp>
 
@@ -22,7 +23,7 @@ namespace runnel::mqtt {
 /// The part of a session that sends requests and waits for their responses (MQTT 5, 4.10): all through one response
 /// topic of the session's own, told apart by their correlation data.
 template <class Executor>
-class requesting {
+class requesting final : public requesting_part {
   public:
     template <class T>
     using awaitable = asio::awaitable<T, Executor>;
@@ -32,10 +33,10 @@ class requesting {
         : options_(options), publishing_(out), subscribing_(in), opening_(executor), unanswered_(executor) {}
     requesting(requesting const&) = delete;
     requesting& operator=(requesting const&) = delete;
-    ~requesting() { operation::leave(operations_); }
+    ~requesting() override { operation::leave(operations_); }
 
     /// What the server proposes as the beginning of response topics (3.2.2.3.15).
-    void on_response_information(std::string_view prefix) { prefix_ = prefix; }
+    void on_response_information(std::string_view prefix) override { prefix_ = prefix; }
 
     /// See `session::request`.
     awaitable<message> request(std::string_view topic, std::string_view payload, std::chrono::milliseconds timeout,
@@ -49,7 +50,7 @@ class requesting {
     }
 
     /// All who wait go on with an error.
-    void close(std::error_code why) {
+    void close(std::error_code why) override {
         opening_.wake_all(why);
         unanswered_.wake_all(why);
     }

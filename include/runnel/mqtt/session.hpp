@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/random.hpp>
 #include <runnel/mqtt/authenticating.hpp>
 #include <runnel/mqtt/connect_request.hpp>
 #include <runnel/mqtt/connection.hpp>
@@ -8,6 +9,7 @@
 #include <runnel/mqtt/publishing.hpp>
 #include <runnel/mqtt/requesting.hpp>
 #include <runnel/mqtt/session_event.hpp>
+#include <runnel/mqtt/session_parts.hpp>
 #include <runnel/mqtt/storing.hpp>
 #include <runnel/mqtt/subscribing.hpp>
 #include <runnel/transport/quietly.hpp>
@@ -19,7 +21,6 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <random>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -58,15 +59,14 @@ class session final {
           state_(role::client, options_.version,
                  {options_.maximum_queued, options_.maximum_in_flight, options_.outgoing_topic_aliases,
                   options_.accept_unknown_session, options_.maximum_queued_messages}),
-          packets_(executor, stream_type::headroom),
-          storing_(executor, options_, state_, packets_),
+          storing_(options_, state_),
+          packets_(executor, stream_type::headroom, &look_after, this),
           connection_(executor, state_, options_, packets_),
           publishing_(executor, options_, state_, packets_),
-          subscribing_(executor, options_, state_, packets_),
-          requesting_(executor, options_, publishing_, subscribing_),
-          authenticating_(executor, state_, packets_),
           places_(executor),
-          assigned_client_id_(storing_.client_id()) {}
+          assigned_client_id_(storing_.client_id()) {
+        if (storing_) packets_.watch(state_);
+    }
     session(session const&) = delete;
     session& operator=(session const&) = delete;
     /// Does not block; pending operations end with `errc::disconnected`.
@@ -116,7 +116,7 @@ class session final {
     void set_authenticator(A a) {
         if (options_.version != protocol_version::v5)
             throw std::system_error(errc::unsupported_protocol_version, "set_authenticator");
-        authenticating_.use(std::move(a));
+        authenticating_ = std::make_unique<authenticating<executor_type, A>>(executor_, state_, packets_, std::move(a));
     }
 
     /// Connects, and connects again whenever the connection is lost, with pauses as `options.reconnect` says. Completes
@@ -127,7 +127,37 @@ class session final {
     /// `errc::disconnected`. Messages of QoS 1 and 2 stay in the session; `run` may be called again.
     ///
     /// An error of the store ends it too: nothing is written to the network that depends on what could not be stored.
-    awaitable<void> run() { return storing_ ? storing_.beside(keep_connected()) : keep_connected(); }
+    awaitable<void> run() {
+        if (running_) throw std::logic_error("session::run is running already");
+        std::optional<stream_type> s;
+        finisher const at_end(*this);
+        begin_run(s);
+        reconnect_schedule schedule(options_.reconnect, static_cast<bool>(options_.make_credentials), clock::now());
+        // From here on this only waits: cancellation is seen to below.
+        bool const throws = co_await asio::this_coro::throw_if_cancelled();
+        co_await asio::this_coro::throw_if_cancelled(false);
+        auto const cancellation = co_await asio::this_coro::cancellation_state;
+        std::exception_ptr failure;
+        bool goes_on = true;
+        while (goes_on) {
+            bool const cancelled = cancellation.cancelled() != asio::cancellation_type::none;
+            if (cancelled) connection_.cancel();
+            if (connection_.is_busy()) {
+                waiter<executor_type> w;
+                co_await connection_.place().park(w);
+                continue;
+            }
+            try {
+                goes_on = begin_next(schedule, cancelled);
+            } catch (...) {
+                failure = std::current_exception();
+                goes_on = false;
+            }
+        }
+        co_await asio::this_coro::throw_if_cancelled(throws);
+        if (failure) std::rethrow_exception(std::move(failure));
+        storing_.save();
+    }
 
     /// Publishes a message. QoS 0 completes when there is room for it (`maximum_unwritten`, or `maximum_queued` while
     /// not connected), QoS 1 and 2 when the server has acknowledged it: then the result is the server's reason, always
@@ -167,30 +197,30 @@ class session final {
     /// a view that is valid until it returns; then the message is acknowledged. It must not block. What it throws ends
     /// `run`.
     awaitable<subscription> subscribe(std::string_view filter, message_handler handler, subscribe_options o = {}) {
-        return subscribing_.subscribe_one(filter, std::move(handler), o);
+        return subscriptions().subscribe_one(filter, std::move(handler), o);
     }
 
     /// Subscribes to several filters by one SUBSCRIBE, as one subscription: a message arrives once, even if several of
     /// the filters match. The server must grant all of them: if it refuses one, the others are given up too. The array
     /// is one with a name: g++ 12 cannot compile a braced list in a `co_await` expression.
     awaitable<subscription> subscribe(std::span<std::string_view const> filters, subscribe_options o = {}) {
-        return subscribing_.subscribe(filters, {}, o);
+        return subscriptions().subscribe(filters, {}, o);
     }
     awaitable<subscription> subscribe(std::span<std::string_view const> filters, message_handler handler,
                                       subscribe_options o = {}) {
-        return subscribing_.subscribe(filters, std::move(handler), o);
+        return subscriptions().subscribe(filters, std::move(handler), o);
     }
 
     /// Ends a subscription: at once here, and completes when the server has answered, also after reconnecting. Messages
     /// that wait in its inbox can still be received.
-    awaitable<void> unsubscribe(subscription const& s) { return subscribing_.unsubscribe(s); }
+    awaitable<void> unsubscribe(subscription const& s) { return subscriptions().unsubscribe(s); }
 
     /// Sends a request and completes with its response (MQTT 5, 4.10): the message that comes to the session's own
     /// response topic with the correlation data of this request; both properties are added to those in `o`. Throws
     /// `errc::response_timeout` after `timeout`, and else what `publish` and `subscribe` throw.
     awaitable<message> request(std::string_view topic, std::string_view payload, std::chrono::milliseconds timeout,
                                publish_options o = {.qos = qos::at_least_once}) {
-        return requesting_.request(topic, payload, timeout, o);
+        return requests().request(topic, payload, timeout, o);
     }
     awaitable<message> request(std::string_view topic, std::string_view payload, std::chrono::milliseconds timeout,
                                publish_options o, std::error_code& error) {
@@ -211,7 +241,11 @@ class session final {
 
     /// Authenticates again on this connection (4.12.1), while everything else goes on. Throws `errc::not_connected`,
     /// what the authenticator throws, and `errc::disconnected` when the server refuses, as it ends the connection.
-    awaitable<void> reauthenticate() { return authenticating_.again(); }
+    awaitable<void> reauthenticate() {
+        if (!authenticating_) throw std::system_error(errc::not_connected);
+        auto authenticating = authenticating_->again();
+        co_await std::move(authenticating);
+    }
 
     /// Completes as soon as there is a connection; `errc::disconnected` when `run` ends first.
     awaitable<void> connected() {
@@ -264,8 +298,8 @@ class session final {
 
     // Where coroutines wait: for what the name says.
     struct places {
-        explicit places(executor_type const& e) : tasks(e), connected(e), ended(e) {}
-        parking<executor_type> tasks, connected, ended;
+        explicit places(executor_type const& e) : connected(e), ended(e) {}
+        parking<executor_type> connected, ended;
     };
 
     // What the session state and the connection tell.
@@ -277,18 +311,20 @@ class session final {
         void on_published(void* owner, acknowledgement const& ack) { self.publishing_.on_published(owner, ack); }
         void on_lost(void* owner) { self.publishing_.on_refused(owner, errc::session_lost); }
         void on_refused(void* owner, errc why) { self.publishing_.on_refused(owner, why); }
-        void on_suback(void* owner, suback const& answer) { self.subscribing_.on_suback(owner, answer); }
-        void on_unsuback(void* owner, unsuback const&) { self.subscribing_.on_unsuback(owner); }
+        void on_suback(void* owner, suback const& answer) { self.subscribing_->on_suback(owner, answer); }
+        void on_unsuback(void* owner, unsuback const&) { self.subscribing_->on_unsuback(owner); }
         void on_pingresp() { self.connection_.on_answer(); }
-        void on_auth(auth const& packet) { self.authenticating_.on_auth(packet); }
+        void on_auth(auth const& packet) {
+            if (self.authenticating_) self.authenticating_->on_auth(packet);
+        }
         void on_disconnect(mqtt::disconnect const& packet) {
-            self.why_ = packet.reason == reason_code::success ? make_error_code(errc::disconnected)
-                                                              : make_error_code(packet.reason);
+            bool const ended = packet.reason == reason_code::success;
+            self.connection_.set_reason(ended ? make_error_code(errc::disconnected) : make_error_code(packet.reason));
             self.detail_ = packet.props.get<property_id::reason_string>().value_or("");
             self.redirect_ = packet.props.get<property_id::server_reference>().value_or("");
         }
         void on_read() {
-            self.subscribing_.on_read();
+            if (self.subscribing_) self.subscribing_->on_read();
             self.publishing_.offer_room();
         }
         void on_write() { self.save_before_write(); }
@@ -297,112 +333,137 @@ class session final {
 
     // --- connection after connection
 
-    awaitable<void> keep_connected() {
-        if (running_) throw std::logic_error("session::run is running already");
+    void begin_run(std::optional<stream_type>& s) {
         running_ = true;
+        stream_ = &s;
         connection_.restart();
-        subscribing_.reopen();
-        finisher const at_end(*this);
-        auto connecting = stay_connected();
-        auto expiring = publishing_.watch_expiry();
-        co_await race(places_.tasks, std::move(connecting), std::move(expiring));
+        if (subscribing_) subscribing_->reopen();
+        begin_attempt();
     }
 
-    awaitable<void> stay_connected() {
-        reconnect_schedule schedule(options_.reconnect, static_cast<bool>(options_.make_credentials), clock::now());
-        for (;;) {
-            std::optional<stream_type> s;
-            auto connecting = run_connection(s);
-            co_await std::move(connecting);
-            bool const opened = s.has_value();
-            s.reset();
-            if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
-            if (connection_.is_ending()) break;
-            auto const cancellation = co_await asio::this_coro::cancellation_state;
-            if (cancellation.cancelled() != asio::cancellation_type::none)
-                throw std::system_error(asio::error::operation_aborted);
-            if (options_.follow_redirects && destination_.redirect(why_, redirect_)) {
-                tell({.what = session_event::kind::redirected, .url = destination_.url(), .detail = detail_});
-                continue;
+    // What was begun is over: begins the next thing, if there is one.
+    bool begin_next(reconnect_schedule& schedule, bool cancelled) {
+        if (std::exchange(is_pausing_, false)) {
+            if (auto failure = connection_.take_failure()) std::rethrow_exception(std::move(failure));
+            if (cancelled) throw std::system_error(asio::error::operation_aborted);
+            if (!connection_.is_ending()) begin_attempt();
+            return !connection_.is_ending();
+        }
+        bool const opened = stream_->has_value();
+        end_attempt();
+        if (auto failure = connection_.take_failure()) std::rethrow_exception(std::move(failure));
+        if (connection_.is_ending()) return false;
+        if (cancelled) throw std::system_error(asio::error::operation_aborted);
+        if (options_.follow_redirects && destination_.redirect(connection_.why(), redirect_)) {
+            tell({.what = session_event::kind::redirected, .url = destination_.url(), .detail = detail_});
+            begin_attempt();
+        } else {
+            begin_pause(schedule, opened);
+        }
+        return true;
+    }
+
+    void begin_attempt() {
+        connected_at_.reset();
+        detail_.clear();
+        redirect_.clear();
+        connection_.ask_for_attempt();
+        tell({.what = session_event::kind::connecting, .url = destination_.url()});
+    }
+
+    void end_attempt() {
+        state_.connection_lost();
+        connection_.reset();
+        if (authenticating_) authenticating_->on_connection_lost();
+        publishing_.offer_room();
+        tell({.what = session_event::kind::disconnected,
+              .error = connection_.is_ending() ? std::error_code{} : connection_.why(),
+              .detail = detail_});
+        stream_->reset();
+    }
+
+    void begin_pause(reconnect_schedule& schedule, bool opened) {
+        auto const why = connection_.why();
+        // Some brokers send more again than they may; they would have to be refused for ever.
+        if (why == errc::receive_maximum_exceeded) receive_maximum_ = 65535;
+        auto const end = outcome();
+        if (!end.lasted || *end.lasted < options_.reconnect.stable_after) destination_.failed(opened);
+        auto const next = schedule.after(end, clock::now(), uniform());
+        if (!next.again) throw std::system_error(why, destination_.url() + (detail_.empty() ? "" : ": " + detail_));
+        tell({.what = session_event::kind::waiting,
+              .error = why,
+              .twin_suspected = next.twin_suspected,
+              .pause = next.pause});
+        is_pausing_ = true;
+        connection_.pause(next.pause);
+    }
+
+    // Does whatever is due; the outlet has it called.
+    static void look_after(void* of) { static_cast<session*>(of)->look_after(); }
+    void look_after() {
+        auto const now = clock::now();
+        auto next = clock::time_point::max();
+        if (running_) {
+            save_if_due();
+            if (connection_.is_attempt_due()) {
+                auto attempting = attempt(*stream_);
+                connection_.start(std::move(attempting));
             }
-            // Some brokers send more again than they may; they would have to be refused for ever.
-            if (why_ == errc::receive_maximum_exceeded) receive_maximum_ = 65535;
-            auto const end = outcome();
-            if (!end.lasted || *end.lasted < options_.reconnect.stable_after) destination_.failed(opened);
-            auto const next = schedule.after(end, clock::now(), uniform());
-            if (!next.again)
-                throw std::system_error(why_, destination_.url() + (detail_.empty() ? "" : ": " + detail_));
-            tell({.what = session_event::kind::waiting,
-                  .error = why_,
-                  .twin_suspected = next.twin_suspected,
-                  .pause = next.pause});
-            auto sleeping = sleep_for<executor_type>(executor_, next.pause);
-            auto stopping = connection_.ended();
-            co_await race(places_.tasks, std::move(sleeping), std::move(stopping));
-            if (connection_.is_ending()) break;
+            next = connection_.attend(now, *stream_ ? &**stream_ : nullptr, listener(*this));
+        }
+        next = std::min(next, publishing_.attend(now, running_));
+        if (next != clock::time_point::max()) packets_.attend(next);
+    }
+
+    void save_if_due() {
+        try {
+            storing_.save();
+        } catch (...) {
+            connection_.fail(std::current_exception());
         }
     }
 
     // --- one connection, from opening to loss
 
-    awaitable<void> run_connection(std::optional<stream_type>& s) {
-        connected_at_.reset();
-        why_ = errc::disconnected;
-        detail_.clear();
-        redirect_.clear();
-        tell({.what = session_event::kind::connecting, .url = destination_.url()});
-        try {
-            auto opening = open(s);
-            auto waiting = sleep_for<executor_type>(executor_, options_.connect_timeout);
-            auto stopping = connection_.ended();
-            std::size_t const first =
-                co_await race(places_.tasks, std::move(opening), std::move(waiting), std::move(stopping));
-            if (first == 1) why_ = errc::connect_timeout;
-            if (first == 0) co_await connection_.drive(*s, listener(*this), keep_alive_);
-        } catch (std::system_error const& e) {
-            why_ = e.code();
-        } catch (...) {
-            failure_ = std::current_exception();
+    awaitable<void> attempt(std::optional<stream_type>& s) {
+        auto opening = open(s);
+        co_await std::move(opening);
+        connection_.established(keep_alive_);
+        while (connection_.is_reading()) {
+            std::size_t const n = co_await s->read_some(connection_.room());
+            errc const violation = connection_.handle(n, listener(*this));
+            if (violation != errc::ok) connection_.end_over(violation);
         }
-        state_.connection_lost();
-        connection_.reset();
-        authenticating_.on_connection_lost();
-        publishing_.offer_room();
-        tell({.what = session_event::kind::disconnected,
-              .error = connection_.is_ending() ? std::error_code{} : why_,
-              .detail = detail_});
     }
 
     awaitable<void> open(std::optional<stream_type>& s) {
         auto opened = co_await destination_.open(executor_);
         s.emplace(std::move(opened));
-        std::string data;
-        if (authenticating_.in_use()) {
-            auto beginning = authenticating_.begin();
-            data = co_await std::move(beginning);
-        }
-        send_connect(data);
+        if (authenticating_) co_await authenticating_->begin();
         refused_ = {};
-        co_await connection_.write(*s, listener(*this));
-        while (state_.current_phase() == session_state::phase::connecting) {
-            co_await connection_.read(*s, listener(*this));
-            if (!authenticating_.is_challenged()) continue;
-            auto answering = authenticating_.answer();
-            co_await std::move(answering);
-            co_await connection_.write(*s, listener(*this));
+        send_connect();
+        for (errc violation = errc::ok;;) {
+            if (!packets_.out().empty()) {
+                co_await s->write(connection_.gather(listener(*this)));
+                connection_.on_asked();
+            }
+            if (violation != errc::ok) throw std::system_error(violation);
+            if (state_.current_phase() != session_state::phase::connecting) break;
+            std::size_t const n = co_await s->read_some(connection_.room());
+            violation = connection_.handle(n, listener(*this));
+            if (violation == errc::ok && authenticating_ && authenticating_->is_challenged())
+                co_await authenticating_->answer();
         }
         if (refused_) throw std::system_error(refused_);
-        if (!authenticating_.in_use() || !state_.connected()) co_return;
-        auto finishing = authenticating_.finish();
-        co_await std::move(finishing);
+        if (authenticating_ && state_.connected()) co_await authenticating_->finish();
     }
 
     // --- CONNECT and CONNACK
 
-    void send_connect(std::string_view authentication_data) {
+    void send_connect() {
         state_.set_time(milliseconds_now());
         connect_request request(options_, assigned_client_id_, receive_maximum_);
-        if (authenticating_.in_use()) request.authenticate(authenticating_.method(), authentication_data);
+        if (authenticating_) request.authenticate(authenticating_->method(), authenticating_->data());
         errc const e = state_.connect(packets_.out(), request.packet(), request.own());
         if (e != errc::ok) fail(std::make_exception_ptr(std::system_error(e, "CONNECT")));
     }
@@ -424,29 +485,40 @@ class session final {
                 assigned_client_id_ = *id;
                 storing_.set_client_id(*id);
             }
-            authenticating_.on_connack(answer);
-            if (auto const prefix = answer.props.get<property_id::response_information>())
-                requesting_.on_response_information(*prefix);
+            if (authenticating_) authenticating_->on_connack(answer);
+            if (auto const prefix = answer.props.get<property_id::response_information>()) {
+                response_prefix_ = *prefix;
+                if (requesting_) requesting_->on_response_information(*prefix);
+            }
         }
         destination_.accepted();
         connected_at_ = clock::now();
         ++counters_.connections;
-        subscribing_.on_connected(answer.session_present);
+        if (subscribing_) subscribing_->on_connected(answer.session_present);
         places_.connected.wake_all({});
         tell({.what = session_event::kind::connected, .session_present = answer.session_present});
     }
 
     // How the last connection, or the attempt to make one, has ended.
     reconnect_schedule::failure outcome() const noexcept {
-        reconnect_schedule::failure f{.why = why_};
+        auto const why = connection_.why();
+        reconnect_schedule::failure f{.why = why};
         if (connected_at_) f.lasted = clock::now() - *connected_at_;
-        f.thrown_out = why_ == reason_code::session_taken_over || why_ == asio::error::eof;
+        f.thrown_out = why == reason_code::session_taken_over || why == asio::error::eof;
         return f;
     }
 
     void dispatch(mqtt::publish const& packet, delivery token) {
         ++counters_.messages_received;
-        if (!subscribing_.dispatch(packet, token, counters_.messages_unrouted)) fail(subscribing_.take_failure());
+        if (!subscribing_) return drop(token);
+        if (!subscribing_->dispatch(packet, token, counters_.messages_unrouted)) fail(subscribing_->take_failure());
+    }
+
+    // Takes a message that nobody wants: it belongs to a subscription of an earlier process, say.
+    void drop(delivery token) {
+        ++counters_.messages_unrouted;
+        state_.acknowledge(packets_.out(), token);
+        packets_.flush();
     }
 
     // What is written must not be ahead of what is stored.
@@ -463,17 +535,19 @@ class session final {
 
     // Ends `run` with an exception that no new attempt can mend.
     [[noreturn]] void fail(std::exception_ptr why) {
-        failure_ = why;
+        connection_.fail(why);
         std::rethrow_exception(std::move(why));
     }
 
     void finish() noexcept {
-        running_ = false;
+        running_ = is_pausing_ = false;
+        stream_ = nullptr;
+        packets_.stop_attending();
         storing_.save_quietly();
         std::error_code const why = errc::disconnected;
         publishing_.close(why);
-        subscribing_.close(why);
-        requesting_.close(why);
+        if (subscribing_) subscribing_->close(why);
+        if (requesting_) requesting_->close(why);
         places_.connected.wake_all(why);
         places_.ended.wake_all({});
     }
@@ -484,35 +558,58 @@ class session final {
             if (auto const stream = w.lock()) stream->push(event);
     }
 
-    double uniform() { return std::uniform_real_distribution<double>()(random_); }
+    // In [0, 1).
+    static double uniform() {
+        std::uint32_t bits = 0;
+        read_system_entropy(reinterpret_cast<char*>(&bits), sizeof(bits));
+        return bits / 4294967296.0;
+    }
+
+    // --- the parts that come to be when they are needed
+
+    subscribing<executor_type>& subscriptions() {
+        if (!subscribing_) {
+            subscribing_ = std::make_unique<subscribing<executor_type>>(executor_, options_, state_, packets_);
+            if (running_) subscribing_->reopen();
+        }
+        return static_cast<subscribing<executor_type>&>(*subscribing_);
+    }
+    requesting<executor_type>& requests() {
+        if (!requesting_) {
+            requesting_ =
+                std::make_unique<requesting<executor_type>>(executor_, options_, publishing_, subscriptions());
+            requesting_->on_response_information(response_prefix_);
+        }
+        return static_cast<requesting<executor_type>&>(*requesting_);
+    }
 
     session_options options_;
     destination<Transport> destination_;
     executor_type executor_;
     session_state state_;
+    storing storing_;
     outlet<executor_type> packets_;
-    storing<executor_type> storing_;
     connection<stream_type> connection_;
     publishing<executor_type> publishing_;
-    subscribing<executor_type> subscribing_;
-    requesting<executor_type> requesting_;
-    authenticating<executor_type> authenticating_;
-    std::vector<std::weak_ptr<typename event_stream<executor_type>::state>> watchers_;
+    std::unique_ptr<subscribing_part> subscribing_;
+    std::unique_ptr<requesting_part> requesting_;
+    std::unique_ptr<authenticating_part<executor_type>> authenticating_;
+    std::vector<std::weak_ptr<event_watcher>> watchers_;
 
     places places_;
     list_link running_here_;
     session_counters counters_;
-    std::minstd_rand random_{std::random_device{}()};
     std::string assigned_client_id_;
     std::uint16_t receive_maximum_ = options_.receive_maximum;
     std::chrono::seconds keep_alive_{0};             // as the server has it
     std::optional<clock::time_point> connected_at_;  // the last connection, if it was accepted
-    std::error_code why_;                            // why the last connection ended
     std::string detail_;                             // what the server said of it
     std::string redirect_;                           // the server that it named
     std::error_code refused_;                        // by CONNACK
-    std::exception_ptr failure_;
+    std::string response_prefix_;                    // what it proposes as the beginning of response topics
+    std::optional<stream_type>* stream_ = nullptr;   // of `run`
     bool running_ = false;
+    bool is_pausing_ = false;
 };
 
 }  // namespace runnel::mqtt

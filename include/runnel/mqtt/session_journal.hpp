@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -35,7 +36,7 @@ namespace runnel::mqtt {
 /// - 2^61 + number of an exchange: nothing after PUBREC, else the PUBLISH packet; if it expires, behind a zero byte and
 ///   the time at which it does (8 bytes, milliseconds since 1970)
 /// - 2^62 + packet identifier of a QoS 2 message that has been taken: the reason code of its PUBREC
-class session_journal {
+class session_journal final : public session_keeper {
   public:
     /// Keeps nothing.
     session_journal() noexcept = default;
@@ -44,7 +45,7 @@ class session_journal {
         : store_(std::move(store)), epoch_(epoch) {}
     session_journal(session_journal const&) = delete;
     session_journal& operator=(session_journal const&) = delete;
-    ~session_journal() {
+    ~session_journal() override {
         if (claimed_) store_.release();
     }
 
@@ -52,21 +53,21 @@ class session_journal {
     explicit operator bool() const noexcept { return static_cast<bool>(store_); }
 
     /// The client identifier of the stored session; empty if there is none.
-    std::string const& client_id() const noexcept { return client_id_; }
-    void set_client_id(std::string_view id) {
+    std::string const& client_id() const noexcept override { return client_id_; }
+    void set_client_id(std::string_view id) override {
         if (client_id_ == id) return;
         client_id_ = id;
         client_id_changed_ = true;
     }
 
     /// The messages that `load` has put back.
-    std::size_t restored() const noexcept { return restored_; }
+    std::size_t restored() const noexcept override { return restored_; }
     /// How often something has been stored.
-    std::uint64_t commits() const noexcept { return commits_; }
+    std::uint64_t commits() const noexcept override { return commits_; }
 
     /// Puts back into `state`, which must be new, what the store holds. `client_id` is the one configured, or empty for
     /// that of the store. Errors: those of the store, and `in_use`, `other_client`, `unsupported_format`, `corrupt`.
-    std::error_code load(session_state& state, std::string_view client_id) {
+    std::error_code load(session_state& state, std::string_view client_id) override {
         if (!store_.claim()) return store_errc::in_use;
         claimed_ = true;
         contents found;
@@ -85,7 +86,7 @@ class session_journal {
     }
 
     /// Stores what has changed, if anything has. After an error nothing has been stored, and it may be tried again.
-    std::error_code commit(session_state& state) {
+    std::error_code commit(session_state& state) override {
         if (!store_) return {};
         bool const changed = state.has_changes() || client_id_changed_;
         if (!changed && !store_.pending()) return {};
@@ -263,5 +264,9 @@ class session_journal {
     record_pool pool_;
     std::vector<void*> copies_;
 };
+
+inline std::unique_ptr<session_keeper> make_session_keeper(any_session_store store, std::chrono::milliseconds epoch) {
+    return std::make_unique<session_journal>(std::move(store), epoch);
+}
 
 }  // namespace runnel::mqtt

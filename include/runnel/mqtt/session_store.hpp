@@ -2,10 +2,12 @@
 
 #include <runnel/core/error.hpp>
 
+#include <chrono>
 #include <concepts>
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <system_error>
 #include <type_traits>
@@ -75,6 +77,24 @@ concept session_store = requires(S& s, store_reader& reader, std::span<store_cha
     { s.apply(changes) } -> std::same_as<std::error_code>;
 };
 
+class session_state;
+class any_session_store;
+
+/// What a session needs of its store: see `session_journal`.
+class session_keeper {
+  public:
+    virtual ~session_keeper() = default;
+    virtual std::error_code load(session_state& state, std::string_view client_id) = 0;
+    virtual std::error_code commit(session_state& state) = 0;
+    virtual std::string const& client_id() const noexcept = 0;
+    virtual void set_client_id(std::string_view id) = 0;
+    virtual std::size_t restored() const noexcept = 0;
+    virtual std::uint64_t commits() const noexcept = 0;
+};
+
+/// A `session_journal` of a store; `epoch` is its argument. Only those who name a store need its code.
+std::unique_ptr<session_keeper> make_session_keeper(any_session_store store, std::chrono::milliseconds epoch);
+
 /// Any session store, or none, for whoever does not want to be a template over it. Copies are the same store.
 class any_session_store {
   public:
@@ -90,6 +110,11 @@ class any_session_store {
     std::error_code apply(std::span<store_change const> changes) { return store_->apply(changes); }
     bool pending() const { return store_->pending(); }
 
+    /// Keeps a session in it.
+    std::unique_ptr<session_keeper> keeper(std::chrono::milliseconds epoch) const {
+        return store_->keeper(*this, epoch);
+    }
+
     /// One session at a time may use a store: false if another one does. The one that has claimed it releases it.
     bool claim() noexcept { return !std::exchange(store_->claimed, true); }
     void release() noexcept { store_->claimed = false; }
@@ -100,6 +125,8 @@ class any_session_store {
         virtual std::error_code load(store_reader& reader) = 0;
         virtual std::error_code apply(std::span<store_change const> changes) = 0;
         virtual bool pending() const = 0;
+        virtual std::unique_ptr<session_keeper> keeper(any_session_store const& self,
+                                                       std::chrono::milliseconds epoch) const = 0;
         bool claimed = false;
     };
 
@@ -116,6 +143,10 @@ class any_session_store {
             else
                 return false;
         }
+        std::unique_ptr<session_keeper> keeper(any_session_store const& self,
+                                               std::chrono::milliseconds epoch) const override {
+            return make_session_keeper(self, epoch);
+        }
         std::shared_ptr<S> store;
     };
 
@@ -126,3 +157,5 @@ class any_session_store {
 
 template <>
 struct std::is_error_code_enum<runnel::mqtt::store_errc> : std::true_type {};
+
+#include <runnel/mqtt/session_journal.hpp>

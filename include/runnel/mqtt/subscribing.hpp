@@ -3,6 +3,7 @@
 #include <runnel/mqtt/outlet.hpp>
 #include <runnel/mqtt/pending.hpp>
 #include <runnel/mqtt/session_options.hpp>
+#include <runnel/mqtt/session_parts.hpp>
 #include <runnel/mqtt/session_state.hpp>
 #include <runnel/mqtt/subscription.hpp>
 #include <runnel/mqtt/subscription_registry.hpp>
@@ -24,7 +25,7 @@ namespace runnel::mqtt {
 
 /// The part of a session that subscribes, keeps its subscriptions alive, and gives them their messages.
 template <class Executor>
-class subscribing final : private message_source {
+class subscribing final : public subscribing_part, private message_source {
   public:
     using subscription = basic_subscription<Executor>;
     using message_handler = std::function<void(publish const&)>;
@@ -34,7 +35,7 @@ class subscribing final : private message_source {
     subscribing(Executor const& executor, session_options const& options, session_state& state,
                 outlet<Executor>& packets)
         : options_(options), state_(state), packets_(packets), unanswered_(executor) {}
-    ~subscribing() {
+    ~subscribing() override {
         source_.reset();
         operation::leave(operations_);
     }
@@ -83,19 +84,19 @@ class subscribing final : private message_source {
     }
 
     /// Gives a message to the subscriptions that it matches. False: a handler has failed; see `take_failure`.
-    bool dispatch(mqtt::publish const& packet, delivery token, std::uint64_t& unrouted) {
+    bool dispatch(mqtt::publish const& packet, delivery token, std::uint64_t& unrouted) override {
         auto const outcome = registry_.dispatch(packet, token);
         if (outcome.matched == 0) ++unrouted;
         if (outcome.taken && token.quality != qos::at_most_once) acknowledge(token, reason_code::success, {});
         return !outcome.failed;
     }
     /// What the handler has thrown.
-    std::exception_ptr take_failure() noexcept { return registry_.take_failure(); }
+    std::exception_ptr take_failure() noexcept override { return registry_.take_failure(); }
 
     // What the session state tells.
 
     /// The server has accepted the connection: asks again for what it does not know.
-    void on_connected(bool session_present) {
+    void on_connected(bool session_present) override {
         // First, as there may be a new subscription to the same filter.
         for (auto* u : unsubscribers_) {
             if (session_present)
@@ -107,7 +108,7 @@ class subscribing final : private message_source {
             if (!session_present || !s.is_granted()) send_subscribe(s);
         });
     }
-    void on_suback(void* owner, suback const& answer) {
+    void on_suback(void* owner, suback const& answer) override {
         auto& s = *static_cast<entry*>(owner);
         s.number = session_state::no_exchange;
         for (auto const reason : answer.reasons)
@@ -116,11 +117,11 @@ class subscribing final : private message_source {
         for (auto const reason : answer.reasons) (at++)->granted = static_cast<qos>(reason);
         s.answered.wake_all({});
     }
-    void on_unsuback(void* owner) { unanswered_.wake(static_cast<unsubscriber*>(owner)->waiting); }
+    void on_unsuback(void* owner) override { unanswered_.wake(static_cast<unsubscriber*>(owner)->waiting); }
 
     /// All that one read has brought is handled: nobody up the stack uses what has been removed. There may be packet
     /// identifiers again for requests that found none.
-    void on_read() {
+    void on_read() override {
         registry_.forget_removed();
         if (!unsent_ || !state_.connected()) return;
         unsent_ = false;
@@ -132,12 +133,12 @@ class subscribing final : private message_source {
     }
 
     /// All who wait go on with an error, until `reopen`.
-    void close(std::error_code why) {
+    void close(std::error_code why) override {
         closed_ = true;
         unanswered_.wake_all(why);
         registry_.close(why);
     }
-    void reopen() noexcept {
+    void reopen() noexcept override {
         closed_ = false;
         registry_.reopen();
     }

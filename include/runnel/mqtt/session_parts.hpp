@@ -1,0 +1,67 @@
+#pragma once
+
+#include <runnel/mqtt/packet.hpp>
+#include <runnel/mqtt/received.hpp>
+#include <runnel/mqtt/session_event.hpp>
+
+#include <asio/awaitable.hpp>
+
+#include <cstdint>
+#include <exception>
+#include <string_view>
+#include <system_error>
+
+namespace runnel::mqtt {
+
+// The parts of a session that not every session has, as it sees them. Each is made by the function of the session that
+// first needs it, and only there: programs that do not call that function have neither its code nor its memory.
+
+/// Subscriptions: see `subscribing`.
+class subscribing_part {
+  public:
+    virtual ~subscribing_part() = default;
+    virtual bool dispatch(publish const& packet, delivery token, std::uint64_t& unrouted) = 0;
+    virtual std::exception_ptr take_failure() noexcept = 0;
+    virtual void on_connected(bool session_present) = 0;
+    virtual void on_suback(void* owner, suback const& answer) = 0;
+    virtual void on_unsuback(void* owner) = 0;
+    virtual void on_read() = 0;
+    virtual void close(std::error_code why) = 0;
+    virtual void reopen() noexcept = 0;
+};
+
+/// Requests: see `requesting`.
+class requesting_part {
+  public:
+    virtual ~requesting_part() = default;
+    virtual void on_response_information(std::string_view prefix) = 0;
+    virtual void close(std::error_code why) = 0;
+};
+
+/// Authentication by steps: see `authenticating`.
+template <class Executor>
+class authenticating_part {
+  public:
+    virtual ~authenticating_part() = default;
+    virtual std::string method() = 0;
+    /// The data of CONNECT, after `begin`.
+    virtual std::string_view data() const noexcept = 0;
+    virtual asio::awaitable<void, Executor> begin() = 0;
+    virtual bool is_challenged() const noexcept = 0;
+    virtual asio::awaitable<void, Executor> answer() = 0;
+    virtual asio::awaitable<void, Executor> finish() = 0;
+    virtual asio::awaitable<void, Executor> again() = 0;
+    virtual void on_auth(auth const& packet) = 0;
+    virtual void on_connack(connack const& answer) = 0;
+    virtual void on_connection_lost() = 0;
+};
+
+/// Who follows the events: see `event_stream`.
+class event_watcher {
+  public:
+    virtual ~event_watcher() = default;
+    virtual void push(session_event const& event) = 0;
+    virtual void close() = 0;
+};
+
+}  // namespace runnel::mqtt

@@ -1,0 +1,90 @@
+#pragma once
+
+#include <asio/basic_waitable_timer.hpp>
+#include <asio/defer.hpp>
+#include <asio/wait_traits.hpp>
+
+#include <chrono>
+#include <memory>
+#include <system_error>
+#include <utility>
+
+namespace runnel {
+
+/// Calls a function at a time, or soon: one timer for all that an object has to attend to, whatever it is. The function
+/// looks what is due and sets the alarm anew; it may be called too early, or for nothing.
+///
+/// Not thread-safe: everything happens on the executor. After destruction the function is not called.
+template <class Executor>
+class alarm {
+  public:
+    using clock = std::chrono::steady_clock;
+    using function = void (*)(void* of);
+
+    /// Calls `call(of)` on the executor. What it throws leaves the executor's `run`.
+    alarm(Executor const& executor, function call, void* of) : state_(std::make_shared<state>(executor, call, of)) {}
+    alarm(alarm const&) = delete;
+    alarm& operator=(alarm const&) = delete;
+    ~alarm() {
+        state_->of = nullptr;
+        stop();
+    }
+
+    /// Lets the function be called at `when`, unless it is to be called earlier anyway.
+    void set(clock::time_point when) {
+        if (when < state_->when) arm(when);
+    }
+
+    /// Lets the function be called in a later turn of the executor.
+    void soon() {
+        if (!std::exchange(state_->soon, true)) post();
+    }
+
+    /// Forgets the time that was set.
+    void stop() noexcept {
+        if (std::exchange(state_->when, never()) == never()) return;
+        try {
+            state_->timer.cancel();
+        } catch (...) {
+        }
+    }
+
+  private:
+    using timer_type = asio::basic_waitable_timer<clock, asio::wait_traits<clock>, Executor>;
+    static constexpr clock::time_point never() noexcept { return clock::time_point::max(); }
+
+    // Shared with the operations under way.
+    struct state {
+        state(Executor const& executor, function c, void* o) : timer(executor), call(c), of(o) {}
+        timer_type timer;
+        function call;
+        void* of;
+        clock::time_point when = never();
+        bool soon = false;
+    };
+
+    // Of the timer, and of `soon`.
+    struct handler {
+        std::shared_ptr<state> s;
+        void operator()(std::error_code error) const {
+            if (error || s->of == nullptr) return;
+            s->when = never();
+            s->call(s->of);
+        }
+        void operator()() const {
+            s->soon = false;
+            if (s->of != nullptr) s->call(s->of);
+        }
+    };
+
+    [[gnu::noinline]] void arm(clock::time_point when) {
+        state_->when = when;
+        state_->timer.expires_at(when);
+        state_->timer.async_wait(handler{state_});
+    }
+    [[gnu::noinline]] void post() { asio::defer(state_->timer.get_executor(), handler{state_}); }
+
+    std::shared_ptr<state> state_;
+};
+
+}  // namespace runnel
