@@ -36,7 +36,7 @@ namespace runnel::mqtt {
 /// - 2^61 + number of an exchange: nothing after PUBREC, else the PUBLISH packet; if it expires, behind a zero byte and
 ///   the time at which it does (8 bytes, milliseconds since 1970)
 /// - 2^62 + packet identifier of a QoS 2 message that has been taken: the reason code of its PUBREC
-class session_journal final : public session_keeper {
+class session_journal {
   public:
     /// Keeps nothing.
     session_journal() noexcept = default;
@@ -45,7 +45,7 @@ class session_journal final : public session_keeper {
         : store_(std::move(store)), epoch_(epoch) {}
     session_journal(session_journal const&) = delete;
     session_journal& operator=(session_journal const&) = delete;
-    ~session_journal() override {
+    ~session_journal() {
         if (claimed_) store_.release();
     }
 
@@ -53,21 +53,21 @@ class session_journal final : public session_keeper {
     explicit operator bool() const noexcept { return static_cast<bool>(store_); }
 
     /// The client identifier of the stored session; empty if there is none.
-    std::string const& client_id() const noexcept override { return client_id_; }
-    void set_client_id(std::string_view id) override {
+    std::string const& client_id() const noexcept { return client_id_; }
+    void set_client_id(std::string_view id) {
         if (client_id_ == id) return;
         client_id_ = id;
         client_id_changed_ = true;
     }
 
     /// The messages that `load` has put back.
-    std::size_t restored() const noexcept override { return restored_; }
+    std::size_t restored() const noexcept { return restored_; }
     /// How often something has been stored.
-    std::uint64_t commits() const noexcept override { return commits_; }
+    std::uint64_t commits() const noexcept { return commits_; }
 
     /// Puts back into `state`, which must be new, what the store holds. `client_id` is the one configured, or empty for
     /// that of the store. Errors: those of the store, and `in_use`, `other_client`, `unsupported_format`, `corrupt`.
-    std::error_code load(session_state& state, std::string_view client_id) override {
+    std::error_code load(session_state& state, std::string_view client_id) {
         if (!store_.claim()) return store_errc::in_use;
         claimed_ = true;
         contents found;
@@ -86,7 +86,7 @@ class session_journal final : public session_keeper {
     }
 
     /// Stores what has changed, if anything has. After an error nothing has been stored, and it may be tried again.
-    std::error_code commit(session_state& state) override {
+    std::error_code commit(session_state& state) {
         if (!store_) return {};
         bool const changed = state.has_changes() || client_id_changed_;
         if (!changed && !store_.pending()) return {};
@@ -265,8 +265,22 @@ class session_journal final : public session_keeper {
     std::vector<void*> copies_;
 };
 
-inline std::unique_ptr<session_keeper> make_session_keeper(any_session_store store, std::chrono::milliseconds epoch) {
-    return std::make_unique<session_journal>(std::move(store), epoch);
+// A type of its own for each store, which so does not exist where there is none: the compiler would foresee it.
+template <class Store>
+std::unique_ptr<session_keeper> make_session_keeper(any_session_store store, std::chrono::milliseconds epoch) {
+    struct keeper final : session_keeper {
+        keeper(any_session_store s, std::chrono::milliseconds e) : journal(std::move(s), e) {}
+        std::error_code load(session_state& state, std::string_view client_id) override {
+            return journal.load(state, client_id);
+        }
+        std::error_code commit(session_state& state) override { return journal.commit(state); }
+        std::string const& client_id() const noexcept override { return journal.client_id(); }
+        void set_client_id(std::string_view id) override { journal.set_client_id(id); }
+        std::size_t restored() const noexcept override { return journal.restored(); }
+        std::uint64_t commits() const noexcept override { return journal.commits(); }
+        session_journal journal;
+    };
+    return std::make_unique<keeper>(std::move(store), epoch);
 }
 
 }  // namespace runnel::mqtt

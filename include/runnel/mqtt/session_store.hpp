@@ -93,6 +93,7 @@ class session_keeper {
 };
 
 /// A `session_journal` of a store; `epoch` is its argument. Only those who name a store need its code.
+template <class Store>
 std::unique_ptr<session_keeper> make_session_keeper(any_session_store store, std::chrono::milliseconds epoch);
 
 /// Any session store, or none, for whoever does not want to be a template over it. Copies are the same store.
@@ -145,7 +146,7 @@ class any_session_store {
         }
         std::unique_ptr<session_keeper> keeper(any_session_store const& self,
                                                std::chrono::milliseconds epoch) const override {
-            return make_session_keeper(self, epoch);
+            return make_session_keeper<S>(self, epoch);
         }
         std::shared_ptr<S> store;
     };

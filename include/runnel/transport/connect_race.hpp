@@ -4,10 +4,12 @@
 
 #include <asio/basic_waitable_timer.hpp>
 #include <asio/ip/tcp.hpp>
+#include <asio/use_awaitable.hpp>
 #include <asio/wait_traits.hpp>
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <system_error>
@@ -27,7 +29,7 @@ struct connect_attempt {
 /// unreachable" of every IPv6 address, and that is not the news.
 class connect_failed : public std::system_error {
   public:
-    connect_failed(std::string const& doing, std::vector<connect_attempt> attempts)
+    [[gnu::cold]] connect_failed(std::string const& doing, std::vector<connect_attempt> attempts)
         : system_error(code_of(attempts), doing + describe(attempts)),
           attempts_(std::make_shared<std::vector<connect_attempt> const>(std::move(attempts))) {}
 
@@ -35,7 +37,7 @@ class connect_failed : public std::system_error {
     std::vector<connect_attempt> const& attempts() const noexcept { return *attempts_; }
 
   private:
-    static std::error_code code_of(std::vector<connect_attempt> const& attempts) noexcept {
+    [[gnu::cold]] static std::error_code code_of(std::vector<connect_attempt> const& attempts) noexcept {
         std::error_code code = asio::error::host_not_found;
         bool telling = false;
         for (auto const& [endpoint, error] : attempts) {
@@ -49,11 +51,16 @@ class connect_failed : public std::system_error {
         return code;
     }
 
-    static std::string describe(std::vector<connect_attempt> const& attempts) {
+    [[gnu::cold]] static std::string describe(std::vector<connect_attempt> const& attempts) {
         std::string text;
-        for (auto const& [endpoint, error] : attempts)
-            text += (text.empty() ? " (" : "; ") + endpoint.address().to_string() + ": " + error.message();
-        return text.empty() ? text : text + ')';
+        for (auto const& [endpoint, error] : attempts) {
+            text += text.empty() ? " (" : "; ";
+            text += endpoint.address().to_string();
+            text += ": ";
+            text += error.message();
+        }
+        if (!text.empty()) text += ')';
+        return text;
     }
 
     std::shared_ptr<std::vector<connect_attempt> const> attempts_;  // so that copying throws nothing
@@ -84,62 +91,114 @@ class connect_race {
     using socket_type = asio::basic_stream_socket<asio::ip::tcp, Executor>;
     using duration = std::chrono::steady_clock::duration;
 
+    /// Where to connect to: addresses, or else the name of a host, or its address in the form of a text.
+    struct target {
+        std::vector<endpoint_type> endpoints;
+        std::string host;
+        std::uint16_t port;
+        target(std::vector<endpoint_type> e) : endpoints(std::move(e)), port(0) {}
+        target(std::string h, std::uint16_t p) : host(std::move(h)), port(p) {}
+    };
+
     /// `open(socket, endpoint)` opens a socket that is to be connected, sets its options, and returns an error; called
-    /// until the race is over. Throws `connect_failed`, whose text begins with `doing`, when every attempt has failed,
-    /// and `operation_aborted` when it is cancelled.
-    template <class Open>
-    static asio::awaitable<socket_type, Executor> run(Executor executor, std::vector<endpoint_type> endpoints,
-                                                      duration delay, Open open, std::string doing) {
+    /// until the race is over. Throws an error of name resolution, `connect_failed`, whose text begins with `doing`,
+    /// when every attempt has failed, and `operation_aborted` when it is cancelled. The result is made of the socket.
+    ///
+    /// Name resolution by the operating system cannot be interrupted; a cancelled call returns at once nevertheless,
+    /// and the late answer is dropped.
+    template <class Result = socket_type, class Open>
+    static asio::awaitable<Result, Executor> run(Executor executor, target to, duration delay, Open open,
+                                                 std::string doing) {
         auto const s = std::make_shared<state>(std::move(executor));
         dropper const at_end{*s};
-        s->sockets.reserve(endpoints.size());  // they must not move while they connect
+        s->find(s, to);
         std::size_t started = 0;
         while (s->winner == none) {
-            if (started < endpoints.size() && (s->running == 0 || s->next_is_due)) {
-                start(s, endpoints[started], open);
-                if (++started < endpoints.size()) {
-                    s->timer.expires_after(delay);
-                    s->timer.async_wait(handler{s, none, {}});
-                }
-            } else if (s->running == 0) {
-                throw connect_failed(doing, std::move(s->failures));
-            } else {
-                co_await s->place.park(s->waiting);
-                if (s->waiting.result) throw std::system_error(s->waiting.result);
-            }
+            if (s->step(s, started, delay, open, to.host, doing)) continue;
+            co_await s->place.park(s->waiting);
+            if (s->waiting.result) throw std::system_error(s->waiting.result);
         }
-        co_return std::move(s->sockets[s->winner]);
+        co_return Result(std::move(s->sockets[s->winner]));
     }
 
   private:
     using timer_type =
         asio::basic_waitable_timer<std::chrono::steady_clock, asio::wait_traits<std::chrono::steady_clock>, Executor>;
+    using resolver_type = asio::ip::basic_resolver<asio::ip::tcp, Executor>;
     static constexpr std::size_t none = static_cast<std::size_t>(-1);
 
     // Shared with the handlers of what has been started, which may come when the race is over.
     struct state {
-        explicit state(Executor executor) : place(std::move(executor)), timer(place.get_executor()) {}
+        explicit state(Executor executor)
+            : place(std::move(executor)), timer(place.get_executor()), resolver(place.get_executor()) {}
 
         parking<Executor> place;
         timer_type timer;
+        resolver_type resolver;
         waiter<Executor> waiting;
+        std::vector<endpoint_type> endpoints;
+        std::error_code not_found;
         std::vector<socket_type> sockets;
         std::size_t running = 0;
         std::size_t winner = none;
+        bool is_resolving = false;
         bool next_is_due = false;
         std::vector<connect_attempt> failures;
+
+        void find(std::shared_ptr<state> const& self, target& to) {
+            if (to.host.empty()) {
+                endpoints = std::move(to.endpoints);
+                return;
+            }
+            std::error_code no_address;
+            auto const address = asio::ip::make_address(to.host, no_address);
+            if (!no_address) {
+                endpoints.push_back({address, to.port});
+                return;
+            }
+            is_resolving = true;
+            resolver.async_resolve(to.host, std::to_string(to.port), asio::ip::resolver_base::numeric_service,
+                                   handler{self, none, {}});
+        }
+
+        // Starts the next attempt if it is due. False: there is nothing to do but to wait.
+        template <class Open>
+        bool step(std::shared_ptr<state> const& self, std::size_t& started, duration delay, Open& open,
+                  std::string const& host, std::string const& doing) {
+            if (is_resolving) return false;
+            if (not_found) throw std::system_error(not_found, "resolving " + host);
+            if (started == endpoints.size() && running == 0) throw connect_failed(doing, std::move(failures));
+            if (started == endpoints.size() || (running != 0 && !next_is_due)) return false;
+            if (started == 0) sockets.reserve(endpoints.size());  // they must not move while they connect
+            next_is_due = false;
+            auto const& endpoint = endpoints[started];
+            auto& socket = sockets.emplace_back(place.get_executor());
+            if (std::error_code const error = open(socket, endpoint)) {
+                failures.push_back({endpoint, error});
+                next_is_due = true;
+            } else {
+                ++running;
+                socket.async_connect(endpoint, handler{self, started, endpoint});
+            }
+            if (++started < endpoints.size()) {
+                timer.expires_after(delay);
+                timer.async_wait(handler{self, none, {}});
+            }
+            return true;
+        }
     };
 
     // Whatever way the race ends, nothing goes on.
     struct dropper {
         state& s;
         ~dropper() {
+            if (s.is_resolving) s.resolver.cancel();
             s.timer.cancel();
             s.sockets.clear();
         }
     };
 
-    // Of an attempt, or of the delay. One type for both, as each costs the user's compiler.
+    // Of an attempt, of the delay, or of the resolver. One type for all, as each costs the user's compiler.
     struct handler {
         std::shared_ptr<state> s;
         std::size_t attempt;
@@ -157,20 +216,15 @@ class connect_race {
             }
             s->place.wake(s->waiting);
         }
-    };
-
-    template <class Open>
-    static void start(std::shared_ptr<state> const& s, endpoint_type const& endpoint, Open& open) {
-        s->next_is_due = false;
-        auto& socket = s->sockets.emplace_back(s->place.get_executor());
-        if (std::error_code const error = open(socket, endpoint)) {
-            s->failures.push_back({endpoint, error});
-            s->next_is_due = true;
-            return;
+        void operator()(std::error_code error, typename resolver_type::results_type const& results) const {
+            s->is_resolving = false;
+            s->not_found = error;
+            std::vector<endpoint_type> found;
+            for (auto const& entry : results) found.push_back(entry.endpoint());
+            s->endpoints = in_turns(found);
+            s->place.wake(s->waiting);
         }
-        ++s->running;
-        socket.async_connect(endpoint, handler{s, s->sockets.size() - 1, endpoint});
-    }
+    };
 };
 
 }  // namespace runnel

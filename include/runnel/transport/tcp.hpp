@@ -2,54 +2,16 @@
 
 #include <runnel/transport/asio_stream.hpp>
 #include <runnel/transport/connect_race.hpp>
-#include <runnel/transport/waiter.hpp>
 
 #include <asio/ip/tcp.hpp>
 
 #include <chrono>
-#include <memory>
+#include <cstdint>
 #include <string>
-#include <vector>
+#include <system_error>
+#include <utility>
 
 namespace runnel {
-
-/// Resolves a name to TCP endpoints. An address in the form of a text is taken as it is, without asking anybody.
-///
-/// Name resolution by the operating system cannot be interrupted; a cancelled call returns at once nevertheless, and
-/// the late answer is dropped. Throws `std::system_error` with a resolver error (`asio::error::host_not_found`, ...).
-template <class Executor>
-asio::awaitable<asio::ip::tcp::resolver::results_type, Executor> resolve_tcp(Executor executor, std::string host,
-                                                                             std::uint16_t port) {
-    using results_type = asio::ip::tcp::resolver::results_type;
-    std::error_code not_an_address;
-    auto const address = asio::ip::make_address(host, not_an_address);
-    if (!not_an_address) co_return results_type::create(asio::ip::tcp::endpoint(address, port), host, "");
-
-    struct lookup {
-        explicit lookup(Executor const& e) : place(e), resolver(e) {}
-        parking<Executor> place;
-        asio::ip::basic_resolver<asio::ip::tcp, Executor> resolver;
-        waiter<Executor> waiting;
-        bool done = false;
-        std::error_code error;
-        results_type results;
-    };
-    auto const state = std::make_shared<lookup>(executor);
-    state->resolver.async_resolve(host, std::to_string(port), asio::ip::resolver_base::numeric_service,
-                                  [state](std::error_code error, results_type results) {
-                                      state->done = true;
-                                      state->error = error;
-                                      state->results = std::move(results);
-                                      state->place.wake(state->waiting);
-                                  });
-    if (!state->done) co_await state->place.park(state->waiting);
-    if (state->waiting.result) {
-        state->resolver.cancel();
-        throw std::system_error(state->waiting.result);
-    }
-    if (state->error) throw std::system_error(state->error, "resolving " + host);
-    co_return std::move(state->results);
-}
 
 /// TCP to a host: a transport without encryption.
 template <class Executor = asio::any_io_executor>
@@ -87,20 +49,18 @@ struct basic_tcp {
     /// Resolves the host, each time anew, and connects to whichever of its addresses answers first (RFC 8305); see
     /// `attempt_delay`. Throws `connect_failed` with the errors of all addresses, or an error of name resolution.
     asio::awaitable<stream_type, Executor> open(Executor executor) const {
-        auto resolving = resolve_tcp<Executor>(executor, host, effective_port());
-        auto const found = co_await std::move(resolving);
-        std::vector<asio::ip::tcp::endpoint> endpoints;
-        for (auto const& entry : found) endpoints.push_back(entry.endpoint());
-        auto racing = connect_race<Executor>::run(
-            executor, in_turns(endpoints), attempt_delay,
+        return connect_race<Executor>::template run<stream_type>(
+            std::move(executor), {host, effective_port()}, attempt_delay,
             [this](auto& socket, auto const& endpoint) { return set_up(socket, endpoint); }, "connecting to " + url());
-        co_return stream_type(co_await std::move(racing));
     }
 
     /// Host and port as in a URL.
     std::string authority() const {
         bool const ipv6 = host.find(':') != std::string::npos;
-        return (ipv6 ? '[' + host + ']' : host) + ':' + std::to_string(effective_port());
+        std::string text = ipv6 ? "[" : "";
+        text += host;
+        text += ipv6 ? "]:" : ":";
+        return text += std::to_string(effective_port());
     }
 
   private:
