@@ -448,9 +448,9 @@ class session final {
                 connection_.on_asked();
             }
             if (violation != errc::ok) throw std::system_error(violation);
-            if (state_.current_phase() != session_state::phase::connecting) break;
             std::size_t const n = co_await s->read_some(connection_.room());
             violation = connection_.handle(n, listener(*this));
+            if (violation == errc::ok && state_.current_phase() != session_state::phase::connecting) break;
             if (violation == errc::ok && authenticating_ && authenticating_->is_challenged())
                 co_await authenticating_->answer();
         }
