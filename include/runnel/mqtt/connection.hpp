@@ -58,7 +58,7 @@ class connection {
     bool is_attempt_due() const noexcept { return what_ == doing::about_to_connect; }
 
     /// Begins the coroutine that connects, then calls `established`, and then reads.
-    void start(awaitable<void> attempt) {
+    [[gnu::cold]] void start(awaitable<void> attempt) {
         what_ = doing::connecting;
         limit_ = clock::now() + options_.connect_timeout;
         reader_.start(place_.get_executor(), std::move(attempt));
@@ -174,7 +174,7 @@ class connection {
 
     /// Does what is due at `now`; returns when there will be something to do.
     template <class Listener>
-    clock::time_point attend(clock::time_point now, Stream* s, Listener listener) {
+    [[gnu::cold]] clock::time_point attend(clock::time_point now, Stream* s, Listener listener) {
         if (what_ == doing::connected && !is_over_) keep_alive(now);
         if (what_ == doing::connected && !is_over_ && !writer_.running() && has_to_write()) {
             packets_.set_writer(true);
@@ -208,7 +208,7 @@ class connection {
     bool has_to_write() noexcept { return !packets_.out().empty() || is_closing(); }
 
     // What is being done ends. The first reason counts.
-    void over(std::error_code why) {
+    [[gnu::cold]] void over(std::error_code why) {
         if (!std::exchange(is_over_, true) && why) why_ = why;
         what_ = doing::nothing;
         limit_ = never;
@@ -218,7 +218,7 @@ class connection {
     }
 
     // The same, when a coroutine has ended.
-    void ended(std::exception_ptr error) noexcept {
+    [[gnu::cold]] void ended(std::exception_ptr error) noexcept {
         std::error_code why;
         try {
             if (error && !is_over_) std::rethrow_exception(error);
@@ -230,14 +230,14 @@ class connection {
         over(why);
     }
 
-    static void reader_ended(void* of, std::exception_ptr error) {
+    [[gnu::cold]] static void reader_ended(void* of, std::exception_ptr error) {
         auto& self = *static_cast<connection*>(of);
         bool const telling = self.violation_ != errc::ok && !self.is_over_ && !self.packets_.out().empty();
         bool const writing = self.violation_ != errc::ok && !self.is_over_ && !self.writing_.empty();
         if (!telling && !writing) self.ended(std::move(error));
     }
 
-    static void writer_ended(void* of, std::exception_ptr error) {
+    [[gnu::cold]] static void writer_ended(void* of, std::exception_ptr error) {
         auto& self = *static_cast<connection*>(of);
         self.packets_.set_writer(false);
         if (error || self.is_over_ || self.is_closing()) return self.ended(std::move(error));
@@ -262,7 +262,7 @@ class connection {
     }
 
     // A ping and its answer were all there was: an idle session keeps no memory that it can do without.
-    void rest() noexcept {
+    [[gnu::cold]] void rest() noexcept {
         if (writes_ - writes_before_ping_ > 1 || !packets_.out().empty() || !writing_.empty()) return;
         in_.release_if_idle();
         writing_.release();
@@ -272,7 +272,7 @@ class connection {
         packets_.wake();
     }
 
-    void keep_alive(clock::time_point now) {
+    [[gnu::cold]] void keep_alive(clock::time_point now) {
         if (interval_ == clock::duration::zero()) return;
         if (last_received_ >= unanswered_) unanswered_ = never;
         if (unanswered_ != never && now - unanswered_ >= options_.response_timeout)

@@ -52,7 +52,7 @@ class session final {
     /// Throws `std::out_of_range` if an option is out of its range. With `options.store` it goes on where an earlier
     /// process stopped, and throws if that cannot be: the store's error, `store_errc::in_use`, `other_client`,
     /// `unsupported_format` or `corrupt`. Does nothing else until `run`.
-    session(executor_type executor, Transport transport, session_options options = {})
+    [[gnu::cold]] session(executor_type executor, Transport transport, session_options options = {})
         : options_((check(options), std::move(options))),
           destination_(std::move(transport)),
           executor_(executor),
@@ -70,7 +70,7 @@ class session final {
     session(session const&) = delete;
     session& operator=(session const&) = delete;
     /// Does not block; pending operations end with `errc::disconnected`.
-    ~session() {
+    [[gnu::cold]] ~session() {
         finish();
         finisher::leave(running_here_);
         for (auto const& w : watchers_)
@@ -314,10 +314,10 @@ class session final {
         void on_suback(void* owner, suback const& answer) { self.subscribing_->on_suback(owner, answer); }
         void on_unsuback(void* owner, unsuback const&) { self.subscribing_->on_unsuback(owner); }
         void on_pingresp() { self.connection_.on_answer(); }
-        void on_auth(auth const& packet) {
+        [[gnu::cold]] void on_auth(auth const& packet) {
             if (self.authenticating_) self.authenticating_->on_auth(packet);
         }
-        void on_disconnect(mqtt::disconnect const& packet) {
+        [[gnu::cold]] void on_disconnect(mqtt::disconnect const& packet) {
             bool const ended = packet.reason == reason_code::success;
             self.connection_.set_reason(ended ? make_error_code(errc::disconnected) : make_error_code(packet.reason));
             self.detail_ = packet.props.get<property_id::reason_string>().value_or("");
@@ -333,7 +333,7 @@ class session final {
 
     // --- connection after connection
 
-    void begin_run(std::optional<stream_type>& s) {
+    [[gnu::cold]] void begin_run(std::optional<stream_type>& s) {
         running_ = true;
         stream_ = &s;
         connection_.restart();
@@ -342,7 +342,7 @@ class session final {
     }
 
     // What was begun is over: begins the next thing, if there is one.
-    bool begin_next(reconnect_schedule& schedule, bool cancelled) {
+    [[gnu::cold]] bool begin_next(reconnect_schedule& schedule, bool cancelled) {
         if (std::exchange(is_pausing_, false)) {
             if (auto failure = connection_.take_failure()) std::rethrow_exception(std::move(failure));
             if (cancelled) throw std::system_error(asio::error::operation_aborted);
@@ -363,7 +363,7 @@ class session final {
         return true;
     }
 
-    void begin_attempt() {
+    [[gnu::cold]] void begin_attempt() {
         connected_at_.reset();
         detail_.clear();
         redirect_.clear();
@@ -371,7 +371,7 @@ class session final {
         tell({.what = session_event::kind::connecting, .url = destination_.url()});
     }
 
-    void end_attempt() {
+    [[gnu::cold]] void end_attempt() {
         state_.connection_lost();
         connection_.reset();
         if (authenticating_) authenticating_->on_connection_lost();
@@ -382,7 +382,7 @@ class session final {
         stream_->reset();
     }
 
-    void begin_pause(reconnect_schedule& schedule, bool opened) {
+    [[gnu::cold]] void begin_pause(reconnect_schedule& schedule, bool opened) {
         auto const why = connection_.why();
         // Some brokers send more again than they may; they would have to be refused for ever.
         if (why == errc::receive_maximum_exceeded) receive_maximum_ = 65535;
@@ -400,7 +400,7 @@ class session final {
 
     // Does whatever is due; the outlet has it called.
     static void look_after(void* of) { static_cast<session*>(of)->look_after(); }
-    void look_after() {
+    [[gnu::cold]] void look_after() {
         auto const now = clock::now();
         auto next = clock::time_point::max();
         if (running_) {
@@ -415,7 +415,7 @@ class session final {
         if (next != clock::time_point::max()) packets_.attend(next);
     }
 
-    void save_if_due() {
+    [[gnu::cold]] void save_if_due() {
         try {
             storing_.save();
         } catch (...) {
@@ -460,7 +460,7 @@ class session final {
 
     // --- CONNECT and CONNACK
 
-    void send_connect() {
+    [[gnu::cold]] void send_connect() {
         state_.set_time(milliseconds_now());
         connect_request request(options_, assigned_client_id_, receive_maximum_);
         if (authenticating_) request.authenticate(authenticating_->method(), authenticating_->data());
@@ -468,7 +468,7 @@ class session final {
         if (e != errc::ok) fail(std::make_exception_ptr(std::system_error(e, "CONNECT")));
     }
 
-    void accepted_or_refused(connack const& answer) {
+    [[gnu::cold]] void accepted_or_refused(connack const& answer) {
         connection_.on_answer();
         if (answer.reason != reason_code::success) {
             refused_ = answer.reason;
@@ -515,7 +515,7 @@ class session final {
     }
 
     // Takes a message that nobody wants: it belongs to a subscription of an earlier process, say.
-    void drop(delivery token) {
+    [[gnu::cold]] void drop(delivery token) {
         ++counters_.messages_unrouted;
         state_.acknowledge(packets_.out(), token);
         packets_.flush();
@@ -539,7 +539,7 @@ class session final {
         std::rethrow_exception(std::move(why));
     }
 
-    void finish() noexcept {
+    [[gnu::cold]] void finish() noexcept {
         running_ = is_pausing_ = false;
         stream_ = nullptr;
         packets_.stop_attending();
@@ -552,7 +552,7 @@ class session final {
         places_.ended.wake_all({});
     }
 
-    void tell(session_event const& event) {
+    [[gnu::cold]] void tell(session_event const& event) {
         if (options_.on_event) options_.on_event(event);
         for (auto const& w : watchers_)
             if (auto const stream = w.lock()) stream->push(event);

@@ -106,7 +106,7 @@ struct subscribe_options {
 };
 
 /// Throws `std::out_of_range`, with the range in its text, if the options are not possible.
-inline void check(session_options const& o) {
+[[gnu::cold]] inline void check(session_options const& o) {
     using namespace std::chrono_literals;
     auto const seconds = [](std::chrono::seconds value, std::int64_t maximum, char const* name) {
         if (value < 0s || value.count() > maximum)

@@ -1,11 +1,10 @@
 #pragma once
 
+#include <runnel/transport/alarm.hpp>
 #include <runnel/transport/waiter.hpp>
 
-#include <asio/basic_waitable_timer.hpp>
 #include <asio/ip/tcp.hpp>
 #include <asio/use_awaitable.hpp>
-#include <asio/wait_traits.hpp>
 
 #include <chrono>
 #include <cstddef>
@@ -122,18 +121,18 @@ class connect_race {
     }
 
   private:
-    using timer_type =
-        asio::basic_waitable_timer<std::chrono::steady_clock, asio::wait_traits<std::chrono::steady_clock>, Executor>;
     using resolver_type = asio::ip::basic_resolver<asio::ip::tcp, Executor>;
     static constexpr std::size_t none = static_cast<std::size_t>(-1);
 
     // Shared with the handlers of what has been started, which may come when the race is over.
     struct state {
         explicit state(Executor executor)
-            : place(std::move(executor)), timer(place.get_executor()), resolver(place.get_executor()) {}
+            : place(std::move(executor)),
+              delay_over(place.get_executor(), &due, this),
+              resolver(place.get_executor()) {}
 
         parking<Executor> place;
-        timer_type timer;
+        alarm<Executor> delay_over;
         resolver_type resolver;
         waiter<Executor> waiting;
         std::vector<endpoint_type> endpoints;
@@ -145,7 +144,13 @@ class connect_race {
         bool next_is_due = false;
         std::vector<connect_attempt> failures;
 
-        void find(std::shared_ptr<state> const& self, target& to) {
+        static void due(void* of) {
+            auto& self = *static_cast<state*>(of);
+            self.next_is_due = true;
+            self.place.wake(self.waiting);
+        }
+
+        [[gnu::cold]] void find(std::shared_ptr<state> const& self, target& to) {
             if (to.host.empty()) {
                 endpoints = std::move(to.endpoints);
                 return;
@@ -163,8 +168,8 @@ class connect_race {
 
         // Starts the next attempt if it is due. False: there is nothing to do but to wait.
         template <class Open>
-        bool step(std::shared_ptr<state> const& self, std::size_t& started, duration delay, Open& open,
-                  std::string const& host, std::string const& doing) {
+        [[gnu::cold]] bool step(std::shared_ptr<state> const& self, std::size_t& started, duration delay, Open& open,
+                                std::string const& host, std::string const& doing) {
             if (is_resolving) return false;
             if (not_found) throw std::system_error(not_found, "resolving " + host);
             if (started == endpoints.size() && running == 0) throw connect_failed(doing, std::move(failures));
@@ -181,8 +186,8 @@ class connect_race {
                 socket.async_connect(endpoint, handler{self, started, endpoint});
             }
             if (++started < endpoints.size()) {
-                timer.expires_after(delay);
-                timer.async_wait(handler{self, none, {}});
+                delay_over.stop();
+                delay_over.set(std::chrono::steady_clock::now() + delay);
             }
             return true;
         }
@@ -193,30 +198,29 @@ class connect_race {
         state& s;
         ~dropper() {
             if (s.is_resolving) s.resolver.cancel();
-            s.timer.cancel();
+            s.delay_over.stop();
             s.sockets.clear();
         }
     };
 
-    // Of an attempt, of the delay, or of the resolver. One type for all, as each costs the user's compiler.
+    // Of an attempt, or of the resolver. One type for both, as each costs the user's compiler.
     struct handler {
         std::shared_ptr<state> s;
         std::size_t attempt;
         endpoint_type endpoint;
 
-        void operator()(std::error_code error) const {
-            if (error == asio::error::operation_aborted) return;  // the race is over, or the delay was cut short
+        [[gnu::cold]] void operator()(std::error_code error) const {
+            if (error == asio::error::operation_aborted) return;  // the race is over
             s->next_is_due = true;
-            if (attempt != none) {
-                --s->running;
-                if (error)
-                    s->failures.push_back({endpoint, error});
-                else if (s->winner == none)
-                    s->winner = attempt;
-            }
+            --s->running;
+            if (error)
+                s->failures.push_back({endpoint, error});
+            else if (s->winner == none)
+                s->winner = attempt;
             s->place.wake(s->waiting);
         }
-        void operator()(std::error_code error, typename resolver_type::results_type const& results) const {
+        [[gnu::cold]] void operator()(std::error_code error,
+                                      typename resolver_type::results_type const& results) const {
             s->is_resolving = false;
             s->not_found = error;
             std::vector<endpoint_type> found;

@@ -55,7 +55,7 @@ struct basic_tcp {
     }
 
     /// Host and port as in a URL.
-    std::string authority() const {
+    [[gnu::cold]] std::string authority() const {
         bool const ipv6 = host.find(':') != std::string::npos;
         std::string text = ipv6 ? "[" : "";
         text += host;
@@ -64,7 +64,7 @@ struct basic_tcp {
     }
 
   private:
-    std::error_code set_up(socket_type& socket, asio::ip::tcp::endpoint const& endpoint) const {
+    [[gnu::cold]] std::error_code set_up(socket_type& socket, asio::ip::tcp::endpoint const& endpoint) const {
         std::error_code error;
         socket.open(endpoint.protocol(), error);
         if (error) return error;
