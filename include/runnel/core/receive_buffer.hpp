@@ -15,7 +15,7 @@ namespace runnel {
 /// given back by `release_if_idle`, so that an idle connection holds next to nothing.
 class receive_buffer {
   public:
-    static constexpr std::size_t min_read = 512;
+    static constexpr std::size_t min_read = 128;
     static constexpr std::size_t max_read = 64 * 1024;
 
     /// What has been read and not consumed. Views into it are valid until the next `prepare`.

@@ -20,8 +20,8 @@ class authenticating final : public authenticating_part<Executor> {
     template <class T>
     using awaitable = asio::awaitable<T, Executor>;
 
-    authenticating(Executor const& executor, session_state& state, outlet<Executor>& packets, Authenticator a)
-        : state_(state), packets_(packets), waiting_(executor), authenticator_(std::move(a)) {}
+    authenticating(session_state& state, outlet<Executor>& packets, Authenticator a)
+        : state_(state), packets_(packets), waiting_(packets.queue()), authenticator_(std::move(a)) {}
 
     std::string method() override { return authenticator_.method(); }
     std::string_view data() const noexcept override { return data_; }

@@ -16,7 +16,7 @@ class connect_request {
     /// Calls `options.make_credentials` if it is set. `assigned` is the client identifier that the server has chosen on
     /// an earlier connection, if any; `receive_maximum` is used in place of that of `options`, which must outlive the
     /// request.
-    [[gnu::cold]] connect_request(session_options const& options, std::string const& assigned,
+    [[gnu::cold]] connect_request(session_options const& options, std::string_view assigned,
                                   std::uint16_t receive_maximum)
         : options_(options), who_(options.make_credentials ? options.make_credentials() : options.credentials) {
         if (who_.client_id.empty()) who_.client_id = assigned;

@@ -5,6 +5,7 @@
 #include <runnel/mqtt/outlet.hpp>
 #include <runnel/mqtt/session_options.hpp>
 #include <runnel/mqtt/session_state.hpp>
+#include <runnel/transport/direct_read.hpp>
 #include <runnel/transport/side_task.hpp>
 #include <runnel/transport/stream.hpp>
 
@@ -30,16 +31,14 @@ class connection {
   public:
     using executor_type = typename Stream::executor_type;
     using clock = std::chrono::steady_clock;
-    template <class T>
-    using awaitable = asio::awaitable<T, executor_type>;
+    using coroutine = typename side_task<executor_type>::coroutine;
 
-    connection(executor_type const& executor, session_state& state, session_options const& options,
-               outlet<executor_type>& packets)
+    connection(session_state& state, session_options const& options, outlet<executor_type>& packets)
         : state_(state),
           options_(options),
           packets_(packets),
           writing_(Stream::headroom),
-          place_(executor),
+          place_(packets.queue()),
           reader_(&reader_ended, this),
           writer_(&writer_ended, this) {}
 
@@ -57,8 +56,8 @@ class connection {
     }
     bool is_attempt_due() const noexcept { return what_ == doing::about_to_connect; }
 
-    /// Begins the coroutine that connects, then calls `established`, and then reads.
-    [[gnu::cold]] void start(awaitable<void> attempt) {
+    /// Begins the coroutine that connects, then calls `established`, then reads, and at last calls `end_reading`.
+    [[gnu::cold]] void start(coroutine attempt) {
         what_ = doing::connecting;
         limit_ = clock::now() + options_.connect_timeout;
         reader_.start(place_.get_executor(), std::move(attempt));
@@ -111,8 +110,9 @@ class connection {
 
     // --- for the coroutine that connects and reads
 
-    /// Where to read to.
+    /// Where to read to. Throws `operation_aborted` if all is over.
     asio::mutable_buffer room() {
+        if (is_over_) throw std::system_error(asio::error::operation_aborted);
         auto const free = in_.prepare(state_.expected_size());
         return {free.data(), free.size()};
     }
@@ -128,9 +128,12 @@ class connection {
         return writing_;
     }
 
-    /// `n` bytes have been read. An error: the server has broken the protocol; it is told so, if the version has a way.
+    /// Something has been read, or nothing more can be: then it throws. An error: the server has broken the protocol;
+    /// it is told so, if the version has a way.
     template <class Listener>
-    errc handle(std::size_t n, Listener listener) {
+    errc handle(read_outcome read, Listener listener) {
+        if (read.error) throw std::system_error(read.error);
+        std::size_t const n = read.size;
         in_.commit(n);
         bytes_received_ += n;
         last_received_ = clock::now();
@@ -153,11 +156,13 @@ class connection {
         interval_ = std::chrono::duration_cast<clock::duration>(keep_alive) * 3 / 4;
         unanswered_ = never;
         last_ping_ = {};
+        writing_.release();  // it was for CONNECT
         packets_.attend();
     }
 
     /// Whether there is anything to read.
     bool is_reading() const noexcept { return (state_.connected() || is_ending_) && violation_ == errc::ok; }
+    void end_reading(std::exception_ptr error) { reader_.end(std::move(error)); }
 
     /// The connection ends as soon as what has gathered is written, for `violation`.
     void end_over(errc violation) {
@@ -246,19 +251,25 @@ class connection {
     }
 
     template <class Listener>
-    awaitable<void> write_loop(Stream& s, Listener listener) {
-        for (;;) {
-            while (!has_to_write() && !is_resting_) {
-                waiter<executor_type> w;
-                co_await packets_.writer().park(w);
-                if (w.result) throw std::system_error(w.result);
+    coroutine write_loop(Stream& s, Listener listener) {
+        std::exception_ptr error;
+        try {
+            for (;;) {
+                while (!has_to_write() && !is_resting_) {
+                    waiter<executor_type> w;
+                    co_await packets_.writer().park(w);
+                    if (w.result) throw std::system_error(w.result);
+                }
+                if (packets_.out().empty()) break;
+                is_resting_ = false;
+                co_await s.write(gather(listener));
+                last_sent_ = clock::now();
             }
-            if (packets_.out().empty()) break;
-            is_resting_ = false;
-            co_await s.write(gather(listener));
-            last_sent_ = clock::now();
+            if (is_ending_ && violation_ == errc::ok) co_await s.shutdown();
+        } catch (...) {
+            error = std::current_exception();
         }
-        if (is_ending_ && violation_ == errc::ok) co_await s.shutdown();
+        writer_.end(std::move(error));
     }
 
     // A ping and its answer were all there was: an idle session keeps no memory that it can do without.

@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <memory>
 
 namespace runnel::mqtt {
 
@@ -35,6 +36,8 @@ class outlet {
 
     /// Where the writer waits for `flush` or `wake`.
     parking<Executor>& writer() noexcept { return writer_; }
+    /// For all places of the session.
+    std::shared_ptr<wake_queue<Executor>> const& queue() const noexcept { return writer_.queue(); }
     /// Whether there is a writer: an idle session does without.
     void set_writer(bool there_is) noexcept { has_writer_ = there_is; }
 

@@ -23,14 +23,13 @@ class publishing {
     template <class T>
     using awaitable = asio::awaitable<T, Executor>;
 
-    publishing(Executor const& executor, session_options const& options, session_state& state,
-               outlet<Executor>& packets)
+    publishing(session_options const& options, session_state& state, outlet<Executor>& packets)
         : options_(options),
           state_(state),
           packets_(packets),
-          unwritten_(executor),
-          queued_(executor),
-          unacknowledged_(executor) {}
+          unwritten_(packets.queue()),
+          queued_(packets.queue()),
+          unacknowledged_(packets.queue()) {}
     publishing(publishing const&) = delete;
     publishing& operator=(publishing const&) = delete;
     ~publishing() { publisher::leave(publishers_); }

@@ -55,17 +55,17 @@ class session final {
     [[gnu::cold]] session(executor_type executor, Transport transport, session_options options = {})
         : options_((check(options), std::move(options))),
           destination_(std::move(transport)),
-          executor_(executor),
           state_(role::client, options_.version,
                  {options_.maximum_queued, options_.maximum_in_flight, options_.outgoing_topic_aliases,
                   options_.accept_unknown_session, options_.maximum_queued_messages}),
           storing_(options_, state_),
           packets_(executor, stream_type::headroom, &look_after, this),
-          connection_(executor, state_, options_, packets_),
-          publishing_(executor, options_, state_, packets_),
-          places_(executor),
-          assigned_client_id_(storing_.client_id()) {
-        if (storing_) packets_.watch(state_);
+          connection_(state_, options_, packets_),
+          publishing_(options_, state_, packets_),
+          places_(packets_.queue()) {
+        if (!storing_) return;
+        packets_.watch(state_);
+        if (auto const id = storing_.client_id(); !id.empty()) said().assigned_client_id = id;
     }
     session(session const&) = delete;
     session& operator=(session const&) = delete;
@@ -77,11 +77,14 @@ class session final {
             if (auto const stream = w.lock()) stream->close();
     }
 
-    executor_type const& get_executor() const noexcept { return executor_; }
+    executor_type const& get_executor() const noexcept { return packets_.queue()->get_executor(); }
     /// Whether the server has accepted the connection and it has not been lost.
     bool is_connected() const noexcept { return state_.connected(); }
     session_counters counters() const noexcept {
-        auto all = counters_;
+        session_counters all;
+        all.connections = connections_;
+        all.messages_received = messages_received_;
+        all.messages_unrouted = messages_unrouted_;
         connection_.count(all);
         all.commits = storing_.commits();
         publishing_.count(all);
@@ -93,7 +96,7 @@ class session final {
 
     /// The events from now on; `session_options::on_event` is told the same.
     event_stream<executor_type> events() {
-        event_stream<executor_type> stream(executor_);
+        event_stream<executor_type> stream(get_executor());
         std::erase_if(watchers_, [](auto const& w) { return w.expired(); });
         watchers_.push_back(stream.watch());
         return stream;
@@ -116,7 +119,7 @@ class session final {
     void set_authenticator(A a) {
         if (options_.version != protocol_version::v5)
             throw std::system_error(errc::unsupported_protocol_version, "set_authenticator");
-        authenticating_ = std::make_unique<authenticating<executor_type, A>>(executor_, state_, packets_, std::move(a));
+        authenticating_ = std::make_unique<authenticating<executor_type, A>>(state_, packets_, std::move(a));
     }
 
     /// Connects, and connects again whenever the connection is lost, with pauses as `options.reconnect` says. Completes
@@ -258,12 +261,12 @@ class session final {
     /// Completes as soon as there have been more than `after` connections, with how many there have been: with
     /// `counters().connections` for `after` it notices the next one. `errc::disconnected` when `run` ends first.
     awaitable<std::uint64_t> connected(std::uint64_t after) {
-        while (counters_.connections <= after) {
+        while (connections_ <= after) {
             waiter<executor_type> w;
             co_await places_.connected.park(w);
             if (w.result) throw std::system_error(w.result);
         }
-        co_return counters_.connections;
+        co_return connections_;
     }
 
     /// Ends the connection in good order: sends what is ready to be sent, then DISCONNECT, and closes, all within
@@ -287,6 +290,8 @@ class session final {
   private:
     using clock = std::chrono::steady_clock;
     using stream_type = typename Transport::stream_type;
+    static constexpr bool reads_directly =
+        requires(stream_type& s, read_outcome& outcome) { s.read_directly(asio::mutable_buffer(), outcome); };
 
     // `run` in progress.
     struct finisher : pending<session> {
@@ -296,9 +301,21 @@ class session final {
         }
     };
 
+    // What the server has said.
+    struct remarks {
+        std::string assigned_client_id;
+        std::string response_prefix;  // the beginning of response topics
+        std::string detail;           // of the end of the last connection
+        std::string redirect;         // the server that it named
+    };
+    remarks& said() {
+        if (!said_) said_ = std::make_unique<remarks>();
+        return *said_;
+    }
+
     // Where coroutines wait: for what the name says.
     struct places {
-        explicit places(executor_type const& e) : connected(e), ended(e) {}
+        explicit places(std::shared_ptr<wake_queue<executor_type>> const& q) : connected(q), ended(q) {}
         parking<executor_type> connected, ended;
     };
 
@@ -320,8 +337,8 @@ class session final {
         [[gnu::cold]] void on_disconnect(mqtt::disconnect const& packet) {
             bool const ended = packet.reason == reason_code::success;
             self.connection_.set_reason(ended ? make_error_code(errc::disconnected) : make_error_code(packet.reason));
-            self.detail_ = packet.props.get<property_id::reason_string>().value_or("");
-            self.redirect_ = packet.props.get<property_id::server_reference>().value_or("");
+            self.said().detail = packet.props.get<property_id::reason_string>().value_or("");
+            self.said().redirect = packet.props.get<property_id::server_reference>().value_or("");
         }
         void on_read() {
             if (self.subscribing_) self.subscribing_->on_read();
@@ -354,8 +371,8 @@ class session final {
         if (auto failure = connection_.take_failure()) std::rethrow_exception(std::move(failure));
         if (connection_.is_ending()) return false;
         if (cancelled) throw std::system_error(asio::error::operation_aborted);
-        if (options_.follow_redirects && destination_.redirect(connection_.why(), redirect_)) {
-            tell({.what = session_event::kind::redirected, .url = destination_.url(), .detail = detail_});
+        if (options_.follow_redirects && destination_.redirect(connection_.why(), said().redirect)) {
+            tell({.what = session_event::kind::redirected, .url = destination_.url(), .detail = said().detail});
             begin_attempt();
         } else {
             begin_pause(schedule, opened);
@@ -365,8 +382,8 @@ class session final {
 
     [[gnu::cold]] void begin_attempt() {
         connected_at_.reset();
-        detail_.clear();
-        redirect_.clear();
+        if (said_ && said_->response_prefix.empty() && said_->assigned_client_id.empty()) said_.reset();
+        if (said_) said_->detail = said_->redirect = {};
         connection_.ask_for_attempt();
         tell({.what = session_event::kind::connecting, .url = destination_.url()});
     }
@@ -378,7 +395,7 @@ class session final {
         publishing_.offer_room();
         tell({.what = session_event::kind::disconnected,
               .error = connection_.is_ending() ? std::error_code{} : connection_.why(),
-              .detail = detail_});
+              .detail = said().detail});
         stream_->reset();
     }
 
@@ -389,7 +406,8 @@ class session final {
         auto const end = outcome();
         if (!end.lasted || *end.lasted < options_.reconnect.stable_after) destination_.failed(opened);
         auto const next = schedule.after(end, clock::now(), uniform());
-        if (!next.again) throw std::system_error(why, destination_.url() + (detail_.empty() ? "" : ": " + detail_));
+        if (!next.again)
+            throw std::system_error(why, destination_.url() + (said().detail.empty() ? "" : ": " + said().detail));
         tell({.what = session_event::kind::waiting,
               .error = why,
               .twin_suspected = next.twin_suspected,
@@ -425,19 +443,29 @@ class session final {
 
     // --- one connection, from opening to loss
 
-    awaitable<void> attempt(std::optional<stream_type>& s) {
-        auto opening = open(s);
-        co_await std::move(opening);
-        connection_.established(keep_alive_);
-        while (connection_.is_reading()) {
-            std::size_t const n = co_await s->read_some(connection_.room());
-            errc const violation = connection_.handle(n, listener(*this));
-            if (violation != errc::ok) connection_.end_over(violation);
+    typename connection<stream_type>::coroutine attempt(std::optional<stream_type>& s) {
+        std::exception_ptr error;
+        try {
+            auto opening = open(s);
+            co_await std::move(opening);
+            connection_.established(keep_alive_);
+            while (connection_.is_reading()) {
+                read_outcome read;
+                if constexpr (reads_directly)
+                    co_await s->read_directly(connection_.room(), read);
+                else
+                    read.size = co_await s->read_some(connection_.room());
+                errc const violation = connection_.handle(read, listener(*this));
+                if (violation != errc::ok) connection_.end_over(violation);
+            }
+        } catch (...) {
+            error = std::current_exception();
         }
+        connection_.end_reading(std::move(error));
     }
 
     awaitable<void> open(std::optional<stream_type>& s) {
-        auto opened = co_await destination_.open(executor_);
+        auto opened = co_await destination_.open(get_executor());
         s.emplace(std::move(opened));
         if (authenticating_) co_await authenticating_->begin();
         refused_ = {};
@@ -448,8 +476,12 @@ class session final {
                 connection_.on_asked();
             }
             if (violation != errc::ok) throw std::system_error(violation);
-            std::size_t const n = co_await s->read_some(connection_.room());
-            violation = connection_.handle(n, listener(*this));
+            read_outcome read;
+            if constexpr (reads_directly)
+                co_await s->read_directly(connection_.room(), read);
+            else
+                read.size = co_await s->read_some(connection_.room());
+            violation = connection_.handle(read, listener(*this));
             if (violation == errc::ok && state_.current_phase() != session_state::phase::connecting) break;
             if (violation == errc::ok && authenticating_ && authenticating_->is_challenged())
                 co_await authenticating_->answer();
@@ -462,7 +494,7 @@ class session final {
 
     [[gnu::cold]] void send_connect() {
         state_.set_time(milliseconds_now());
-        connect_request request(options_, assigned_client_id_, receive_maximum_);
+        connect_request request(options_, said_ ? said_->assigned_client_id : std::string_view(), receive_maximum_);
         if (authenticating_) request.authenticate(authenticating_->method(), authenticating_->data());
         errc const e = state_.connect(packets_.out(), request.packet(), request.own());
         if (e != errc::ok) fail(std::make_exception_ptr(std::system_error(e, "CONNECT")));
@@ -472,9 +504,9 @@ class session final {
         connection_.on_answer();
         if (answer.reason != reason_code::success) {
             refused_ = answer.reason;
-            detail_ = answer.props.get<property_id::reason_string>().value_or("");
-            redirect_ = answer.props.get<property_id::server_reference>().value_or("");
-            tell({.what = session_event::kind::refused, .error = refused_, .detail = detail_});
+            said().detail = answer.props.get<property_id::reason_string>().value_or("");
+            said().redirect = answer.props.get<property_id::server_reference>().value_or("");
+            tell({.what = session_event::kind::refused, .error = refused_, .detail = said().detail});
             return;
         }
         keep_alive_ = options_.keep_alive;
@@ -482,18 +514,18 @@ class session final {
             if (auto const seconds = answer.props.get<property_id::server_keep_alive>())
                 keep_alive_ = std::chrono::seconds(*seconds);  // [MQTT-3.1.2-21]
             if (auto const id = answer.props.get<property_id::assigned_client_identifier>()) {
-                assigned_client_id_ = *id;
+                said().assigned_client_id = *id;
                 storing_.set_client_id(*id);
             }
             if (authenticating_) authenticating_->on_connack(answer);
             if (auto const prefix = answer.props.get<property_id::response_information>()) {
-                response_prefix_ = *prefix;
+                said().response_prefix = *prefix;
                 if (requesting_) requesting_->on_response_information(*prefix);
             }
         }
         destination_.accepted();
         connected_at_ = clock::now();
-        ++counters_.connections;
+        ++connections_;
         if (subscribing_) subscribing_->on_connected(answer.session_present);
         places_.connected.wake_all({});
         tell({.what = session_event::kind::connected, .session_present = answer.session_present});
@@ -509,14 +541,14 @@ class session final {
     }
 
     void dispatch(mqtt::publish const& packet, delivery token) {
-        ++counters_.messages_received;
+        ++messages_received_;
         if (!subscribing_) return drop(token);
-        if (!subscribing_->dispatch(packet, token, counters_.messages_unrouted)) fail(subscribing_->take_failure());
+        if (!subscribing_->dispatch(packet, token, messages_unrouted_)) fail(subscribing_->take_failure());
     }
 
     // Takes a message that nobody wants: it belongs to a subscription of an earlier process, say.
     [[gnu::cold]] void drop(delivery token) {
-        ++counters_.messages_unrouted;
+        ++messages_unrouted_;
         state_.acknowledge(packets_.out(), token);
         packets_.flush();
     }
@@ -569,7 +601,7 @@ class session final {
 
     subscribing<executor_type>& subscriptions() {
         if (!subscribing_) {
-            subscribing_ = std::make_unique<subscribing<executor_type>>(executor_, options_, state_, packets_);
+            subscribing_ = std::make_unique<subscribing<executor_type>>(options_, state_, packets_);
             if (running_) subscribing_->reopen();
         }
         return static_cast<subscribing<executor_type>&>(*subscribing_);
@@ -577,15 +609,14 @@ class session final {
     requesting<executor_type>& requests() {
         if (!requesting_) {
             requesting_ =
-                std::make_unique<requesting<executor_type>>(executor_, options_, publishing_, subscriptions());
-            requesting_->on_response_information(response_prefix_);
+                std::make_unique<requesting<executor_type>>(get_executor(), options_, publishing_, subscriptions());
+            requesting_->on_response_information(said().response_prefix);
         }
         return static_cast<requesting<executor_type>&>(*requesting_);
     }
 
     session_options options_;
     destination<Transport> destination_;
-    executor_type executor_;
     session_state state_;
     storing storing_;
     outlet<executor_type> packets_;
@@ -598,15 +629,12 @@ class session final {
 
     places places_;
     list_link running_here_;
-    session_counters counters_;
-    std::string assigned_client_id_;
+    std::uint64_t connections_ = 0, messages_received_ = 0, messages_unrouted_ = 0;
     std::uint16_t receive_maximum_ = options_.receive_maximum;
     std::chrono::seconds keep_alive_{0};             // as the server has it
     std::optional<clock::time_point> connected_at_;  // the last connection, if it was accepted
-    std::string detail_;                             // what the server said of it
-    std::string redirect_;                           // the server that it named
     std::error_code refused_;                        // by CONNACK
-    std::string response_prefix_;                    // what it proposes as the beginning of response topics
+    std::unique_ptr<remarks> said_;                  // nullptr: nothing
     std::optional<stream_type>* stream_ = nullptr;   // of `run`
     bool running_ = false;
     bool is_pausing_ = false;

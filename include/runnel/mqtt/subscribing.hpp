@@ -32,9 +32,8 @@ class subscribing final : public subscribing_part, private message_source {
     template <class T>
     using awaitable = asio::awaitable<T, Executor>;
 
-    subscribing(Executor const& executor, session_options const& options, session_state& state,
-                outlet<Executor>& packets)
-        : options_(options), state_(state), packets_(packets), unanswered_(executor) {}
+    subscribing(session_options const& options, session_state& state, outlet<Executor>& packets)
+        : options_(options), state_(state), packets_(packets), unanswered_(packets.queue()) {}
     ~subscribing() override {
         source_.reset();
         operation::leave(operations_);
@@ -43,7 +42,7 @@ class subscribing final : public subscribing_part, private message_source {
     /// See `session::subscribe`.
     awaitable<subscription> subscribe(std::span<std::string_view const> filters, message_handler handler,
                                       subscribe_options o) {
-        auto const s = std::make_shared<entry>(unanswered_.get_executor(), filters, o);
+        auto const s = std::make_shared<entry>(unanswered_.queue(), filters, o);
         with_requests(*s, [&](mqtt::subscribe packet) {
             packet.packet_id = 1;
             if (errc const e = check(packet, options_.version); e != errc::ok) throw std::system_error(e);

@@ -32,8 +32,9 @@ struct subscription_state {
         std::optional<qos> granted;
     };
 
-    subscription_state(Executor const& executor, std::span<std::string_view const> filters, subscribe_options const& o)
-        : options(o), box(std::make_shared<inbox>(o.inbox)), receivers(executor), answered(executor) {
+    subscription_state(std::shared_ptr<wake_queue<Executor>> const& queue, std::span<std::string_view const> filters,
+                       subscribe_options const& o)
+        : options(o), box(std::make_shared<inbox>(o.inbox)), receivers(queue), answered(queue) {
         parts.reserve(filters.size());
         for (auto const filter : filters) parts.emplace_back(*this, filter);
     }

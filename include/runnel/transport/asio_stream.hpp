@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/transport/direct_read.hpp>
 #include <runnel/transport/race.hpp>
 #include <runnel/transport/stream.hpp>
 
@@ -39,6 +40,11 @@ class asio_stream {
     /// `asio::error::eof` once the peer has ended the flow.
     asio::awaitable<std::size_t, executor_type> read_some(asio::mutable_buffer into) {
         return next_.async_read_some(into, asio::use_awaitable_t<executor_type>{});
+    }
+
+    /// The same, where it matters how much memory it takes to wait for something to read: see `direct_read`.
+    direct_read<Next> read_directly(asio::mutable_buffer into, read_outcome& outcome) noexcept {
+        return {next_, into, outcome};
     }
 
     /// Completes when the operating system has taken all bytes of `out`, which is then empty.

@@ -23,17 +23,27 @@ class side_task {
     /// `end(of, error)` is called when the coroutine has ended: with what it has thrown, or nullptr. It throws nothing.
     using end_function = void (*)(void* of, std::exception_ptr error);
 
-    side_task(end_function end, void* of) noexcept : end_(end), of_(of) {}
+    side_task(end_function told, void* of) noexcept : end_(told), of_(of) {}
     side_task(side_task const&) = delete;
     side_task& operator=(side_task const&) = delete;
 
     /// Begins `task` on `executor`, on which the caller is; it runs until it waits for the first time. So it may have
     /// ended, and have told so, when this returns. There must be none running.
     void start(Executor const& executor, awaitable task) {
+        auto whole = run(this, std::move(task));
+        start(executor, std::move(whole));
+    }
+
+    /// A coroutine that catches whatever it throws, and calls `end` last of all: it does without the frame of another.
+    using coroutine = asio::awaitable<asio::detail::awaitable_thread_entry_point, Executor>;
+    void start(Executor const& executor, coroutine task) {
         running_ = true;
         asio::cancellation_state const state(signal_.slot());
-        auto entry = run(this, std::move(task));
-        launcher(std::move(entry), executor, signal_.slot(), state).launch();
+        launcher(std::move(task), executor, signal_.slot(), state).launch();
+    }
+    void end(std::exception_ptr error) {
+        running_ = false;
+        end_(of_, std::move(error));
     }
 
     /// Whether it has begun and not ended.
@@ -45,18 +55,16 @@ class side_task {
     }
 
   private:
-    using entry_point = asio::awaitable<asio::detail::awaitable_thread_entry_point, Executor>;
     using launcher = asio::detail::awaitable_thread<Executor>;
 
-    static entry_point run(side_task* self, awaitable task) {
+    static coroutine run(side_task* self, awaitable task) {
         std::exception_ptr error;
         try {
             co_await std::move(task);
         } catch (...) {
             error = std::current_exception();
         }
-        self->running_ = false;
-        self->end_(self->of_, std::move(error));
+        self->end(std::move(error));
     }
 
     end_function end_;

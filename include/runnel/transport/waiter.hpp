@@ -160,9 +160,15 @@ class wake_queue : public std::enable_shared_from_this<wake_queue<Executor>> {
   public:
     using waiter_type = waiter<Executor>;
 
-    explicit wake_queue(Executor executor) : executor_(std::move(executor)), later_(later(executor_)) {}
+    explicit wake_queue(Executor executor)
+        : executor_(std::move(executor)),
+          later_(later(executor_)),
+          registry_(asio::use_service<parking_registry>(asio::query(executor_, asio::execution::context))) {}
 
     Executor const& get_executor() const noexcept { return executor_; }
+
+    /// Where the places are known that use it.
+    parking_registry& registry() const noexcept { return registry_; }
 
     /// Lets a coroutine go on in a later turn of the executor; its waiter is in no list.
     void push(waiter_type& w) {
@@ -250,6 +256,7 @@ class wake_queue : public std::enable_shared_from_this<wake_queue<Executor>> {
 
     Executor executor_;
     decltype(later(std::declval<Executor const&>())) later_;
+    parking_registry& registry_;
     list_link ready_;
     list_link behind_;
     bool posted_ = false;
@@ -268,27 +275,19 @@ class parking final : private parking_registry::place {
     using waiter_type = waiter<Executor>;
     using queue_type = wake_queue<Executor>;
 
-    explicit parking(Executor executor)
-        : executor_(std::move(executor)),
-          registry_(asio::use_service<parking_registry>(asio::query(executor_, asio::execution::context))) {
-        registry_.add(*this);
-    }
+    explicit parking(Executor executor) : parking(std::make_shared<queue_type>(std::move(executor))) {}
     /// A place that shares the queue of others: coroutines woken at any of them go on in the order of their waking.
-    explicit parking(std::shared_ptr<queue_type> queue) : parking(queue->get_executor()) { queue_ = std::move(queue); }
+    explicit parking(std::shared_ptr<queue_type> queue) : queue_(std::move(queue)) { queue_->registry().add(*this); }
     parking(parking const&) = delete;
     parking& operator=(parking const&) = delete;
     ~parking() {
         wake_all(asio::error::operation_aborted);
-        registry_.remove(*this);
+        queue_->registry().remove(*this);
     }
 
-    Executor const& get_executor() const noexcept { return executor_; }
-    /// Where those go who are woken. Made when it is first needed: many places never see anybody.
-    std::shared_ptr<queue_type> const& queue() {
-        if (!queue_) [[unlikely]]
-            make_queue();
-        return queue_;
-    }
+    Executor const& get_executor() const noexcept { return queue_->get_executor(); }
+    /// Where those go who are woken.
+    std::shared_ptr<queue_type> const& queue() const noexcept { return queue_; }
 
     /// What `co_await` takes to park a coroutine.
     class park_operation {
@@ -320,7 +319,7 @@ class parking final : private parking_registry::place {
         if (!w.parked()) return;
         w.unlink();
         w.place_ = nullptr;
-        queue()->push(w);
+        queue_->push(w);
     }
 
     /// Whether any coroutine is parked here.
@@ -345,8 +344,6 @@ class parking final : private parking_registry::place {
     }
 
   private:
-    [[gnu::noinline]] void make_queue() { queue_ = std::make_shared<queue_type>(executor_); }
-
     void take(waiter_type& w, asio::detail::awaitable_thread<Executor>* suspended) {
         auto const& coroutine = w.coroutine_.emplace(suspended);
         if (w.result) w.result.clear();
@@ -369,9 +366,7 @@ class parking final : private parking_registry::place {
         return true;
     }
 
-    Executor executor_;
     std::shared_ptr<queue_type> queue_;
-    parking_registry& registry_;
     list_link parked_;
 };
 
