@@ -76,7 +76,7 @@ class session_state {
     }
 
     /// Client: begins a connection by CONNECT. `own` is what its properties announce. Nothing is sent on an error.
-    errc connect(send_buffer& out, mqtt::connect const& packet, capabilities own) {
+    [[gnu::cold]] errc connect(send_buffer& out, mqtt::connect const& packet, capabilities own) {
         if (errc const e = check(packet, version_); e != errc::ok) return e;
         connection_lost();
         append(out, packet);
@@ -108,7 +108,7 @@ class session_state {
     }
 
     /// The network connection has gone. What was not acknowledged will be sent again on the next one; requests end.
-    void connection_lost() noexcept {
+    [[gnu::cold]] void connection_lost() noexcept {
         phase_ = phase::disconnected;
         peer_known_ = false;
         expected_ = 0;
@@ -139,13 +139,13 @@ class session_state {
     begun publish(send_buffer& out, mqtt::publish const& message, void* owner = nullptr);
 
     /// Client: sends SUBSCRIBE; `owner` is told by `on_suback`, unless the connection is lost first.
-    begun subscribe(send_buffer& out, mqtt::subscribe packet, void* owner) {
+    [[gnu::cold]] begun subscribe(send_buffer& out, mqtt::subscribe packet, void* owner) {
         if (errc const e = check_subscribe(peer_, packet, version_); connected() && e != errc::ok) return {e};
         return request(out, packet, packet_type::subscribe, packet.requests.size(), owner);
     }
 
     /// Client: sends UNSUBSCRIBE; `owner` is told by `on_unsuback`, unless the connection is lost first.
-    begun unsubscribe(send_buffer& out, mqtt::unsubscribe packet, void* owner) {
+    [[gnu::cold]] begun unsubscribe(send_buffer& out, mqtt::unsubscribe packet, void* owner) {
         return request(out, packet, packet_type::unsubscribe, packet.filters.size(), owner);
     }
 
@@ -188,7 +188,7 @@ class session_state {
     ///
     /// Errors: those of `check`, `not_connected`, `authentication_not_due`, `authentication_method_changed`,
     /// `packet_too_large`.
-    errc auth(send_buffer& out, mqtt::auth packet) {
+    [[gnu::cold]] errc auth(send_buffer& out, mqtt::auth packet) {
         if (!connected() && !(phase_ == phase::connecting && role_ == role::client)) return errc::not_connected;
         if (errc const e = check(packet, version_); e != errc::ok) return e;
         if (errc const e = check_sender(packet, role_); e != errc::ok) return e;
@@ -205,7 +205,7 @@ class session_state {
     /// Ends the connection in good order, if there is one: nothing is sent on it any more [MQTT-3.14.4-1]. In
     /// MQTT 3.1.1 a server has nothing to send. Reason string and user properties are left out if the peer does not
     /// take packets of that size. Errors: the packet is not one that this end may send; then nothing happens.
-    errc disconnect(send_buffer& out, mqtt::disconnect packet = {}) {
+    [[gnu::cold]] errc disconnect(send_buffer& out, mqtt::disconnect packet = {}) {
         if (phase_ != phase::connecting && phase_ != phase::connected) return errc::ok;
         if (version_ == protocol_version::v5) {
             if (errc const e = check(packet, version_); e != errc::ok) return e;
@@ -297,7 +297,7 @@ class session_state {
     }
 
     template <class Packet>
-    begun request(send_buffer& out, Packet packet, packet_type type, std::size_t filters, void* owner) {
+    [[gnu::cold]] begun request(send_buffer& out, Packet packet, packet_type type, std::size_t filters, void* owner) {
         if (!connected()) return {errc::not_connected};
         if (!outgoing_.has_identifier()) return {errc::no_packet_identifier};
         auto const number = outgoing_.next_number();
@@ -310,7 +310,8 @@ class session_state {
     }
 
     /// A connection begins: `connecting`.
-    void begin(capabilities const& own, capabilities const& peer, std::optional<std::string_view> method) {
+    [[gnu::cold]] void begin(capabilities const& own, capabilities const& peer,
+                             std::optional<std::string_view> method) {
         own_ = own;
         peer_ = peer;
         bool const v5 = version_ == protocol_version::v5;
@@ -321,7 +322,7 @@ class session_state {
 
     /// What the peer does not accept ends, and the rest is sent. Handlers may end the connection meanwhile.
     template <class Handler, class Tell>
-    void begin_connection(send_buffer& out, Handler& handler, Tell&& tell) {
+    [[gnu::cold]] void begin_connection(send_buffer& out, Handler& handler, Tell&& tell) {
         if (phase_ != phase::connecting) return;
         peer_known_ = has_session_ = true;
         outgoing_.refuse_unacceptable(peer_, handler);
@@ -362,7 +363,7 @@ class session_state {
         }
     }
 
-    void send_with_details(send_buffer& out, acknowledgement packet, std::uint64_t number) {
+    [[gnu::cold]] void send_with_details(send_buffer& out, acknowledgement packet, std::uint64_t number) {
         packet.props = acknowledgement_details_.find(number, packet.type);
         properties shorter;
         if (!fit(packet, packet.type, version_, peer_, shorter)) packet.props = {};
@@ -376,20 +377,20 @@ class session_state {
     template <class Handler>
     errc receive_publish(frame const& f, send_buffer& out, Handler& handler);
     template <class Handler>
-    errc receive_other(frame const& f, send_buffer& out, Handler& handler);
+    [[gnu::cold]] errc receive_other(frame const& f, send_buffer& out, Handler& handler);
     template <class Handler>
-    errc receive_connack(mqtt::connack const& answer, send_buffer& out, Handler& handler);
+    [[gnu::cold]] errc receive_connack(mqtt::connack const& answer, send_buffer& out, Handler& handler);
     template <class Handler>
-    errc receive_disconnect(mqtt::disconnect const& packet, Handler& handler);
+    [[gnu::cold]] errc receive_disconnect(mqtt::disconnect const& packet, Handler& handler);
     template <class Handler>
-    errc receive_auth(mqtt::auth const& packet, Handler& handler);
+    [[gnu::cold]] errc receive_auth(mqtt::auth const& packet, Handler& handler);
     template <class Handler>
     errc receive_acknowledgement(acknowledgement const& ack, send_buffer& out, Handler& handler);
     template <class Handler>
     errc receive_pubrec(outgoing::entry* e, acknowledgement const& ack, send_buffer& out, Handler& handler);
     errc receive_pubrel(acknowledgement const& ack, send_buffer& out);
     template <class Answer, class Handler>
-    errc receive_answer(Answer const& answer, packet_type to, Handler& handler);
+    [[gnu::cold]] errc receive_answer(Answer const& answer, packet_type to, Handler& handler);
     errc resolve_alias(mqtt::publish& message);
     errc check_received(mqtt::publish const& message) const noexcept;
     errc check_wanted(packet_type type, property_view const& props) const noexcept;

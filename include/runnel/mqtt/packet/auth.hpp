@@ -22,7 +22,7 @@ struct auth {
 /// Bytes that follow the fixed header: what need not be said is left out (3.15.2.1).
 constexpr std::size_t remaining_length(auth const& p, protocol_version) noexcept {
     if (p.props.empty() && p.reason == reason_code::success) return 0;
-    return 1 + encoded_size(p.props, packet_constant<packet_type::auth>);
+    return 1 + encoded_size(p.props, packet_type::auth);
 }
 
 /// Bytes of the whole packet.
@@ -37,7 +37,7 @@ constexpr char* encode(char* out, auth const& p, protocol_version version) noexc
     out = write_fixed_header(out, packet_type::auth, 0, length);
     if (length == 0) return out;
     *out++ = static_cast<char>(p.reason);
-    return encode(out, p.props, packet_constant<packet_type::auth>);
+    return encode(out, p.props, packet_type::auth);
 }
 
 /// Reads the body of a packet whose fixed header `next_frame` has accepted.

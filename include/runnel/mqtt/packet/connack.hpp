@@ -23,7 +23,7 @@ struct connack {
 /// Bytes that follow the fixed header.
 constexpr std::size_t remaining_length(connack const& p, protocol_version version) noexcept {
     if (version == protocol_version::v3_1_1) return 2;
-    return 2 + encoded_size(p.props, packet_constant<packet_type::connack>);
+    return 2 + encoded_size(p.props, packet_type::connack);
 }
 
 /// Bytes of the whole packet.
@@ -39,7 +39,7 @@ constexpr char* encode(char* out, connack const& p, protocol_version version) no
     *out++ = p.session_present ? '\1' : '\0';
     auto const code = v5 ? static_cast<std::uint8_t>(p.reason) : to_connack_return_code(p.reason);
     out = write_big_endian(out, code);
-    return v5 ? encode(out, p.props, packet_constant<packet_type::connack>) : out;
+    return v5 ? encode(out, p.props, packet_type::connack) : out;
 }
 
 /// Reads the body of a packet whose fixed header `next_frame` has accepted.

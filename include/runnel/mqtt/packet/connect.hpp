@@ -46,9 +46,9 @@ struct connect_flags {
 constexpr std::size_t remaining_length(connect const& p, protocol_version version) noexcept {
     bool const v5 = version == protocol_version::v5;
     std::size_t size = 10 + field_size(p.client_id);  // protocol name, version, flags, keep alive
-    if (v5) size += encoded_size(p.props, packet_constant<packet_type::connect>);
+    if (v5) size += encoded_size(p.props, packet_type::connect);
     if (p.will) {
-        if (v5) size += encoded_size(p.will->props, packet_constant<will_message>);
+        if (v5) size += encoded_size(p.will->props, will_message);
         size += field_size(p.will->topic) + field_size(p.will->payload);
     }
     if (p.user_name) size += field_size(*p.user_name);
@@ -77,10 +77,10 @@ constexpr char* encode(char* out, connect const& p, protocol_version version) no
     *out++ = static_cast<char>(version);
     *out++ = static_cast<char>(static_cast<unsigned char>(flags));
     out = write_big_endian(out, p.keep_alive);
-    if (v5) out = encode(out, p.props, packet_constant<packet_type::connect>);
+    if (v5) out = encode(out, p.props, packet_type::connect);
     out = write_field(out, p.client_id);
     if (p.will) {
-        if (v5) out = encode(out, p.will->props, packet_constant<will_message>);
+        if (v5) out = encode(out, p.will->props, will_message);
         out = write_field(write_field(out, p.will->topic), p.will->payload);
     }
     if (p.user_name) out = write_field(out, *p.user_name);

@@ -22,7 +22,7 @@ struct disconnect {
 /// Bytes that follow the fixed header: what need not be said is left out (3.14.2).
 constexpr std::size_t remaining_length(disconnect const& p, protocol_version version) noexcept {
     if (version == protocol_version::v3_1_1) return 0;
-    auto const length = property_length(p.props, packet_constant<packet_type::disconnect>);
+    auto const length = property_length(p.props, packet_type::disconnect);
     if (length == 0) return p.reason == reason_code::normal_disconnection ? 0 : 1;
     return 1 + with_length(length);
 }
@@ -38,7 +38,7 @@ constexpr char* encode(char* out, disconnect const& p, protocol_version version)
     auto const length = remaining_length(p, version);
     out = write_fixed_header(out, packet_type::disconnect, 0, length);
     if (length > 0) *out++ = static_cast<char>(p.reason);
-    return length > 1 ? encode(out, p.props, packet_constant<packet_type::disconnect>) : out;
+    return length > 1 ? encode(out, p.props, packet_type::disconnect) : out;
 }
 
 /// Reads the body of a packet whose fixed header `next_frame` has accepted.

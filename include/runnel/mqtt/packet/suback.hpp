@@ -31,7 +31,7 @@ constexpr bool allowed_in_suback(reason_code reason, protocol_version version) n
 /// Bytes that follow the fixed header.
 constexpr std::size_t remaining_length(suback const& p, protocol_version version) noexcept {
     std::size_t const size = 2 + p.reasons.size();
-    return version == protocol_version::v5 ? size + encoded_size(p.props, packet_constant<packet_type::suback>) : size;
+    return version == protocol_version::v5 ? size + encoded_size(p.props, packet_type::suback) : size;
 }
 
 /// Bytes of the whole packet.
@@ -45,7 +45,7 @@ constexpr char* encode(char* out, suback const& p, protocol_version version) noe
     bool const v5 = version == protocol_version::v5;
     out = write_fixed_header(out, packet_type::suback, 0, remaining_length(p, version));
     out = write_big_endian(out, p.packet_id);
-    if (v5) out = encode(out, p.props, packet_constant<packet_type::suback>);
+    if (v5) out = encode(out, p.props, packet_type::suback);
     for (auto const reason : p.reasons)
         *out++ = static_cast<char>(v5 || !is_error(reason) ? reason : reason_code::unspecified_error);
     return out;

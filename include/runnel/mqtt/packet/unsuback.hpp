@@ -24,7 +24,7 @@ struct unsuback {
 /// Bytes that follow the fixed header.
 constexpr std::size_t remaining_length(unsuback const& p, protocol_version version) noexcept {
     if (version == protocol_version::v3_1_1) return 2;
-    return 2 + encoded_size(p.props, packet_constant<packet_type::unsuback>) + p.reasons.size();
+    return 2 + encoded_size(p.props, packet_type::unsuback) + p.reasons.size();
 }
 
 /// Bytes of the whole packet.
@@ -38,7 +38,7 @@ constexpr char* encode(char* out, unsuback const& p, protocol_version version) n
     out = write_fixed_header(out, packet_type::unsuback, 0, remaining_length(p, version));
     out = write_big_endian(out, p.packet_id);
     if (version == protocol_version::v3_1_1) return out;
-    out = encode(out, p.props, packet_constant<packet_type::unsuback>);
+    out = encode(out, p.props, packet_type::unsuback);
     for (auto const reason : p.reasons) *out++ = static_cast<char>(reason);
     return out;
 }

@@ -36,7 +36,7 @@ struct unsubscribe {
 /// Bytes that follow the fixed header.
 constexpr std::size_t remaining_length(unsubscribe const& p, protocol_version version) noexcept {
     std::size_t size = 2;
-    if (version == protocol_version::v5) size += encoded_size(p.props, packet_constant<packet_type::unsubscribe>);
+    if (version == protocol_version::v5) size += encoded_size(p.props, packet_type::unsubscribe);
     for (auto const& filter : p.filters) size += field_size(filter);
     return size;
 }
@@ -51,7 +51,7 @@ constexpr std::size_t encoded_size(unsubscribe const& p, protocol_version versio
 constexpr char* encode(char* out, unsubscribe const& p, protocol_version version) noexcept {
     out = write_fixed_header(out, packet_type::unsubscribe, 2, remaining_length(p, version));
     out = write_big_endian(out, p.packet_id);
-    if (version == protocol_version::v5) out = encode(out, p.props, packet_constant<packet_type::unsubscribe>);
+    if (version == protocol_version::v5) out = encode(out, p.props, packet_type::unsubscribe);
     for (auto const& filter : p.filters) out = write_field(out, filter);
     return out;
 }
