@@ -22,7 +22,8 @@ class random_source {
     /// A number from `low` to `high`.
     template <class T = std::size_t>
     T between(std::size_t low, std::size_t high) {
-        return static_cast<T>(low + static_cast<std::size_t>(next()) % (high - low + 1));
+        // In 64 bits: where a size has 32, all its values are one more than it can tell.
+        return static_cast<T>(low + static_cast<std::uint64_t>(next()) % (std::uint64_t{high} - low + 1));
     }
 
     /// True once in `n` times.
