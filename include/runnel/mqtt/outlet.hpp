@@ -24,10 +24,10 @@ class outlet {
     /// Packets are encoded to its end; `flush` then has them written.
     send_buffer& out() noexcept { return gathered_; }
 
-    /// Lets the writer go to work in a later turn of the executor, if there is anything to write. Costs next to nothing
-    /// if that has been asked for already.
+    /// Lets the writer go to work, if there is anything to write: behind the coroutines that are going on in this turn,
+    /// or in a later turn of the executor. Costs next to nothing if that has been asked for already.
     void flush() {
-        if (!gathered_.empty()) has_writer_ ? writer_.wake_one() : alarm_.soon();
+        if (!gathered_.empty()) has_writer_ ? writer_.wake_one_behind() : alarm_.soon();
         if (watched_ != nullptr && watched_->has_changes()) alarm_.soon();
     }
 
