@@ -135,8 +135,9 @@ constexpr char* encode(char* out, publish const& p, protocol_version version) no
 
 /// Checks what only the sender's role decides: a client must not send subscription identifiers [MQTT-3.3.4-6].
 constexpr errc check_sender(publish const& p, role sender) noexcept {
+    if (sender == role::server || p.props.empty()) return errc::ok;
     bool const has_identifiers = !p.props.get<property_id::subscription_identifier>().empty();
-    return sender == role::client && has_identifiers ? errc::property_not_allowed : errc::ok;
+    return has_identifiers ? errc::property_not_allowed : errc::ok;
 }
 
 /// Checks that the payload is UTF-8 if the payload format indicator says so. Optional for a receiver (3.3.2.3.2).
