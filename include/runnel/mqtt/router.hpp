@@ -120,6 +120,7 @@ class router {
             for (auto& entry : self.nodes_[index].entries) f(entry);
         };
         std::uint32_t const without_wildcards = topic.starts_with('$') ? root : none;
+        std::size_t untried = 0;  // nodes on the way here whose '+' is to be tried yet
         std::uint32_t here = root;
         std::size_t at = 0;  // the beginning of the level to match next; npos: all levels are matched
         while (true) {
@@ -128,20 +129,23 @@ class router {
             if (wildcards && node.rest != none) visit(node.rest);
             std::uint32_t next = none;
             auto end = at;  // of the level
+            std::uint32_t const any = wildcards ? node.any : none;
             if (at == std::string_view::npos) {
                 visit(here);
-            } else {
+            } else if (bool const literals = node.has_literals(); literals || any != none) {
                 end = topic.find('/', at);
-                if (node.has_literals()) next = self.find_child(here, topic.substr(at, end - at));
-                if (next == none && wildcards) next = node.any;
+                if (literals) next = self.find_child(here, topic.substr(at, end - at));
+                if (next == none)
+                    next = any;
+                else if (any != none)
+                    ++untried;
             }
             if (next == none) {
-                if (self.any_count_ == 0) return;
-                do {  // back to the nearest node whose '+' has not been tried
-                    if (here == root) return;
+                if (untried-- == 0) return;
+                do {  // back to the nearest of them
                     auto const parent = self.nodes_[here].parent;
-                    auto const any = self.nodes_[parent].any;
-                    if (any != here && parent != without_wildcards) next = any;
+                    auto const other = self.nodes_[parent].any;
+                    if (other != here && parent != without_wildcards) next = other;
                     here = parent;
                     at = level_before(topic, at);
                 } while (next == none);
@@ -257,7 +261,6 @@ class router {
             wildcard_child(parent, level) = index;
         else
             add_slot(index);
-        if (level == "+") ++any_count_;
         ++nodes_[parent].children;
         return index;
     }
@@ -270,7 +273,6 @@ class router {
                 wildcard_child(parent, nodes_[index].level) = none;
             else
                 remove_slot(index);
-            if (nodes_[index].level == "+") --any_count_;
             --nodes_[parent].children;
             nodes_[index] = node{};
             nodes_[index].children = std::exchange(free_, index);
@@ -284,7 +286,6 @@ class router {
     std::size_t slots_taken_ = 0;
     std::uint32_t free_ = none;  // the first of the free nodes
     std::size_t free_count_ = 0;
-    std::size_t any_count_ = 0;  // of nodes '+'
     std::size_t size_ = 0;
 };
 
