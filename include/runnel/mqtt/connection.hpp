@@ -3,6 +3,8 @@
 #include <runnel/core/receive_buffer.hpp>
 #include <runnel/core/send_buffer.hpp>
 #include <runnel/mqtt/outlet.hpp>
+#include <runnel/mqtt/protocol/keep_alive.hpp>
+#include <runnel/mqtt/protocol/lifecycle.hpp>
 #include <runnel/mqtt/session_options.hpp>
 #include <runnel/mqtt/session_state.hpp>
 #include <runnel/transport/direct_read.hpp>
@@ -18,84 +20,74 @@
 
 namespace runnel::mqtt {
 
-/// Drives the network connections of a session, one after another, and the pauses between them: two coroutines side by
-/// side, of which one connects and then reads, and the other writes what has gathered. It knows no more of MQTT than
-/// the session state tells.
+/// What the network connections of a session have, one after another, and the pauses between them: the machines that
+/// decide (`lifecycle`, `keep_alive`), the buffers, and two coroutines, of which one connects and then reads, and the
+/// other writes what has gathered. The coroutines themselves are in session_run.hpp.
 ///
-/// The session state's handler is the `Listener`, a small copyable object, which has besides `on_read()`: all that one
-/// read has brought is handled; `on_write()`: what has gathered is to be written; and `on_room()`: it is being written.
-///
-/// An idle session has no writer: there is one from the first packet until the next ping finds nothing else to do.
-template <stream Stream>
+/// An idle session has no writer: there is one from the first packet until the next ping finds nothing else to do. Only
+/// the writer writes to the stream and touches `writing_`; only the reader reads and touches `in_`. Packets gather in
+/// the outlet, to which everybody appends.
+template <class Executor>
 class connection {
   public:
-    using executor_type = typename Stream::executor_type;
-    using clock = std::chrono::steady_clock;
-    using coroutine = typename side_task<executor_type>::coroutine;
+    using executor_type = Executor;
+    using clock = session_clock;
+    using state = lifecycle::state;
 
-    connection(session_state& state, session_options const& options, outlet<executor_type>& packets)
-        : state_(state),
+    connection(session_state& rules, session_options const& options, outlet<Executor>& packets, std::size_t headroom)
+        : state_(rules),
           options_(options),
           packets_(packets),
-          writing_(Stream::headroom),
+          writing_(headroom),
           place_(packets.queue()),
           reader_(&reader_ended, this),
           writer_(&writer_ended, this) {}
 
+    lifecycle const& life() const noexcept { return life_; }
+    side_task<Executor>& reader() noexcept { return reader_; }
+    side_task<Executor>& writer() noexcept { return writer_; }
+
     // --- for whoever runs the session: begins one thing after another, and waits at `place` until it is over
 
     /// Makes ready for a new series of connections.
-    void restart() noexcept { is_ending_ = false; }
+    void begin_run() noexcept { life_.begin_run(); }
 
-    /// Asks for an attempt to connect: `attend` finds it due.
+    /// Asks for an attempt to connect, which begins in a later turn.
     void ask_for_attempt() {
-        what_ = doing::about_to_connect;
-        is_over_ = false;
-        why_ = errc::disconnected;
+        life_.attempt();
         packets_.attend();
     }
-    bool is_attempt_due() const noexcept { return what_ == doing::about_to_connect; }
-
-    /// Begins the coroutine that connects, then calls `established`, then reads, and at last calls `end_reading`.
-    [[gnu::cold]] void start(coroutine attempt) {
-        what_ = doing::connecting;
-        limit_ = clock::now() + options_.connect_timeout;
-        reader_.start(place_.get_executor(), std::move(attempt));
-    }
+    /// The attempt begins.
+    void open() noexcept { life_.open(clock::now(), options_.connect_timeout); }
 
     void pause(clock::duration duration) {
-        what_ = doing::pausing;
-        is_over_ = false;
-        limit_ = clock::now() + duration;
+        life_.pause(clock::now(), duration);
         packets_.attend();
     }
 
     /// Whether what was begun goes on.
-    bool is_busy() const noexcept { return what_ != doing::nothing || reader_.running() || writer_.running(); }
-    parking<executor_type>& place() noexcept { return place_; }
+    bool is_busy() const noexcept { return !life_.is(state::idle); }
+    parking<Executor>& place() noexcept { return place_; }
 
     /// Ends it.
-    void cancel() { over(asio::error::operation_aborted); }
+    void cancel() {
+        if (is_busy()) end(asio::error::operation_aborted);
+    }
 
     /// Lets the connection write what has gathered, close in good order, and end, within `close_timeout`. Ends at once
-    /// what else there is.
-    void end() {
-        is_ending_ = true;
-        if (what_ != doing::connected) return over({});
-        limit_ = clock::now() + options_.close_timeout;
+    /// what else there is. `may_speak`: CONNECT has gone.
+    void close(bool may_speak) {
+        life_.close(may_speak, clock::now(), options_.close_timeout);
+        if (life_.is(state::over)) return stop();
         packets_.wake();
         packets_.attend();
     }
-    bool is_ending() const noexcept { return is_ending_; }
 
-    /// Why the last connection, or the attempt to make one, has ended.
-    std::error_code why() const noexcept { return why_; }
-    void set_reason(std::error_code why) noexcept { why_ = why; }
     /// What has been thrown that is no `std::system_error`, or was meant to end the session: at most once.
     std::exception_ptr take_failure() noexcept { return std::exchange(failure_, nullptr); }
     void fail(std::exception_ptr why) {
         failure_ = std::move(why);
-        over({});
+        end({});
     }
 
     /// Forgets what belonged to a connection that has gone.
@@ -104,97 +96,126 @@ class connection {
         packets_.out().clear();
         packets_.set_writer(false);
         writing_.clear();
-        violation_ = errc::ok;
-        limit_ = never;
+        keep_alive_.end();
+        is_held_ = is_input_over_ = is_output_over_ = false;
     }
 
-    // --- for the coroutine that connects and reads
+    // --- for the reader
+
+    /// Whether there is anything to read: to the peer's end, also while the connection closes.
+    bool is_reading() const noexcept {
+        return life_.is_open() && (state_.current_phase() != session_state::phase::disconnected || life_.is_violated());
+    }
 
     /// Where to read to. Throws `operation_aborted` if all is over.
     asio::mutable_buffer room() {
-        if (is_over_) throw std::system_error(asio::error::operation_aborted);
+        if (!life_.is_open()) throw std::system_error(asio::error::operation_aborted);
         auto const free = in_.prepare(state_.expected_size());
         return {free.data(), free.size()};
     }
 
-    /// What has gathered is now to be written, and gathering goes on in the other buffer.
+    /// Something has been read, or nothing more can be: then it throws. Packets are handled until the peer breaks the
+    /// protocol; then the peer is told so, if the version has a way, and what comes is dropped.
     template <class Listener>
-    send_buffer& gather(Listener listener) {
-        listener.on_write();
-        writing_.swap(packets_.out());
-        bytes_sent_ += writing_.size();
-        ++writes_;
-        listener.on_room();
-        return writing_;
-    }
-
-    /// Something has been read, or nothing more can be: then it throws. An error: the server has broken the protocol;
-    /// it is told so, if the version has a way.
-    template <class Listener>
-    errc handle(read_outcome read, Listener listener) {
+    void handle(read_outcome read, Listener listener) {
         if (read.error) throw std::system_error(read.error);
         std::size_t const n = read.size;
+        auto const now = clock::now();
         in_.commit(n);
         bytes_received_ += n;
-        last_received_ = clock::now();
+        keep_alive_.on_received(now);
+        if (life_.is_violated()) return in_.clear();
         auto input = in_.data();
         errc const violation = state_.receive(input, packets_.out(), listener);
         in_.consume(in_.data().size() - input.size());
         listener.on_read();
-        if (violation != errc::ok && state_.version() == protocol_version::v5)
-            state_.disconnect(packets_.out(), {reason_for(violation), {}});
+        if (violation != errc::ok) violate(violation, now);
         packets_.flush();
         if (std::exchange(is_answered_, false) && n == ping_size) rest();
-        return violation;
-    }
-
-    /// The server has accepted the connection. `keep_alive` of 0: no pings.
-    void established(std::chrono::seconds keep_alive) {
-        what_ = doing::connected;
-        limit_ = never;
-        // Three quarters: the next packet is to be sent before the interval is over [MQTT-3.1.2-20].
-        interval_ = std::chrono::duration_cast<clock::duration>(keep_alive) * 3 / 4;
-        unanswered_ = never;
-        last_ping_ = {};
-        writing_.release();  // it was for CONNECT
-        packets_.attend();
-    }
-
-    /// Whether there is anything to read.
-    bool is_reading() const noexcept { return (state_.connected() || is_ending_) && violation_ == errc::ok; }
-    void end_reading(std::exception_ptr error) { reader_.end(std::move(error)); }
-
-    /// The connection ends as soon as what has gathered is written, for `violation`.
-    void end_over(errc violation) {
-        violation_ = violation;
-        why_ = violation;
-        limit_ = clock::now() + options_.close_timeout;
-        packets_.attend();
-    }
-
-    /// CONNECT, or a step of the authentication, has been written.
-    void on_asked() noexcept { last_sent_ = asked_ = clock::now(); }
-
-    // --- for the session
-
-    /// Does what is due at `now`; returns when there will be something to do.
-    template <class Listener>
-    [[gnu::cold]] clock::time_point attend(clock::time_point now, Stream* s, Listener listener) {
-        if (what_ == doing::connected && !is_over_) keep_alive(now);
-        if (what_ == doing::connected && !is_over_ && !writer_.running() && has_to_write()) {
-            packets_.set_writer(true);
-            auto writing = write_loop(*s, listener);
-            writer_.start(place_.get_executor(), std::move(writing));
-        }
-        if (limit_ <= now)
-            over(what_ == doing::connecting ? make_error_code(errc::connect_timeout) : std::error_code{});
-        return what_ == doing::nothing ? never : std::min(limit_, next_ping());
     }
 
     /// The server has answered CONNECT or a ping.
     void on_answer() noexcept {
         round_trip_ = clock::now() - asked_;
         is_answered_ = true;
+    }
+
+    /// The server has accepted the connection. `keep_alive` of 0: no pings. `held`: nothing is written until `release`.
+    void accept(std::chrono::seconds keep_alive, bool held) {
+        life_.accept();
+        keep_alive_.begin(keep_alive, options_.response_timeout, clock::now());
+        is_held_ = held;
+        packets_.attend();
+    }
+    bool is_held() const noexcept { return is_held_; }
+    void release() {
+        is_held_ = false;
+        packets_.attend();
+    }
+
+    /// The server says why it ends the connection.
+    void blame(std::error_code why) noexcept { life_.blame(why); }
+
+    // --- for the writer
+
+    /// Whether a writer is to be started.
+    bool needs_writer() noexcept { return life_.is_open() && !writer_.running() && has_to_write(); }
+
+    /// Whether there is something for the writer to do.
+    bool has_to_write() noexcept {
+        return has_packets() || (life_.is(state::closing) && !is_held_ && !is_output_over_);
+    }
+    /// Whether the writer is to end for want of work.
+    bool is_resting() const noexcept { return is_resting_; }
+
+    /// What has gathered is now to be written, and gathering goes on in the other buffer.
+    template <class Listener>
+    send_buffer& gather(Listener listener) {
+        listener.on_write();
+        writing_.swap(packets_.out());
+        keep_alive_.on_write();
+        bytes_sent_ += writing_.size();
+        ++writes_;
+        listener.on_room();
+        return writing_;
+    }
+    /// It has been written.
+    void on_written(flow_position position) noexcept {
+        auto const now = clock::now();
+        is_resting_ = life_.is(state::opening);
+        if (is_resting_) writing_.release();  // it was for CONNECT
+        if (is_resting_ || keep_alive_.current() == keep_alive::state::writing) asked_ = now;
+        keep_alive_.on_written(now, position);
+    }
+    /// Whether there are packets that may be written.
+    bool has_packets() noexcept { return !is_held_ && !packets_.out().empty(); }
+    /// Whether all that is to be written has been, so that the stream can be shut down.
+    bool is_written() noexcept { return life_.is(state::closing) && !is_held_ && is_empty(); }
+    /// The stream is shut down towards the peer.
+    void on_shut_down() noexcept { is_output_over_ = true; }
+
+    /// How far the bytes have come of which the layers below hold `backlog`.
+    flow_position position(std::size_t backlog) const noexcept {
+        auto const written = bytes_sent_ - std::min<std::uint64_t>(bytes_sent_, writing_.size());
+        return {written, written - std::min<std::uint64_t>(written, backlog)};
+    }
+    /// Whether nothing waits to be written, or is being written.
+    bool is_empty() noexcept { return writing_.empty() && packets_.out().empty(); }
+
+    // --- for the session
+
+    /// Does what is due at `now`, with the stream's `position`; returns when there will be something to do.
+    [[gnu::cold]] clock::time_point advance(clock::time_point now, flow_position position) {
+        if (life_.is(state::online) || life_.is(state::closing)) {
+            auto const action = keep_alive_.advance(now, position);
+            if (action == keep_alive::action::ping) ping();
+            if (action == keep_alive::action::dead) end(errc::keep_alive_timeout);
+        }
+        if (life_.deadline() <= now) {
+            life_.expire(now, !is_empty() || position.taken < position.written);
+            stop();
+        }
+        return std::min(life_.deadline(), keep_alive_.due());
     }
 
     void count(session_counters& c) const noexcept {
@@ -205,71 +226,72 @@ class connection {
     }
 
   private:
-    enum class doing : std::uint8_t { nothing, about_to_connect, connecting, connected, pausing };
-    static constexpr auto never = clock::time_point::max();
     static constexpr std::size_t ping_size = 2;
 
-    bool is_closing() const noexcept { return is_ending_ || violation_ != errc::ok; }
-    bool has_to_write() noexcept { return !packets_.out().empty() || is_closing(); }
-
-    // What is being done ends. The first reason counts.
-    [[gnu::cold]] void over(std::error_code why) {
-        if (!std::exchange(is_over_, true) && why) why_ = why;
-        what_ = doing::nothing;
-        limit_ = never;
-        reader_.cancel();
-        writer_.cancel();
-        if (!is_busy()) place_.wake_one();
+    // What is being done ends. The first cause counts.
+    [[gnu::cold]] void end(std::error_code why) {
+        life_.end(why);
+        stop();
     }
 
-    // The same, when a coroutine has ended.
-    [[gnu::cold]] void ended(std::exception_ptr error) noexcept {
+    // Nothing goes on: neither here nor in the session state, so that nobody takes the connection for one.
+    [[gnu::cold]] void stop() {
+        state_.connection_lost();
+        packets_.out().clear();
+        keep_alive_.end();
+        reader_.cancel();
+        writer_.cancel();
+        rest_if_over();
+    }
+
+    void rest_if_over() {
+        if (!life_.is(state::over) || reader_.running() || writer_.running()) return;
+        life_.rest();
+        place_.wake_one();
+    }
+
+    [[gnu::cold]] void violate(errc why, clock::time_point now) {
+        life_.violate(why, now, options_.close_timeout);
+        if (state_.version() == protocol_version::v5)
+            state_.disconnect(packets_.out(), {reason_for(why), {}});
+        else
+            state_.connection_lost();
+        in_.clear();
+        packets_.wake();
+        packets_.attend();
+    }
+
+    // A coroutine has ended, and with it the connection.
+    [[gnu::cold]] void end_by(std::exception_ptr error) noexcept {
         std::error_code why;
         try {
-            if (error && !is_over_) std::rethrow_exception(error);
+            if (error && !life_.is(state::over)) std::rethrow_exception(error);
         } catch (std::system_error const& e) {
             why = e.code();
         } catch (...) {
             failure_ = std::move(error);
         }
-        over(why);
+        end(why);
     }
 
     [[gnu::cold]] static void reader_ended(void* of, std::exception_ptr error) {
         auto& self = *static_cast<connection*>(of);
-        bool const telling = self.violation_ != errc::ok && !self.is_over_ && !self.packets_.out().empty();
-        bool const writing = self.violation_ != errc::ok && !self.is_over_ && !self.writing_.empty();
-        if (!telling && !writing) self.ended(std::move(error));
+        self.is_input_over_ = true;
+        // What is left is still to be written; and then the end of the input is no failure.
+        bool const closing = self.life_.is(state::closing);
+        if (closing && self.has_to_write_or_writes()) return;
+        self.end_by(closing ? nullptr : std::move(error));
     }
+
+    bool has_to_write_or_writes() noexcept { return writer_.running() || has_to_write(); }
 
     [[gnu::cold]] static void writer_ended(void* of, std::exception_ptr error) {
         auto& self = *static_cast<connection*>(of);
         self.packets_.set_writer(false);
-        if (error || self.is_over_ || self.is_closing()) return self.ended(std::move(error));
+        bool const closed = self.is_output_over_ && self.is_input_over_;
+        if (error || closed || self.life_.is(state::over)) return self.end_by(std::move(error));
         self.is_resting_ = false;
         self.packets_.flush();  // what has come meanwhile
-    }
-
-    template <class Listener>
-    coroutine write_loop(Stream& s, Listener listener) {
-        std::exception_ptr error;
-        try {
-            for (;;) {
-                while (!has_to_write() && !is_resting_) {
-                    waiter<executor_type> w;
-                    co_await packets_.writer().park(w);
-                    if (w.result) throw std::system_error(w.result);
-                }
-                if (packets_.out().empty()) break;
-                is_resting_ = false;
-                co_await s.write(gather(listener));
-                last_sent_ = clock::now();
-            }
-            if (is_ending_ && violation_ == errc::ok) co_await s.shutdown();
-        } catch (...) {
-            error = std::current_exception();
-        }
-        writer_.end(std::move(error));
     }
 
     // A ping and its answer were all there was: an idle session keeps no memory that it can do without.
@@ -283,57 +305,34 @@ class connection {
         packets_.wake();
     }
 
-    [[gnu::cold]] void keep_alive(clock::time_point now) {
-        if (interval_ == clock::duration::zero()) return;
-        if (last_received_ >= unanswered_) unanswered_ = never;
-        if (unanswered_ != never && now - unanswered_ >= options_.response_timeout)
-            return over(errc::keep_alive_timeout);
-        if (next_ping_alone() > now) return;
+    [[gnu::cold]] void ping() {
         state_.ping(packets_.out());
-        packets_.wake();
-        last_ping_ = asked_ = now;
+        packets_.flush();
         writes_before_ping_ = writes_;
-        if (unanswered_ == never) unanswered_ = now;
-    }
-
-    // A server that only takes must give a sign of life too, or a dead one would swallow all QoS 0 messages.
-    clock::time_point next_ping_alone() const noexcept {
-        return std::max(last_ping_, std::min(last_sent_, last_received_)) + interval_;
-    }
-    clock::time_point next_ping() const noexcept {
-        if (what_ != doing::connected || interval_ == clock::duration::zero()) return never;
-        if (unanswered_ == never) return next_ping_alone();
-        return std::min(next_ping_alone(), unanswered_ + options_.response_timeout);
     }
 
     session_state& state_;
     session_options const& options_;
     receive_buffer in_;
-    outlet<executor_type>& packets_;  // what has been gathered
-    send_buffer writing_;             // what is being written
-    parking<executor_type> place_;
-    side_task<executor_type> reader_;
-    side_task<executor_type> writer_;
-    clock::time_point limit_ = never;  // of what is being done
-    clock::time_point last_sent_{};
-    clock::time_point last_received_{};
-    clock::time_point asked_{};             // something that the server answers at once
-    clock::time_point last_ping_{};         // on this connection
-    clock::time_point unanswered_ = never;  // the first ping that has not been answered
-    clock::duration interval_{};
+    outlet<Executor>& packets_;  // what has been gathered
+    send_buffer writing_;        // what is being written
+    parking<Executor> place_;
+    side_task<Executor> reader_;
+    side_task<Executor> writer_;
+    lifecycle life_;
+    keep_alive keep_alive_;
+    clock::time_point asked_{};  // something that the server answers at once
     clock::duration round_trip_{};
     std::uint64_t bytes_received_ = 0;
     std::uint64_t bytes_sent_ = 0;
     std::uint64_t writes_ = 0;
     std::uint64_t writes_before_ping_ = 0;
-    std::error_code why_;
     std::exception_ptr failure_;
-    errc violation_ = errc::ok;
-    doing what_ = doing::nothing;
-    bool is_over_ = false;
-    bool is_ending_ = false;
     bool is_answered_ = false;
-    bool is_resting_ = false;  // the writer is to end for want of work
+    bool is_resting_ = false;      // the writer is to end for want of work
+    bool is_held_ = false;         // nothing is written until the server is known
+    bool is_input_over_ = false;   // the reader has ended
+    bool is_output_over_ = false;  // the stream has been shut down
 };
 
 }  // namespace runnel::mqtt

@@ -79,6 +79,7 @@ enum class errc {
 
     // The end of a connection or of a session.
     connect_timeout,
+    close_timeout,
     keep_alive_timeout,
     response_timeout,
     message_expired,
@@ -154,6 +155,7 @@ inline char const* describe(errc e) noexcept {
         case errc::no_response_topic: return "the request names no response topic";
         case errc::not_connected: return "not connected";
         case errc::connect_timeout: return "the server did not answer CONNECT in time";
+        case errc::close_timeout: return "the connection had to be closed before all had been sent";
         case errc::keep_alive_timeout: return "the peer has been silent for longer than the keep alive allows";
         case errc::response_timeout: return "the peer did not answer in time";
         case errc::message_expired: return "the message expired before it could be delivered";

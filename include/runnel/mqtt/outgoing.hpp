@@ -58,6 +58,12 @@ class outgoing {
     bool holds_at_most_once() const noexcept { return queued_at_most_once_ != 0; }
     /// Whether there is anything that has not been sent on this connection.
     bool holds_unsent() const noexcept { return cursor_ < in_flight_.next() || queued_at_most_once_ != 0; }
+    /// Whether there is a message whose end is still to come: QoS 0 to be sent, QoS 1 and 2 to be acknowledged.
+    bool holds_messages() noexcept {
+        for (auto n = in_flight_.first(); n != in_flight_.next(); ++n)
+            if (auto const at = in_flight_[n].at; at != stage::ended && at != stage::request) return true;
+        return false;
+    }
     /// The number of the exchange that is begun next, and its packet identifier.
     std::uint64_t next_number() const noexcept { return in_flight_.next(); }
     std::uint16_t next_identifier() const noexcept { return in_flight::identifier_of(in_flight_.next()); }

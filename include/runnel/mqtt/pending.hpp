@@ -1,16 +1,8 @@
 #pragma once
 
-#include <runnel/transport/waiter.hpp>
-
-#include <chrono>
+#include <runnel/core/list_link.hpp>
 
 namespace runnel::mqtt {
-
-/// The time as the session state is told it.
-inline std::chrono::milliseconds milliseconds_now() noexcept {
-    auto const now = std::chrono::steady_clock::now().time_since_epoch();
-    return std::chrono::duration_cast<std::chrono::milliseconds>(now);
-}
 
 /// An operation of a session in progress: lies in its coroutine's frame, which may be destroyed after the session.
 template <class Part>

@@ -1,7 +1,7 @@
 #pragma once
 
 #include <runnel/mqtt/outlet.hpp>
-#include <runnel/mqtt/pending.hpp>
+#include <runnel/mqtt/protocol/publish_queue.hpp>
 #include <runnel/mqtt/publish_result.hpp>
 #include <runnel/mqtt/session_options.hpp>
 #include <runnel/mqtt/session_state.hpp>
@@ -15,11 +15,11 @@
 
 namespace runnel::mqtt {
 
-/// The part of a session that publishes: waits for room, and for acknowledgements.
+/// The part of a session that publishes: it waits for what the `publish_queue` decides.
 template <class Executor>
 class publishing {
   public:
-    using clock = std::chrono::steady_clock;
+    using clock = session_clock;
     template <class T>
     using awaitable = asio::awaitable<T, Executor>;
 
@@ -27,160 +27,138 @@ class publishing {
         : options_(options),
           state_(state),
           packets_(packets),
-          unwritten_(packets.queue()),
-          queued_(packets.queue()),
-          unacknowledged_(packets.queue()) {}
+          queue_(options, state, packets.out()),
+          place_(packets.queue()) {}
     publishing(publishing const&) = delete;
     publishing& operator=(publishing const&) = delete;
-    ~publishing() { publisher::leave(publishers_); }
 
     /// See `session::publish`.
     awaitable<publish_result> publish(std::string_view topic, std::string_view payload, publish_options o) {
-        publisher self(*this);
-        if (o.timeout != std::chrono::milliseconds(0)) set_deadline(self, o.timeout);
-        for (;;) {
-            auto const begun = begin(topic, payload, o, &self);
-            self.number = begun.number;
-            if (begun.error == errc::ok) break;
-            if (!is_for_want_of_room(begun.error) || options_.when_full == overflow::refuse) {
-                offer_room();
-                throw std::system_error(begun.error);
-            }
-            co_await room_for(o.qos).park(self.waiting);
+        publisher self(*this, topic, payload, o);
+        errc const e = queue_.begin(self, time_of(o));
+        follow_up(o);
+        if (self.at == publish_queue::state::told) throw std::system_error(e);
+        if (e != errc::ok || o.qos != qos::at_most_once) {
+            co_await place_.park(self.waiting);
             if (self.waiting.result) throw std::system_error(self.waiting.result);
-            if (self.of == nullptr) throw std::system_error(errc::disconnected);
+            if (self.error) throw std::system_error(self.error);
         }
-        offer_room();
         if (o.qos == qos::at_most_once) {
             bool const queued = self.number != session_state::no_exchange;
             co_return publish_result{queued ? publish_result::outcome::queued : publish_result::outcome::sent, {}, {}};
         }
-
-        co_await unacknowledged_.park(self.waiting);
-        if (self.waiting.result) throw std::system_error(self.waiting.result);
         if (is_error(self.result.reason)) throw refusal(self.result);
         co_return std::move(self.result);
     }
 
     /// See `session::try_publish`.
     bool try_publish(std::string_view topic, std::string_view payload, publish_options o) {
-        errc const error = begin(topic, payload, o, nullptr).error;
-        if (error != errc::ok && !is_for_want_of_room(error)) throw std::system_error(error);
+        errc const error = queue_.try_begin(topic, payload, o, time_of(o));
+        follow_up(o);
+        if (error != errc::ok && !publish_queue::is_for_want_of_room(error)) throw std::system_error(error);
         return error == errc::ok;
     }
 
-    /// Lets those go on who wait for room, if there is some.
+    /// Begins the messages of those who wait for room, if there is some.
     void offer_room() {
-        if (unwritten_.occupied() && packets_.out().size() < options_.maximum_unwritten) unwritten_.wake_one();
-        if (queued_.occupied() && state_.has_room()) queued_.wake_one();
+        if (queue_.is_waited()) [[unlikely]]
+            serve();
     }
 
-    /// Ends publishers whose time is over and, if the session runs, messages whose expiry interval is over before they
-    /// could be sent. Returns when there will be something to end.
-    clock::time_point attend(clock::time_point now, bool running) {
-        struct refusing : session_handler {
-            publishing& of;
-            explicit refusing(publishing& p) noexcept : of(p) {}
-            void on_refused(void* owner, errc why) { of.on_refused(owner, why); }
-        };
-        if (deadline_ <= now) end_late(now);
-        auto next = running ? state_.next_expiry() : std::nullopt;
-        if (!next) return deadline_;
-        state_.set_time(milliseconds_now());
-        state_.expire(refusing(*this));
-        next = state_.next_expiry();
-        return next ? std::min(deadline_, clock::time_point(*next + std::chrono::milliseconds(1))) : deadline_;
+    /// Withdraws the messages whose time is over: of publishers and, if the session runs, messages whose expiry
+    /// interval is over before they could be sent. True: once that is stored, `tell_late` is due.
+    [[gnu::cold]] bool withdraw_late(clock::time_point now, bool running) {
+        if (running && state_.next_expiry()) {
+            state_.set_time(to_session_time(now));
+            state_.expire(refusing(*this));
+        }
+        return queue_.withdraw_late(now);
+    }
+    /// `error`: that could not be stored.
+    [[gnu::cold]] void tell_late(std::error_code error) {
+        queue_.tell_late(error, [this](auto& c) { wake(c); });
+        offer_room();
+    }
+
+    /// When `withdraw_late` will have something to do.
+    clock::time_point deadline(bool running) const noexcept {
+        auto const next = running ? state_.next_expiry() : std::nullopt;
+        if (!next) return queue_.deadline();
+        return std::min(queue_.deadline(), clock::time_point(*next + std::chrono::milliseconds(1)));
     }
 
     void count(session_counters& c) const noexcept {
-        c.messages_published = published_;
+        c.messages_published = queue_.published();
         c.messages_acknowledged = acknowledged_;
-        c.messages_dropped = dropped_;
+        c.messages_dropped = queue_.dropped();
     }
 
     // What the session state tells.
     void on_published(void* owner, acknowledgement const& ack) {
-        auto& p = *static_cast<publisher*>(owner);
+        auto& p = *static_cast<publisher*>(static_cast<publish_queue::call*>(owner));
         ++acknowledged_;
         p.result.what = publish_result::outcome::acknowledged;
         p.result.reason = ack.reason;
         if (!ack.props.empty()) p.result.details = publish_details::of(ack);
-        unacknowledged_.wake(p.waiting);
+        queue_.on_acknowledged(p);
+        place_.wake(p.waiting);
     }
     void on_refused(void* owner, errc why) {
-        if (owner != nullptr) unacknowledged_.wake(static_cast<publisher*>(owner)->waiting, why);
+        if (owner == nullptr) return;
+        auto& c = *static_cast<publish_queue::call*>(owner);
+        queue_.on_refused(c, why);
+        wake(c);
     }
 
     /// All who wait go on with an error.
     void close(std::error_code why) {
-        unacknowledged_.wake_all(why);
-        unwritten_.wake_all(why);
-        queued_.wake_all(why);
+        queue_.close(why, [this](auto& c) { wake(c); });
     }
 
   private:
-    static constexpr auto never = clock::time_point::max();
-
-    // One who waits for the acknowledgement of a message.
-    struct publisher : pending<publishing> {
-        explicit publisher(publishing& p) noexcept : pending<publishing>(&p, p.publishers_) {}
+    // One call of `publish`, in its coroutine's frame. Not linked any more if the session goes first.
+    struct publisher : publish_queue::call {
+        publisher(publishing& part, std::string_view t, std::string_view p, publish_options const& o) noexcept
+            : call(t, p, o), of(part) {}
         ~publisher() {
-            if (this->of != nullptr) this->of->state_.disown(number);
+            if (this->linked()) of.give_up(*this);
         }
+        publishing& of;
         waiter<Executor> waiting;
         publish_result result;
-        std::uint64_t number = session_state::no_exchange;
-        clock::time_point deadline = never;
     };
 
-    void set_deadline(publisher& p, std::chrono::milliseconds timeout) {
-        p.deadline = clock::now() + timeout;
-        deadline_ = std::min(deadline_, p.deadline);
-        packets_.attend(deadline_);
+    struct refusing : session_handler {
+        publishing& of;
+        explicit refusing(publishing& p) noexcept : of(p) {}
+        void on_refused(void* owner, errc why) { of.on_refused(owner, why); }
+    };
+
+    static clock::time_point time_of(publish_options const& o) {
+        return o.props != nullptr || o.timeout.count() != 0 ? clock::now() : clock::time_point{};
     }
 
-    // Ends the publishers that have waited for too long.
-    void end_late(clock::time_point now) {
-        deadline_ = never;
-        for (auto* link = publishers_.next(); link != &publishers_; link = link->next()) {
-            auto& p = static_cast<publisher&>(*link);
-            if (!p.waiting.parked()) continue;
-            if (p.deadline > now) {
-                deadline_ = std::min(deadline_, p.deadline);
-                continue;
-            }
-            bool const sent = p.number != session_state::no_exchange && !state_.withdraw(p.number);
-            unacknowledged_.wake(p.waiting, sent ? errc::response_timeout : errc::message_expired);
-        }
-    }
-
-    session_state::begun begin(std::string_view topic, std::string_view payload, publish_options const& o,
-                               publisher* owner) {
-        bool const unacknowledged = o.qos == qos::at_most_once;
-        if (unacknowledged && packets_.out().size() >= options_.maximum_unwritten) return {errc::queue_full};
-        mqtt::publish const message{
-            .topic = topic, .payload = payload, .qos = o.qos, .retain = o.retain, .props = o.props};
-        auto* const told = unacknowledged ? nullptr : owner;
-        if (o.props != nullptr) state_.set_time(milliseconds_now());  // an expiry interval may begin
-        auto begun = state_.publish(packets_.out(), message, told);
-        while (begun.error == errc::queue_full && options_.when_full == overflow::drop_oldest &&
-               state_.drop_oldest_at_most_once()) {
-            ++dropped_;
-            begun = state_.publish(packets_.out(), message, told);
-        }
-        if (begun.error == errc::ok) ++published_;
+    // What has been begun is to be written, and what has a time limit looked after.
+    void follow_up(publish_options const& o) {
         if (o.props != nullptr && state_.next_expiry()) packets_.attend();
+        if (o.timeout.count() != 0) packets_.attend(queue_.deadline());
         packets_.flush();
-        return begun;
     }
 
-    static bool is_for_want_of_room(errc e) noexcept {
-        return e == errc::queue_full || e == errc::no_packet_identifier;
+    [[gnu::noinline]] void serve() {
+        queue_.offer_room(
+            clock::now(), [](auto& c) { return !static_cast<publisher&>(c).waiting.parked(); },
+            [this](auto& c) { wake(c); });
+        packets_.flush();
     }
-    // Where to wait for room: QoS 0 does not wait for acknowledgements.
-    parking<Executor>& room_for(qos quality) noexcept {
-        return quality == qos::at_most_once && state_.connected() ? unwritten_ : queued_;
+
+    // Its coroutine has been cancelled or destroyed; perhaps others have room now.
+    [[gnu::cold]] void give_up(publisher& p) {
+        queue_.cancel(p);
+        if (queue_.is_waited()) packets_.attend();
     }
+
+    void wake(publish_queue::call& c) { place_.wake(static_cast<publisher&>(c).waiting); }
 
     static std::system_error refusal(publish_result const& r) {
         if (r.details == nullptr || r.details->reason_string.empty()) return std::system_error(r.reason);
@@ -190,11 +168,9 @@ class publishing {
     session_options const& options_;
     session_state& state_;
     outlet<Executor>& packets_;
-    // Where coroutines wait: for room of the two kinds, and for acknowledgements.
-    parking<Executor> unwritten_, queued_, unacknowledged_;
-    list_link publishers_;
-    clock::time_point deadline_ = never;  // the first of all publishers
-    std::uint64_t published_ = 0, acknowledged_ = 0, dropped_ = 0;
+    publish_queue queue_;
+    parking<Executor> place_;  // for room, or for the acknowledgement
+    std::uint64_t acknowledged_ = 0;
 };
 
 }  // namespace runnel::mqtt

@@ -60,7 +60,7 @@ class session final {
                   options_.accept_unknown_session, options_.maximum_queued_messages}),
           storing_(options_, state_),
           packets_(executor, stream_type::headroom, &look_after, this),
-          connection_(state_, options_, packets_),
+          connection_(state_, options_, packets_, stream_type::headroom),
           publishing_(options_, state_, packets_),
           places_(packets_.queue()) {
         if (!storing_) return;
@@ -72,7 +72,7 @@ class session final {
     /// Does not block; pending operations end with `errc::disconnected`.
     [[gnu::cold]] ~session() {
         finish();
-        finisher::leave(running_here_);
+        run_guard::leave(running_here_);
         for (auto const& w : watchers_)
             if (auto const stream = w.lock()) stream->close();
     }
@@ -130,37 +130,7 @@ class session final {
     /// `errc::disconnected`. Messages of QoS 1 and 2 stay in the session; `run` may be called again.
     ///
     /// An error of the store ends it too: nothing is written to the network that depends on what could not be stored.
-    awaitable<void> run() {
-        if (running_) throw std::logic_error("session::run is running already");
-        std::optional<stream_type> s;
-        finisher const at_end(*this);
-        begin_run(s);
-        reconnect_schedule schedule(options_.reconnect, static_cast<bool>(options_.make_credentials), clock::now());
-        // From here on this only waits: cancellation is seen to below.
-        bool const throws = co_await asio::this_coro::throw_if_cancelled();
-        co_await asio::this_coro::throw_if_cancelled(false);
-        auto const cancellation = co_await asio::this_coro::cancellation_state;
-        std::exception_ptr failure;
-        bool goes_on = true;
-        while (goes_on) {
-            bool const cancelled = cancellation.cancelled() != asio::cancellation_type::none;
-            if (cancelled) connection_.cancel();
-            if (connection_.is_busy()) {
-                waiter<executor_type> w;
-                co_await connection_.place().park(w);
-                continue;
-            }
-            try {
-                goes_on = begin_next(schedule, cancelled);
-            } catch (...) {
-                failure = std::current_exception();
-                goes_on = false;
-            }
-        }
-        co_await asio::this_coro::throw_if_cancelled(throws);
-        if (failure) std::rethrow_exception(std::move(failure));
-        storing_.save();
-    }
+    awaitable<void> run();
 
     /// Publishes a message. QoS 0 completes when there is room for it (`maximum_unwritten`, or `maximum_queued` while
     /// not connected), QoS 1 and 2 when the server has acknowledged it: then the result is the server's reason, always
@@ -269,19 +239,34 @@ class session final {
         co_return connections_;
     }
 
-    /// Ends the connection in good order: sends what is ready to be sent, then DISCONNECT, and closes, all within
-    /// `close_timeout`. Completes when `run` has completed. In MQTT 5 the reason `disconnect_with_will_message` makes
-    /// the server publish the will.
+    /// Completes as soon as all that has been accepted is delivered: QoS 0 messages have been written to the network,
+    /// and those of QoS 1 and 2 acknowledged; calls of `publish` that wait for room are not waited for. Put before
+    /// `disconnect` it leaves nothing behind; `within` gives it a limit. `errc::disconnected` when `run` ends first.
+    awaitable<void> drained() {
+        while (!is_drained()) {
+            waiter<executor_type> w;
+            co_await places_.drained.park(w);
+            if (w.result) throw std::system_error(w.result);
+        }
+    }
+
+    /// Ends the connection in good order: sends what is ready to be sent, then DISCONNECT, reads on until the server
+    /// has ended the connection too, and closes, all within `close_timeout`. Completes when `run` has completed. Before
+    /// the server has answered CONNECT, DISCONNECT follows that. In MQTT 5 the reason `disconnect_with_will_message`
+    /// makes the server publish the will.
     ///
     /// `props` may change the session expiry interval, and have a reason string and user properties. Throws an `errc`,
-    /// and does nothing, if DISCONNECT cannot have the reason or the properties.
+    /// and does nothing, if DISCONNECT cannot have the reason or the properties; and `errc::close_timeout` if not all
+    /// had been sent in time, so that QoS 0 messages may be lost and the will be published.
     awaitable<void> disconnect(reason_code reason = reason_code::normal_disconnection, property_view props = {}) {
         if (!running_) co_return;
-        if (state_.connected()) {
+        auto const phase = state_.current_phase();
+        bool const may_speak = phase == session_state::phase::connecting || phase == session_state::phase::connected;
+        if (may_speak) {
             errc const e = state_.disconnect(packets_.out(), {reason, props});
             if (e != errc::ok) throw std::system_error(e);
         }
-        connection_.end();
+        connection_.close(may_speak);
         waiter<executor_type> w;
         co_await places_.ended.park(w);
         if (w.result) throw std::system_error(w.result);
@@ -294,9 +279,9 @@ class session final {
         requires(stream_type& s, read_outcome& outcome) { s.read_directly(asio::mutable_buffer(), outcome); };
 
     // `run` in progress.
-    struct finisher : pending<session> {
-        explicit finisher(session& s) noexcept : pending<session>(&s, s.running_here_) {}
-        ~finisher() {
+    struct run_guard : pending<session> {
+        explicit run_guard(session& s) noexcept : pending<session>(&s, s.running_here_) {}
+        ~run_guard() {
             if (this->of != nullptr) this->of->finish();
         }
     };
@@ -315,8 +300,8 @@ class session final {
 
     // Where coroutines wait: for what the name says.
     struct places {
-        explicit places(std::shared_ptr<wake_queue<executor_type>> const& q) : connected(q), ended(q) {}
-        parking<executor_type> connected, ended;
+        explicit places(std::shared_ptr<wake_queue<executor_type>> const& q) : connected(q), drained(q), ended(q) {}
+        parking<executor_type> connected, drained, ended;
     };
 
     // What the session state and the connection tell.
@@ -326,8 +311,11 @@ class session final {
         void on_connack(connack const& answer) { self.accepted_or_refused(answer); }
         void on_message(mqtt::publish const& packet, delivery token) { self.dispatch(packet, token); }
         void on_published(void* owner, acknowledgement const& ack) { self.publishing_.on_published(owner, ack); }
-        void on_lost(void* owner) { self.publishing_.on_refused(owner, errc::session_lost); }
-        void on_refused(void* owner, errc why) { self.publishing_.on_refused(owner, why); }
+        void on_lost(void* owner) { on_refused(owner, errc::session_lost); }
+        [[gnu::cold]] void on_refused(void* owner, errc why) {
+            self.publishing_.on_refused(owner, why);
+            self.must_save_ = true;
+        }
         void on_suback(void* owner, suback const& answer) { self.subscribing_->on_suback(owner, answer); }
         void on_unsuback(void* owner, unsuback const&) { self.subscribing_->on_unsuback(owner); }
         void on_pingresp() { self.connection_.on_answer(); }
@@ -336,13 +324,15 @@ class session final {
         }
         [[gnu::cold]] void on_disconnect(mqtt::disconnect const& packet) {
             bool const ended = packet.reason == reason_code::success;
-            self.connection_.set_reason(ended ? make_error_code(errc::disconnected) : make_error_code(packet.reason));
+            self.connection_.blame(ended ? make_error_code(errc::disconnected) : make_error_code(packet.reason));
             self.said().detail = packet.props.get<property_id::reason_string>().value_or("");
             self.said().redirect = packet.props.get<property_id::server_reference>().value_or("");
         }
         void on_read() {
+            if (self.must_save_) self.save_before_telling();
             if (self.subscribing_) self.subscribing_->on_read();
             self.publishing_.offer_room();
+            self.wake_if_drained();
         }
         void on_write() { self.save_before_write(); }
         void on_room() { self.publishing_.offer_room(); }
@@ -350,19 +340,23 @@ class session final {
 
     // --- session_run.hpp: connection after connection, and one from opening to loss
 
+    using coroutine = typename side_task<executor_type>::coroutine;
+
     [[gnu::cold]] void begin_run(std::optional<stream_type>& s);
-    [[gnu::cold]] bool begin_next(reconnect_schedule& schedule, bool cancelled);
     [[gnu::cold]] void begin_attempt();
     [[gnu::cold]] void end_attempt();
+    [[gnu::cold]] bool follow_redirect();
     [[gnu::cold]] void begin_pause(reconnect_schedule& schedule, bool opened);
     [[gnu::cold]] void look_after();
     static void look_after(void* of) { static_cast<session*>(of)->look_after(); }
-    [[gnu::cold]] void save_if_due();
-    typename connection<stream_type>::coroutine attempt(std::optional<stream_type>& s);
+    [[gnu::cold]] std::error_code save_if_due();
+    flow_position position();
+    coroutine attempt(std::optional<stream_type>& s);
+    coroutine write_loop(stream_type& s);
     awaitable<void> open(std::optional<stream_type>& s);
+    awaitable<void> authenticate();
     [[gnu::cold]] void send_connect();
     [[gnu::cold]] void accepted_or_refused(connack const& answer);
-    reconnect_schedule::failure outcome() const noexcept;
 
     // --- messages
 
@@ -389,6 +383,17 @@ class session final {
         }
     }
 
+    // What has been given up is given up in the store, too, before its caller goes on in a later turn.
+    [[gnu::cold]] void save_before_telling() {
+        must_save_ = false;
+        save_before_write();
+    }
+
+    bool is_drained() noexcept { return !state_.holds_messages() && connection_.is_empty(); }
+    void wake_if_drained() {
+        if (places_.drained.occupied() && is_drained()) places_.drained.wake_all({});
+    }
+
     // --- the end
 
     // Ends `run` with an exception that no new attempt can mend.
@@ -398,7 +403,7 @@ class session final {
     }
 
     [[gnu::cold]] void finish() noexcept {
-        running_ = is_pausing_ = false;
+        running_ = false;
         stream_ = nullptr;
         packets_.stop_attending();
         storing_.save_quietly();
@@ -407,7 +412,9 @@ class session final {
         if (subscribing_) subscribing_->close(why);
         if (requesting_) requesting_->close(why);
         places_.connected.wake_all(why);
-        places_.ended.wake_all({});
+        places_.drained.wake_all(why);
+        places_.ended.wake_all(connection_.life().is_cut_off() ? make_error_code(errc::close_timeout)
+                                                               : std::error_code{});
     }
 
     [[gnu::cold]] void tell(session_event const& event) {
@@ -446,7 +453,7 @@ class session final {
     session_state state_;
     storing storing_;
     outlet<executor_type> packets_;
-    connection<stream_type> connection_;
+    connection<executor_type> connection_;
     publishing<executor_type> publishing_;
     std::unique_ptr<subscribing_part> subscribing_;
     std::unique_ptr<requesting_part> requesting_;
@@ -457,13 +464,12 @@ class session final {
     list_link running_here_;
     std::uint64_t connections_ = 0, messages_received_ = 0, messages_unrouted_ = 0;
     std::uint16_t receive_maximum_ = options_.receive_maximum;
-    std::chrono::seconds keep_alive_{0};             // as the server has it
     std::optional<clock::time_point> connected_at_;  // the last connection, if it was accepted
     std::error_code refused_;                        // by CONNACK
     std::unique_ptr<remarks> said_;                  // nullptr: nothing
     std::optional<stream_type>* stream_ = nullptr;   // of `run`
     bool running_ = false;
-    bool is_pausing_ = false;
+    bool must_save_ = false;  // what has been given up, before anybody is told
 };
 
 }  // namespace runnel::mqtt

@@ -1,6 +1,6 @@
 #pragma once
 
-// How a session runs: a part of session.hpp, in a file of its own.
+// How a session runs: a part of session.hpp, in a file of its own. `run`, and the two coroutines of a connection.
 
 #include <runnel/mqtt/session.hpp>
 
@@ -13,38 +13,53 @@
 
 namespace runnel::mqtt {
 
+template <transport Transport>
+auto session<Transport>::run() -> awaitable<void> {
+    if (running_) throw std::logic_error("session::run is running already");
+    std::optional<stream_type> s;
+    run_guard const at_end(*this);
+    begin_run(s);
+    reconnect_schedule schedule(options_.reconnect, static_cast<bool>(options_.make_credentials), clock::now());
+    // From here on this only waits: cancellation is seen to below.
+    bool const throws = co_await asio::this_coro::throw_if_cancelled();
+    co_await asio::this_coro::throw_if_cancelled(false);
+    auto const cancellation = co_await asio::this_coro::cancellation_state;
+    auto const is_cancelled = [&] { return cancellation.cancelled() != asio::cancellation_type::none; };
+    auto const goes_on = [&] {
+        if (is_cancelled()) connection_.cancel();
+        return connection_.is_busy();
+    };
+    std::exception_ptr failure;
+    waiter<executor_type> w;
+    try {
+        while (!connection_.life().is_ending()) {
+            begin_attempt();  // `attempt` opens and reads, `write_loop` writes
+            while (goes_on()) co_await connection_.place().park(w);
+            bool const opened = s.has_value();
+            end_attempt();
+            if (connection_.life().is_ending()) break;
+            if (is_cancelled()) throw std::system_error(asio::error::operation_aborted);
+            if (follow_redirect()) continue;
+            begin_pause(schedule, opened);
+            while (goes_on()) co_await connection_.place().park(w);
+            if (is_cancelled()) throw std::system_error(asio::error::operation_aborted);
+        }
+    } catch (...) {
+        failure = std::current_exception();
+    }
+    co_await asio::this_coro::throw_if_cancelled(throws);
+    if (failure) std::rethrow_exception(std::move(failure));
+    storing_.save();
+}
+
 // --- connection after connection
 
 template <transport Transport>
 void session<Transport>::begin_run(std::optional<stream_type>& s) {
     running_ = true;
     stream_ = &s;
-    connection_.restart();
+    connection_.begin_run();
     if (subscribing_) subscribing_->reopen();
-    begin_attempt();
-}
-
-// What was begun is over: begins the next thing, if there is one.
-template <transport Transport>
-bool session<Transport>::begin_next(reconnect_schedule& schedule, bool cancelled) {
-    if (std::exchange(is_pausing_, false)) {
-        if (auto failure = connection_.take_failure()) std::rethrow_exception(std::move(failure));
-        if (cancelled) throw std::system_error(asio::error::operation_aborted);
-        if (!connection_.is_ending()) begin_attempt();
-        return !connection_.is_ending();
-    }
-    bool const opened = stream_->has_value();
-    end_attempt();
-    if (auto failure = connection_.take_failure()) std::rethrow_exception(std::move(failure));
-    if (connection_.is_ending()) return false;
-    if (cancelled) throw std::system_error(asio::error::operation_aborted);
-    if (options_.follow_redirects && destination_.redirect(connection_.why(), said().redirect)) {
-        tell({.what = session_event::kind::redirected, .url = destination_.url(), .detail = said().detail});
-        begin_attempt();
-    } else {
-        begin_pause(schedule, opened);
-    }
-    return true;
 }
 
 template <transport Transport>
@@ -56,24 +71,36 @@ void session<Transport>::begin_attempt() {
     tell({.what = session_event::kind::connecting, .url = destination_.url()});
 }
 
+// The connection, or the attempt to make one, is over. Throws what ends `run`.
 template <transport Transport>
 void session<Transport>::end_attempt() {
-    state_.connection_lost();
     connection_.reset();
     if (authenticating_) authenticating_->on_connection_lost();
     publishing_.offer_room();
     tell({.what = session_event::kind::disconnected,
-          .error = connection_.is_ending() ? std::error_code{} : connection_.why(),
+          .error = connection_.life().is_ending() ? std::error_code{} : connection_.life().cause(),
           .detail = said().detail});
     stream_->reset();
+    if (auto failure = connection_.take_failure()) std::rethrow_exception(std::move(failure));
 }
 
+// Whether the next attempt goes to another server, at once.
+template <transport Transport>
+bool session<Transport>::follow_redirect() {
+    if (!options_.follow_redirects || !destination_.redirect(connection_.life().cause(), said().redirect)) return false;
+    tell({.what = session_event::kind::redirected, .url = destination_.url(), .detail = said().detail});
+    return true;
+}
+
+// Throws if there is to be no other attempt.
 template <transport Transport>
 void session<Transport>::begin_pause(reconnect_schedule& schedule, bool opened) {
-    auto const why = connection_.why();
+    auto const why = connection_.life().cause();
     // Some brokers send more again than they may; they would have to be refused for ever.
     if (why == errc::receive_maximum_exceeded) receive_maximum_ = 65535;
-    auto const end = outcome();
+    reconnect_schedule::failure end{.why = why};
+    if (connected_at_) end.lasted = clock::now() - *connected_at_;
+    end.thrown_out = why == reason_code::session_taken_over || why == asio::error::eof;
     if (!end.lasted || *end.lasted < options_.reconnect.stable_after) destination_.failed(opened);
     auto const next = schedule.after(end, clock::now(), uniform());
     if (!next.again)
@@ -82,58 +109,102 @@ void session<Transport>::begin_pause(reconnect_schedule& schedule, bool opened) 
           .error = why,
           .twin_suspected = next.twin_suspected,
           .pause = next.pause});
-    is_pausing_ = true;
-    connection_.pause(next.pause);
+    if (!connection_.life().is_ending()) connection_.pause(next.pause);
 }
 
 // Does whatever is due; the outlet has it called.
 template <transport Transport>
 void session<Transport>::look_after() {
     auto const now = clock::now();
-    auto next = clock::time_point::max();
+    auto next = never;
     if (running_) {
-        save_if_due();
-        if (connection_.is_attempt_due()) {
+        if (connection_.life().is(lifecycle::state::due)) {
+            connection_.open();
             auto attempting = attempt(*stream_);
-            connection_.start(std::move(attempting));
+            connection_.reader().start(get_executor(), std::move(attempting));
         }
-        next = connection_.attend(now, *stream_ ? &**stream_ : nullptr, listener(*this));
+        if (connection_.needs_writer() && *stream_) {
+            packets_.set_writer(true);
+            auto writing = write_loop(**stream_);
+            connection_.writer().start(get_executor(), std::move(writing));
+        }
+        next = connection_.advance(now, position());
     }
-    next = std::min(next, publishing_.attend(now, running_));
-    if (next != clock::time_point::max()) packets_.attend(next);
+    bool const late = publishing_.withdraw_late(now, running_);
+    // What has been withdrawn is withdrawn in the store, too, before anybody is told.
+    auto const error = running_ || late ? save_if_due() : std::error_code{};
+    if (late && !(running_ && error)) publishing_.tell_late(error);
+    wake_if_drained();
+    next = std::min(next, publishing_.deadline(running_));
+    if (next != never) packets_.attend(next);
 }
 
+// Stores what is not stored yet, before anything else is told or written. An error ends `run`.
 template <transport Transport>
-void session<Transport>::save_if_due() {
+std::error_code session<Transport>::save_if_due() {
     try {
         storing_.save();
-    } catch (...) {
-        connection_.fail(std::current_exception());
+    } catch (std::system_error const& e) {
+        if (running_) connection_.fail(std::current_exception());
+        return e.code();
     }
+    return {};
 }
 
-// --- one connection, from opening to loss
-
 template <transport Transport>
-auto session<Transport>::attempt(std::optional<stream_type>& s) -> typename connection<stream_type>::coroutine {
+flow_position session<Transport>::position() {
+    return connection_.position(stream_ != nullptr && *stream_ ? backlog_of(**stream_) : 0);
+}
+
+// --- one connection: both of its coroutines
+
+// Opens the stream, then reads to its end.
+template <transport Transport>
+auto session<Transport>::attempt(std::optional<stream_type>& s) -> coroutine {
     std::exception_ptr error;
     try {
         auto opening = open(s);
         co_await std::move(opening);
-        connection_.established(keep_alive_);
         while (connection_.is_reading()) {
             read_outcome read;
             if constexpr (reads_directly)
                 co_await s->read_directly(connection_.room(), read);
             else
                 read.size = co_await s->read_some(connection_.room());
-            errc const violation = connection_.handle(read, listener(*this));
-            if (violation != errc::ok) connection_.end_over(violation);
+            connection_.handle(read, listener(*this));
+            if (authenticating_) co_await authenticate();
+        }
+        if (refused_) throw std::system_error(refused_);
+    } catch (...) {
+        error = std::current_exception();
+    }
+    connection_.reader().end(std::move(error));
+}
+
+// Writes what has gathered, again and again, and at last shuts the stream down.
+template <transport Transport>
+auto session<Transport>::write_loop(stream_type& s) -> coroutine {
+    std::exception_ptr error;
+    try {
+        for (;;) {
+            while (!connection_.has_to_write() && !connection_.is_resting()) {
+                waiter<executor_type> w;
+                co_await packets_.writer().park(w);
+                if (w.result) throw std::system_error(w.result);
+            }
+            if (!connection_.has_packets()) break;
+            co_await s.write(connection_.gather(listener(*this)));
+            connection_.on_written(position());
+            wake_if_drained();
+        }
+        if (connection_.is_written()) {
+            co_await s.shutdown();
+            connection_.on_shut_down();
         }
     } catch (...) {
         error = std::current_exception();
     }
-    connection_.end_reading(std::move(error));
+    connection_.writer().end(std::move(error));
 }
 
 template <transport Transport>
@@ -143,35 +214,30 @@ auto session<Transport>::open(std::optional<stream_type>& s) -> awaitable<void> 
     if (authenticating_) co_await authenticating_->begin();
     refused_ = {};
     send_connect();
-    for (errc violation = errc::ok;;) {
-        if (!packets_.out().empty()) {
-            co_await s->write(connection_.gather(listener(*this)));
-            connection_.on_asked();
-        }
-        if (violation != errc::ok) throw std::system_error(violation);
-        read_outcome read;
-        if constexpr (reads_directly)
-            co_await s->read_directly(connection_.room(), read);
-        else
-            read.size = co_await s->read_some(connection_.room());
-        violation = connection_.handle(read, listener(*this));
-        if (violation == errc::ok && state_.current_phase() != session_state::phase::connecting) break;
-        if (violation == errc::ok && authenticating_ && authenticating_->is_challenged())
-            co_await authenticating_->answer();
-    }
-    if (refused_) throw std::system_error(refused_);
-    if (authenticating_ && state_.connected()) co_await authenticating_->finish();
+    packets_.flush();
 }
 
 // --- CONNECT and CONNACK
 
 template <transport Transport>
 void session<Transport>::send_connect() {
-    state_.set_time(milliseconds_now());
+    state_.set_time(to_session_time(clock::now()));
     connect_request request(options_, said_ ? said_->assigned_client_id : std::string_view(), receive_maximum_);
     if (authenticating_) request.authenticate(authenticating_->method(), authenticating_->data());
     errc const e = state_.connect(packets_.out(), request.packet(), request.own());
     if (e != errc::ok) fail(std::make_exception_ptr(std::system_error(e, "CONNECT")));
+}
+
+// Answers the server's challenge, or judges its proof: until that is done nothing else is written.
+template <transport Transport>
+auto session<Transport>::authenticate() -> awaitable<void> {
+    if (state_.current_phase() == session_state::phase::connecting && authenticating_->is_challenged()) {
+        co_await authenticating_->answer();
+        packets_.flush();
+    } else if (connection_.is_held()) {
+        co_await authenticating_->finish();
+        connection_.release();
+    }
 }
 
 template <transport Transport>
@@ -184,10 +250,10 @@ void session<Transport>::accepted_or_refused(connack const& answer) {
         tell({.what = session_event::kind::refused, .error = refused_, .detail = said().detail});
         return;
     }
-    keep_alive_ = options_.keep_alive;
+    auto keep_alive = options_.keep_alive;
     if (options_.version == protocol_version::v5) {
         if (auto const seconds = answer.props.get<property_id::server_keep_alive>())
-            keep_alive_ = std::chrono::seconds(*seconds);  // [MQTT-3.1.2-21]
+            keep_alive = std::chrono::seconds(*seconds);  // [MQTT-3.1.2-21]
         if (auto const id = answer.props.get<property_id::assigned_client_identifier>()) {
             said().assigned_client_id = *id;
             storing_.set_client_id(*id);
@@ -198,22 +264,13 @@ void session<Transport>::accepted_or_refused(connack const& answer) {
             if (requesting_) requesting_->on_response_information(*prefix);
         }
     }
+    connection_.accept(keep_alive, authenticating_ != nullptr);
     destination_.accepted();
     connected_at_ = clock::now();
     ++connections_;
     if (subscribing_) subscribing_->on_connected(answer.session_present);
     places_.connected.wake_all({});
     tell({.what = session_event::kind::connected, .session_present = answer.session_present});
-}
-
-// How the last connection, or the attempt to make one, has ended.
-template <transport Transport>
-reconnect_schedule::failure session<Transport>::outcome() const noexcept {
-    auto const why = connection_.why();
-    reconnect_schedule::failure f{.why = why};
-    if (connected_at_) f.lasted = clock::now() - *connected_at_;
-    f.thrown_out = why == reason_code::session_taken_over || why == asio::error::eof;
-    return f;
 }
 
 }  // namespace runnel::mqtt

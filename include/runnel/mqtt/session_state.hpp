@@ -57,6 +57,8 @@ class session_state {
     std::uint64_t resent() const noexcept { return outgoing_.resent(); }
     /// Bytes of the packets that wait to be sent or acknowledged.
     std::size_t queued_bytes() const noexcept { return outgoing_.bytes(); }
+    /// Whether there is a message whose end is still to come: QoS 0 to be sent, QoS 1 and 2 to be acknowledged.
+    bool holds_messages() noexcept { return outgoing_.holds_messages(); }
     /// Bytes of the packet that the rest of the last input begins; 0 if not known.
     std::size_t expected_size() const noexcept { return expected_; }
     /// The enhanced authentication of this connection.

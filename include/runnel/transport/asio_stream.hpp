@@ -13,6 +13,10 @@
 #include <type_traits>
 #include <utility>
 
+#if defined(__linux__)
+#include <sys/ioctl.h>
+#endif
+
 namespace runnel {
 
 /// Any stream of Asio's as a `runnel::stream`: a TCP or local socket, a serial port, an `asio::ssl::stream`, or a type
@@ -59,6 +63,20 @@ class asio_stream {
             token);
     }
 
+    /// Bytes that have been written and have not reached the other end yet, as far as the operating system tells: of a
+    /// socket on Linux; else 0.
+    std::size_t backlog() noexcept {
+#if defined(__linux__)
+        if constexpr (requires(unsent& u, std::error_code& e) { next_.io_control(u, e); }) {
+            unsent query;
+            std::error_code error;
+            next_.io_control(query, error);
+            if (!error && query.bytes > 0) return static_cast<std::size_t>(query.bytes);
+        }
+#endif
+        return 0;
+    }
+
     /// Ends the flow towards the peer: a socket's sending half is shut down, an `asio::ssl::stream` exchanges
     /// close_notify for at most `shutdown_limit`, any other stream is left as it is. Throws nothing if the peer has
     /// gone already.
@@ -78,6 +96,15 @@ class asio_stream {
     static constexpr std::chrono::seconds shutdown_limit{5};
 
   private:
+#if defined(__linux__)
+    // What SIOCOUTQ asks.
+    struct unsent {
+        int bytes = 0;
+        static int name() noexcept { return TIOCOUTQ; }
+        void* data() noexcept { return &bytes; }
+    };
+#endif
+
     // Writes until nothing is left, then calls `handler`. Not a coroutine: it would cost a frame for each write.
     template <class Handler>
     struct write_operation {

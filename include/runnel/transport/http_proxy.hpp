@@ -45,6 +45,7 @@ class tunnel_stream {
     }
     asio::awaitable<void, executor_type> write(send_buffer& out) { return next_.write(out); }
     asio::awaitable<void, executor_type> shutdown() { return next_.shutdown(); }
+    std::size_t backlog() noexcept { return backlog_of(next_); }
 
     /// Bytes to be read before those of the stream to the proxy.
     void put_back(std::string_view bytes) { early_.assign(bytes); }

@@ -81,6 +81,9 @@ class memory_stream {
     /// Completes when all bytes are under way. Throws `asio::error::broken_pipe` when the peer has gone.
     asio::awaitable<void, Executor> write(send_buffer& out) { return write(connection_, end_, out); }
 
+    /// Bytes that have been written and that the peer has not read.
+    std::size_t backlog() const noexcept { return connection_->halves[end_].bytes.data().size(); }
+
     /// Ends the flow to the peer, who reads `asio::error::eof` behind the last byte; does not wait.
     asio::awaitable<void, Executor> shutdown() {
         connection_->end(end_);

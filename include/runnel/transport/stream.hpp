@@ -35,6 +35,18 @@ concept stream = std::move_constructible<S> && requires(S& s, asio::mutable_buff
     { S::headroom } -> std::convertible_to<std::size_t>;
 };
 
+/// Bytes that have been written to a stream and have not reached the other end yet, for streams that can tell: by a
+/// function `std::size_t backlog()`; 0 for others. So a slow connection is told from a dead one.
+template <stream S>
+std::size_t backlog_of(S& s) {
+    if constexpr (requires {
+                      { s.backlog() } -> std::same_as<std::size_t>;
+                  })
+        return s.backlog();
+    else
+        return 0;
+}
+
 /// How streams to one peer are opened: a value that can be copied and compared. A session opens a fresh stream for each
 /// attempt to connect.
 ///

@@ -96,6 +96,9 @@ class stream {
     /// `errc::closing` once the WebSocket is being closed.
     asio::awaitable<void, executor_type> write(send_buffer& out) { return exchange_->write(out); }
 
+    /// Bytes under way: those of the stream below.
+    std::size_t backlog() noexcept { return backlog_of(next_layer()); }
+
     /// Reads a whole message, whose data is valid until the next read. Throws as `read_some` does.
     asio::awaitable<message, executor_type> read_message() { return exchange_->read_message(); }
 

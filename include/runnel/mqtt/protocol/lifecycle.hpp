@@ -1,0 +1,156 @@
+#pragma once
+
+#include <runnel/mqtt/error.hpp>
+#include <runnel/mqtt/protocol/deadline.hpp>
+
+#include <cassert>
+#include <cstdint>
+#include <system_error>
+
+namespace runnel::mqtt {
+
+/// In which state a session's network connection is, until when it may be, and why it ends: one answer to each.
+/// Without I/O and without a clock. Whoever performs calls `end` when something has failed, `rest` when nothing of the
+/// connection runs any more, and `expire` at `deadline()`.
+///
+/// | state     | what is done                                  | `deadline()` after | then         |
+/// |-----------|-----------------------------------------------|--------------------|--------------|
+/// | `idle`    | nothing                                       |                    |              |
+/// | `due`     | nothing yet: the attempt begins at once       |                    |              |
+/// | `opening` | opens the stream, sends CONNECT, awaits its answer | `connect_timeout` | `over`: `connect_timeout` |
+/// | `online`  | the server has accepted: reads and writes     |                    |              |
+/// | `closing` | writes what is left, shuts down, reads on to the peer's end | `close_timeout` | `over`, cut off |
+/// | `over`    | what runs is ending                           |                    |              |
+/// | `pausing` | waits for the next attempt                    | the pause          | `over`       |
+///
+/// | event \ state        | idle    | due     | opening | online  | closing | over | pausing |
+/// |----------------------|---------|---------|---------|---------|---------|------|---------|
+/// | `attempt`            | due     |         |         |         |         |      |         |
+/// | `pause`              | pausing |         |         |         |         |      |         |
+/// | `open`               |         | opening |         |         |         |      |         |
+/// | `accept`             |         |         | online  |         | closing | over |         |
+/// | `close`, may speak   | idle    | over    | closing | closing | closing | over | over    |
+/// | `close`, may not     | idle    | over    | over    | over    | closing | over | over    |
+/// | `violate`            |         |         | closing | closing | closing | over |         |
+/// | `end`                | idle    | over    | over    | over    | over    | over | over    |
+/// | `rest`               |         |         |         |         |         | idle |         |
+///
+/// An empty place: the event cannot come there. The first cause counts: a connection has one end.
+class lifecycle {
+  public:
+    enum class state : std::uint8_t { idle, due, opening, online, closing, over, pausing };
+    using time_point = session_clock::time_point;
+    using duration = session_clock::duration;
+
+    state current() const noexcept { return state_; }
+    bool is(state s) const noexcept { return state_ == s; }
+    /// Whether there is, or is to be, a stream that is read and written.
+    bool is_open() const noexcept { return is(state::opening) || is(state::online) || is(state::closing); }
+
+    /// When `expire` is to be called; `never` where nothing bounds the state.
+    time_point deadline() const noexcept { return deadline_; }
+    /// Why the last attempt or connection has ended; `errc::disconnected` if nobody has said.
+    std::error_code cause() const noexcept { return cause_; }
+    /// Whether an end in good order has been asked for: no attempt follows. Holds until `begin_run`.
+    bool is_ending() const noexcept { return is_ending_; }
+    /// Whether the connection closes because the peer has broken the protocol.
+    bool is_violated() const noexcept { return is_violated_; }
+    /// Whether `close_timeout` has ended a `closing` before all had left. Holds until `begin_run`.
+    bool is_cut_off() const noexcept { return is_cut_off_; }
+
+    /// A new series of attempts begins.
+    void begin_run() noexcept {
+        assert(is(state::idle));
+        is_ending_ = is_cut_off_ = false;
+    }
+
+    /// An attempt to connect is to begin.
+    void attempt() noexcept {
+        assert(is(state::idle));
+        enter(state::due, never);
+        cause_ = errc::disconnected;
+        is_caused_ = is_violated_ = false;
+    }
+
+    /// The attempt begins.
+    void open(time_point now, duration limit) noexcept {
+        assert(is(state::due));
+        enter(state::opening, deadline_after(now, limit));
+    }
+
+    /// The server has accepted the connection.
+    void accept() noexcept {
+        assert(is(state::opening) || is(state::closing) || is(state::over));
+        if (is(state::opening)) enter(state::online, never);
+    }
+
+    /// An end in good order is asked for. `may_speak`: CONNECT has gone, so that DISCONNECT can follow.
+    void close(bool may_speak, time_point now, duration limit) noexcept {
+        is_ending_ = true;
+        if (is(state::idle) || is(state::over) || is(state::closing)) return;
+        if (may_speak && is_open())
+            enter(state::closing, deadline_after(now, limit));
+        else
+            enter(state::over, never);
+    }
+
+    /// The peer has broken the protocol: it is told so, if it can be.
+    void violate(std::error_code why, time_point now, duration limit) noexcept {
+        if (is(state::over)) return;
+        assert(is_open());
+        blame(why);
+        is_violated_ = true;
+        if (!is(state::closing)) enter(state::closing, deadline_after(now, limit));
+    }
+
+    /// Nothing goes on: the peer has ended the connection, something has failed, the user has cancelled. `why` may be
+    /// no error, where something else says it.
+    void end(std::error_code why) noexcept {
+        if (is(state::idle)) return;
+        if (!is(state::over)) blame(why);
+        enter(state::over, never);
+    }
+
+    /// The server says why it ends the connection, or it is known from elsewhere: that counts, not how the stream ends.
+    void blame(std::error_code why) noexcept {
+        if (!why || is_caused_) return;
+        cause_ = why;
+        is_caused_ = true;
+    }
+
+    /// Ends what has lasted too long. `is_lost`: not all that was to be sent has left. False: nothing has.
+    bool expire(time_point now, bool is_lost) noexcept {
+        if (now < deadline_) return false;
+        if (is(state::closing)) is_cut_off_ = is_lost;
+        end(is(state::opening) ? make_error_code(errc::connect_timeout) : std::error_code{});
+        return true;
+    }
+
+    /// Nothing of the connection runs any more.
+    void rest() noexcept {
+        assert(is(state::over));
+        enter(state::idle, never);
+    }
+
+    /// Waits before the next attempt.
+    void pause(time_point now, duration length) noexcept {
+        assert(is(state::idle));
+        enter(state::pausing, deadline_after(now, length));
+    }
+
+  private:
+    void enter(state s, time_point deadline) noexcept {
+        state_ = s;
+        deadline_ = deadline;
+    }
+
+    time_point deadline_ = never;
+    std::error_code cause_;
+    state state_ = state::idle;
+    bool is_caused_ = false;
+    bool is_ending_ = false;
+    bool is_violated_ = false;
+    bool is_cut_off_ = false;
+};
+
+}  // namespace runnel::mqtt

@@ -1,0 +1,276 @@
+#pragma once
+
+#include <runnel/core/list_link.hpp>
+#include <runnel/core/send_buffer.hpp>
+#include <runnel/mqtt/protocol/deadline.hpp>
+#include <runnel/mqtt/session_options.hpp>
+#include <runnel/mqtt/session_state.hpp>
+
+#include <algorithm>
+#include <cassert>
+#include <chrono>
+#include <cstdint>
+#include <string_view>
+#include <system_error>
+
+namespace runnel::mqtt {
+
+/// The time as the session state is told it.
+inline std::chrono::milliseconds to_session_time(session_clock::time_point t) noexcept {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(t.time_since_epoch());
+}
+
+/// The calls of `publish` that go on: in which order they get room for their messages, when their time is over, and
+/// that each is told its end once. Without I/O, clock and coroutines.
+///
+/// | state     | what the call waits for                       | goes on by                                          |
+/// |-----------|-----------------------------------------------|-----------------------------------------------------|
+/// | `fresh`   | nothing yet                                   | `begin`: `begun`, `waiting`, or it is told an error |
+/// | `waiting` | room, behind those that wait for room already | `offer_room`: `begun`, or `told`; `withdraw_late`   |
+/// | `begun`   | the acknowledgement (QoS 0: nothing)          | `on_acknowledged`, `on_refused`, `withdraw_late`    |
+/// | `late`    | to be told that its time is over              | `tell_late`, once what has been withdrawn is stored |
+/// | `told`    | nothing: its coroutine may go on              |                                                     |
+///
+/// A message of a call that waits is begun here, where the room is found, and not by the coroutine once it goes on: so
+/// nobody can come in between. While connected, QoS 0 waits for room to write, and QoS 1 and 2 for room in the queue;
+/// otherwise all wait for room in the queue. Order is that of the calls within each of the two. `cancel` takes a call
+/// out in any state.
+class publish_queue {
+  public:
+    using time_point = session_clock::time_point;
+    enum class state : std::uint8_t { fresh, waiting, begun, late, told };
+
+    /// One call. Its views stay valid until it is told, or cancelled.
+    struct call : list_link {
+        call(std::string_view t, std::string_view p, publish_options const& o) noexcept
+            : topic(t), payload(p), options(&o) {}
+        std::string_view topic;
+        std::string_view payload;
+        publish_options const* options;
+        std::uint64_t number = session_state::no_exchange;  ///< of the message in the session state
+        std::uint64_t turn = 0;                             ///< among all that have waited for room
+        time_point deadline = never;
+        std::error_code error;  ///< what it is told, if it has failed
+        state at = state::fresh;
+    };
+
+    publish_queue(session_options const& options, session_state& session, send_buffer& out) noexcept
+        : options_(options), state_(session), out_(out) {}
+    publish_queue(publish_queue const&) = delete;
+    publish_queue& operator=(publish_queue const&) = delete;
+    ~publish_queue() {
+        for (auto* list : {&writing_, &queueing_, &begun_, &late_})
+            while (list->linked()) list->next()->unlink();
+    }
+
+    /// Begins the call's message, or lets it wait for room: the state says which. Returns why its message could not be
+    /// begun. `now` counts only where the options have a time limit or properties.
+    [[gnu::always_inline]] errc begin(call& c, time_point now) {
+        bool const unacknowledged = c.options->qos == qos::at_most_once;
+        errc const e = somebody_waits(c.options->qos) ? errc::queue_full : try_to_begin(c, now);
+        if (e != errc::ok) return begin_to_wait(c, e, now);
+        c.at = state::begun;
+        if (unacknowledged) return errc::ok;
+        c.insert_before(begun_);
+        if (c.options->timeout.count() != 0) set_deadline(c, now);
+        return errc::ok;
+    }
+
+    /// Begins a message that belongs to no call. It does not wait, and does not overtake those who do.
+    errc try_begin(std::string_view topic, std::string_view payload, publish_options const& o, time_point now) {
+        if (somebody_waits(o.qos)) return errc::queue_full;
+        return begin_message(topic, payload, o, nullptr, now).error;
+    }
+
+    /// Whether anybody waits for room.
+    bool is_waited() const noexcept { return writing_.linked() || queueing_.linked(); }
+
+    /// Begins the messages of those who wait, as far as there is room, and calls `tell(call)` for each that is told
+    /// something by that. Of one that `is_gone(call)`, as its coroutine has been cancelled, no message is begun.
+    template <class IsGone, class Tell>
+    [[gnu::noinline]] void offer_room(time_point now, IsGone&& is_gone, Tell&& tell) {
+        if (state_.connected()) {
+            while (has_room_to_write() && serve(writing_, now, is_gone, tell)) {
+            }
+            while (state_.has_room() && serve(queueing_, now, is_gone, tell)) {
+            }
+        } else {
+            while (serve(earlier(), now, is_gone, tell)) {
+            }
+        }
+    }
+
+    /// When `withdraw_late` may have something to do.
+    time_point deadline() const noexcept { return deadline_; }
+
+    /// Ends the calls whose time is over: what has not been sent is withdrawn. Their callers are told by `tell_late`,
+    /// once the withdrawal is stored. Whether there are any.
+    bool withdraw_late(time_point now) noexcept {
+        if (now < deadline_) return late_.linked();
+        deadline_ = never;
+        for (auto* list : {&writing_, &queueing_, &begun_}) withdraw_late(*list, now);
+        return late_.linked();
+    }
+    /// `error`, if it is one, is told in place of what they would be told: their withdrawal could not be stored.
+    template <class Tell>
+    void tell_late(std::error_code error, Tell&& tell) {
+        tell_all(late_, error, tell);
+    }
+
+    /// The session state tells the end of a message. It is told once.
+    void on_acknowledged(call& c) noexcept { end(c, {}); }
+    void on_refused(call& c, std::error_code why) noexcept { end(c, why); }
+
+    /// The call goes away: it is told nothing any more. A message that has begun goes on.
+    void cancel(call& c) noexcept {
+        if (!c.linked()) return;
+        c.unlink();
+        if (c.at == state::begun) state_.disown(c.number);
+    }
+
+    /// All are told `why`.
+    template <class Tell>
+    void close(std::error_code why, Tell&& tell) {
+        for (auto* list : {&late_, &begun_, &queueing_, &writing_}) tell_all(*list, why, tell);
+        deadline_ = never;
+    }
+
+    std::uint64_t published() const noexcept { return published_; }
+    std::uint64_t dropped() const noexcept { return dropped_; }
+
+    static bool is_for_want_of_room(errc e) noexcept {
+        return e == errc::queue_full || e == errc::no_packet_identifier;
+    }
+
+  private:
+    [[gnu::always_inline]] bool somebody_waits(qos quality) const noexcept {
+        if (!writing_.linked() && !queueing_.linked()) [[likely]]
+            return false;
+        if (!state_.connected()) return true;
+        return quality == qos::at_most_once ? writing_.linked() : queueing_.linked();
+    }
+
+    [[gnu::always_inline]] errc try_to_begin(call& c, time_point now) {
+        bool const unacknowledged = c.options->qos == qos::at_most_once;
+        auto const begun = begin_message(c.topic, c.payload, *c.options, unacknowledged ? nullptr : &c, now);
+        c.number = begun.number;
+        return begun.error;
+    }
+
+    [[gnu::always_inline]] session_state::begun begin_message(std::string_view topic, std::string_view payload,
+                                                              publish_options const& o, void* owner, time_point now) {
+        if (o.qos == qos::at_most_once && !has_room_to_write()) return {errc::queue_full};
+        publish const message{.topic = topic, .payload = payload, .qos = o.qos, .retain = o.retain, .props = o.props};
+        if (o.props != nullptr) state_.set_time(to_session_time(now));  // an expiry interval may begin
+        auto begun = state_.publish(out_, message, owner);
+        if (begun.error == errc::queue_full && options_.when_full == overflow::drop_oldest) [[unlikely]]
+            begun = make_room_and_begin(message, owner);
+        if (begun.error == errc::ok) ++published_;
+        return begun;
+    }
+
+    [[gnu::cold]] session_state::begun make_room_and_begin(publish const& message, void* owner) {
+        session_state::begun begun{errc::queue_full};
+        while (begun.error == errc::queue_full && state_.drop_oldest_at_most_once()) {
+            ++dropped_;
+            begun = state_.publish(out_, message, owner);
+        }
+        return begun;
+    }
+
+    [[gnu::noinline]] errc begin_to_wait(call& c, errc e, time_point now) {
+        if (!is_for_want_of_room(e) || options_.when_full == overflow::refuse) {
+            c.at = state::told;
+            return e;
+        }
+        c.at = state::waiting;
+        c.turn = turns_++;
+        c.insert_before(c.options->qos == qos::at_most_once ? writing_ : queueing_);
+        if (c.options->timeout.count() != 0) set_deadline(c, now);
+        return e;
+    }
+
+    void set_deadline(call& c, time_point now) noexcept {
+        c.deadline = deadline_after(now, c.options->timeout);
+        deadline_ = std::min(deadline_, c.deadline);
+    }
+
+    bool has_room_to_write() const noexcept { return out_.size() < options_.maximum_unwritten; }
+
+    // The list whose first call has waited for longer.
+    list_link& earlier() noexcept {
+        if (!writing_.linked()) return queueing_;
+        if (!queueing_.linked()) return writing_;
+        bool const first = static_cast<call&>(*writing_.next()).turn < static_cast<call&>(*queueing_.next()).turn;
+        return first ? writing_ : queueing_;
+    }
+
+    // Begins the message of the first call of the list. False: there is none, or no room for it.
+    template <class IsGone, class Tell>
+    bool serve(list_link& list, time_point now, IsGone& is_gone, Tell& tell) {
+        if (!list.linked()) return false;
+        auto& c = static_cast<call&>(*list.next());
+        bool const gone = is_gone(c);
+        errc const e = gone ? errc::ok : try_to_begin(c, now);
+        if (is_for_want_of_room(e)) return false;
+        c.unlink();
+        c.error = e;
+        bool const goes_on = !gone && e == errc::ok && c.options->qos != qos::at_most_once;
+        c.at = goes_on ? state::begun : state::told;
+        if (goes_on)
+            c.insert_before(begun_);
+        else
+            tell(c);
+        return true;
+    }
+
+    void withdraw_late(list_link& list, time_point now) noexcept {
+        for (auto* link = list.next(); link != &list;) {
+            auto& c = static_cast<call&>(*link);
+            link = link->next();
+            if (c.deadline > now) {
+                deadline_ = std::min(deadline_, c.deadline);
+                continue;
+            }
+            bool const sent = c.at == state::begun && !state_.withdraw(c.number);
+            if (sent) state_.disown(c.number);
+            c.error = sent ? errc::response_timeout : errc::message_expired;
+            c.at = state::late;
+            c.unlink();
+            c.insert_before(late_);
+        }
+    }
+
+    void end(call& c, std::error_code why) noexcept {
+        assert(c.at == state::begun && c.linked());
+        c.unlink();
+        c.at = state::told;
+        c.error = why;
+    }
+
+    template <class Tell>
+    void tell_all(list_link& list, std::error_code why, Tell& tell) {
+        while (list.linked()) {
+            auto& c = static_cast<call&>(*list.next());
+            c.unlink();
+            if (c.at == state::begun) state_.disown(c.number);
+            if (why) c.error = why;
+            c.at = state::told;
+            tell(c);
+        }
+    }
+
+    session_options const& options_;
+    session_state& state_;
+    send_buffer& out_;
+    list_link writing_;   // QoS 0 that waits for room to write
+    list_link queueing_;  // QoS 1 and 2 that wait for room in the queue
+    list_link begun_;     // those that wait for their acknowledgement
+    list_link late_;
+    time_point deadline_ = never;  // the first of all, or earlier
+    std::uint64_t turns_ = 0;
+    std::uint64_t published_ = 0;
+    std::uint64_t dropped_ = 0;
+};
+
+}  // namespace runnel::mqtt

@@ -1,0 +1,307 @@
+#include <runnel/mqtt/protocol/publish_queue.hpp>
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+#include <random>
+#include <string>
+#include <support/packets.hpp>
+#include <vector>
+
+namespace {
+
+namespace mqtt = runnel::mqtt;
+using namespace std::chrono_literals;
+using mqtt::errc;
+using mqtt::publish_queue;
+using mqtt::qos;
+using stage = publish_queue::state;
+using time_point = publish_queue::time_point;
+
+// As REQUIRE, at a cost that millions of steps can bear.
+void must(bool holds, char const* what) {
+    if (!holds) FAIL(what);
+}
+
+// One who publishes: what he was told, and how often.
+struct caller {
+    caller(std::string name, std::size_t size, mqtt::publish_options const& o)
+        : topic(std::move(name)), payload(size, 'x'), options(o), call(topic, payload, options) {}
+    std::string topic;
+    std::string payload;
+    mqtt::publish_options options;
+    publish_queue::call call;
+    int told = 0;
+    bool gone = false;  // cancelled: nothing is owed any more
+    std::error_code error{};
+};
+
+// A session without I/O: the state, the queue of publishers, and a server that does what the events say.
+struct scene {
+    explicit scene(mqtt::overflow when_full = mqtt::overflow::wait) {
+        options.maximum_unwritten = 60;
+        options.when_full = when_full;
+    }
+
+    struct listener : mqtt::session_handler {
+        scene& of;
+        explicit listener(scene& s) : of(s) {}
+        void on_published(void* owner, mqtt::acknowledgement const&) {
+            auto& c = *static_cast<publish_queue::call*>(owner);
+            of.queue.on_acknowledged(c);
+            of.tell(c);
+        }
+        void on_refused(void* owner, errc why) {
+            if (owner == nullptr) return;
+            auto& c = *static_cast<publish_queue::call*>(owner);
+            of.queue.on_refused(c, why);
+            of.tell(c);
+        }
+    };
+
+    void publish(qos quality, std::size_t size, std::chrono::milliseconds timeout = 0ms) {
+        auto const name = std::to_string(callers.size());
+        callers.push_back(
+            std::make_unique<caller>(name, size, mqtt::publish_options{.qos = quality, .timeout = timeout}));
+        auto& c = *callers.back();
+        errc const e = queue.begin(c.call, now);
+        if (c.call.at == stage::told) c.error = e;
+        bool const done = c.call.at == stage::told || (quality == qos::at_most_once && c.call.at == stage::begun);
+        if (done) ++c.told;
+    }
+
+    void connect() {
+        if (state.current_phase() != mqtt::session_state::phase::disconnected) return;
+        mqtt::connect packet;
+        packet.client_id = "id";
+        packet.clean_start = false;
+        state.connect(out, packet, {});
+        out.clear();
+        receive(test::encoded(mqtt::connack{was_connected, {}, {}}, mqtt::protocol_version::v3_1_1));
+        was_connected = true;
+    }
+    void lose_connection() {
+        state.connection_lost();
+        out.clear();
+        unacknowledged.clear();
+        offer();
+    }
+    // The network takes what has gathered.
+    void write() {
+        std::string bytes(out.view());
+        out.clear();
+        for (std::string_view rest = bytes; !rest.empty();) {
+            auto const f = mqtt::next_frame(rest);
+            rest.remove_prefix(f.total_size);
+            mqtt::publish p;
+            REQUIRE(decode(f.header, f.body, mqtt::protocol_version::v3_1_1, p) == errc::ok);
+            sent.emplace_back(p.topic);
+            if (p.qos != qos::at_most_once) unacknowledged.push_back(p.packet_id);
+        }
+        offer();
+    }
+    void acknowledge() {
+        if (unacknowledged.empty() || !state.connected()) return;
+        auto const id = unacknowledged.front();
+        unacknowledged.erase(unacknowledged.begin());
+        receive(test::encoded(mqtt::acknowledgement{mqtt::packet_type::puback, id, {}, {}},
+                              mqtt::protocol_version::v3_1_1));
+    }
+    void pass_time(std::chrono::milliseconds duration) {
+        now += duration;
+        if (!queue.withdraw_late(now)) return;
+        queue.tell_late({}, [this](auto& c) { tell(c); });
+        offer();
+    }
+    // Whoever has waited for longest is cancelled; his coroutine goes on later.
+    void cancel() {
+        for (auto& c : callers)
+            if (!c->gone && c->told == 0) {
+                c->gone = true;
+                return;
+            }
+    }
+    void go_on() {
+        for (auto& c : callers)
+            if (c->gone) queue.cancel(c->call);
+        offer();
+    }
+    void close() {
+        queue.close(errc::disconnected, [this](auto& c) { tell(c); });
+    }
+
+    void receive(std::string const& bytes) {
+        std::string_view input = bytes;
+        REQUIRE(state.receive(input, out, listener(*this)) == errc::ok);
+        offer();
+    }
+    void offer() {
+        queue.offer_room(now, [this](auto& c) { return find(c).gone; }, [this](auto& c) { tell(c); });
+    }
+    caller& find(publish_queue::call& c) {
+        return **std::ranges::find_if(callers, [&](auto const& p) { return &p->call == &c; });
+    }
+    void tell(publish_queue::call& c) {
+        auto& p = find(c);
+        ++p.told;
+        p.error = c.error;
+    }
+
+    // What must always hold.
+    void check() {
+        bool writing_waits = false, queueing_waits = false;
+        for (auto const& p : callers) {
+            auto const& c = p->call;
+            must(p->told <= 1, "told once");
+            bool& waits = c.options->qos == qos::at_most_once ? writing_waits : queueing_waits;
+            if (p->gone) {
+                waits = waits || (c.linked() && c.at == stage::waiting);  // until its coroutine goes on
+                continue;
+            }
+            must((p->told == 1) == (c.at == stage::told || (c.at == stage::begun && !c.linked())),
+                 "told when it is over");
+            must(c.at != stage::fresh, "begun");
+            must(c.at != stage::late, "told when it is late");
+            if (c.at != stage::told) must(c.deadline > now, "each deadline fires");
+            if (c.at != stage::told) must(queue.deadline() <= c.deadline, "no deadline is forgotten");
+            if (p->error == errc::message_expired)
+                must(std::ranges::count(sent, p->topic) == 0, "what was told not sent never is");
+            if (c.at != stage::waiting) continue;
+            // Nobody sleeps while there is room; who comes later does not overtake.
+            bool const unacknowledged_message = c.options->qos == qos::at_most_once;
+            if (!waits && state.connected()) {
+                if (unacknowledged_message)
+                    must(out.size() >= options.maximum_unwritten, "nobody sleeps while there is room to write");
+                else
+                    must(!has_room(p->payload.size() + 5 + p->topic.size() + 2),
+                         "nobody sleeps while there is room in the queue");
+            }
+            waits = true;
+        }
+        check_order(qos::at_most_once);
+        check_order(qos::at_least_once);
+    }
+    bool has_room(std::size_t size) const {
+        return state.has_room() && (state.queued_bytes() == 0 || state.queued_bytes() + size <= 100);
+    }
+    // Of one QoS, messages are sent for the first time in the order of the calls.
+    void check_order(qos quality) const {
+        int last = -1;
+        for (auto const& topic : sent) {
+            int const number = std::stoi(topic);
+            if (callers[static_cast<std::size_t>(number)]->options.qos != quality) continue;
+            if (number > last)
+                last = number;
+            else
+                must(std::ranges::count(sent, topic) > 1, "in order, or again on another connection");
+        }
+    }
+
+    mqtt::session_options options;
+    mqtt::session_state state{
+        mqtt::role::client, mqtt::protocol_version::v3_1_1, {.queued_bytes = 100, .queued_messages = 2}};
+    runnel::send_buffer out;
+    publish_queue queue{options, state, out};
+    std::vector<std::unique_ptr<caller>> callers;
+    std::vector<std::string> sent;
+    std::vector<std::uint16_t> unacknowledged;
+    time_point now = time_point{} + 1h;
+    bool was_connected = false;
+};
+
+constexpr int events = 11;
+
+void apply(scene& s, int event) {
+    switch (event) {
+        case 0: return s.publish(qos::at_most_once, 70);
+        case 1: return s.publish(qos::at_least_once, 10);
+        case 2: return s.publish(qos::at_least_once, 90);
+        case 3: return s.publish(qos::at_least_once, 10, 1000ms);
+        case 4: return s.publish(qos::at_most_once, 10, 1000ms);
+        case 5: return s.state.connected() ? s.lose_connection() : s.connect();
+        case 6: return s.write();
+        case 7: return s.acknowledge();
+        case 8: return s.pass_time(600ms);
+        case 9: return s.cancel();
+        case 10: return s.go_on();
+        default: return;
+    }
+}
+
+void end(scene& s) {
+    s.close();
+    for (auto const& p : s.callers)
+        if (!p->gone) must(p->told == 1, "told at the end");
+}
+
+}  // namespace
+
+TEST_CASE(
+    "every sequence of four events, from every beginning, tells each publisher once, in order, and lets nobody sleep") {
+    std::size_t sequences = 0;
+    for (int beginning = 0; beginning < 3; ++beginning) {
+        for (int n = 0; n < events * events * events * events; ++n) {
+            scene s;
+            if (beginning > 0) s.connect();
+            if (beginning > 1) {
+                s.publish(qos::at_least_once, 40);
+                s.publish(qos::at_least_once, 40);
+                s.write();
+            }
+            for (int rest = n, i = 0; i < 4; ++i, rest /= events) {
+                apply(s, rest % events);
+                s.check();
+            }
+            end(s);
+            ++sequences;
+        }
+    }
+    MESSAGE(sequences << " sequences");
+}
+
+TEST_CASE("so do long sequences at random, whatever becomes of messages without room") {
+    for (unsigned seed = 0; seed < 300; ++seed) {
+        CAPTURE(seed);
+        std::mt19937 random(seed);
+        scene s(seed % 3 == 2 ? mqtt::overflow::drop_oldest : mqtt::overflow::wait);
+        for (int i = 0; i < 200; ++i) {
+            apply(s, static_cast<int>(random() % events));
+            s.check();
+        }
+        end(s);
+    }
+}
+
+TEST_CASE("a message that could not be stored as withdrawn is told so, and no other end") {
+    scene s;
+    s.publish(qos::at_least_once, 10, 1000ms);
+    s.now += 2s;
+    REQUIRE(s.queue.withdraw_late(s.now));
+    CHECK(s.callers[0]->told == 0);
+    s.queue.tell_late(make_error_code(std::errc::io_error), [&](auto& c) { s.tell(c); });
+    CHECK(s.callers[0]->told == 1);
+    CHECK(s.callers[0]->error == std::errc::io_error);
+}
+
+TEST_CASE("a message that belongs to nobody does not overtake those who wait") {
+    scene s;
+    s.publish(qos::at_least_once, 90);
+    s.publish(qos::at_least_once, 90);
+    CHECK(s.callers[1]->call.at == stage::waiting);
+    CHECK(s.queue.try_begin("t", "", {.qos = qos::at_least_once}, s.now) == errc::queue_full);
+    s.connect();
+    CHECK(s.queue.try_begin("t", "", {}, s.now) == errc::queue_full);  // what has gathered is to be written first
+    s.write();
+    CHECK(s.queue.try_begin("t", "", {}, s.now) == errc::ok);
+    CHECK(s.queue.try_begin("t", "", {.qos = qos::at_least_once}, s.now) == errc::queue_full);
+}
+
+TEST_CASE("with overflow::refuse nobody waits") {
+    scene s(mqtt::overflow::refuse);
+    s.publish(qos::at_least_once, 90);
+    s.publish(qos::at_least_once, 90);
+    CHECK(s.callers[1]->error == errc::queue_full);
+    CHECK_FALSE(s.queue.is_waited());
+}
