@@ -46,10 +46,33 @@ TEST_CASE("jitter makes a pause shorter or longer by its share, and never longer
     CHECK(pause_after(p, 1, 0) == 750ms);
     CHECK(pause_after(p, 1, 0.5) == 1s);
     CHECK(pause_after(p, 1, 0.999999) >= 1249ms);
+    CHECK(pause_after(p, 100, 0) == 36s);
+    CHECK(pause_after(p, 100, 0.5) == 48s);
     CHECK(pause_after(p, 100, 0.999999) == 60s);
     p.jitter = 1;
     CHECK(pause_after(p, 1, 0) == 0ms);
     CHECK(pause_after(p, 1, 0.999999) >= 1999ms);
+    CHECK(pause_after(p, 100, 0) == 0ms);
+}
+
+TEST_CASE("clients that have waited for long are as spread as at the beginning") {
+    reconnect_policy p;
+    for (double const jitter : {0.1, 0.25, 1.0})
+        for (std::uint32_t const failures : {1u, 6u, 7u, 20u, 1000u}) {
+            p.jitter = jitter;
+            int in_last_tenth = 0, longest = 0;
+            auto const least = pause_after(p, failures, 0), most = pause_after(p, failures, 0.999999);
+            for (int i = 0; i < 1000; ++i) {
+                auto const pause = pause_after(p, failures, i / 1000.0);
+                CHECK(pause <= p.maximum);
+                in_last_tenth += pause > most - (most - least) / 10;
+                longest += pause == p.maximum;
+            }
+            CHECK(in_last_tenth <= 101);
+            CHECK(longest <= 2);
+        }
+    p.initial = p.maximum = 1ms;
+    CHECK(pause_after(p, 1, 0.25) == 1ms);
 }
 
 TEST_CASE("a policy out of range is refused, with the range in the text") {

@@ -50,9 +50,11 @@ struct reconnect_policy {
     std::chrono::milliseconds initial{1000};    ///< the first pause, 1 ms or more
     std::chrono::milliseconds maximum{60'000};  ///< no pause is longer; at least `initial`
     double multiplier = 2;                      ///< from one pause to the next, 1 or more
-    double jitter = 0.25;                       ///< each pause is longer or shorter by up to this share of it, 0 to 1
-    std::uint32_t attempts = 0;                 ///< failures in a row after which `run` gives up; 0: never
-    std::chrono::milliseconds total{0};         ///< time without a connection after which `run` gives up; 0: never
+    /// Each pause is longer or shorter by up to this share of it, 0 to 1. The longest pauses are drawn from below
+    /// `maximum`, down to `maximum * (1 - jitter) / (1 + jitter)`, so that a fleet stays spread however long it waits.
+    double jitter = 0.25;
+    std::uint32_t attempts = 0;          ///< failures in a row after which `run` gives up; 0: never
+    std::chrono::milliseconds total{0};  ///< time without a connection after which `run` gives up; 0: never
     std::uint32_t renewals = 2;  ///< attempts in a row with renewed credentials, if the session can make new ones
     /// A connection that has lasted this long ends the row of failures.
     std::chrono::milliseconds stable_after{10'000};
@@ -79,8 +81,10 @@ inline void check(reconnect_policy const& p) {
 inline std::chrono::milliseconds pause_after(reconnect_policy const& p, std::uint32_t failures, double random) {
     auto const initial = static_cast<double>(p.initial.count());
     auto const maximum = static_cast<double>(p.maximum.count());
-    double const grown = std::min(maximum, initial * std::pow(p.multiplier, std::min(failures, 1000u) - 1));
-    double const jittered = grown * (1 + p.jitter * (2 * random - 1));
+    double const grown = initial * std::pow(p.multiplier, std::min(failures, 1000u) - 1);
+    // Not cut off at the maximum afterwards: then half of all clients would pause exactly that long.
+    double const middle = std::min(maximum / (1 + p.jitter), grown);
+    double const jittered = std::ceil(middle * (1 + p.jitter * (2 * random - 1)));
     return std::chrono::milliseconds(static_cast<std::int64_t>(std::min(maximum, jittered)));
 }
 
