@@ -97,7 +97,7 @@ class connection {
         packets_.set_writer(false);
         writing_.clear();
         keep_alive_.end();
-        is_held_ = is_input_over_ = is_output_over_ = false;
+        is_writing_ = is_held_ = is_input_over_ = is_output_over_ = false;
     }
 
     // --- for the reader
@@ -175,17 +175,20 @@ class connection {
         writing_.swap(packets_.out());
         keep_alive_.on_write();
         bytes_sent_ += writing_.size();
+        is_writing_ = true;
         ++writes_;
         listener.on_room();
         return writing_;
     }
     /// It has been written.
-    void on_written(flow_position position) noexcept {
+    void on_written(flow_position position) {
         auto const now = clock::now();
+        is_writing_ = false;
         is_resting_ = life_.is(state::opening);
         if (is_resting_) writing_.release();  // it was for CONNECT
         if (is_resting_ || keep_alive_.current() == keep_alive::state::writing) asked_ = now;
         keep_alive_.on_written(now, position);
+        if (state_.is_paced()) packets_.attend();
     }
     /// Whether there are packets that may be written.
     bool has_packets() noexcept { return !is_held_ && !packets_.out().empty(); }
@@ -200,7 +203,7 @@ class connection {
         return {written, written - std::min<std::uint64_t>(written, backlog)};
     }
     /// Whether nothing waits to be written, or is being written.
-    bool is_empty() noexcept { return writing_.empty() && packets_.out().empty(); }
+    bool is_empty() noexcept { return !is_writing_ && packets_.out().empty(); }
 
     // --- for the session
 
@@ -296,7 +299,7 @@ class connection {
 
     // A ping and its answer were all there was: an idle session keeps no memory that it can do without.
     [[gnu::cold]] void rest() noexcept {
-        if (writes_ - writes_before_ping_ > 1 || !packets_.out().empty() || !writing_.empty()) return;
+        if (writes_ - writes_before_ping_ > 1 || !is_empty()) return;
         in_.release_if_idle();
         writing_.release();
         packets_.out().release();
@@ -328,6 +331,7 @@ class connection {
     std::uint64_t writes_ = 0;
     std::uint64_t writes_before_ping_ = 0;
     std::exception_ptr failure_;
+    bool is_writing_ = false;
     bool is_answered_ = false;
     bool is_resting_ = false;      // the writer is to end for want of work
     bool is_held_ = false;         // nothing is written until the server is known

@@ -4,6 +4,7 @@
 #include <runnel/mqtt/capabilities.hpp>
 #include <runnel/mqtt/in_flight.hpp>
 #include <runnel/mqtt/packet.hpp>
+#include <runnel/mqtt/protocol/pacing.hpp>
 #include <runnel/mqtt/publish_layout.hpp>
 #include <runnel/mqtt/topic_alias.hpp>
 
@@ -158,12 +159,14 @@ class outgoing {
         return true;
     }
 
-    /// Drops the QoS 0 message that has been queued longest. False: there is none.
+    /// Drops the QoS 0 message that has been queued longest and for which nobody waits. False: there is none.
     bool drop_oldest_at_most_once() noexcept {
         if (queued_at_most_once_ == 0) return false;
-        auto n = in_flight_.first();
-        while (in_flight_[n].at != stage::queued || in_flight_[n].quality != qos::at_most_once) ++n;
-        return withdraw(n);
+        for (auto n = in_flight_.first(); n != in_flight_.next(); ++n) {
+            auto const& e = in_flight_[n];
+            if (e.at == stage::queued && e.quality == qos::at_most_once && e.owner == nullptr) return withdraw(n);
+        }
+        return false;
     }
 
     /// Sends what is queued, in order [MQTT-4.6.0-1], as far as the window allows: QoS 1 and 2 messages not
@@ -189,6 +192,59 @@ class outgoing {
             if (e.at == stage::queued && e.quality == qos::at_most_once) send_entry(out, e, peer_maximum);
         }
         in_flight_.sweep();
+    }
+
+    /// The same, as far as `pace` allows it at `now`. A QoS 0 message that has an owner tells it by `left(owner)`.
+    /// Returns when more may be sent; `pacing::never` unless something else happens before.
+    template <class Left>
+    [[gnu::cold]] pacing::time_point send_paced(send_buffer& out, std::size_t window, std::size_t peer_maximum,
+                                                protocol_version version, pacing& pace, pacing::time_point now,
+                                                Left&& left) {
+        pace.observe(unacknowledged_, now);
+        cursor_ = std::max(cursor_, in_flight_.first());
+        // When the next of each kind may be sent, once one of it had to stay behind.
+        std::optional<pacing::time_point> held_0, held_1;
+        auto unsent = in_flight_.next();
+        for (auto n = cursor_; n != in_flight_.next() && !(held_1 && (held_0 || queued_at_most_once_ == 0)); ++n) {
+            auto& e = in_flight_[n];
+            if (e.at == stage::rerelease) {
+                append(out, acknowledgement{packet_type::pubrel, in_flight::identifier_of(n), {}, {}}, version);
+                e.at = stage::rereleased;
+                ++unacknowledged_;
+            }
+            if (e.at != stage::queued && e.at != stage::resend) continue;
+            bool const kept = e.quality != qos::at_most_once;
+            auto& held = kept ? held_1 : held_0;
+            if (!held) {
+                auto const at = kept && unacknowledged_ >= window ? pacing::never : pace.ready_at(e.quality, now);
+                if (at > now) held = at;
+            }
+            if (held) {
+                unsent = std::min(unsent, n);
+                continue;
+            }
+            pace.take(e.quality, now);
+            auto* const owner = kept ? nullptr : std::exchange(e.owner, nullptr);
+            send_entry(out, e, peer_maximum);
+            if (owner != nullptr) left(owner);
+        }
+        cursor_ = std::min(unsent, in_flight_.next());
+        in_flight_.sweep();
+        return std::min(held_0.value_or(pacing::never), held_1.value_or(pacing::never));
+    }
+
+    /// Whether another message of this QoS would be sent at `now` by `send_paced`.
+    [[gnu::cold]] bool can_leave(qos quality, std::size_t window, pacing const& pace, pacing::time_point now) {
+        bool const kept = quality != qos::at_most_once;
+        std::size_t ready = pace.ready(quality, now);
+        if (kept) ready = std::min(ready, window - std::min(window, unacknowledged_));
+        std::size_t before = 0;
+        for (auto n = std::max(cursor_, in_flight_.first()); n != in_flight_.next() && before < ready; ++n) {
+            auto const& e = in_flight_[n];
+            bool const waits = e.at == stage::queued || e.at == stage::resend;
+            before += waits && (e.quality != qos::at_most_once) == kept;
+        }
+        return before < ready;
     }
 
     /// The network connection has gone: what was sent is to be sent again; requests end.

@@ -38,7 +38,7 @@ class publishing {
         errc const e = queue_.begin(self, time_of(o));
         follow_up(o);
         if (self.at == publish_queue::state::told) throw std::system_error(e);
-        if (e != errc::ok || o.qos != qos::at_most_once) {
+        if (self.linked()) {
             co_await place_.park(self.waiting);
             if (self.waiting.result) throw std::system_error(self.waiting.result);
             if (self.error) throw std::system_error(self.error);
@@ -103,6 +103,11 @@ class publishing {
         queue_.on_acknowledged(p);
         place_.wake(p.waiting);
     }
+    void on_sent(void* owner) {
+        auto& c = *static_cast<publish_queue::call*>(owner);
+        queue_.on_sent(c);
+        wake(c);
+    }
     void on_refused(void* owner, errc why) {
         if (owner == nullptr) return;
         auto& c = *static_cast<publish_queue::call*>(owner);
@@ -134,13 +139,14 @@ class publishing {
         void on_refused(void* owner, errc why) { of.on_refused(owner, why); }
     };
 
-    static clock::time_point time_of(publish_options const& o) {
-        return o.props != nullptr || o.timeout.count() != 0 ? clock::now() : clock::time_point{};
+    clock::time_point time_of(publish_options const& o) const {
+        bool const counts = o.props != nullptr || o.timeout.count() != 0 || state_.is_paced();
+        return counts ? clock::now() : clock::time_point{};
     }
 
     // What has been begun is to be written, and what has a time limit looked after.
     void follow_up(publish_options const& o) {
-        if (o.props != nullptr && state_.next_expiry()) packets_.attend();
+        if ((o.props != nullptr && state_.next_expiry()) || state_.is_paced()) packets_.attend();
         if (o.timeout.count() != 0) packets_.attend(queue_.deadline());
         packets_.flush();
     }

@@ -57,7 +57,8 @@ class session final {
           destination_(std::move(transport)),
           state_(role::client, options_.version,
                  {options_.maximum_queued, options_.maximum_in_flight, options_.outgoing_topic_aliases,
-                  options_.accept_unknown_session, options_.maximum_queued_messages}),
+                  options_.accept_unknown_session, options_.maximum_queued_messages, options_.maximum_unwritten,
+                  options_.pace}),
           storing_(options_, state_),
           packets_(executor, stream_type::headroom, &look_after, this),
           connection_(state_, options_, packets_, stream_type::headroom),
@@ -311,6 +312,7 @@ class session final {
         void on_connack(connack const& answer) { self.accepted_or_refused(answer); }
         void on_message(mqtt::publish const& packet, delivery token) { self.dispatch(packet, token); }
         void on_published(void* owner, acknowledgement const& ack) { self.publishing_.on_published(owner, ack); }
+        void on_sent(void* owner) { self.publishing_.on_sent(owner); }
         void on_lost(void* owner) { on_refused(owner, errc::session_lost); }
         [[gnu::cold]] void on_refused(void* owner, errc why) {
             self.publishing_.on_refused(owner, why);
@@ -333,9 +335,13 @@ class session final {
             if (self.subscribing_) self.subscribing_->on_read();
             self.publishing_.offer_room();
             self.wake_if_drained();
+            if (self.state_.is_paced()) self.packets_.attend();
         }
         void on_write() { self.save_before_write(); }
-        void on_room() { self.publishing_.offer_room(); }
+        void on_room() {
+            self.state_.send_more(self.packets_.out());
+            self.publishing_.offer_room();
+        }
     };
 
     // --- session_run.hpp: connection after connection, and one from opening to loss
@@ -349,6 +355,7 @@ class session final {
     [[gnu::cold]] void begin_pause(reconnect_schedule& schedule, bool opened);
     [[gnu::cold]] void look_after();
     static void look_after(void* of) { static_cast<session*>(of)->look_after(); }
+    [[gnu::cold]] clock::time_point send_due(clock::time_point now);
     [[gnu::cold]] std::error_code save_if_due();
     flow_position position();
     coroutine attempt(std::optional<stream_type>& s);

@@ -19,6 +19,7 @@ struct session_handler {
     // At both:
     void on_message(publish const&, delivery) {}  ///< to be acknowledged by `session_state::acknowledge`
     void on_published(void* /*owner*/, acknowledgement const&) {}  ///< the QoS promise is fulfilled, or refused
+    void on_sent(void* /*owner*/) {}  ///< a QoS 0 message that had to wait for its turn has left (`send_due`)
     void on_lost(void* /*owner*/) {}  ///< the peer has lost the session, and nobody can tell the message's fate
     /// A message that was queued before the connection is not sent, because the peer does not accept it: packet size,
     /// QoS or retain. `owner` is nullptr if nobody waits for it.

@@ -3,6 +3,7 @@
 #include <runnel/mqtt/capabilities.hpp>
 #include <runnel/mqtt/credentials.hpp>
 #include <runnel/mqtt/packet/subscribe.hpp>
+#include <runnel/mqtt/protocol/pacing.hpp>
 #include <runnel/mqtt/reconnect.hpp>
 #include <runnel/mqtt/session_event.hpp>
 #include <runnel/mqtt/session_store.hpp>
@@ -72,6 +73,9 @@ struct session_options {
     std::uint16_t maximum_queued_messages = 65535;  ///< the same in messages, from the oldest on, 1 to 65,535
     std::size_t maximum_unwritten = 256 * 1024;     ///< bytes beyond which QoS 0 messages wait for the network
     overflow when_full = overflow::wait;            ///< what becomes of a message for which there is no room
+    /// If set, how fast messages leave, those sent again after a reconnect included. `publish` of a QoS 0 message then
+    /// completes when it leaves, not at once; its timeout counts while it waits.
+    publish_pace pace;
 
     /// MQTT 5: whether to follow a server that names another one (4.11), at most five in a row: at once, by the same
     /// transport to that host. Mind that it then gets the credentials. False: such a refusal is one like others.
@@ -91,8 +95,9 @@ struct publish_options {
     mqtt::qos qos = mqtt::qos::at_most_once;
     bool retain = false;
     properties const* props = nullptr;  ///< MQTT 5; must outlive the call
-    /// If not 0: how long `publish` may take, in ms, until it throws `errc::message_expired`, and the message is not
-    /// sent; or `errc::response_timeout`, if it has been sent and the acknowledgement is still to come.
+    /// If not 0: how long `publish` may take, in ms, waiting for room and for its turn included, until it throws
+    /// `errc::message_expired`, and the message is not sent; or `errc::response_timeout`, if it has been sent and the
+    /// acknowledgement is still to come.
     std::chrono::milliseconds timeout{0};
 };
 
@@ -128,6 +133,8 @@ struct subscribe_options {
     positive(o.maximum_queued, "maximum_queued");
     positive(o.maximum_queued_messages, "maximum_queued_messages");
     positive(o.maximum_unwritten, "maximum_unwritten");
+    positive(o.pace.span, "pace.span (ms)");
+    if (o.pace.span > 24h) throw std::out_of_range("pace.span must be 24 h or less");
     check(o.reconnect);
 }
 

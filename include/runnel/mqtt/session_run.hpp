@@ -128,7 +128,8 @@ void session<Transport>::look_after() {
             auto writing = write_loop(**stream_);
             connection_.writer().start(get_executor(), std::move(writing));
         }
-        next = connection_.advance(now, position());
+        auto const due = send_due(now);
+        next = std::min(due, connection_.advance(now, position()));
     }
     bool const late = publishing_.withdraw_late(now, running_);
     // What has been withdrawn is withdrawn in the store, too, before anybody is told.
@@ -137,6 +138,17 @@ void session<Transport>::look_after() {
     wake_if_drained();
     next = std::min(next, publishing_.deadline(running_));
     if (next != never) packets_.attend(next);
+}
+
+// Sends the messages whose turn it is, if they leave at a pace; returns when to look again.
+template <transport Transport>
+auto session<Transport>::send_due(clock::time_point now) -> clock::time_point {
+    // Behind a write under way they would gather, and leave all at once: the writer has this called when it is done.
+    if (!state_.is_paced() || !connection_.is_empty()) return never;
+    state_.set_time(to_session_time(now));
+    auto const next = state_.send_due(packets_.out(), now, listener(*this));
+    packets_.flush();
+    return next;
 }
 
 // Stores what is not stored yet, before anything else is told or written. An error ends `run`.

@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -37,6 +38,7 @@ struct session_limits {
     /// Bytes in the `send_buffer` beyond which QoS 1 and 2 messages, and all that are queued, stay in the queue until
     /// `send_more`, so that what else is sent does not stand behind all of them.
     std::size_t unwritten = std::numeric_limits<std::size_t>::max();
+    publish_pace pace = {};  ///< how fast messages leave
 };
 
 /// The rules of an MQTT session for one end, over all its network connections; without I/O and without a clock.
@@ -47,8 +49,12 @@ class session_state {
   public:
     enum class phase : std::uint8_t { disconnected, connecting, connected, disconnecting };
 
-    explicit session_state(role own, protocol_version version, session_limits limits = {}) noexcept
-        : role_(own), version_(version), limits_(limits) {}
+    explicit session_state(role own, protocol_version version, session_limits limits = {})
+        : role_(own), version_(version), limits_(limits) {
+        if (!limits.pace.is_limited()) return;
+        pacing_ = std::make_unique<pacing>(limits.pace);
+        sends_at_once_ = no_phase;
+    }
 
     protocol_version version() const noexcept { return version_; }
     phase current_phase() const noexcept { return phase_; }
@@ -74,6 +80,26 @@ class session_state {
 
     /// When there may be something to `expire`; none, as long as no message with an expiry interval waits to be sent.
     std::optional<std::chrono::milliseconds> next_expiry() const noexcept { return outgoing_.next_expiry(); }
+
+    /// Whether messages leave at a pace (`session_limits::pace`): then `publish` and what is received only queue them,
+    /// and `send_due` sends.
+    bool is_paced() const noexcept { return pacing_ != nullptr; }
+
+    /// If messages leave at a pace: sends those whose turn it is, on a clock that does not go back; `on_sent` is told
+    /// of QoS 0 messages that have an owner. Returns when there will be more to send; `pacing::never`: when something
+    /// has been published or received, or a connection has begun. Is to be called then, too, and, so that what leaves
+    /// does not gather in front of a slow network, only once all that was sent before has been written.
+    template <class Handler>
+    [[gnu::cold]] pacing::time_point send_due(send_buffer& out, pacing::time_point now, Handler&& handler) {
+        if (!connected() || !is_paced()) return pacing::never;
+        return outgoing_.send_paced(out, send_window(), peer_.maximum_packet_size, version_, *pacing_, now,
+                                    [&](void* owner) { handler.on_sent(owner); });
+    }
+
+    /// Whether a message that is published now can be sent now: the pace allows it, and no other is before it.
+    [[gnu::cold]] bool can_leave(qos quality, pacing::time_point now) {
+        return connected() && (!is_paced() || outgoing_.can_leave(quality, send_window(), *pacing_, now));
+    }
 
     /// Ends the messages that have expired before they were sent: `on_refused` is told `message_expired`.
     template <class Handler>
@@ -134,7 +160,8 @@ class session_state {
 
     /// Begins to publish a message; its packet identifier is ignored. QoS 0 is sent now if connected. QoS 1 and 2, and
     /// QoS 0 while not connected, are kept and sent as soon as the connection and the peer's receive maximum allow;
-    /// then `owner` is told by `on_published` of the end of QoS 1 and 2, if it is not null. A message with an expiry
+    /// then `owner` is told by `on_published` of the end of QoS 1 and 2, if it is not null. At a pace all are kept, and
+    /// the owner of a QoS 0 message is told by `on_sent` when it leaves. A message with an expiry
     /// interval that has not been sent when it expires ends with `message_expired` (`on_refused`).
     ///
     /// Topics get aliases by themselves, as `session_limits` says. The application may manage those above them.
@@ -294,6 +321,7 @@ class session_state {
 
   private:
     using stage = outgoing::stage;
+    static constexpr auto no_phase = static_cast<phase>(0xFF);
 
     template <class Packet>
     void append(send_buffer& out, Packet const& packet) {
@@ -302,7 +330,8 @@ class session_state {
 
     void send_queued(send_buffer& out) { send_queued(out, limits_.unwritten); }
     void send_queued(send_buffer& out, std::size_t unwritten) {
-        if (connected()) outgoing_.send_queued(out, send_window(), peer_.maximum_packet_size, unwritten, version_);
+        if (phase_ == sends_at_once_)
+            outgoing_.send_queued(out, send_window(), peer_.maximum_packet_size, unwritten, version_);
     }
     std::size_t send_window() const noexcept { return std::min(limits_.in_flight, peer_.receive_maximum); }
 
@@ -416,6 +445,7 @@ class session_state {
     role role_;
     protocol_version version_;
     phase phase_ = phase::disconnected;
+    phase sends_at_once_ = phase::connected;  // in this phase messages are sent as they come; none if at a pace
     session_limits limits_;
     capabilities own_;
     capabilities peer_;
@@ -424,6 +454,7 @@ class session_state {
     incoming_aliases incoming_aliases_;
     mqtt::acknowledgement_details acknowledgement_details_;
     mqtt::authentication authentication_;
+    std::unique_ptr<pacing> pacing_;  // nullptr: messages are sent as they come
     std::size_t expected_ = 0;
     bool peer_known_ = false;      // `peer_` is what the peer of this connection has announced
     bool has_session_ = false;     // there has been a connection

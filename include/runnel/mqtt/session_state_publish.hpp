@@ -8,7 +8,7 @@ namespace runnel::mqtt {
 
 [[gnu::always_inline]] inline session_state::begun session_state::publish(send_buffer& out,
                                                                           mqtt::publish const& message, void* owner) {
-    if (!connected()) return queue(out, message, owner);
+    if (phase_ != sends_at_once_) return queue(out, message, owner);
     if (message.qos == qos::at_most_once) {
         if (outgoing_.holds_at_most_once()) return queue(out, message, owner);
         return outgoing_.aliases().maximum() == 0 ? send(out, message) : send_with_alias(out, message);

@@ -79,8 +79,10 @@ class tls_stream {
     /// Completes when all bytes have been encrypted and handed to the stream below.
     asio::awaitable<void, executor_type> write(send_buffer& out) { return write(*state_, out); }
 
-    /// Bytes under way: those of the stream below.
-    std::size_t backlog() noexcept { return backlog_of(state_->next); }
+    /// Bytes under way, encrypted: here and in the stream below.
+    std::size_t backlog() noexcept {
+        return state_->engine.outgoing.size() + state_->sending.size() + backlog_of(state_->next);
+    }
 
     /// Sends close_notify and shuts the stream below down. Throws `transport_errc::shutdown_timeout` if that stream
     /// does not take it within `shutdown_limit`. Does not wait for the peer's close_notify.

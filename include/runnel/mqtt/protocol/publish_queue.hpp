@@ -27,9 +27,9 @@ inline std::chrono::milliseconds to_session_time(session_clock::time_point t) no
 /// |-----------|-----------------------------------------------|-----------------------------------------------------|
 /// | `fresh`   | nothing yet                                   | `begin`: `begun`, `waiting`, or it is told an error |
 /// | `waiting` | room, behind those that wait for room already | `offer_room`: `begun`, or `told`; `withdraw_late`   |
-/// | `begun`   | the acknowledgement (QoS 0: nothing)          | `on_acknowledged`, `on_refused`, `withdraw_late`    |
-/// | `late`    | to be told that its time is over              | `tell_late`, once what has been withdrawn is stored |
-/// | `told`    | nothing: its coroutine may go on              |                                                     |
+/// | `begun`   | the acknowledgement; QoS 0: its turn, at a pace, else nothing | `on_acknowledged`, `on_sent`,
+/// `on_refused`, `withdraw_late` | | `late`    | to be told that its time is over              | `tell_late`, once what
+/// has been withdrawn is stored | | `told`    | nothing: its coroutine may go on              | |
 ///
 /// A message of a call that waits is begun here, where the room is found, and not by the coroutine once it goes on: so
 /// nobody can come in between. While connected, QoS 0 waits for room to write, and QoS 1 and 2 for room in the queue;
@@ -64,13 +64,12 @@ class publish_queue {
     }
 
     /// Begins the call's message, or lets it wait for room: the state says which. Returns why its message could not be
-    /// begun. `now` counts only where the options have a time limit or properties.
+    /// begun. `now` counts only where the options have a time limit or properties, or messages leave at a pace.
     [[gnu::always_inline]] errc begin(call& c, time_point now) {
-        bool const unacknowledged = c.options->qos == qos::at_most_once;
         errc const e = somebody_waits(c.options->qos) ? errc::queue_full : try_to_begin(c, now);
         if (e != errc::ok) return begin_to_wait(c, e, now);
         c.at = state::begun;
-        if (unacknowledged) return errc::ok;
+        if (!is_told_later(c)) return errc::ok;
         c.insert_before(begun_);
         if (c.options->timeout.count() != 0) set_deadline(c, now);
         return errc::ok;
@@ -79,6 +78,7 @@ class publish_queue {
     /// Begins a message that belongs to no call. It does not wait, and does not overtake those who do.
     errc try_begin(std::string_view topic, std::string_view payload, publish_options const& o, time_point now) {
         if (somebody_waits(o.qos)) return errc::queue_full;
+        if (state_.is_paced() && state_.connected() && !state_.can_leave(o.qos, now)) return errc::queue_full;
         return begin_message(topic, payload, o, nullptr, now).error;
     }
 
@@ -119,6 +119,10 @@ class publish_queue {
 
     /// The session state tells the end of a message. It is told once.
     void on_acknowledged(call& c) noexcept { end(c, {}); }
+    void on_sent(call& c) noexcept {
+        end(c, {});
+        c.number = session_state::no_exchange;
+    }
     void on_refused(call& c, std::error_code why) noexcept { end(c, why); }
 
     /// The call goes away: it is told nothing any more. A message that has begun goes on.
@@ -150,9 +154,13 @@ class publish_queue {
         return quality == qos::at_most_once ? writing_.linked() : queueing_.linked();
     }
 
+    // Whether the end of a message that begins now is told by the session state. At a pace, QoS 0 waits for its turn.
+    [[gnu::always_inline]] bool is_told_later(call const& c) const noexcept {
+        return c.options->qos != qos::at_most_once || (state_.is_paced() && state_.connected());
+    }
+
     [[gnu::always_inline]] errc try_to_begin(call& c, time_point now) {
-        bool const unacknowledged = c.options->qos == qos::at_most_once;
-        auto const begun = begin_message(c.topic, c.payload, *c.options, unacknowledged ? nullptr : &c, now);
+        auto const begun = begin_message(c.topic, c.payload, *c.options, is_told_later(c) ? &c : nullptr, now);
         c.number = begun.number;
         return begun.error;
     }
@@ -215,7 +223,7 @@ class publish_queue {
         if (is_for_want_of_room(e)) return false;
         c.unlink();
         c.error = e;
-        bool const goes_on = !gone && e == errc::ok && c.options->qos != qos::at_most_once;
+        bool const goes_on = !gone && e == errc::ok && is_told_later(c);
         c.at = goes_on ? state::begun : state::told;
         if (goes_on)
             c.insert_before(begun_);

@@ -1,4 +1,4 @@
-#include <runnel/aliyun/rate_limit.hpp>
+#include <runnel/core/rate_limit.hpp>
 
 #include <doctest/doctest.h>
 
@@ -6,7 +6,7 @@
 #include <random>
 #include <vector>
 
-using runnel::aliyun::rate_limit;
+using runnel::rate_limit;
 using namespace std::chrono_literals;
 
 namespace {
