@@ -173,6 +173,84 @@ TEST_CASE("a message that waits for its turn ends when it is cancelled, and when
     CHECK(orphan.run_for_error() == mqtt::errc::disconnected);
 }
 
+TEST_CASE("what has waited for a connection leaves at the pace, and the platform that counts drops none of it") {
+    for (auto const version : test::versions) {
+        place p({}, version);
+        p.platform.limit_rates();
+        std::vector<std::unique_ptr<test::task<mqtt::publish_result>>> tasks;
+        auto const topic = own + "x";
+        for (int i = 0; i < 22; ++i)
+            tasks.push_back(std::make_unique<test::task<mqtt::publish_result>>(
+                p.io, p.session->publish(topic, "", {.qos = qos::at_least_once})));
+        for (int i = 0; i < 61; ++i) {  // without a connection they are queued
+            auto const sent = test::run(p.io, p.session->publish(topic, ""));
+            CHECK(sent.what == mqtt::publish_result::outcome::queued);
+        }
+        p.start();
+        for (auto& t : tasks) CHECK(t->run().what == mqtt::publish_result::outcome::acknowledged);
+        CHECK(test::wait_until(p.io, [&] { return p.platform.counters().messages_received == 83; }));
+        CHECK(p.platform.counters().messages_refused == 0);
+    }
+}
+
+TEST_CASE("what is sent again after a reconnect counts for the pace") {
+    auto options = aliyun::session_options<memory_transport>(thermostat);
+    options.reconnect.initial = options.reconnect.maximum = 1ms;
+    place p;
+    int connections = 0;
+    memory_transport const cut_once([&](memory_stream<> s) {
+        if (++connections == 1) s.outgoing().cut_after = 4 + 3 * 4;  // behind CONNACK and three acknowledgements
+        p.platform.attach(std::move(s));
+    });
+    p.session.emplace(p.io.get_executor(), thermostat, cut_once, options, aliyun::pace{});
+    p.platform.limit_rates();
+    std::vector<steady::time_point> arrived;
+    p.platform.hooks().on_publish = [&](auto const&, mqtt::publish const&) { arrived.push_back(steady::now()); };
+    p.start();
+    std::vector<std::unique_ptr<test::task<mqtt::publish_result>>> tasks;
+    auto const topic = own + "x";
+    for (int i = 0; i < 15; ++i)
+        tasks.push_back(std::make_unique<test::task<mqtt::publish_result>>(
+            p.io, p.session->publish(topic, "", {.qos = qos::at_least_once})));
+    for (auto& t : tasks) t->run();
+    CHECK(p.session->counters().messages_resent > 0);
+    CHECK(p.platform.counters().messages_refused == 0);
+    for (std::size_t i = 10; i < arrived.size(); ++i) CHECK(arrived[i] - arrived[i - 10] >= 1s);
+}
+
+TEST_CASE("messages that are published side by side leave in the order of the calls, whatever their QoS allows") {
+    for (auto const quality : {qos::at_most_once, qos::at_least_once}) {
+        place p({.qos_0 = 9, .qos_1 = 9, .span = 10ms});
+        p.start();
+        auto inbox = test::run(p.io, p.session->subscribe(own + "get"));
+        std::vector<std::unique_ptr<test::task<mqtt::publish_result>>> tasks;
+        std::vector<std::string> payloads;
+        for (int i = 0; i < 60; ++i) payloads.push_back(std::to_string(i));
+        auto const topic = own + "get";
+        for (auto const& payload : payloads)
+            tasks.push_back(std::make_unique<test::task<mqtt::publish_result>>(
+                p.io, p.session->publish(topic, payload, {.qos = quality})));
+        for (auto& t : tasks) t->run();
+        for (auto const& payload : payloads) CHECK(test::run(p.io, inbox.receive()).payload() == payload);
+    }
+}
+
+TEST_CASE("the timeout of a message counts while it waits for its turn, and then it is not sent") {
+    for (auto const quality : {qos::at_most_once, qos::at_least_once}) {
+        place p({.qos_0 = 1, .qos_1 = 1, .span = 100ms});
+        p.start();
+        auto const topic = own + "x";
+        test::run(p.io, p.session->publish(topic, "1", {.qos = quality}));
+        auto const begin = steady::now();
+        CHECK(error_of(p, p.session->publish(topic, "2", {.qos = quality, .timeout = 10ms})) ==
+              mqtt::errc::message_expired);
+        CHECK(steady::now() - begin < 90ms);
+        test::run(p.io, p.session->publish(topic, "3", {.qos = quality, .timeout = 1s}));
+        test::run(p.io, p.session->disconnect());
+        CHECK(p.platform.counters().messages_received == 2);
+    }
+}
+
 TEST_CASE("8 filters go into one SUBSCRIBE, more into several, and no more than 100 in all") {
     place p;
     p.start();

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -24,9 +25,9 @@ namespace runnel::aliyun {
 /// How fast a session may publish and connect: the platform's limits, which count at its end. What is sent evenly can
 /// arrive a little closer together, so the span is a little longer than the platform's second. 0: no limit.
 struct pace {
-    std::size_t qos_0 = max_publish_rate_qos_0;  ///< messages of QoS 0 in a span
-    std::size_t qos_1 = max_publish_rate_qos_1;  ///< messages of QoS 1 in a span
-    std::chrono::milliseconds span{1050};
+    std::uint16_t qos_0 = max_publish_rate_qos_0;    ///< messages of QoS 0 in a span
+    std::uint16_t qos_1 = max_publish_rate_qos_1;    ///< messages of QoS 1 in a span
+    std::chrono::milliseconds span{1050};            ///< 1 ms to 24 h
     std::size_t connects = max_connects_per_minute;  ///< attempts to connect in a minute, also over several `run`
 };
 
@@ -37,13 +38,16 @@ struct pace {
 ///     co_spawn(executor, session.run(), ...);
 ///     co_await session.publish(session.topics().of<topic_kind::custom>("update"), "hello");
 ///
-/// - Messages: topic length and levels, 256 KiB of payload, no QoS 2, no retain flag in MQTT 3.1.1; `publish` waits
-///   until the rate of its QoS allows it, in the order of the calls.
+/// - Messages: topic length and levels, 256 KiB of payload, no QoS 2, no retain flag in MQTT 3.1.1. They leave no
+/// faster
+///   than the rate of their QoS allows, in the order of the calls, those sent again after a reconnect included; see
+///   `mqtt::publish_pace`.
 /// - Subscriptions: length and levels of filters, 8 filters in one SUBSCRIBE, 100 in all. QoS 2 is asked for as 1.
 /// - Attempts to connect: 5 a minute, by the pauses between them and, where `run` is called again, by waiting.
 ///
 /// What is wrong throws `std::system_error` with an `aliyun::errc`. Everything else is as in `mqtt::session`, which
-/// `mqtt_session()` gives for what is not here; its own `publish` and `subscribe` check nothing.
+/// `mqtt_session()` gives for what is not here; its own `publish` keeps to the rates too, but it and `subscribe` check
+/// nothing.
 template <transport Transport>
 class device_session {
   public:
@@ -66,7 +70,7 @@ class device_session {
         : who_(who),
           v5_(options.version == mqtt::protocol_version::v5),
           state_(std::make_shared<state>(executor, limits)),
-          session_(executor, std::move(transport), watched(std::move(options), state_)) {}
+          session_(executor, std::move(transport), watched(std::move(options), limits, state_)) {}
 
     device_session(device_session const&) = delete;
     device_session& operator=(device_session const&) = delete;
@@ -105,10 +109,10 @@ class device_session {
         return session_.disconnect(reason);
     }
 
-    /// Publishes once the rate allows it; see `mqtt::session::publish`.
+    /// Publishes, and sends when the rate allows it; see `mqtt::session::publish`. `o.timeout` counts while it waits.
     awaitable<mqtt::publish_result> publish(std::string_view topic, std::string_view payload,
                                             mqtt::publish_options o = {}) {
-        return publish_in_turn(state_, &session_, check(topic, payload, o), topic, payload, o);
+        return publish_checked(state_, &session_, check(topic, payload, o), topic, payload, o);
     }
     awaitable<mqtt::publish_result> publish(std::string_view topic, std::string_view payload, mqtt::publish_options o,
                                             std::error_code& error) {
@@ -118,11 +122,7 @@ class device_session {
     /// Publishes without waiting for anything. False: the rate does not allow it at present, or there is no room.
     bool try_publish(std::string_view topic, std::string_view payload, mqtt::publish_options o = {}) {
         throw_unless_ok(check(topic, payload, o));
-        auto& limit = state_->limit_for(o.qos);
-        auto const now = clock::now();
-        if (limit.ready_at(now) > now || !session_.try_publish(topic, payload, o)) return false;
-        limit.take(now);
-        return true;
+        return session_.try_publish(topic, payload, o);
     }
 
     /// See `mqtt::session::subscribe`.
@@ -181,12 +181,8 @@ class device_session {
     // What coroutines need after the session may have gone.
     struct state {
         state(executor_type executor, pace const& limits)
-            : place(std::move(executor)),
-              qos_0(limits.qos_0, limits.span),
-              qos_1(limits.qos_1, limits.span),
-              attempts(limits.connects, std::chrono::minutes(1)) {}
+            : place(std::move(executor)), attempts(limits.connects, std::chrono::minutes(1)) {}
 
-        rate_limit& limit_for(mqtt::qos quality) noexcept { return quality == mqtt::qos::at_most_once ? qos_0 : qos_1; }
         std::size_t count() const noexcept {
             std::size_t different = 0;
             for (auto at = filters.begin(); at != filters.end(); at = filters.upper_bound(*at)) ++different;
@@ -201,20 +197,21 @@ class device_session {
 
         parking<executor_type> place;
         waiter<executor_type> stop;
-        rate_limit qos_0, qos_1, attempts;
+        rate_limit attempts;
         std::multiset<std::string, std::less<>> filters;
         bool stopping = false;  // `disconnect` was called
         bool ended = false;     // the session is gone
     };
     using state_ptr = std::shared_ptr<state>;
 
-    static mqtt::session_options watched(mqtt::session_options options, state_ptr const& here) {
+    static mqtt::session_options watched(mqtt::session_options options, pace const& limits, state_ptr const& here) {
         bool const v5 = options.version == mqtt::protocol_version::v5;
         throw_unless_ok(check_keep_alive(options.keep_alive));
         if (auto const& w = options.will) {
             if (!v5) throw_unless_ok(errc::will_not_supported);
             throw_unless_ok(check_message(w->topic, w->payload.size(), static_cast<int>(w->qos), w->retain, v5));
         }
+        options.pace = {limits.qos_0, limits.qos_1, limits.span};
         options.on_event = [here, next = std::move(options.on_event)](mqtt::session_event const& event) {
             if (event.what == mqtt::session_event::kind::connecting) here->attempts.take(clock::now());
             if (next) next(event);
@@ -233,19 +230,11 @@ class device_session {
         return o;
     }
 
-    static awaitable<mqtt::publish_result> publish_in_turn(state_ptr here, session_type* session, errc checked,
+    static awaitable<mqtt::publish_result> publish_checked(state_ptr here, session_type* session, errc checked,
                                                            std::string_view topic, std::string_view payload,
                                                            mqtt::publish_options o) {
         throw_unless_ok(checked);
         if (here->ended) throw std::system_error(mqtt::errc::disconnected);
-        auto& limit = here->limit_for(o.qos);
-        auto const at = limit.ready_at(clock::now());
-        limit.take(at);  // the place in the queue
-        if (at > clock::now()) {
-            auto sleeping = sleep_for<executor_type>(here->place.get_executor(), at - clock::now());
-            co_await std::move(sleeping);
-            if (here->ended) throw std::system_error(mqtt::errc::disconnected);
-        }
         auto publishing = session->publish(topic, payload, o);
         co_return co_await std::move(publishing);
     }
