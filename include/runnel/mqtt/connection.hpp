@@ -180,13 +180,15 @@ class connection {
         listener.on_room();
         return writing_;
     }
-    /// It has been written.
+    /// Whether a ping is in what is being written.
+    bool writes_ping() const noexcept { return keep_alive_.current() == keep_alive::state::writing; }
+    /// It has been written; `position` counts only behind a ping.
     void on_written(flow_position position) {
         auto const now = clock::now();
         is_writing_ = false;
         is_resting_ = life_.is(state::opening);
         if (is_resting_) writing_.release();  // it was for CONNECT
-        if (is_resting_ || keep_alive_.current() == keep_alive::state::writing) asked_ = now;
+        if (is_resting_ || writes_ping()) asked_ = now;
         keep_alive_.on_written(now, position);
         if (state_.is_paced()) packets_.attend();
     }

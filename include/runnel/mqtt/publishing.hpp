@@ -35,13 +35,15 @@ class publishing {
     /// See `session::publish`.
     awaitable<publish_result> publish(std::string_view topic, std::string_view payload, publish_options o) {
         publisher self(*this, topic, payload, o);
-        errc const e = queue_.begin(self, time_of(o));
-        follow_up(o);
+        bool const needs_time = o.props != nullptr || o.timeout.count() != 0 || state_.is_paced();
+        errc const e = queue_.begin(self, needs_time ? clock::now() : clock::time_point{});
+        if (needs_time) [[unlikely]]
+            packets_.attend();
+        packets_.flush();
         if (self.at == publish_queue::state::told) throw std::system_error(e);
         if (self.linked()) {
             co_await place_.park(self.waiting);
             if (self.waiting.result) throw std::system_error(self.waiting.result);
-            if (self.error) throw std::system_error(self.error);
         }
         if (o.qos == qos::at_most_once) {
             bool const queued = self.number != session_state::no_exchange;
@@ -53,8 +55,11 @@ class publishing {
 
     /// See `session::try_publish`.
     bool try_publish(std::string_view topic, std::string_view payload, publish_options o) {
-        errc const error = queue_.try_begin(topic, payload, o, time_of(o));
-        follow_up(o);
+        bool const needs_time = o.props != nullptr || state_.is_paced();
+        errc const error = queue_.try_begin(topic, payload, o, needs_time ? clock::now() : clock::time_point{});
+        if (needs_time) [[unlikely]]
+            packets_.attend();
+        packets_.flush();
         if (error != errc::ok && !publish_queue::is_for_want_of_room(error)) throw std::system_error(error);
         return error == errc::ok;
     }
@@ -76,7 +81,7 @@ class publishing {
     }
     /// `error`: that could not be stored.
     [[gnu::cold]] void tell_late(std::error_code error) {
-        queue_.tell_late(error, [this](auto& c) { wake(c); });
+        queue_.tell_late(error, [this](auto& c, std::error_code e) { wake(c, e); });
         offer_room();
     }
 
@@ -100,24 +105,24 @@ class publishing {
         p.result.what = publish_result::outcome::acknowledged;
         p.result.reason = ack.reason;
         if (!ack.props.empty()) p.result.details = publish_details::of(ack);
-        queue_.on_acknowledged(p);
+        queue_.on_end(p);
         place_.wake(p.waiting);
     }
     void on_sent(void* owner) {
         auto& c = *static_cast<publish_queue::call*>(owner);
         queue_.on_sent(c);
-        wake(c);
+        wake(c, {});
     }
     void on_refused(void* owner, errc why) {
         if (owner == nullptr) return;
         auto& c = *static_cast<publish_queue::call*>(owner);
-        queue_.on_refused(c, why);
-        wake(c);
+        queue_.on_end(c);
+        wake(c, why);
     }
 
     /// All who wait go on with an error.
     void close(std::error_code why) {
-        queue_.close(why, [this](auto& c) { wake(c); });
+        queue_.close(why, [this](auto& c, std::error_code e) { wake(c, e); });
     }
 
   private:
@@ -139,22 +144,10 @@ class publishing {
         void on_refused(void* owner, errc why) { of.on_refused(owner, why); }
     };
 
-    clock::time_point time_of(publish_options const& o) const {
-        bool const counts = o.props != nullptr || o.timeout.count() != 0 || state_.is_paced();
-        return counts ? clock::now() : clock::time_point{};
-    }
-
-    // What has been begun is to be written, and what has a time limit looked after.
-    void follow_up(publish_options const& o) {
-        if ((o.props != nullptr && state_.next_expiry()) || state_.is_paced()) packets_.attend();
-        if (o.timeout.count() != 0) packets_.attend(queue_.deadline());
-        packets_.flush();
-    }
-
     [[gnu::noinline]] void serve() {
         queue_.offer_room(
             clock::now(), [](auto& c) { return !static_cast<publisher&>(c).waiting.parked(); },
-            [this](auto& c) { wake(c); });
+            [this](auto& c, std::error_code e) { wake(c, e); });
         packets_.flush();
     }
 
@@ -164,7 +157,7 @@ class publishing {
         if (queue_.is_waited()) packets_.attend();
     }
 
-    void wake(publish_queue::call& c) { place_.wake(static_cast<publisher&>(c).waiting); }
+    void wake(publish_queue::call& c, std::error_code why) { place_.wake(static_cast<publisher&>(c).waiting, why); }
 
     static std::system_error refusal(publish_result const& r) {
         if (r.details == nullptr || r.details->reason_string.empty()) return std::system_error(r.reason);

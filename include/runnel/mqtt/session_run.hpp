@@ -206,7 +206,7 @@ auto session<Transport>::write_loop(stream_type& s) -> coroutine {
             }
             if (!connection_.has_packets()) break;
             co_await s.write(connection_.gather(listener(*this)));
-            connection_.on_written(position());
+            connection_.on_written(connection_.writes_ping() ? position() : flow_position{});
             wake_if_drained();
         }
         if (connection_.is_written()) {

@@ -50,14 +50,14 @@ struct scene {
         explicit listener(scene& s) : of(s) {}
         void on_published(void* owner, mqtt::acknowledgement const&) {
             auto& c = *static_cast<publish_queue::call*>(owner);
-            of.queue.on_acknowledged(c);
-            of.tell(c);
+            of.queue.on_end(c);
+            of.tell(c, {});
         }
         void on_refused(void* owner, errc why) {
             if (owner == nullptr) return;
             auto& c = *static_cast<publish_queue::call*>(owner);
-            of.queue.on_refused(c, why);
-            of.tell(c);
+            of.queue.on_end(c);
+            of.tell(c, why);
         }
     };
 
@@ -112,7 +112,7 @@ struct scene {
     void pass_time(std::chrono::milliseconds duration) {
         now += duration;
         if (!queue.withdraw_late(now)) return;
-        queue.tell_late({}, [this](auto& c) { tell(c); });
+        queue.tell_late({}, [this](auto& c, std::error_code e) { tell(c, e); });
         offer();
     }
     // Whoever has waited for longest is cancelled; his coroutine goes on later.
@@ -129,7 +129,7 @@ struct scene {
         offer();
     }
     void close() {
-        queue.close(errc::disconnected, [this](auto& c) { tell(c); });
+        queue.close(errc::disconnected, [this](auto& c, std::error_code e) { tell(c, e); });
     }
 
     void receive(std::string const& bytes) {
@@ -138,15 +138,16 @@ struct scene {
         offer();
     }
     void offer() {
-        queue.offer_room(now, [this](auto& c) { return find(c).gone; }, [this](auto& c) { tell(c); });
+        queue.offer_room(
+            now, [this](auto& c) { return find(c).gone; }, [this](auto& c, std::error_code e) { tell(c, e); });
     }
     caller& find(publish_queue::call& c) {
         return **std::ranges::find_if(callers, [&](auto const& p) { return &p->call == &c; });
     }
-    void tell(publish_queue::call& c) {
+    void tell(publish_queue::call& c, std::error_code why) {
         auto& p = find(c);
         ++p.told;
-        p.error = c.error;
+        p.error = why;
     }
 
     // What must always hold.
@@ -280,7 +281,7 @@ TEST_CASE("a message that could not be stored as withdrawn is told so, and no ot
     s.now += 2s;
     REQUIRE(s.queue.withdraw_late(s.now));
     CHECK(s.callers[0]->told == 0);
-    s.queue.tell_late(make_error_code(std::errc::io_error), [&](auto& c) { s.tell(c); });
+    s.queue.tell_late(make_error_code(std::errc::io_error), [&](auto& c, std::error_code e) { s.tell(c, e); });
     CHECK(s.callers[0]->told == 1);
     CHECK(s.callers[0]->error == std::errc::io_error);
 }

@@ -48,9 +48,9 @@ class publish_queue {
         std::string_view payload;
         publish_options const* options;
         std::uint64_t number = session_state::no_exchange;  ///< of the message in the session state
-        std::uint64_t turn = 0;                             ///< among all that have waited for room
+        std::uint64_t turn;                                 ///< among all that have waited for room; of those that wait
         time_point deadline = never;
-        std::error_code error;  ///< what it is told, if it has failed
+        errc error = errc::ok;  ///< what it is to be told; of those that are late
         state at = state::fresh;
     };
 
@@ -66,27 +66,34 @@ class publish_queue {
     /// Begins the call's message, or lets it wait for room: the state says which. Returns why its message could not be
     /// begun. `now` counts only where the options have a time limit or properties, or messages leave at a pace.
     [[gnu::always_inline]] errc begin(call& c, time_point now) {
-        errc const e = somebody_waits(c.options->qos) ? errc::queue_full : try_to_begin(c, now);
-        if (e != errc::ok) return begin_to_wait(c, e, now);
+        if (somebody_waits(c.options->qos)) [[unlikely]]
+            return begin_to_wait(c, errc::queue_full, now);
+        bool const later = is_told_later(c);
+        auto const begun = begin_message(c.topic, c.payload, *c.options, later ? &c : nullptr, now);
+        if (begun.error != errc::ok) [[unlikely]]
+            return begin_to_wait(c, begun.error, now);
+        c.number = begun.number;
         c.at = state::begun;
-        if (!is_told_later(c)) return errc::ok;
+        if (!later) return errc::ok;
         c.insert_before(begun_);
         if (c.options->timeout.count() != 0) set_deadline(c, now);
         return errc::ok;
     }
 
     /// Begins a message that belongs to no call. It does not wait, and does not overtake those who do.
-    errc try_begin(std::string_view topic, std::string_view payload, publish_options const& o, time_point now) {
+    [[gnu::always_inline]] errc try_begin(std::string_view topic, std::string_view payload, publish_options const& o,
+                                          time_point now) {
         if (somebody_waits(o.qos)) return errc::queue_full;
-        if (state_.is_paced() && state_.connected() && !state_.can_leave(o.qos, now)) return errc::queue_full;
+        if (state_.is_paced() && state_.connected() && !state_.can_leave(o.qos, now)) [[unlikely]]
+            return errc::queue_full;
         return begin_message(topic, payload, o, nullptr, now).error;
     }
 
     /// Whether anybody waits for room.
     bool is_waited() const noexcept { return writing_.linked() || queueing_.linked(); }
 
-    /// Begins the messages of those who wait, as far as there is room, and calls `tell(call)` for each that is told
-    /// something by that. Of one that `is_gone(call)`, as its coroutine has been cancelled, no message is begun.
+    /// Begins the messages of those who wait, as far as there is room, and calls `tell(call, error)` for each that is
+    /// told something by that. Of one that `is_gone(call)`, as its coroutine has been cancelled, no message is begun.
     template <class IsGone, class Tell>
     [[gnu::noinline]] void offer_room(time_point now, IsGone&& is_gone, Tell&& tell) {
         if (state_.connected()) {
@@ -117,13 +124,16 @@ class publish_queue {
         tell_all(late_, error, tell);
     }
 
-    /// The session state tells the end of a message. It is told once.
-    void on_acknowledged(call& c) noexcept { end(c, {}); }
+    /// The session state tells the end of a message: acknowledged, refused, or, of QoS 0 at a pace, sent. Once.
+    void on_end(call& c) noexcept {
+        assert(c.at == state::begun && c.linked());
+        c.unlink();
+        c.at = state::told;
+    }
     void on_sent(call& c) noexcept {
-        end(c, {});
+        on_end(c);
         c.number = session_state::no_exchange;
     }
-    void on_refused(call& c, std::error_code why) noexcept { end(c, why); }
 
     /// The call goes away: it is told nothing any more. A message that has begun goes on.
     void cancel(call& c) noexcept {
@@ -159,14 +169,8 @@ class publish_queue {
         return c.options->qos != qos::at_most_once || (state_.is_paced() && state_.connected());
     }
 
-    [[gnu::always_inline]] errc try_to_begin(call& c, time_point now) {
-        auto const begun = begin_message(c.topic, c.payload, *c.options, is_told_later(c) ? &c : nullptr, now);
-        c.number = begun.number;
-        return begun.error;
-    }
-
-    [[gnu::always_inline]] session_state::begun begin_message(std::string_view topic, std::string_view payload,
-                                                              publish_options const& o, void* owner, time_point now) {
+    [[gnu::noinline]] session_state::begun begin_message(std::string_view topic, std::string_view payload,
+                                                         publish_options const& o, void* owner, time_point now) {
         if (o.qos == qos::at_most_once && !has_room_to_write()) return {errc::queue_full};
         publish const message{.topic = topic, .payload = payload, .qos = o.qos, .retain = o.retain, .props = o.props};
         if (o.props != nullptr) state_.set_time(to_session_time(now));  // an expiry interval may begin
@@ -219,16 +223,18 @@ class publish_queue {
         if (!list.linked()) return false;
         auto& c = static_cast<call&>(*list.next());
         bool const gone = is_gone(c);
-        errc const e = gone ? errc::ok : try_to_begin(c, now);
-        if (is_for_want_of_room(e)) return false;
+        bool const later = is_told_later(c);
+        session_state::begun begun;
+        if (!gone) begun = begin_message(c.topic, c.payload, *c.options, later ? &c : nullptr, now);
+        if (is_for_want_of_room(begun.error)) return false;
         c.unlink();
-        c.error = e;
-        bool const goes_on = !gone && e == errc::ok && is_told_later(c);
+        c.number = begun.number;
+        bool const goes_on = !gone && begun.error == errc::ok && later;
         c.at = goes_on ? state::begun : state::told;
         if (goes_on)
             c.insert_before(begun_);
         else
-            tell(c);
+            tell(c, begun.error);
         return true;
     }
 
@@ -249,22 +255,14 @@ class publish_queue {
         }
     }
 
-    void end(call& c, std::error_code why) noexcept {
-        assert(c.at == state::begun && c.linked());
-        c.unlink();
-        c.at = state::told;
-        c.error = why;
-    }
-
     template <class Tell>
     void tell_all(list_link& list, std::error_code why, Tell& tell) {
         while (list.linked()) {
             auto& c = static_cast<call&>(*list.next());
             c.unlink();
             if (c.at == state::begun) state_.disown(c.number);
-            if (why) c.error = why;
             c.at = state::told;
-            tell(c);
+            tell(c, why ? why : make_error_code(c.error));
         }
     }
 
