@@ -161,10 +161,12 @@ class outgoing {
     }
 
     /// Sends what is queued, in order [MQTT-4.6.0-1], as far as the window allows: QoS 1 and 2 messages not
-    /// acknowledged [MQTT-3.3.4-9]. `peer_maximum` is the largest packet that the peer takes.
-    void send_queued(send_buffer& out, std::size_t window, std::size_t peer_maximum, protocol_version version) {
+    /// acknowledged [MQTT-3.3.4-9]. `peer_maximum` is the largest packet that the peer takes. When `out` has
+    /// `unwritten` bytes or more, the rest stays queued.
+    void send_queued(send_buffer& out, std::size_t window, std::size_t peer_maximum, std::size_t unwritten,
+                     protocol_version version) {
         cursor_ = std::max(cursor_, in_flight_.first());
-        for (; cursor_ != in_flight_.next(); ++cursor_) {
+        for (; cursor_ != in_flight_.next() && out.size() < unwritten; ++cursor_) {
             auto& e = in_flight_[cursor_];
             if (e.at == stage::rerelease) {
                 append(out, acknowledgement{packet_type::pubrel, in_flight::identifier_of(cursor_), {}, {}}, version);
@@ -176,7 +178,7 @@ class outgoing {
             }
         }
         // QoS 0 is not held up by the receive maximum.
-        for (auto n = cursor_; queued_at_most_once_ != 0; ++n) {
+        for (auto n = cursor_; queued_at_most_once_ != 0 && out.size() < unwritten; ++n) {
             auto& e = in_flight_[n];
             if (e.at == stage::queued && e.quality == qos::at_most_once) send_entry(out, e, peer_maximum);
         }

@@ -15,6 +15,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -33,6 +34,9 @@ struct session_limits {
     /// of a process that was started anew. False: it ends with `session_present_unexpected`, as [MQTT-3.2.2-4] asks.
     bool accept_unknown_session = true;
     std::uint16_t queued_messages = 65535;  ///< that wait to be sent or acknowledged, from the oldest on
+    /// Bytes in the `send_buffer` beyond which QoS 1 and 2 messages, and all that are queued, stay in the queue until
+    /// `send_more`, so that what else is sent does not stand behind all of them.
+    std::size_t unwritten = std::numeric_limits<std::size_t>::max();
 };
 
 /// The rules of an MQTT session for one end, over all its network connections; without I/O and without a clock.
@@ -138,6 +142,12 @@ class session_state {
     /// themselves), `queue_full` and `no_packet_identifier` (try again later).
     begun publish(send_buffer& out, mqtt::publish const& message, void* owner = nullptr);
 
+    /// Sends what has stayed in the queue because `session_limits::unwritten` was reached. To be called whenever what
+    /// has gathered in `out` has been taken away for being written.
+    void send_more(send_buffer& out) {
+        if (outgoing_.holds_unsent()) send_queued(out);
+    }
+
     /// Client: sends SUBSCRIBE; `owner` is told by `on_suback`, unless the connection is lost first.
     [[gnu::cold]] begun subscribe(send_buffer& out, mqtt::subscribe packet, void* owner) {
         if (errc const e = check_subscribe(peer_, packet, version_); connected() && e != errc::ok) return {e};
@@ -202,7 +212,8 @@ class session_state {
     /// Client: asks for a sign of life.
     void ping(send_buffer& out) { reply(out, pingreq{}); }
 
-    /// Ends the connection in good order, if there is one: nothing is sent on it any more [MQTT-3.14.4-1]. In
+    /// Ends the connection in good order, if there is one: nothing is sent on it any more [MQTT-3.14.4-1]. A client
+    /// that has no error to tell sends first all that may be sent, whatever `session_limits::unwritten` says. In
     /// MQTT 3.1.1 a server has nothing to send. Reason string and user properties are left out if the peer does not
     /// take packets of that size. Errors: the packet is not one that this end may send; then nothing happens.
     [[gnu::cold]] errc disconnect(send_buffer& out, mqtt::disconnect packet = {}) {
@@ -216,6 +227,8 @@ class session_state {
                 return errc::property_not_allowed;
         }
         properties shorter;
+        if (role_ == role::client && !is_error(packet.reason))
+            send_queued(out, std::numeric_limits<std::size_t>::max());
         bool const sent = version_ == protocol_version::v5 || role_ == role::client;
         if (sent && fit(packet, packet_type::disconnect, version_, peer_, shorter)) append(out, packet);
         phase_ = phase::disconnecting;
@@ -285,8 +298,9 @@ class session_state {
         mqtt::append(out, packet, version_);
     }
 
-    void send_queued(send_buffer& out) {
-        if (connected()) outgoing_.send_queued(out, send_window(), peer_.maximum_packet_size, version_);
+    void send_queued(send_buffer& out) { send_queued(out, limits_.unwritten); }
+    void send_queued(send_buffer& out, std::size_t unwritten) {
+        if (connected()) outgoing_.send_queued(out, send_window(), peer_.maximum_packet_size, unwritten, version_);
     }
     std::size_t send_window() const noexcept { return std::min(limits_.in_flight, peer_.receive_maximum); }
 

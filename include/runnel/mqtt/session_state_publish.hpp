@@ -15,7 +15,8 @@ namespace runnel::mqtt {
     }
     bool const plain = message.props.empty() && outgoing_.aliases().maximum() == 0;
     bool const its_turn = !outgoing_.holds_unsent() && outgoing_.unacknowledged() < send_window();
-    return plain && its_turn ? send_and_keep(out, message, owner) : queue(out, message, owner);
+    bool const has_room = out.size() < limits_.unwritten;
+    return plain && its_turn && has_room ? send_and_keep(out, message, owner) : queue(out, message, owner);
 }
 
 // Sends a QoS 0 message, without an alias unless it has one.
@@ -104,7 +105,12 @@ inline session_state::begun session_state::choose_alias(send_buffer& out, mqtt::
     auto const number = outgoing_.next_number();
     message.packet_id = message.qos == qos::at_most_once ? std::uint16_t{0} : outgoing_.next_identifier();
     publish_size measured;
-    if (errc const e = admit(message, measured); e != errc::ok) return {e};
+    if (errc const e = admit(message, measured); e != errc::ok) {
+        // An alias of the application's own cannot be queued, but can be sent once those in front have been.
+        bool const later = e == errc::topic_alias_invalid && connected() && message.qos == qos::at_most_once &&
+                           check_properties(message, true) == errc::ok;
+        return {later ? errc::queue_full : e};
+    }
     outgoing_.queue(message, version_, measured, owner);
     send_queued(out);
     if (!message.props.empty()) outgoing_.note_expiry(number);
