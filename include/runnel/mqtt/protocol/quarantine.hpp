@@ -90,9 +90,11 @@ class quarantine {
     struct ending {
         unanswered_exchanges left{};  ///< at its end
         std::error_code why{};
-        bool by_peer = false;     ///< by DISCONNECT, or without (end of stream, reset), and not by this end's doing
-        time_point at{};          ///< now
-        time_point written = {};  ///< when all that was sent had been written; the epoch: it has not been
+        bool by_peer = false;  ///< by DISCONNECT, or without (end of stream, reset), and not by this end's doing
+        time_point at{};       ///< now
+        /// When the last byte of the message on trial had been written (not that of a ping behind it); the epoch: it
+        /// has not been, or nobody knows.
+        time_point written = {};
     };
 
     /// The number of a message to give up (`session_state::reject`), if there is one.
