@@ -105,3 +105,99 @@ TEST_CASE("packets stay where they are while others come and go") {
     CHECK(table[0].packet == packet);
     CHECK(table[0].bytes() == "twenty bytes it has.");
 }
+
+// Laggards.
+
+TEST_CASE("one exchange that does not end keeps no identifier but its own from being used") {
+    in_flight table;
+    begin(table);
+    char* const packet = table[0].packet;
+    for (int i = 0; i < 150'000; ++i) {
+        table.make_identifier();
+        REQUIRE(table.has_identifier());
+        auto const number = table.next();
+        auto const identifier = begin(table);
+        bool const first_is_there =
+            identifier != 1 && table.size() == 2 && table.find(1) == table.at(0) && table.find(1)->packet == packet;
+        REQUIRE(first_is_there);
+        REQUIRE(table.find(identifier) == &table[number]);
+        table.end(*table.find(identifier));
+    }
+    CHECK(table.first() == 0);
+    table.end(*table.find(1));
+    CHECK(table.empty());
+    CHECK(table.size() == 0);
+    CHECK(table.bytes() == 0);
+}
+
+TEST_CASE("any number of exchanges may lag behind, in any pattern, and all others go on in order") {
+    struct pattern {
+        std::uint64_t every, from, to;  // which exchanges do not end
+    };
+    for (auto const [every, from, to] : {pattern{1000, 0, 100'000}, {3, 0, 3000}, {1, 5000, 8000}}) {
+        in_flight table;
+        std::set<std::uint64_t> left;
+        std::set<std::uint16_t> used;
+        for (int i = 0; i < 100'000; ++i) {
+            table.make_identifier();
+            REQUIRE(table.has_identifier());
+            auto const number = table.next();
+            auto const identifier = begin(table, 1);
+            REQUIRE(used.insert(identifier).second);
+            if (number % every == 0 && number >= from && number < to) {
+                left.insert(number);
+                continue;
+            }
+            REQUIRE(table.find(identifier) == &table[number]);
+            table.end(*table.find(identifier));
+            used.erase(identifier);
+        }
+        CHECK(table.size() == left.size());
+        CHECK(table.bytes() == left.size());
+        std::set<std::uint64_t> found;
+        for (auto n = table.first(); n != table.next(); n = table.from(n + 1))
+            if (table[n].at != ended) found.insert(n);
+        CHECK(found == left);
+        for (auto const n : left) {
+            auto* const e = table.find(in_flight::identifier_of(n));
+            REQUIRE(e != nullptr);
+            REQUIRE(e == table.at(n));
+            table.end(*e);
+            REQUIRE(table.at(n) == nullptr);
+        }
+        CHECK(table.size() == 0);
+        CHECK(table.bytes() == 0);
+        table.make_identifier();
+        begin(table, 1);
+        CHECK(table.size() == 1);
+    }
+}
+
+TEST_CASE("where half of all identifiers are in use for good, the others are used") {
+    in_flight table;
+    for (int i = 0; i < 32'766; ++i) begin(table, 1);
+    for (int i = 0; i < 100'000; ++i) {
+        table.make_identifier();
+        REQUIRE(table.has_identifier());
+        auto const identifier = begin(table, 1);
+        REQUIRE(identifier > 32'766);
+        table.end(*table.find(identifier));
+    }
+    CHECK(table.size() == 32'766);
+}
+
+TEST_CASE("exchanges that begin in order and end in reverse order find their places") {
+    in_flight table;
+    for (int round = 0; round < 5; ++round) {
+        auto const from = table.next();
+        for (int i = 0; i < 6000; ++i) {
+            table.make_identifier();
+            begin(table, 1);
+        }
+        auto const end = table.next();
+        for (auto n = end; n-- > from;)
+            if (auto* const e = table.at(n); e != nullptr && e->at != ended) table.end(*e);
+        REQUIRE(table.size() == 0);
+        REQUIRE(table.empty());
+    }
+}

@@ -35,7 +35,7 @@ struct client {
         packet.client_id = "client";
         packet.clean_start = false;
         REQUIRE(state.connect(out, packet, {}) == errc::ok);
-        receive(connack{true, reason_code::success, {}});
+        receive(connack{state.has_session(), reason_code::success, {}});
     }
     template <class Packet>
     void receive(Packet const& packet) {
@@ -273,11 +273,154 @@ TEST_CASE("numbers go on behind those of the earlier process, so that packet ide
         }
         REQUIRE_FALSE(c.commit());
     }
-    // The oldest message holds its place: there are no more than 65,535 identifiers.
+    // The two that are left keep nothing but their own identifiers.
     client c(store);
     REQUIRE_FALSE(c.load());
-    for (int i = 0; i < 5535; ++i) REQUIRE(c.publish("p", qos::at_least_once) == errc::ok);
+    CHECK(c.journal.restored() == 2);
+    for (int i = 0; i < 65'500; ++i) {
+        auto const begun = c.state.publish(c.out, {.topic = "t", .qos = qos::at_least_once});
+        REQUIRE(begun.error == errc::ok);
+        REQUIRE(begun.number % 65535 != 0);
+        REQUIRE(begun.number % 65535 != 30'000);
+    }
+    while (c.publish("p", qos::at_least_once) == errc::ok) {
+    }
     CHECK(c.publish("p", qos::at_least_once) == errc::no_packet_identifier);
+}
+
+TEST_CASE("messages that were left behind long ago are stored, put back in order, and ended") {
+    auto const store = new_store();
+    {
+        client c(store);
+        REQUIRE_FALSE(c.load());
+        c.connect();
+        REQUIRE(c.publish("first", qos::at_least_once) == errc::ok);
+        REQUIRE(c.publish("second", qos::exactly_once) == errc::ok);
+        c.receive(acknowledgement{packet_type::pubrec, 2, {}, {}});
+        for (int i = 0; i < 70'000; ++i) {
+            c.out.clear();
+            REQUIRE(c.publish("p", qos::at_least_once) == errc::ok);
+            auto const packet = c.out.view();
+            c.receive(acknowledgement{packet_type::puback,
+                                      static_cast<std::uint16_t>(static_cast<unsigned char>(packet[5]) << 8 |
+                                                                 static_cast<unsigned char>(packet[6])),
+                                      {},
+                                      {}});
+            if (i % 1000 == 0) REQUIRE_FALSE(c.commit());
+        }
+        REQUIRE(c.publish("third", qos::at_least_once) == errc::ok);
+        REQUIRE_FALSE(c.commit());
+        CHECK(store->records.size() == 5);
+    }
+    {
+        client c(store);
+        REQUIRE_FALSE(c.load());
+        CHECK(c.journal.restored() == 3);
+        c.connect();
+        auto const bytes = std::string(c.out.view());
+        CHECK(bytes.find("first") < bytes.find("third"));
+        c.receive(acknowledgement{packet_type::puback, 1, {}, {}});
+        c.receive(acknowledgement{packet_type::pubcomp, 2, {}, {}});
+        REQUIRE_FALSE(c.commit());
+        CHECK(store->records.size() == 3);
+    }
+    client c(store);
+    REQUIRE_FALSE(c.load());
+    CHECK(c.journal.restored() == 1);
+}
+
+TEST_CASE("what is withdrawn, expires or is dropped is to be stored at once") {
+    auto const withdrawn = [](auto act) {
+        auto const store = new_store();
+        {
+            client c(store, protocol_version::v5);
+            REQUIRE_FALSE(c.load());
+            properties props;
+            props.message_expiry_interval = 1;
+            REQUIRE(c.publish("message", qos::at_least_once, &props) == errc::ok);
+            REQUIRE_FALSE(c.commit());
+            CHECK(store->records.size() == 3);
+            CHECK_FALSE(c.state.has_changes());
+            act(c);
+            CHECK(c.state.has_changes());
+            REQUIRE_FALSE(c.commit());
+            CHECK(store->records.size() == 2);
+        }
+        client c(store, protocol_version::v5);
+        REQUIRE_FALSE(c.load());
+        CHECK(c.journal.restored() == 0);
+    };
+    withdrawn([](client& c) { CHECK(c.state.withdraw(0)); });
+    withdrawn([](client& c) {
+        c.state.set_time(milliseconds(1001));
+        c.state.expire(session_handler{});
+    });
+    withdrawn([](client& c) { CHECK(c.state.discard(0, errc::message_discarded, session_handler{})); });
+    withdrawn([](client& c) { c.state.reject(0, errc::message_rejected, session_handler{}); });
+}
+
+TEST_CASE("a message that expired while the process was down is not sent, and QoS 2 identifiers are freed") {
+    auto const store = new_store();
+    properties props;
+    props.message_expiry_interval = 10;
+    {
+        client c(store, protocol_version::v5, milliseconds(1'000'000));
+        REQUIRE_FALSE(c.load());
+        REQUIRE(c.publish("one", qos::at_least_once, &props) == errc::ok);
+        REQUIRE(c.publish("two", qos::exactly_once, &props) == errc::ok);
+        REQUIRE(c.publish("lasting", qos::at_least_once) == errc::ok);
+        c.connect();
+        REQUIRE_FALSE(c.commit());
+    }
+    for (bool const in_time : {true, false}) {
+        auto const copy = std::make_shared<test::memory_store>();
+        copy->records = store->records;
+        client c(copy, protocol_version::v5, milliseconds(1'000'000));
+        REQUIRE_FALSE(c.load());
+        c.state.set_time(milliseconds(in_time ? 9'999 : 10'001));
+        c.connect();
+        auto const bytes = std::string(c.out.view());
+        CHECK((bytes.find("one") != bytes.npos) == in_time);
+        CHECK((bytes.find("two") != bytes.npos) == in_time);
+        CHECK(bytes.find("lasting") != bytes.npos);
+        bool const releases = bytes.find(std::string("\x62\x02\x00\x02", 4)) != bytes.npos;
+        CHECK(releases == !in_time);
+        REQUIRE_FALSE(c.commit());
+        c.receive(acknowledgement{packet_type::puback, 3, {}, {}});
+        if (in_time) {
+            c.receive(acknowledgement{packet_type::puback, 1, {}, {}});
+            c.receive(acknowledgement{packet_type::pubrec, 2, {}, {}});
+        }
+        c.receive(acknowledgement{packet_type::pubcomp, 2, {}, {}});
+        REQUIRE_FALSE(c.commit());
+        CHECK(copy->records.size() == 2);
+    }
+}
+
+TEST_CASE("that the server may hold identifiers of an older session is known to the next process") {
+    auto const store = new_store();
+    {
+        client c(store);
+        REQUIRE_FALSE(c.load());
+        mqtt::connect packet;
+        packet.client_id = "client";
+        packet.clean_start = false;
+        REQUIRE(c.state.connect(c.out, packet, {}) == errc::ok);
+        c.receive(connack{true, reason_code::success, {}});
+        CHECK(c.state.unknown_until() == 65535);
+        REQUIRE_FALSE(c.commit());
+    }
+    {
+        client c(store);
+        REQUIRE_FALSE(c.load());
+        CHECK(c.state.unknown_until() == 65535);
+        c.connect();
+        c.out.clear();
+        REQUIRE(c.publish("p", qos::exactly_once) == errc::ok);
+        CHECK(c.out.view() == std::string("\x62\x02\x00\x01", 4));
+    }
+    store->records[0].insert(store->records[0].size() - 8, 1, 'x');
+    CHECK(client(store).load() == store_errc::corrupt);
 }
 
 TEST_CASE("a store with records that make no sense is refused") {

@@ -15,10 +15,13 @@ class connect_request {
   public:
     /// Calls `options.make_credentials` if it is set. `assigned` is the client identifier that the server has chosen on
     /// an earlier connection, if any; `receive_maximum` is used in place of that of `options`, which must outlive the
-    /// request.
+    /// request. `anew`: the server is to drop what it holds of a session, whatever the options say
+    /// (`session_state::must_begin_anew`).
     [[gnu::cold]] connect_request(session_options const& options, std::string_view assigned,
-                                  std::uint16_t receive_maximum)
-        : options_(options), who_(options.make_credentials ? options.make_credentials() : options.credentials) {
+                                  std::uint16_t receive_maximum, bool anew = false)
+        : options_(options),
+          who_(options.make_credentials ? options.make_credentials() : options.credentials),
+          anew_(anew) {
         if (who_.client_id.empty()) who_.client_id = assigned;
         props_.receive_maximum = receive_maximum;
         props_.maximum_packet_size = options.maximum_packet_size;
@@ -29,6 +32,9 @@ class connect_request {
     }
     connect_request(connect_request const&) = delete;
     connect_request& operator=(connect_request const&) = delete;
+
+    /// Empty: the server is to choose one.
+    std::string const& client_id() const noexcept { return who_.client_id; }
 
     /// Begins an enhanced authentication (MQTT 5); `data` may be empty, and must outlive the request.
     void authenticate(std::string method, std::string_view data) {
@@ -43,7 +49,7 @@ class connect_request {
         p.client_id = who_.client_id;
         p.user_name = who_.user_name;
         p.password = who_.password;
-        p.clean_start = options_.clean_start || who_.client_id.empty();
+        p.clean_start = options_.clean_start || anew_ || who_.client_id.empty();
         p.keep_alive = static_cast<std::uint16_t>(options_.keep_alive.count());
         if (v5()) p.props = &props_;
         if (auto const& w = options_.will) {
@@ -69,6 +75,7 @@ class connect_request {
 
     session_options const& options_;
     credentials who_;
+    bool anew_;
     properties props_;
     properties will_props_;
     std::string method_;

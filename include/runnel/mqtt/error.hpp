@@ -85,6 +85,10 @@ enum class errc {
     message_expired,
     session_lost,
     disconnected,
+    session_discarded,
+    maximum_packet_size_too_small,
+    message_rejected,
+    message_discarded,
 };
 
 inline char const* category_name(errc) noexcept { return "runnel.mqtt"; }
@@ -161,6 +165,12 @@ inline char const* describe(errc e) noexcept {
         case errc::message_expired: return "the message expired before it could be delivered";
         case errc::session_lost: return "the server lost the session, and with it what was in flight";
         case errc::disconnected: return "disconnected";
+        case errc::session_discarded:
+            return "the server has dropped a session that was unknown here, as it was told to";
+        case errc::maximum_packet_size_too_small:
+            return "the server takes no packets of the size of an acknowledgement";
+        case errc::message_rejected: return "the server ends the connection each time it is sent this message";
+        case errc::message_discarded: return "the message was taken out of the queue";
     }
     return "unknown error";
 }

@@ -9,9 +9,12 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <new>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 namespace runnel::mqtt {
 
@@ -21,11 +24,15 @@ namespace runnel::mqtt {
 /// All stand in one queue in the order in which they were begun [MQTT-4.6.0-1]. The place in the queue is the packet
 /// identifier: an exchange is found by it in constant time, and identifiers are not reused while in flight
 /// [MQTT-2.2.1-3] [MQTT-2.3.1-2].
+///
+/// Where most of a long queue has ended, and only the oldest have not, these laggards leave the queue for a list beside
+/// it, so that their identifiers are the only ones that they keep from being used. They stay in front of all others.
 class in_flight {
   public:
     enum class stage : std::uint8_t {
         ended,       ///< done; its place is free once it is the oldest
-        queued,      ///< PUBLISH not sent on any connection
+        queued,      ///< PUBLISH to be sent without DUP
+        freeing,     ///< the same, behind the answer to a PUBREL that frees the identifier at the peer
         resend,      ///< PUBLISH sent on an earlier connection, to be sent again with DUP
         sent,        ///< PUBLISH sent on this connection
         rerelease,   ///< PUBREL to be sent again
@@ -42,6 +49,13 @@ class in_flight {
         outdated,  ///< a packet that has been rewritten since
     };
 
+    /// Whether the peer may have a message.
+    enum class history : std::uint8_t {
+        unsent,
+        unknown,  ///< it comes from an earlier process
+        sent,     ///< it has been sent on an earlier connection of this process
+    };
+
     struct entry {
         char* packet = nullptr;  ///< the bytes of the PUBLISH packet; nullptr for requests
         std::uint32_t size = 0;  ///< of `packet` in bytes; for requests the number of topic filters
@@ -50,13 +64,16 @@ class in_flight {
         packet_type request = {};      ///< which request, for `stage::request`
         bool expires = false;          ///< has a message expiry interval: an `expiry` stands in front of `packet`
         record stored = record::none;  ///< what the store holds
-        void* owner = nullptr;         ///< who waits for the outcome; nullptr if nobody does
+        history past = history::unsent;
+        bool discarded = false;  ///< sent on this connection, and not to be sent again
+        void* owner = nullptr;   ///< who waits for the outcome; nullptr if nobody does
 
         std::string_view bytes() const noexcept { return {packet, size}; }
         /// What the store is to hold.
         record due() const noexcept {
             using enum stage;
-            if (at == queued || at == resend || at == sent)
+            if (discarded && at == sent) return quality == qos::exactly_once ? record::released : record::none;
+            if (at == queued || at == freeing || at == resend || at == sent)
                 return quality == qos::at_most_once ? record::none : record::message;
             return at == rerelease || at == released || at == rereleased ? record::released : record::none;
         }
@@ -66,25 +83,46 @@ class in_flight {
     struct expiry {
         std::chrono::milliseconds at;  ///< on the clock of the session
         std::uint32_t position;        ///< where in the packet the interval stands, four bytes; 0: it is not there
-        bool may_have_arrived;         ///< it has been sent, on any connection
     };
 
     in_flight() noexcept = default;
     in_flight(in_flight const&) = delete;
     in_flight& operator=(in_flight const&) = delete;
 
-    /// Entries are numbered; numbers from `first()` to `next()` are valid.
-    std::uint64_t first() const noexcept { return entries_.first(); }
+    /// Entries are numbered in the order in which they were begun: from `first()` on, `next()` being the next.
+    std::uint64_t first() const noexcept { return laggards_.empty() ? entries_.first() : laggards_.front().number; }
     std::uint64_t next() const noexcept { return entries_.next(); }
-    entry& operator[](std::uint64_t number) noexcept { return entries_[number]; }
+    /// The number of the first entry from `number` on; `next()` if there is none.
+    std::uint64_t from(std::uint64_t number) const noexcept {
+        if (!laggards_.empty() && number <= laggards_.back().number) [[unlikely]]
+            return position_of(number)->number;
+        return std::max(number, entries_.first());
+    }
+    /// The entry of a number that `from` has told, or which has just been begun.
+    entry& operator[](std::uint64_t number) noexcept {
+        return entries_.contains(number) ? entries_[number] : position_of(number)->value;
+    }
+    /// The entry of any number; nullptr if there is none.
+    entry* at(std::uint64_t number) noexcept {
+        if (entries_.contains(number)) return &entries_[number];
+        if (laggards_.empty() || number > laggards_.back().number) return nullptr;
+        auto const found = position_of(number);
+        return found->number == number ? &found->value : nullptr;
+    }
 
+    /// Sees to it that the next entry has a packet identifier of its own, if `has_identifier`. To be called before its
+    /// number or its identifier are looked at.
+    void make_identifier() {
+        if (entries_.size() >= watched_) [[unlikely]]
+            find_identifier();
+    }
     /// Whether there is a packet identifier for another entry.
-    bool has_identifier() const noexcept { return entries_.size() < max_identifier; }
+    bool has_identifier() const noexcept { return entries_.size() < room_ || live_ <= max_identifier / 2; }
     /// The bytes of all packets held.
     std::size_t bytes() const noexcept { return bytes_; }
-    bool empty() const noexcept { return entries_.empty(); }
-    /// Entries from the oldest on that has not ended.
-    std::size_t size() const noexcept { return entries_.size(); }
+    bool empty() const noexcept { return entries_.empty() && laggards_.empty(); }
+    /// Entries that have not ended, or of whose end the store does not know.
+    std::size_t size() const noexcept { return live_; }
 
     static std::uint16_t identifier_of(std::uint64_t number) noexcept {
         return static_cast<std::uint16_t>(number % max_identifier + 1);
@@ -96,16 +134,18 @@ class in_flight {
         e.packet = size == 0 ? nullptr : take(size, e.expires);
         e.size = static_cast<std::uint32_t>(size);
         bytes_ += size;
+        ++live_;
         return entries_.push(e);
     }
 
     /// The entry with this packet identifier, or nullptr.
     entry* find(std::uint16_t identifier) noexcept {
-        if (identifier == 0 || entries_.empty()) return nullptr;
-        std::uint64_t const oldest = identifier_of(first());
-        auto const number = first() + identifier - oldest + (identifier < oldest ? max_identifier : 0);
-        if (!entries_.contains(number) || entries_[number].at == stage::ended) return nullptr;
-        return &entries_[number];
+        if (identifier == 0) return nullptr;
+        std::uint64_t const oldest = identifier_of(entries_.first());
+        auto const number =
+            entries_.first() + identifier - oldest + (identifier < oldest ? std::uint64_t{max_identifier} : 0);
+        if (entries_.contains(number) && entries_[number].at != stage::ended) return &entries_[number];
+        return laggards_.empty() ? nullptr : find_laggard(identifier);
     }
 
     /// The expiry of an entry that has a packet and `expires`.
@@ -138,22 +178,31 @@ class in_flight {
 
     /// Ends the exchange. References to this and older entries are no longer valid.
     void end(entry& e) noexcept {
+        finish(e);
+        sweep();
+    }
+    /// The same, but its place is not free before `sweep`.
+    void finish(entry& e) noexcept {
         drop_packet(e);
         e.at = stage::ended;
         note(e);
-        sweep();
+        if (e.stored != record::none) return;
+        --live_;
+        if (!laggards_.empty()) [[unlikely]]
+            has_free_laggard_ = has_free_laggard_ || is_laggard(e);
     }
 
     /// Frees the places of the oldest entries, as far as they have ended and the store does not hold them any more.
     void sweep() noexcept {
-        while (!entries_.empty() && entries_.front().at == stage::ended && entries_.front().stored == record::none)
-            entries_.pop();
+        while (!entries_.empty() && is_free(entries_.front())) entries_.pop();
+        if (has_free_laggard_) [[unlikely]]
+            sweep_laggards();
     }
 
     /// The entry is no longer what the store holds of it.
     void note(entry const& e) noexcept {
         if (e.stored == record::none) return;
-        auto const number = entries_.number_of(e);
+        auto const number = number_of(e);
         changed_first_ = std::min(changed_first_, number);
         changed_end_ = std::max(changed_end_, number + 1);
     }
@@ -164,33 +213,52 @@ class in_flight {
     /// Calls `f(number, entry)` for all entries that may not be what the store holds of them.
     template <class F>
     void for_each_change(F&& f) {
-        for (auto n = std::max(changed_first_, first()); n < std::min(changed_end_, new_); ++n) f(n, entries_[n]);
-        for (auto n = std::max(new_, first()); n < next(); ++n) f(n, entries_[n]);
+        for (auto& l : laggards_) f(l.number, l.value);
+        auto const oldest = entries_.first();
+        for (auto n = std::max(changed_first_, oldest); n < std::min(changed_end_, new_); ++n) f(n, entries_[n]);
+        for (auto n = std::max(new_, oldest); n < next(); ++n) f(n, entries_[n]);
     }
 
     /// The store holds what is due.
     void stored() noexcept {
-        for_each_change([](std::uint64_t, entry& e) { e.stored = e.due(); });
+        for_each_change([&](std::uint64_t, entry& e) {
+            if (e.at == stage::ended && e.stored != record::none) --live_;
+            e.stored = e.due();
+        });
         changed_first_ = std::numeric_limits<std::uint64_t>::max();
         changed_end_ = 0;
         new_ = next();
+        has_free_laggard_ = !laggards_.empty();  // perhaps
         sweep();
     }
 
-    /// Lets the next entry have this number, by ended entries in front of it.
+    /// Lets the next entry have this number, which is not less than `next()` unless there are no entries.
     void continue_at(std::uint64_t number) {
-        if (empty()) entries_.restart_at(number);
+        auto const gap = number - next();
+        if (gap != 0 && gap >= entries_.size())
+            while (!entries_.empty()) set_aside();
+        if (entries_.empty()) entries_.restart_at(number);
         while (next() < number) entries_.push({});
         new_ = number;
+        set_laggards_aside();
     }
 
     /// Frees memory that holds no packet.
     void release_idle_memory() noexcept { pool_.release_idle(); }
 
   private:
-    static constexpr std::uint64_t max_identifier = 65535;
+    static constexpr std::size_t max_identifier = 65535;
     static constexpr std::size_t expiry_size = sizeof(expiry);
     static_assert(expiry_size % alignof(expiry) == 0);
+    /// A shorter queue keeps its laggards.
+    static constexpr std::size_t short_queue = 4096;
+
+    struct laggard {
+        std::uint64_t number;
+        entry value;
+    };
+
+    static bool is_free(entry const& e) noexcept { return e.at == stage::ended && e.stored == record::none; }
 
     char* take(std::size_t size, bool expires) {
         if (!expires) return static_cast<char*>(pool_.take(size));
@@ -201,9 +269,97 @@ class in_flight {
 
     void give_back(entry const& e) noexcept { pool_.give_back(e.expires ? e.packet - expiry_size : e.packet); }
 
+    // The first laggard that has this number or a greater one.
+    [[gnu::noinline]] std::vector<laggard>::const_iterator position_of(std::uint64_t number) const noexcept {
+        return std::lower_bound(laggards_.begin(), laggards_.end(), number,
+                                [](laggard const& l, std::uint64_t n) { return l.number < n; });
+    }
+    std::vector<laggard>::iterator position_of(std::uint64_t number) noexcept {
+        return laggards_.begin() + (std::as_const(*this).position_of(number) - laggards_.cbegin());
+    }
+    [[gnu::cold]] entry* find_laggard(std::uint16_t identifier) noexcept {
+        for (auto& l : laggards_)
+            if (identifier_of(l.number) == identifier && l.value.at != stage::ended) return &l.value;
+        return nullptr;
+    }
+    bool is_laggard(entry const& e) const noexcept {
+        auto const* const at = reinterpret_cast<char const*>(&e);
+        auto const* const all = reinterpret_cast<char const*>(laggards_.data());
+        return !std::less<>()(at, all) && std::less<>()(at, all + laggards_.size() * sizeof(laggard));
+    }
+    std::uint64_t number_of(entry const& e) const noexcept {
+        if (laggards_.empty() || !is_laggard(e)) return entries_.number_of(e);
+        auto const offset = reinterpret_cast<char const*>(&e) - reinterpret_cast<char const*>(laggards_.data());
+        return laggards_[static_cast<std::size_t>(offset) / sizeof(laggard)].number;
+    }
+
+    // The oldest entry of the queue becomes a laggard.
+    void set_aside() {
+        if (taken_.empty()) taken_.resize(max_identifier + 1);
+        taken_[identifier_of(entries_.first())] = true;
+        laggards_.push_back({entries_.first(), entries_.front()});
+        do {
+            entries_.pop();
+        } while (!entries_.empty() && is_free(entries_.front()));
+    }
+
+    // Goes on until more than half of the queue is in use. The first `limit_` places need not be looked at again.
+    void set_laggards_aside() {
+        if (has_free_laggard_) sweep_laggards();
+        while (!entries_.empty()) {
+            if (is_free(entries_.front())) {
+                entries_.pop();
+                continue;
+            }
+            auto const in_use = live_ - laggards_.size();
+            bool const fits = entries_.size() + laggards_.size() <= max_identifier;
+            if (in_use * 2 > entries_.size() && fits) break;
+            set_aside();
+        }
+        limit_ = std::max(short_queue, entries_.size() * 2);
+        count_laggards();
+    }
+
+    [[gnu::cold]] void sweep_laggards() noexcept {
+        has_free_laggard_ = false;
+        std::erase_if(laggards_, [&](laggard const& l) {
+            bool const ended = is_free(l.value);
+            if (ended) taken_[identifier_of(l.number)] = false;
+            return ended;
+        });
+        if (laggards_.empty()) taken_ = {};
+        count_laggards();
+    }
+
+    // What follows from how many laggards there are.
+    void count_laggards() noexcept {
+        room_ = max_identifier - laggards_.size();
+        limit_ = std::min(limit_, room_);
+        watched_ = laggards_.empty() ? limit_ : 0;
+    }
+
+    [[gnu::cold]] void find_identifier() {
+        if (entries_.size() >= limit_) set_laggards_aside();
+        while (!taken_.empty() && taken_[identifier_of(next())]) {
+            if (entries_.empty())
+                entries_.restart_at(next() + 1);
+            else
+                entries_.push({});
+        }
+    }
+
     ring_queue<entry> entries_;
     record_pool pool_;
     std::size_t bytes_ = 0;
+    std::size_t live_ = 0;
+    // Of `entries_`: with so many there is perhaps no identifier left, or it is time to look for laggards, or there is
+    // something to see to before each new entry.
+    std::size_t room_ = max_identifier;
+    std::size_t limit_ = short_queue;
+    std::size_t watched_ = short_queue;
+    std::vector<laggard> laggards_;  // in the order of their numbers
+    std::vector<bool> taken_;        // the identifiers of the laggards
+    bool has_free_laggard_ = false;
     // What the store does not know: the changed entries are in the first range, and all from `new_` on are new.
     std::uint64_t changed_first_ = std::numeric_limits<std::uint64_t>::max();
     std::uint64_t changed_end_ = 0;

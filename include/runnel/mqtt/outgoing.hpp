@@ -52,8 +52,10 @@ class outgoing {
     std::uint64_t resent() const noexcept { return resent_; }
     /// Bytes of all packets held.
     std::size_t bytes() const noexcept { return in_flight_.bytes(); }
-    /// Exchanges, counted from the oldest on that has not ended.
+    /// Exchanges that have not ended.
     std::size_t size() const noexcept { return in_flight_.size(); }
+    /// To be called before `next_number` and `next_identifier` are used for a new exchange.
+    void make_identifier() { in_flight_.make_identifier(); }
     bool has_identifier() const noexcept { return in_flight_.has_identifier(); }
     /// Whether QoS 0 messages are queued, which newer ones must not overtake [MQTT-4.6.0-5].
     bool holds_at_most_once() const noexcept { return queued_at_most_once_ != 0; }
@@ -61,7 +63,7 @@ class outgoing {
     bool holds_unsent() const noexcept { return cursor_ < in_flight_.next() || queued_at_most_once_ != 0; }
     /// Whether there is a message whose end is still to come: QoS 0 to be sent, QoS 1 and 2 to be acknowledged.
     bool holds_messages() noexcept {
-        for (auto n = in_flight_.first(); n != in_flight_.next(); ++n)
+        for (auto n = in_flight_.first(); n != in_flight_.next(); n = in_flight_.from(n + 1))
             if (auto const at = in_flight_[n].at; at != stage::ended && at != stage::request) return true;
         return false;
     }
@@ -97,7 +99,7 @@ class outgoing {
             ++accepted_;
         if (!interval) return;
         auto const position = publish_layout(e.bytes()).expiry_position(e.bytes());
-        in_flight::expiry_of(e) = {now_ + std::chrono::seconds(*interval), static_cast<std::uint32_t>(position), false};
+        in_flight::expiry_of(e) = {now_ + std::chrono::seconds(*interval), static_cast<std::uint32_t>(position)};
     }
 
     /// Sends a QoS 1 or 2 message that has the next packet identifier and no properties, with nothing waiting in front
@@ -117,21 +119,19 @@ class outgoing {
 
     /// Sees to it that `next_expiry` tells of this exchange, if it is queued still.
     void note_expiry(std::uint64_t number) noexcept {
-        if (number - in_flight_.first() >= in_flight_.next() - in_flight_.first()) return;
-        auto const& e = in_flight_[number];
-        if (e.at == stage::queued && e.expires) next_expiry_ = std::min(next_expiry_, in_flight::expiry_of(e).at);
+        auto const* const e = in_flight_.at(number);
+        if (e != nullptr && may_expire(*e)) next_expiry_ = std::min(next_expiry_, in_flight::expiry_of(*e).at);
     }
 
-    /// What has expired without having been sent ends; its owner is told by `on_refused`. What has been sent is
-    /// finished all the same, as it may have arrived.
+    /// What has expired without having been sent by this process ends; its owner is told by `on_refused`. What has been
+    /// sent is finished all the same, as it may have arrived.
     template <class Handler>
     void expire(Handler& handler) {
         if (now_ <= next_expiry_) return;
         next_expiry_ = never;
         for_each_exchange([&](in_flight::entry& e) {
-            if (e.at != stage::queued || !e.expires) return;
+            if (!may_expire(e)) return;
             auto const& expiry = in_flight::expiry_of(e);
-            if (expiry.may_have_arrived) return;
             if (now_ <= expiry.at)
                 next_expiry_ = std::min(next_expiry_, expiry.at);
             else
@@ -146,50 +146,110 @@ class outgoing {
     }
 
     void disown(std::uint64_t number) noexcept {
-        if (number - in_flight_.first() < in_flight_.next() - in_flight_.first()) in_flight_[number].owner = nullptr;
+        if (auto* const e = in_flight_.at(number)) e->owner = nullptr;
     }
 
-    /// Drops a message that waits to be sent for the first time. False: it is no such message.
+    /// Drops a message that has not been sent on any connection. False: it is no such message.
     bool withdraw(std::uint64_t number) noexcept {
-        if (number - in_flight_.first() >= in_flight_.next() - in_flight_.first()) return false;
-        auto& e = in_flight_[number];
-        if (e.at != stage::queued) return false;
-        if (e.quality == qos::at_most_once) --queued_at_most_once_;
-        in_flight_.end(e);
+        auto* const e = in_flight_.at(number);
+        if (e == nullptr || e->past != in_flight::history::unsent) return false;
+        if (e->at != stage::queued && e->at != stage::freeing) return false;
+        take_out(*e);
+        in_flight_.end(*e);
         return true;
     }
+
+    /// Drops a message, whether it has been sent or not; its owner is told by `on_refused`. What the peer may have of
+    /// it is ended as the protocol asks: on this connection, or on the next one. False: there is no such message, or
+    /// the peer has it already.
+    template <class Handler>
+    bool discard(std::uint64_t number, errc why, Handler& handler) {
+        auto* const e = in_flight_.at(number);
+        if (e == nullptr || e->packet == nullptr) return false;
+        if (e->at == stage::sent) {
+            auto* const owner = std::exchange(e->owner, nullptr);
+            e->discarded = true;
+            in_flight_.drop_packet(*e);
+            in_flight_.note(*e);
+            handler.on_refused(owner, why);
+        } else {
+            refuse(*e, why, handler);
+            in_flight_.sweep();
+        }
+        return true;
+    }
+
+    /// Ends an exchange between connections; its owner is told by `on_refused`.
+    template <class Handler>
+    void reject(std::uint64_t number, errc why, Handler& handler) {
+        auto* const e = in_flight_.at(number);
+        if (e == nullptr || e->at == stage::ended) return;
+        auto* const owner = std::exchange(e->owner, nullptr);
+        e->at == stage::rerelease ? in_flight_.finish(*e) : give_up(*e);
+        in_flight_.sweep();
+        handler.on_refused(owner, why);
+    }
+
+    /// Calls `f(number, entry)` for each message of which the packet is held, in order.
+    template <class F>
+    void for_each_message(F&& f) {
+        for (auto n = in_flight_.first(); n != in_flight_.next(); n = in_flight_.from(n + 1))
+            if (in_flight_[n].packet != nullptr) f(n, std::as_const(in_flight_[n]));
+    }
+
+    /// How many exchanges that were begun after the oldest one have ended, if that one waits for the peer.
+    std::uint64_t overtaken() noexcept {
+        if (in_flight_.empty()) return 0;
+        auto const oldest = in_flight_.first();
+        return is_waiting(in_flight_[oldest]) ? in_flight_.next() - oldest - in_flight_.size() : 0;
+    }
+
+    /// The number of the first exchange that has been sent on this connection and not been answered to its end;
+    /// `next_number` if there is none.
+    std::uint64_t first_waiting() noexcept {
+        auto n = in_flight_.first();
+        while (n != in_flight_.next() && !is_waiting(in_flight_[n])) n = in_flight_.from(n + 1);
+        return n;
+    }
+    /// Whether the peer has acknowledged anything on this connection.
+    bool has_progress() const noexcept { return has_progress_; }
 
     /// Drops the QoS 0 message that has been queued longest and for which nobody waits. False: there is none.
     bool drop_oldest_at_most_once() noexcept {
         if (queued_at_most_once_ == 0) return false;
-        for (auto n = in_flight_.first(); n != in_flight_.next(); ++n) {
+        for (auto n = in_flight_.first(); n != in_flight_.next(); n = in_flight_.from(n + 1)) {
             auto const& e = in_flight_[n];
             if (e.at == stage::queued && e.quality == qos::at_most_once && e.owner == nullptr) return withdraw(n);
         }
         return false;
     }
 
-    /// Sends what is queued, in order [MQTT-4.6.0-1], as far as the window allows: QoS 1 and 2 messages not
-    /// acknowledged [MQTT-3.3.4-9]. `peer_maximum` is the largest packet that the peer takes. When `out` has
-    /// `unwritten` bytes or more, the rest stays queued.
-    void send_queued(send_buffer& out, std::size_t window, std::size_t peer_maximum, std::size_t unwritten,
-                     protocol_version version) {
-        cursor_ = std::max(cursor_, in_flight_.first());
-        for (; cursor_ != in_flight_.next() && out.size() < unwritten; ++cursor_) {
+    /// What bounds `send_queued`.
+    struct bounds {
+        std::size_t window;        ///< QoS 1 and 2 messages not acknowledged [MQTT-3.3.4-9]
+        std::size_t releases;      ///< with so many of them no PUBREL is sent again
+        std::size_t peer_maximum;  ///< bytes of the largest packet that the peer takes
+        std::size_t unwritten;     ///< bytes in the buffer with which the rest stays queued
+    };
+
+    /// Sends what is queued, in order [MQTT-4.6.0-1], as far as the bounds allow.
+    void send_queued(send_buffer& out, bounds const& b, protocol_version version) {
+        cursor_ = in_flight_.from(cursor_);
+        for (; cursor_ != in_flight_.next() && out.size() < b.unwritten; cursor_ = in_flight_.from(cursor_ + 1)) {
             auto& e = in_flight_[cursor_];
             if (e.at == stage::rerelease) {
-                append(out, acknowledgement{packet_type::pubrel, in_flight::identifier_of(cursor_), {}, {}}, version);
+                if (unacknowledged_ >= b.releases) break;
+                send_release(out, cursor_, version);
                 e.at = stage::rereleased;
-                ++unacknowledged_;
             } else if (e.at == stage::queued || e.at == stage::resend) {
-                if (e.quality != qos::at_most_once && unacknowledged_ >= window) break;
-                send_entry(out, e, peer_maximum);
+                if (e.quality != qos::at_most_once && unacknowledged_ >= b.window) break;
+                send_or_free(out, cursor_, b.peer_maximum, version);
             }
         }
         // QoS 0 is not held up by the receive maximum.
-        for (auto n = cursor_; queued_at_most_once_ != 0 && out.size() < unwritten; ++n) {
+        for (auto n = cursor_; queued_at_most_once_ != 0 && out.size() < b.unwritten; n = in_flight_.from(n + 1)) {
             auto& e = in_flight_[n];
-            if (e.at == stage::queued && e.quality == qos::at_most_once) send_entry(out, e, peer_maximum);
+            if (e.at == stage::queued && e.quality == qos::at_most_once) send_entry(out, e, b.peer_maximum);
         }
         in_flight_.sweep();
     }
@@ -197,26 +257,27 @@ class outgoing {
     /// The same, as far as `pace` allows it at `now`. A QoS 0 message that has an owner tells it by `left(owner)`.
     /// Returns when more may be sent; `pacing::never` unless something else happens before.
     template <class Left>
-    [[gnu::cold]] pacing::time_point send_paced(send_buffer& out, std::size_t window, std::size_t peer_maximum,
-                                                protocol_version version, pacing& pace, pacing::time_point now,
-                                                Left&& left) {
+    [[gnu::cold]] pacing::time_point send_paced(send_buffer& out, bounds const& b, protocol_version version,
+                                                pacing& pace, pacing::time_point now, Left&& left) {
         pace.observe(unacknowledged_, now);
-        cursor_ = std::max(cursor_, in_flight_.first());
+        cursor_ = in_flight_.from(cursor_);
         // When the next of each kind may be sent, once one of it had to stay behind.
         std::optional<pacing::time_point> held_0, held_1;
         auto unsent = in_flight_.next();
-        for (auto n = cursor_; n != in_flight_.next() && !(held_1 && (held_0 || queued_at_most_once_ == 0)); ++n) {
+        for (auto n = cursor_; n != in_flight_.next() && !(held_1 && (held_0 || queued_at_most_once_ == 0));
+             n = in_flight_.from(n + 1)) {
             auto& e = in_flight_[n];
-            if (e.at == stage::rerelease) {
-                append(out, acknowledgement{packet_type::pubrel, in_flight::identifier_of(n), {}, {}}, version);
+            if (e.at == stage::rerelease && unacknowledged_ < b.releases) {
+                send_release(out, n, version);
                 e.at = stage::rereleased;
-                ++unacknowledged_;
+            } else if (e.at == stage::rerelease) {
+                unsent = std::min(unsent, n);
             }
             if (e.at != stage::queued && e.at != stage::resend) continue;
             bool const kept = e.quality != qos::at_most_once;
             auto& held = kept ? held_1 : held_0;
             if (!held) {
-                auto const at = kept && unacknowledged_ >= window ? pacing::never : pace.ready_at(e.quality, now);
+                auto const at = kept && unacknowledged_ >= b.window ? pacing::never : pace.ready_at(e.quality, now);
                 if (at > now) held = at;
             }
             if (held) {
@@ -225,7 +286,7 @@ class outgoing {
             }
             pace.take(e.quality, now);
             auto* const owner = kept ? nullptr : std::exchange(e.owner, nullptr);
-            send_entry(out, e, peer_maximum);
+            send_or_free(out, n, b.peer_maximum, version);
             if (owner != nullptr) left(owner);
         }
         cursor_ = std::min(unsent, in_flight_.next());
@@ -239,7 +300,7 @@ class outgoing {
         std::size_t ready = pace.ready(quality, now);
         if (kept) ready = std::min(ready, window - std::min(window, unacknowledged_));
         std::size_t before = 0;
-        for (auto n = std::max(cursor_, in_flight_.first()); n != in_flight_.next() && before < ready; ++n) {
+        for (auto n = in_flight_.from(cursor_); n != in_flight_.next() && before < ready; n = in_flight_.from(n + 1)) {
             auto const& e = in_flight_[n];
             bool const waits = e.at == stage::queued || e.at == stage::resend;
             before += waits && (e.quality != qos::at_most_once) == kept;
@@ -247,17 +308,43 @@ class outgoing {
         return before < ready;
     }
 
+    /// The peer has a session of which this end knows nothing: for each packet identifier of a QoS 2 message that the
+    /// peer may take for the repetition of an older one, the first message that is to have it waits until PUBREL has
+    /// freed it there.
+    void distrust_identifiers() noexcept { unknown_until_ = in_flight_.next() + 65535; }
+    /// The peer has no session: no identifier is in use there.
+    void trust_identifiers() noexcept { unknown_until_ = 0; }
+    /// The number from which on identifiers are known to be free at the peer.
+    std::uint64_t unknown_until() const noexcept { return unknown_until_; }
+    void restore_unknown(std::uint64_t until) noexcept { unknown_until_ = until; }
+
+    /// The identifier of a message that has waited for this has been freed at the peer, and the message is sent.
+    void send_freed(send_buffer& out, entry& e, std::size_t peer_maximum) {
+        --unacknowledged_;
+        has_progress_ = true;
+        send_entry(out, e, peer_maximum);
+    }
+
     /// The network connection has gone: what was sent is to be sent again; requests end.
     void connection_lost() noexcept {
         unacknowledged_ = 0;
+        has_progress_ = false;
         aliases_.restart(0);
         using enum in_flight::stage;
         auto const end = in_flight_.next();
-        for (auto n = in_flight_.first(); n != end; ++n) {
+        for (auto n = in_flight_.first(); n != end; n = in_flight_.from(n + 1)) {
             auto& e = in_flight_[n];
-            if (e.at == sent) e.at = resend;
-            if (e.at == released || e.at == rereleased) e.at = rerelease;
-            if (e.at == request) e.at = ended;
+            if (e.at == sent) {
+                e.past = in_flight::history::sent;
+                e.at = resend;
+                if (e.discarded) give_up(e);
+            } else if (e.at == freeing) {
+                e.at = queued;
+            } else if (e.at == released || e.at == rereleased) {
+                e.at = rerelease;
+            } else if (e.at == request) {
+                in_flight_.finish(e);
+            }
         }
         in_flight_.sweep();
         cursor_ = in_flight_.first();
@@ -301,8 +388,9 @@ class outgoing {
                 e.packet[0] = static_cast<char>(e.packet[0] & ~0x08);
                 e.at = stage::queued;
             } else if (e.at == stage::rerelease) {
-                end(e);
-                if (auto* const owner = e.owner) handler.on_lost(owner);
+                auto* const owner = e.owner;
+                in_flight_.finish(e);
+                if (owner != nullptr) handler.on_lost(owner);
             }
         });
     }
@@ -313,9 +401,9 @@ class outgoing {
         queued_at_most_once_ = 0;
         for_each_exchange([&](in_flight::entry& e) {
             if (e.at == stage::ended) return;
-            in_flight_.drop_packet(e);
-            end(e);
-            if (auto* const owner = e.owner) handler.on_lost(owner);
+            auto* const owner = e.owner;
+            in_flight_.finish(e);
+            if (owner != nullptr) handler.on_lost(owner);
         });
     }
 
@@ -323,6 +411,7 @@ class outgoing {
     void end_acknowledged(entry& e) noexcept {
         in_flight_.end(e);
         --unacknowledged_;
+        has_progress_ = true;
     }
     void end_request(entry& e) noexcept { in_flight_.end(e); }
 
@@ -331,6 +420,7 @@ class outgoing {
         in_flight_.drop_packet(e);
         if (e.at == stage::sent) e.at = stage::released;
         in_flight_.note(e);
+        has_progress_ = true;
     }
 
     /// QoS 1 and 2 messages that have been queued, ever.
@@ -374,12 +464,14 @@ class outgoing {
         in_flight_.begin(packet.size(), {.at = stage::resend,
                                          .quality = quality,
                                          .expires = expires_at.has_value(),
-                                         .stored = in_flight::record::message});
+                                         .stored = in_flight::record::message,
+                                         .past = in_flight::history::unknown});
         auto& e = in_flight_[number];
         std::memcpy(e.packet, packet.data(), packet.size());
         if (!expires_at) return;
         auto const position = publish_layout(e.bytes()).expiry_position(e.bytes());
-        in_flight::expiry_of(e) = {*expires_at, static_cast<std::uint32_t>(position), false};
+        in_flight::expiry_of(e) = {*expires_at, static_cast<std::uint32_t>(position)};
+        next_expiry_ = std::min(next_expiry_, *expires_at);
     }
 
     /// The next exchange is to have this number, and so many messages have been accepted.
@@ -395,16 +487,48 @@ class outgoing {
   private:
     static constexpr auto never = std::chrono::milliseconds::max();
 
+    static bool may_expire(in_flight::entry const& e) noexcept {
+        return e.expires && e.past != in_flight::history::sent && (e.at == stage::queued || e.at == stage::resend);
+    }
+    static bool is_waiting(in_flight::entry const& e) noexcept {
+        using enum in_flight::stage;
+        return e.at == sent || e.at == freeing || e.at == released || e.at == rereleased || e.at == request;
+    }
+
+    /// The message is not one of those any more that are counted.
+    void take_out(in_flight::entry& e) noexcept {
+        if (e.at == stage::queued && e.quality == qos::at_most_once) --queued_at_most_once_;
+        if (e.at == stage::freeing) --unacknowledged_;
+    }
+
     /// Ends a message that is not to be sent (again).
+    void give_up(in_flight::entry& e) noexcept {
+        take_out(e);
+        // Perhaps the peer has a QoS 2 message already: PUBREL frees its identifier.
+        if (e.at != stage::resend || e.quality != qos::exactly_once) return in_flight_.finish(e);
+        in_flight_.drop_packet(e);
+        e.at = stage::rerelease;
+        in_flight_.note(e);
+    }
     template <class Handler>
     void refuse(in_flight::entry& e, errc why, Handler& handler) {
         auto* const owner = std::exchange(e.owner, nullptr);
-        if (e.at == stage::queued && e.quality == qos::at_most_once) --queued_at_most_once_;
-        in_flight_.drop_packet(e);
-        // Perhaps the peer has a QoS 2 message already: PUBREL frees its identifier.
-        e.at = e.at == stage::resend && e.quality == qos::exactly_once ? stage::rerelease : stage::ended;
-        in_flight_.note(e);
+        give_up(e);
         handler.on_refused(owner, why);
+    }
+
+    void send_release(send_buffer& out, std::uint64_t number, protocol_version version) {
+        append(out, acknowledgement{packet_type::pubrel, in_flight::identifier_of(number), {}, {}}, version);
+        ++unacknowledged_;
+    }
+
+    /// Sends a message whose turn it is, or PUBREL first, where its identifier may be in use at the peer.
+    void send_or_free(send_buffer& out, std::uint64_t number, std::size_t peer_maximum, protocol_version version) {
+        auto& e = in_flight_[number];
+        bool const is_known = number >= unknown_until_ || e.at != stage::queued || e.quality != qos::exactly_once;
+        if (is_known) return send_entry(out, e, peer_maximum);
+        send_release(out, number, version);
+        e.at = stage::freeing;
     }
 
     void send_entry(send_buffer& out, in_flight::entry& e, std::size_t peer_maximum) {
@@ -418,10 +542,8 @@ class outgoing {
             out.append(e.bytes());
         }
         if (e.quality == qos::at_most_once) {
-            in_flight_.drop_packet(e);
-            e.at = stage::ended;  // nobody waits for QoS 0
             --queued_at_most_once_;
-            return;
+            return in_flight_.finish(e);  // nobody waits for QoS 0
         }
         e.at = stage::sent;
         ++unacknowledged_;
@@ -442,8 +564,7 @@ class outgoing {
     /// Writes into the packet how many seconds are left until it expires [MQTT-3.3.2-6]. Not less than 1: there are
     /// peers to whom 0 means never.
     void count_down(in_flight::entry& e) noexcept {
-        auto& expiry = in_flight::expiry_of(e);
-        expiry.may_have_arrived = true;
+        auto const& expiry = in_flight::expiry_of(e);
         if (expiry.position == 0) return;
         char* const value = e.packet + expiry.position;
         if (read_big_endian<std::uint32_t>(value) == 0) return;
@@ -451,17 +572,12 @@ class outgoing {
         write_big_endian(value, static_cast<std::uint32_t>(std::max<std::int64_t>(left, 1)));
     }
 
-    void end(in_flight::entry& e) noexcept {
-        e.at = stage::ended;
-        in_flight_.note(e);
-    }
-
     /// Calls `f` for each exchange that is there now. `f` ends exchanges by their stage.
     template <class F>
     void for_each_exchange(F&& f) {
         auto const end = in_flight_.next();
         // What a handler does may free places.
-        for (auto n = in_flight_.first(); n < end; n = std::max(n + 1, in_flight_.first())) f(in_flight_[n]);
+        for (auto n = in_flight_.first(); n < end; n = in_flight_.from(n + 1)) f(in_flight_[n]);
         in_flight_.sweep();
     }
 
@@ -475,6 +591,8 @@ class outgoing {
     std::size_t unacknowledged_ = 0;
     std::size_t queued_at_most_once_ = 0;
     std::uint64_t resent_ = 0;
+    std::uint64_t unknown_until_ = 0;  // with lower numbers: the peer may hold the identifier taken
+    bool has_progress_ = false;        // on this connection
 };
 
 }  // namespace runnel::mqtt

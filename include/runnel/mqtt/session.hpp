@@ -7,6 +7,7 @@
 #include <runnel/mqtt/destination.hpp>
 #include <runnel/mqtt/event_stream.hpp>
 #include <runnel/mqtt/publishing.hpp>
+#include <runnel/mqtt/queued_message.hpp>
 #include <runnel/mqtt/requesting.hpp>
 #include <runnel/mqtt/session_event.hpp>
 #include <runnel/mqtt/session_parts.hpp>
@@ -152,6 +153,26 @@ class session final {
     /// room at present. Throws an `errc` if the message cannot be sent.
     bool try_publish(std::string_view topic, std::string_view payload, publish_options o = {}) {
         return publishing_.try_publish(topic, payload, o);
+    }
+
+    /// The messages that wait to be sent or acknowledged, in order. QoS 2 messages that the server has, and for which
+    /// only the rest of the exchange is to come, are not among them.
+    std::vector<queued_message> queued() {
+        std::vector<queued_message> all;
+        state_.for_each_queued(
+            [&](queued_view const& m) { all.push_back({m.number, std::string(m.topic), m.size, m.qos, m.sent}); });
+        return all;
+    }
+
+    /// Takes a message of `queued` out of the session and of its store: it is not sent again, and who waits for its
+    /// acknowledgement gets `errc::message_discarded`. False: there is no such message (any more). Throws the store's
+    /// error; then the message may come back in the next process.
+    bool discard(std::uint64_t number) {
+        bool const found = state_.discard(number, errc::message_discarded, listener(*this));
+        if (!found) return false;
+        publishing_.offer_room();
+        storing_.save();
+        return true;
     }
 
     /// Subscribes; the messages wait in the subscription's inbox until they are received. Completes when the server has

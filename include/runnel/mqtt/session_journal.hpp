@@ -31,7 +31,8 @@ namespace runnel::mqtt {
 /// Records (big-endian numbers), each under a key that begins with its kind:
 /// - 0: format (1), protocol version (4 or 5), whether there has been a connection (0 or 1), number of the next
 /// exchange
-///   (8 bytes), QoS 1 and 2 messages accepted (8 bytes)
+///   (8 bytes), QoS 1 and 2 messages accepted (8 bytes); and, if the server may hold packet identifiers of an older
+///   session, the number of the first exchange of which the identifier is known to be free (8 bytes)
 /// - 1: the client identifier
 /// - 2^61 + number of an exchange: nothing after PUBREC, else the PUBLISH packet; if it expires, behind a zero byte and
 ///   the time at which it does (8 bytes, milliseconds since 1970)
@@ -106,6 +107,7 @@ class session_journal {
     static constexpr std::uint64_t taken_key = std::uint64_t{1} << 62;
     static constexpr char format = 1;
     static constexpr std::size_t header_size = 19;
+    static constexpr std::size_t long_header_size = 27;
     static constexpr std::size_t deadline_size = 9;
 
     // What `commit` hands to the store; gone when it returns.
@@ -127,7 +129,9 @@ class session_journal {
             h[2] = state.has_session() ? 1 : 0;
             write_big_endian(&h[3], state.next_number());
             write_big_endian(&h[11], state.accepted());
-            put(header_key, {h.data(), h.size()});
+            bool const has_unknown = state.unknown_until() > state.next_number();
+            if (has_unknown) write_big_endian(&h[header_size], state.unknown_until());
+            put(header_key, {h.data(), has_unknown ? long_header_size : header_size});
             if (journal_.client_id_changed_) put(client_key, journal_.client_id_);
             state.tell_changes(*this);
         }
@@ -200,16 +204,18 @@ class session_journal {
     std::error_code restore(session_state& state, contents const& found) {
         std::string const& h = *found.header;
         if (h.empty() || h[0] != format) return h.empty() ? store_errc::corrupt : store_errc::unsupported_format;
-        if (h.size() != header_size || (h[1] != 4 && h[1] != 5) || (h[2] | 1) != 1) return store_errc::corrupt;
+        if ((h.size() != header_size && h.size() != long_header_size) || (h[1] != 4 && h[1] != 5) || (h[2] | 1) != 1)
+            return store_errc::corrupt;
         auto const version = static_cast<protocol_version>(h[1]);
         auto const next = read_big_endian<std::uint64_t>(&h[3]);
         auto const accepted = read_big_endian<std::uint64_t>(&h[11]);
-        if (next >= exchange_key) return store_errc::corrupt;
-        // There are no more packet identifiers than that.
-        auto const oldest = next < 65535 ? 0 : next - 65535;
+        auto const unknown_until = h.size() == header_size ? 0 : read_big_endian<std::uint64_t>(&h[header_size]);
+        if (next >= exchange_key || unknown_until > exchange_key) return store_errc::corrupt;
+        std::vector<bool> in_use(found.exchanges.empty() ? 0 : 65536);  // packet identifiers
         for (auto const& e : found.exchanges) {
-            if (e.number < oldest || e.number >= next || !restore_exchange(state, e, version))
+            if (e.number >= next || in_use[in_flight::identifier_of(e.number)] || !restore_exchange(state, e, version))
                 return store_errc::corrupt;
+            in_use[in_flight::identifier_of(e.number)] = true;
         }
         for (auto const& [packet_id, reason] : found.taken) {
             if (check(acknowledgement{packet_type::pubrec, packet_id, reason, {}}, protocol_version::v5) != errc::ok)
@@ -217,6 +223,7 @@ class session_journal {
             state.restore_taken(packet_id, reason);
         }
         state.restore_counts(next, accepted, h[2] == 1, version);
+        state.restore_unknown(unknown_until);
         restored_ = found.exchanges.size();
         return {};
     }
@@ -260,7 +267,7 @@ class session_journal {
     std::uint64_t commits_ = 0;
     // Of one `commit`, kept for reuse.
     std::vector<store_change> changes_;
-    std::array<char, header_size> header_{};
+    std::array<char, long_header_size> header_{};
     record_pool pool_;
     std::vector<void*> copies_;
 };

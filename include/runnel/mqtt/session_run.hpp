@@ -234,7 +234,13 @@ auto session<Transport>::open(std::optional<stream_type>& s) -> awaitable<void> 
 template <transport Transport>
 void session<Transport>::send_connect() {
     state_.set_time(to_session_time(clock::now()));
-    connect_request request(options_, said_ ? said_->assigned_client_id : std::string_view(), receive_maximum_);
+    connect_request request(options_, said_ ? said_->assigned_client_id : std::string_view(), receive_maximum_,
+                            state_.must_begin_anew());
+    try {
+        storing_.check_client(request.client_id());
+    } catch (...) {
+        fail(std::current_exception());
+    }
     if (authenticating_) request.authenticate(authenticating_->method(), authenticating_->data());
     errc const e = state_.connect(packets_.out(), request.packet(), request.own());
     if (e != errc::ok) fail(std::make_exception_ptr(std::system_error(e, "CONNECT")));
@@ -266,7 +272,9 @@ void session<Transport>::accepted_or_refused(connack const& answer) {
     if (options_.version == protocol_version::v5) {
         if (auto const seconds = answer.props.get<property_id::server_keep_alive>())
             keep_alive = std::chrono::seconds(*seconds);  // [MQTT-3.1.2-21]
-        if (auto const id = answer.props.get<property_id::assigned_client_identifier>()) {
+        // From a server that was not asked for one it is ignored (3.2.2.3.7).
+        auto const id = answer.props.get<property_id::assigned_client_identifier>();
+        if (id && state_.wants_identifier()) {
             said().assigned_client_id = *id;
             storing_.set_client_id(*id);
         }

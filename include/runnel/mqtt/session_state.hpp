@@ -6,6 +6,7 @@
 #include <runnel/mqtt/capabilities.hpp>
 #include <runnel/mqtt/outgoing.hpp>
 #include <runnel/mqtt/packet.hpp>
+#include <runnel/mqtt/protocol/quarantine.hpp>
 #include <runnel/mqtt/received.hpp>
 #include <runnel/mqtt/session_handler.hpp>
 #include <runnel/mqtt/topic_alias.hpp>
@@ -34,11 +35,20 @@ struct session_limits {
     /// Client: whether a connection goes on when the server has kept a session of which this end knows nothing, as that
     /// of a process that was started anew. False: it ends with `session_present_unexpected`, as [MQTT-3.2.2-4] asks.
     bool accept_unknown_session = true;
-    std::uint16_t queued_messages = 65535;  ///< that wait to be sent or acknowledged, from the oldest on
+    std::uint16_t queued_messages = 65535;  ///< that wait to be sent or acknowledged
     /// Bytes in the `send_buffer` beyond which QoS 1 and 2 messages, and all that are queued, stay in the queue until
     /// `send_more`, so that what else is sent does not stand behind all of them.
     std::size_t unwritten = std::numeric_limits<std::size_t>::max();
     publish_pace pace = {};  ///< how fast messages leave
+};
+
+/// A message that waits in a session to be sent or acknowledged.
+struct queued_view {
+    std::uint64_t number;    ///< by which the session knows it
+    std::string_view topic;  ///< valid as long as the session does nothing
+    std::size_t size;        ///< of the PUBLISH packet in bytes
+    mqtt::qos qos;
+    bool sent;  ///< whether it has been sent on some connection, so that it may have arrived
 };
 
 /// The rules of an MQTT session for one end, over all its network connections; without I/O and without a clock.
@@ -92,13 +102,13 @@ class session_state {
     template <class Handler>
     [[gnu::cold]] pacing::time_point send_due(send_buffer& out, pacing::time_point now, Handler&& handler) {
         if (!connected() || !is_paced()) return pacing::never;
-        return outgoing_.send_paced(out, send_window(), peer_.maximum_packet_size, version_, *pacing_, now,
+        return outgoing_.send_paced(out, bounds(limits_.unwritten), version_, *pacing_, now,
                                     [&](void* owner) { handler.on_sent(owner); });
     }
 
     /// Whether a message that is published now can be sent now: the pace allows it, and no other is before it.
     [[gnu::cold]] bool can_leave(qos quality, pacing::time_point now) {
-        return connected() && (!is_paced() || outgoing_.can_leave(quality, send_window(), *pacing_, now));
+        return connected() && (!is_paced() || outgoing_.can_leave(quality, window_, *pacing_, now));
     }
 
     /// Ends the messages that have expired before they were sent: `on_refused` is told `message_expired`.
@@ -114,9 +124,18 @@ class session_state {
         append(out, packet);
         begin(own, {}, packet.props.get<property_id::authentication_method>());
         clean_start_ = packet.clean_start;
+        has_identifier_ = !packet.client_id.empty();
         ends_with_connection_ = packet.props.get<property_id::session_expiry_interval>().value_or(0) == 0;
         return errc::ok;
     }
+
+    /// Client: whether the server has kept a session of which this end knows nothing and which it does not accept (see
+    /// `session_limits`), so that the next CONNECT must have Clean Start 1 (the text behind [MQTT-3.2.2-4]).
+    bool must_begin_anew() const noexcept { return must_begin_anew_; }
+
+    /// Client: whether the CONNECT of this connection left the choice of a client identifier to the server, so that its
+    /// CONNACK may have an Assigned Client Identifier (3.2.2.3.7).
+    bool wants_identifier() const noexcept { return !has_identifier_; }
 
     /// Server: accepts a client by CONNACK, with the capabilities that its CONNECT announced. What is left of an
     /// earlier connection is sent again if `answer.session_present` (in `version`, if that is another than before:
@@ -194,10 +213,56 @@ class session_state {
                outgoing_.has_identifier();
     }
 
-    /// Drops a message that waits to be sent for the first time; nobody is told. False: it is no such message.
+    /// Drops a message that has not been sent on any connection; nobody is told. False: it is no such message.
     bool withdraw(std::uint64_t number) noexcept { return outgoing_.withdraw(number); }
     /// Drops the QoS 0 message that has waited longest for a connection. False: there is none.
     bool drop_oldest_at_most_once() noexcept { return outgoing_.drop_oldest_at_most_once(); }
+
+    /// Drops a message of any QoS that waits to be sent or acknowledged; its owner is told by `on_refused`. Where it
+    /// has been sent it may arrive all the same, and the protocol's exchange goes on to its end, but it is not sent
+    /// again. False: there is no such message, or it is a QoS 2 message that the peer has already.
+    template <class Handler>
+    [[gnu::cold]] bool discard(std::uint64_t number, errc why, Handler&& handler) {
+        return outgoing_.discard(number, why, handler);
+    }
+
+    /// Ends, between connections, an exchange that cannot be brought to its end on any; its owner is told by
+    /// `on_refused`.
+    template <class Handler>
+    [[gnu::cold]] void reject(std::uint64_t number, errc why, Handler&& handler) {
+        outgoing_.reject(number, why, handler);
+    }
+
+    /// Calls `f(message)` with a `queued_view` of each message that waits to be sent or acknowledged, in order. QoS 2
+    /// messages that the peer has are not among them.
+    template <class F>
+    [[gnu::cold]] void for_each_queued(F&& f) {
+        outgoing_.for_each_message([&](std::uint64_t number, outgoing::entry const& e) {
+            bool const sent = e.at == stage::sent || e.at == stage::resend || e.past != in_flight::history::unsent;
+            f(queued_view{number, publish_layout(e.bytes()).topic, e.size, e.quality, sent});
+        });
+    }
+
+    /// How many exchanges that were begun after the oldest one have ended, if the peer has been asked to end that one
+    /// and does not: packet identifiers are not used up by it, but somebody may want to know.
+    std::uint64_t overtaken() noexcept { return outgoing_.overtaken(); }
+
+    /// Client: allows fewer QoS 1 and 2 messages in flight than the limits do, 0 included, until it is called again: to
+    /// find out which of them the server does not take. PUBREL that is to be sent again counts as one of them.
+    [[gnu::cold]] void narrow(send_buffer& out, std::uint16_t window) {
+        narrowed_ = window;
+        set_window();
+        send_more(out);
+    }
+
+    /// What has been sent on this connection and waits for the peer, for `quarantine`.
+    [[gnu::cold]] unanswered_exchanges unanswered() noexcept {
+        auto const first = outgoing_.first_waiting();
+        return {.first = first,
+                .next = outgoing_.next_number(),
+                .any = first != outgoing_.next_number(),
+                .has_progress = outgoing_.has_progress()};
+    }
 
     /// The owner of the exchange is gone and is not to be told of its end. The exchange itself goes on.
     void disown(std::uint64_t number) noexcept { outgoing_.disown(number); }
@@ -310,6 +375,9 @@ class session_state {
         outgoing_.restore(number, packet, expires_at);
     }
     void restore_taken(std::uint16_t packet_id, reason_code reason) { received_.restore(packet_id, reason); }
+    /// Identifiers of exchanges with lower numbers may be taken at the peer: see `outgoing::distrust_identifiers`.
+    std::uint64_t unknown_until() const noexcept { return outgoing_.unknown_until(); }
+    void restore_unknown(std::uint64_t until) noexcept { outgoing_.restore_unknown(until); }
     void restore_counts(std::uint64_t next, std::uint64_t accepted, bool has_session, protocol_version version) {
         outgoing_.restore_counts(next, accepted);
         if (version != version_) outgoing_.rewrite(version, version_);
@@ -327,13 +395,28 @@ class session_state {
     void append(send_buffer& out, Packet const& packet) {
         mqtt::append(out, packet, version_);
     }
+    // To a peer that takes four bytes at most, an acknowledgement cannot tell a reason [MQTT-3.2.2-15] [MQTT-3.1.2-24].
+    void append(send_buffer& out, acknowledgement const& packet) {
+        if (packet.reason != reason_code::success && peer_.maximum_packet_size < 5) [[unlikely]]
+            return mqtt::append(out, acknowledgement{packet.type, packet.packet_id, {}, {}}, version_);
+        mqtt::append(out, packet, version_);
+    }
 
     void send_queued(send_buffer& out) { send_queued(out, limits_.unwritten); }
     void send_queued(send_buffer& out, std::size_t unwritten) {
-        if (phase_ == sends_at_once_)
-            outgoing_.send_queued(out, send_window(), peer_.maximum_packet_size, unwritten, version_);
+        if (phase_ == sends_at_once_) outgoing_.send_queued(out, bounds(unwritten), version_);
     }
-    std::size_t send_window() const noexcept { return std::min(limits_.in_flight, peer_.receive_maximum); }
+    outgoing::bounds bounds(std::size_t unwritten) const noexcept {
+        return {.window = window_,
+                .releases = narrowed_,
+                .peer_maximum = peer_.maximum_packet_size,
+                .unwritten = unwritten};
+    }
+    void set_window() noexcept { window_ = std::min({limits_.in_flight, peer_.receive_maximum, narrowed_}); }
+    // Whether the next exchange's packet identifier is known to be free at the peer.
+    bool has_known_identifier(qos quality) const noexcept {
+        return outgoing_.next_number() >= outgoing_.unknown_until() || quality != qos::exactly_once;
+    }
 
     /// Sends what is of use on this connection only. Nothing follows DISCONNECT [MQTT-3.14.4-1].
     template <class Packet>
@@ -344,6 +427,7 @@ class session_state {
     template <class Packet>
     [[gnu::cold]] begun request(send_buffer& out, Packet packet, packet_type type, std::size_t filters, void* owner) {
         if (!connected()) return {errc::not_connected};
+        outgoing_.make_identifier();
         if (!outgoing_.has_identifier()) return {errc::no_packet_identifier};
         auto const number = outgoing_.next_number();
         packet.packet_id = outgoing_.next_identifier();
@@ -374,6 +458,7 @@ class session_state {
         outgoing_.expire(handler);
         if (phase_ != phase::connecting) return;
         phase_ = phase::connected;
+        set_window();
         outgoing_.aliases().restart(std::min(limits_.outgoing_topic_aliases, peer_.topic_alias_maximum));
         tell();
         send_queued(out);
@@ -456,10 +541,14 @@ class session_state {
     mqtt::authentication authentication_;
     std::unique_ptr<pacing> pacing_;  // nullptr: messages are sent as they come
     std::size_t expected_ = 0;
+    std::uint16_t window_ = 0;  // of this connection
+    std::uint16_t narrowed_ = 65535;
     bool peer_known_ = false;      // `peer_` is what the peer of this connection has announced
     bool has_session_ = false;     // there has been a connection
     bool session_stored_ = false;  // and the store knows
     bool clean_start_ = false;     // of CONNECT
+    bool has_identifier_ = true;   // the same
+    bool must_begin_anew_ = false;
     bool ends_with_connection_ = false;
 };
 

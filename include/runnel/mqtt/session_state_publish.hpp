@@ -14,9 +14,10 @@ namespace runnel::mqtt {
         return outgoing_.aliases().maximum() == 0 ? send(out, message) : send_with_alias(out, message);
     }
     bool const plain = message.props.empty() && outgoing_.aliases().maximum() == 0;
-    bool const its_turn = !outgoing_.holds_unsent() && outgoing_.unacknowledged() < send_window();
+    bool const its_turn = !outgoing_.holds_unsent() && outgoing_.unacknowledged() < window_;
     bool const has_room = out.size() < limits_.unwritten;
-    return plain && its_turn && has_room ? send_and_keep(out, message, owner) : queue(out, message, owner);
+    return plain && its_turn && has_room && has_known_identifier(message.qos) ? send_and_keep(out, message, owner)
+                                                                              : queue(out, message, owner);
 }
 
 // Sends a QoS 0 message, without an alias unless it has one.
@@ -91,6 +92,7 @@ inline session_state::begun session_state::choose_alias(send_buffer& out, mqtt::
 // Sends a QoS 1 or 2 message whose turn it is, as it is.
 [[gnu::noinline]] inline session_state::begun session_state::send_and_keep(send_buffer& out, mqtt::publish message,
                                                                            void* owner) {
+    outgoing_.make_identifier();
     auto const number = outgoing_.next_number();
     message.packet_id = outgoing_.next_identifier();
     publish_size measured;
@@ -102,6 +104,7 @@ inline session_state::begun session_state::choose_alias(send_buffer& out, mqtt::
 // Queues a message, and sends it if it is its turn.
 [[gnu::noinline]] inline session_state::begun session_state::queue(send_buffer& out, mqtt::publish message,
                                                                    void* owner) {
+    outgoing_.make_identifier();
     auto const number = outgoing_.next_number();
     message.packet_id = message.qos == qos::at_most_once ? std::uint16_t{0} : outgoing_.next_identifier();
     publish_size measured;

@@ -155,13 +155,25 @@ errc session_state::receive_connack(mqtt::connack const& answer, send_buffer& ou
         return errc::ok;
     }
     // The server cannot have kept what it was told to drop [MQTT-3.2.2-2] ([MQTT-3.2.2-1] of MQTT 3.1.1).
-    bool const unknown = !has_session_ && !limits_.accept_unknown_session;
-    if (answer.session_present && (clean_start_ || unknown)) return errc::session_present_unexpected;
+    if (answer.session_present && clean_start_) return errc::session_present_unexpected;
+    bool const unknown = answer.session_present && !has_session_;
+    if (unknown && !limits_.accept_unknown_session) {
+        must_begin_anew_ = true;
+        return errc::session_present_unexpected;
+    }
     if (errc const e = authentication_.finish(answer); e != errc::ok) return e;
+    if (std::exchange(must_begin_anew_, false) && clean_start_ && version_ == protocol_version::v3_1_1) {
+        // A session that a clean one has replaced would end with this connection (3.1.2.4).
+        append(out, mqtt::disconnect{});
+        return errc::session_discarded;
+    }
     if (version_ == protocol_version::v5) peer_ = capabilities::from(answer.props.parse());
+    if (peer_.maximum_packet_size < 4) return errc::maximum_packet_size_too_small;  // that of an acknowledgement
+    if (unknown) outgoing_.distrust_identifiers();
     if (!answer.session_present) {
         received_.clear();
         outgoing_.send_anew(handler);
+        outgoing_.trust_identifiers();
     }
     begin_connection(out, handler, [&] { handler.on_connack(answer); });
     return errc::ok;
@@ -179,6 +191,10 @@ errc session_state::receive_acknowledgement(acknowledgement const& ack, send_buf
     if (!expected) {
         // The end of an exchange that this end has forgotten, and of which it said so in PUBREL.
         if (e == nullptr && ack.type == packet_type::pubcomp) return errc::ok;
+        if (e != nullptr && ack.type == packet_type::pubcomp && e->at == stage::freeing) {
+            if (connected()) outgoing_.send_freed(out, *e, peer_.maximum_packet_size);
+            return errc::ok;
+        }
         return e == nullptr ? errc::packet_identifier_unknown : errc::unexpected_packet;
     }
     // The peer sent PUBCOMP on an earlier connection, and it did not arrive: no error then (3.7.2.1).

@@ -36,6 +36,17 @@ class storing {
     void set_client_id(std::string_view id) {
         if (keeper_) keeper_->set_client_id(id);
     }
+    /// The session is about to connect with this client identifier, which only a provider of credentials knows before.
+    /// Throws `store_errc::other_client` if the store holds the session of another one; then nothing may be sent. What
+    /// stands between bars at the end (`device|securemode=2,...|`) says how a device of Alibaba Cloud's platform
+    /// connects, not which it is.
+    [[gnu::cold]] void check_client(std::string_view id) {
+        if (!keeper_ || id.empty()) return;
+        auto const& stored = keeper_->client_id();
+        if (stored.empty()) return keeper_->set_client_id(id);
+        if (name_in(stored) != name_in(id)) throw std::system_error(store_errc::other_client, "session store");
+    }
+
     std::size_t restored() const noexcept { return keeper_ ? keeper_->restored() : 0; }
     std::uint64_t commits() const noexcept { return keeper_ ? keeper_->commits() : 0; }
 
@@ -54,6 +65,10 @@ class storing {
     }
 
   private:
+    static std::string_view name_in(std::string_view client_id) noexcept {
+        return client_id.ends_with('|') ? client_id.substr(0, client_id.find('|')) : client_id;
+    }
+
     // From the session's clock to milliseconds since 1970.
     static std::chrono::milliseconds epoch() {
         using std::chrono::duration_cast, std::chrono::milliseconds;
