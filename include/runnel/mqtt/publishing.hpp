@@ -34,13 +34,15 @@ class publishing {
     publishing& operator=(publishing const&) = delete;
     ~publishing() { publisher::leave(publishers_); }
 
-    /// See `session::publish`.
-    awaitable<publish_result> publish(std::string_view topic, std::string_view payload, publish_options o) {
+    /// See `session::publish`. Tells `number`, if it is not null, by which number `withdraw` knows the message.
+    awaitable<publish_result> publish(std::string_view topic, std::string_view payload, publish_options o,
+                                      std::uint64_t* number = nullptr) {
         publisher self(*this);
         if (o.timeout != std::chrono::milliseconds(0)) set_deadline(self, o.timeout);
         for (;;) {
             auto const begun = begin(topic, payload, o, &self);
             self.number = begun.number;
+            if (number != nullptr) *number = begun.number;
             if (begun.error == errc::ok) break;
             if (!is_for_want_of_room(begun.error) || options_.when_full == overflow::refuse) {
                 offer_room();
@@ -60,6 +62,13 @@ class publishing {
         if (self.waiting.result) throw std::system_error(self.waiting.result);
         if (is_error(self.result.reason)) throw refusal(self.result);
         co_return std::move(self.result);
+    }
+
+    /// Drops a message, of any QoS, that has not been sent yet.
+    void withdraw(std::uint64_t number) {
+        if (!state_.withdraw(number)) return;
+        packets_.flush();  // what is stored
+        offer_room();
     }
 
     /// See `session::try_publish`.

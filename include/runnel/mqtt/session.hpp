@@ -215,12 +215,19 @@ class session final {
     }
 
     /// Ends a subscription: at once here, and completes when the server has answered, also after reconnecting. Messages
-    /// that wait in its inbox can still be received.
+    /// that wait in its inbox can still be received. Throws the `reason_code` with which the server refuses (MQTT 5),
+    /// and `errc::disconnected` when `run` ends.
+    ///
+    /// Whatever becomes of the call, the server is owed UNSUBSCRIBE until it has accepted it or lost the session: it is
+    /// sent, or sent again, on the next connection. Between two runs the call completes at once, therefore. After an
+    /// error it may be called once more.
     awaitable<void> unsubscribe(subscription const& s) { return subscriptions().unsubscribe(s); }
 
     /// Sends a request and completes with its response (MQTT 5, 4.10): the message that comes to the session's own
     /// response topic with the correlation data of this request; both properties are added to those in `o`. Throws
-    /// `errc::response_timeout` after `timeout`, and else what `publish` and `subscribe` throw.
+    /// `errc::response_timeout` after `timeout`, and else what `publish` and `subscribe` throw; also the server's
+    /// reason if it does not renew the response subscription. A request that ends before its message could be sent is
+    /// withdrawn: nobody carries it out later.
     awaitable<message> request(std::string_view topic, std::string_view payload, std::chrono::milliseconds timeout,
                                publish_options o = {.qos = qos::at_least_once}) {
         return requests().request(topic, payload, timeout, o);
@@ -329,7 +336,7 @@ class session final {
         void on_lost(void* owner) { self.publishing_.on_refused(owner, errc::session_lost); }
         void on_refused(void* owner, errc why) { self.publishing_.on_refused(owner, why); }
         void on_suback(void* owner, suback const& answer) { self.subscribing_->on_suback(owner, answer); }
-        void on_unsuback(void* owner, unsuback const&) { self.subscribing_->on_unsuback(owner); }
+        void on_unsuback(void* owner, unsuback const& answer) { self.subscribing_->on_unsuback(owner, answer); }
         void on_pingresp() { self.connection_.on_answer(); }
         [[gnu::cold]] void on_auth(auth const& packet) {
             if (self.authenticating_) self.authenticating_->on_auth(packet);
@@ -416,6 +423,9 @@ class session final {
             if (auto const stream = w.lock()) stream->push(event);
     }
 
+    // What the parts have it do.
+    static void tell(void* of, session_event const& event) { static_cast<session*>(of)->tell(event); }
+
     // In [0, 1).
     static double uniform() {
         std::uint32_t bits = 0;
@@ -427,7 +437,8 @@ class session final {
 
     subscribing<executor_type>& subscriptions() {
         if (!subscribing_) {
-            subscribing_ = std::make_unique<subscribing<executor_type>>(options_, state_, packets_);
+            subscribing_ =
+                std::make_unique<subscribing<executor_type>>(options_, state_, packets_, tell_event{this, &tell});
             if (running_) subscribing_->reopen();
         }
         return static_cast<subscribing<executor_type>&>(*subscribing_);
