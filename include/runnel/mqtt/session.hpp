@@ -119,7 +119,8 @@ class session final {
     void set_authenticator(A a) {
         if (options_.version != protocol_version::v5)
             throw std::system_error(errc::unsupported_protocol_version, "set_authenticator");
-        authenticating_ = std::make_unique<authenticating<executor_type, A>>(state_, packets_, std::move(a));
+        authenticating_ = std::make_unique<authenticating<executor_type, A>>(state_, packets_,
+                                                                             end_connection{this, &end}, std::move(a));
     }
 
     /// Connects, and connects again whenever the connection is lost, with pauses as `options.reconnect` says. Completes
@@ -249,11 +250,16 @@ class session final {
         co_return co_await std::move(publishing);
     }
 
-    /// Authenticates again on this connection (4.12.1), while everything else goes on. Throws `errc::not_connected`,
-    /// what the authenticator throws, and `errc::disconnected` when the server refuses, as it ends the connection.
+    /// Authenticates again on this connection (4.12.1), while everything else goes on; one after another, if it is
+    /// called several times. Throws `errc::not_connected`, `errc::disconnected` when the connection ends, as it does if
+    /// the server refuses, and what the authenticator throws: then the connection ends with
+    /// `errc::authentication_failed` [MQTT-4.12.1-2], unless nothing has been sent yet.
+    ///
+    /// After cancellation the connection goes on, though the server may wait for its answer: the next call brings that
+    /// authentication to its end instead of beginning another one.
     awaitable<void> reauthenticate() {
         if (!authenticating_) throw std::system_error(errc::not_connected);
-        auto authenticating = authenticating_->again();
+        auto authenticating = authenticating_->again();  // not of this session, which may go before it ends
         co_await std::move(authenticating);
     }
 
@@ -413,6 +419,7 @@ class session final {
         publishing_.close(why);
         if (subscribing_) subscribing_->close(why);
         if (requesting_) requesting_->close(why);
+        if (authenticating_) authenticating_->on_connection_lost();
         places_.connected.wake_all(why);
         places_.ended.wake_all({});
     }
@@ -425,6 +432,13 @@ class session final {
 
     // What the parts have it do.
     static void tell(void* of, session_event const& event) { static_cast<session*>(of)->tell(event); }
+    [[gnu::cold]] static void end(void* of, errc why) {
+        auto& self = *static_cast<session*>(of);
+        if (!self.state_.connected()) return;
+        self.state_.disconnect(self.packets_.out(), {reason_for(why), {}});
+        self.connection_.end_over(why);
+        self.packets_.flush();
+    }
 
     // In [0, 1).
     static double uniform() {

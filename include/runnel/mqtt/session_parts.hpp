@@ -25,6 +25,8 @@ struct session_function {
 };
 /// Tells an event.
 using tell_event = session_function<session_event const&>;
+/// Ends the connection in good order for a reason, of which the server is told.
+using end_connection = session_function<errc>;
 
 /// Is told that the server has refused to renew a subscription.
 class subscription_watcher {
