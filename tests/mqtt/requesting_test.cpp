@@ -3,9 +3,12 @@
 #include <doctest/doctest.h>
 
 #include "support/memory_sessions.hpp"
+#include "support/memory_store.hpp"
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <vector>
 
 namespace {
@@ -127,5 +130,81 @@ TEST_CASE("a pending request ends with the session, at each of its steps") {
         s.reset();
         CHECK(pending.run_for_error() == errc::disconnected);
         CHECK(pending.ended() == 1);
+    }
+}
+
+TEST_CASE(
+    "when the server does not renew the response subscription, requests end with its reason, and later ones work") {
+    auto options = quick("client", v5);
+    options.clean_start = true;
+    connected_session c(options);
+    std::optional<responder> r(std::in_place, c);
+    CHECK(test::run(c.io, c.session.request("twice", "a", 10s)).payload() == "aa");
+    task<mqtt::message> pending(c.io, c.session.request("nobody", "", 1h));
+    c.settle();
+    c.broker.hooks().authorize_subscribe = [](auto const&, auto const&, auto const&) {
+        return mqtt::reason_code::quota_exceeded;
+    };
+    c.broker.drop_client("client");
+    CHECK(pending.run_for_error() == mqtt::reason_code::quota_exceeded);
+    CHECK(test::error_of(c.io, c.session.request("twice", "b", 10s)) == mqtt::reason_code::quota_exceeded);
+    c.broker.hooks().authorize_subscribe = {};
+    CHECK(test::run(c.io, c.session.request("twice", "c", 10s)).payload() == "cc");
+    c.disconnect();
+    test::run(c.io, r->session.disconnect());
+}
+
+TEST_CASE("a request that ends before it could be sent is never carried out") {
+    for (auto const quality : test::qualities) {
+        for (bool const cancelled : {false, true}) {
+            CAPTURE(static_cast<int>(quality));
+            CAPTURE(cancelled);
+            auto options = quick("client", v5);
+            auto const store = std::make_shared<test::memory_store>();
+            options.store = store;
+            connected_session c(options);
+            responder r(c);
+            CHECK(test::run(c.io, c.session.request("twice", "a", 10s)).payload() == "aa");
+            std::size_t messages = 0;
+            c.broker.hooks().on_publish = [&](auto const&, auto const&) { ++messages; };
+            bool down = true;
+            c.on_open = [&](auto&) {
+                if (down) throw std::system_error(asio::error::connection_refused);
+            };
+            c.broker.drop_client("client");
+            CHECK(test::wait_until(c.io, [&] { return !c.session.is_connected(); }));
+            task<mqtt::message> late(c.io, c.session.request("twice", "b", cancelled ? 1h : 20ms, {.qos = quality}));
+            CHECK(test::wait_until(c.io, [&] { return c.session.counters().queued_bytes != 0; }));
+            if (cancelled) late.cancel();
+            auto const error =
+                cancelled ? make_error_code(asio::error::operation_aborted) : make_error_code(errc::response_timeout);
+            CHECK(late.run_for_error() == error);
+            CHECK(c.session.counters().queued_bytes == 0);
+            down = false;
+            test::run(c.io, c.session.connected(1));
+            c.settle();
+            CHECK(messages == 0);
+            CHECK(test::run(c.io, c.session.request("twice", "c", 10s)).payload() == "cc");
+            c.disconnect();
+            test::run(c.io, r.session.disconnect());
+        }
+    }
+}
+
+TEST_CASE("a request can be cancelled at each of its steps, and the next one works") {
+    for (int turns = 0; turns < 40; ++turns) {
+        CAPTURE(turns);
+        connected_session c(quick("client", v5));
+        responder r(c);
+        task<mqtt::message> first(c.io, c.session.request("twice", "a", 10s));
+        task<mqtt::message> second(c.io, c.session.request("twice", "b", 10s));
+        for (int i = 0; i < turns && !first.done(); ++i) c.io.poll_one();
+        first.cancel();
+        first.run_for_error();
+        CHECK(first.ended() == 1);
+        CHECK(second.run().payload() == "bb");
+        CHECK(test::run(c.io, c.session.request("twice", "c", 10s)).payload() == "cc");
+        c.disconnect();
+        test::run(c.io, r.session.disconnect());
     }
 }

@@ -2,10 +2,16 @@
 
 #include <runnel/mqtt/authenticator.hpp>
 #include <runnel/mqtt/outlet.hpp>
+#include <runnel/mqtt/protocol/authentication_steps.hpp>
 #include <runnel/mqtt/session_parts.hpp>
 #include <runnel/mqtt/session_state.hpp>
+#include <runnel/transport/race.hpp>
 
-#include <optional>
+#include <asio/this_coro.hpp>
+
+#include <cstdint>
+#include <exception>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -14,90 +20,220 @@
 namespace runnel::mqtt {
 
 /// The part of a session that authenticates it by steps (MQTT 5, 4.12), if the user has given an authenticator.
+///
+/// The authenticator belongs to whoever uses it, too: its coroutines may go on while the session ends.
 template <class Executor, authenticator<Executor> Authenticator>
 class authenticating final : public authenticating_part<Executor> {
   public:
     template <class T>
     using awaitable = asio::awaitable<T, Executor>;
 
-    authenticating(session_state& state, outlet<Executor>& packets, Authenticator a)
-        : state_(state), packets_(packets), waiting_(packets.queue()), authenticator_(std::move(a)) {}
-
-    std::string method() override { return authenticator_.method(); }
-    std::string_view data() const noexcept override { return data_; }
-
-    awaitable<void> begin() override {
-        auto beginning = authenticator_.begin();
-        data_ = co_await std::move(beginning);
+    authenticating(session_state& state, outlet<Executor>& packets, end_connection end, Authenticator a)
+        : core_(std::make_shared<core>(state, packets, end, std::move(a))) {}
+    authenticating(authenticating const&) = delete;
+    authenticating& operator=(authenticating const&) = delete;
+    ~authenticating() override {
+        core_->connection_lost();
+        core_->state = nullptr;
     }
 
+    std::string method() override { return core_->user.method(); }
+    std::string_view data() const noexcept override { return core_->data; }
+
+    /// Is awaited before CONNECT, which is sent at once.
+    awaitable<void> begin() override { return begin(core_); }
     /// Whether the server wants an `answer`.
-    bool is_challenged() const noexcept override { return challenge_.has_value(); }
-
+    bool is_challenged() const noexcept override { return core_->steps.at() == stage::challenged; }
     /// Gathers the AUTH that answers the server's.
-    awaitable<void> answer() override {
-        auto answering = authenticator_.answer(*std::exchange(challenge_, std::nullopt));
-        data_ = co_await std::move(answering);
-        send(reason_code::continue_authentication);
-    }
-
+    awaitable<void> answer() override { return answer(core_); }
     /// The server is content; now the authenticator must be.
-    awaitable<void> finish() override { return authenticator_.finish(std::exchange(last_data_, {})); }
-
+    awaitable<void> finish() override { return finish(core_); }
     /// See `session::reauthenticate`.
-    awaitable<void> again() override {
-        if (!state_.connected()) throw std::system_error(errc::not_connected);
-        auto beginning = begin();
-        co_await std::move(beginning);
-        send(reason_code::reauthenticate);
-        for (;;) {
-            waiter<Executor> w;
-            co_await waiting_.park(w);
-            if (w.result) throw std::system_error(w.result);
-            if (!is_challenged()) break;
-            auto answering = answer();
-            co_await std::move(answering);
-        }
-        auto finishing = finish();
-        co_await std::move(finishing);
-    }
+    awaitable<void> again() override { return again(core_); }
 
     // What the session state tells.
     void on_auth(auth const& packet) override {
-        std::string const data(packet.props.get<property_id::authentication_data>().value_or(""));
+        if (core_->steps.at() != stage::asked) return;  // that was another authenticator
+        auto const data = packet.props.get<property_id::authentication_data>().value_or("");
         if (packet.reason == reason_code::continue_authentication)
-            challenge_ = data;
+            core_->steps.on_challenge(data);
         else
-            last_data_ = data;
-        waiting_.wake_one();
+            core_->steps.on_accepted(data);
+        core_->answered.wake_all({});
     }
     void on_connack(connack const& answer) override {
-        last_data_ = answer.props.get<property_id::authentication_data>().value_or("");
+        if (core_->steps.at() != stage::asked) return;
+        core_->steps.on_accepted(answer.props.get<property_id::authentication_data>().value_or(""));
     }
-    void on_connection_lost() override {
-        challenge_.reset();
-        last_data_.clear();
-        waiting_.wake_all(errc::disconnected);
-    }
+    void on_connection_lost() override { core_->connection_lost(); }
 
   private:
-    void send(reason_code reason) {
-        auto const method = authenticator_.method();
-        properties props;
-        props.authentication_method = method;
-        props.authentication_data = data_;
-        errc const e = state_.auth(packets_.out(), {reason, &props});
-        if (e != errc::ok) throw std::system_error(e, "AUTH");
-        packets_.flush();
+    using stage = authentication_steps::stage;
+
+    struct core {
+        core(session_state& s, outlet<Executor>& out, end_connection e, Authenticator a)
+            : state(&s), packets(out), end(e), answered(out.queue()), place(out.queue()), user(std::move(a)) {}
+
+        void connection_lost() {
+            ++connections_lost;
+            steps.connection_lost();
+            if (std::exchange(connecting, false)) let_go();
+            answered.wake_all({});
+            free.wake_all({});
+            place.wake_all({});  // `race` then cancels what it runs
+        }
+        void let_go() {
+            steps.let_go();
+            free.wake_all({});
+        }
+
+        session_state* state;  // nullptr: the session has gone
+        outlet<Executor>& packets;
+        end_connection end;
+        parking<Executor> answered;  // who waits for the server
+        parking<Executor> place;     // where the authenticator is waited for
+        parking<Executor> free{answered.queue()};
+        Authenticator user;
+        authentication_steps steps;
+        std::string data;  // the client's last
+        std::uint64_t connections_lost = 0;
+        bool connecting = false;  // the connection holds the steps
+    };
+    using shared = std::shared_ptr<core>;
+
+    // Who authenticates again holds the steps.
+    struct holder {
+        explicit holder(core& c) : of(c), lost_before(c.connections_lost) {}
+        ~holder() { of.let_go(); }
+        bool is_lost() const noexcept { return of.connections_lost != lost_before; }
+        core& of;
+        std::uint64_t lost_before;
+    };
+
+    // --- before a connection, as a part of opening it
+
+    static awaitable<void> begin(shared c) {
+        while (!c->steps.hold()) {  // one that was cancelled has not ended yet
+            waiter<Executor> w;
+            co_await c->free.park(w);
+            if (w.result) throw std::system_error(w.result);
+        }
+        c->connecting = true;
+        auto beginning = c->user.begin();
+        auto data = co_await std::move(beginning);
+        check_connecting(*c);
+        c->data = std::move(data);
+        c->steps.sent();
+    }
+    static awaitable<void> answer(shared c) {
+        auto answering = c->user.answer(c->steps.data());
+        auto data = co_await std::move(answering);
+        check_connecting(*c);
+        c->data = std::move(data);
+        send(*c, reason_code::continue_authentication);
+    }
+    static awaitable<void> finish(shared c) {
+        if (c->steps.at() != stage::accepted) co_return;  // it was set after CONNECT
+        auto finishing = c->user.finish(c->steps.data());
+        co_await std::move(finishing);
+        check_connecting(*c);
+        c->steps.verified();
+        c->connecting = false;
+        c->let_go();
+    }
+    static void check_connecting(core const& c) {
+        if (!c.connecting) throw std::system_error(errc::disconnected);
     }
 
-    session_state& state_;
-    outlet<Executor>& packets_;
-    parking<Executor> waiting_;
-    Authenticator authenticator_;
-    std::string data_;                      // the client's last
-    std::optional<std::string> challenge_;  // the server's, to be answered
-    std::string last_data_;                 // of the authentication that the server has accepted
+    // --- on a connection that there is
+
+    static awaitable<void> again(shared c) {
+        if (c->state == nullptr || !c->state->connected()) throw std::system_error(errc::not_connected);
+        auto const lost_before = c->connections_lost;
+        while (!c->steps.hold()) {
+            waiter<Executor> w;
+            co_await c->free.park(w);
+            if (w.result) throw std::system_error(w.result);
+            if (c->connections_lost != lost_before) throw std::system_error(errc::disconnected);
+        }
+        holder const here(*c);
+        std::exception_ptr failure;
+        try {
+            auto going = go_through(c, here);
+            co_await std::move(going);
+        } catch (...) {
+            failure = std::current_exception();
+        }
+        if (here.is_lost()) throw std::system_error(errc::disconnected);
+        if (!failure) co_return;
+        // Cancelled: the next one goes on from here. Else what has begun has failed [MQTT-4.12.1-2].
+        auto const cancellation = co_await asio::this_coro::cancellation_state;
+        bool const cancelled = cancellation.cancelled() != asio::cancellation_type::none && is_abortion(failure);
+        if (!cancelled && c->steps.must_close()) c->end(errc::authentication_failed);
+        std::rethrow_exception(std::move(failure));
+    }
+
+    static awaitable<void> go_through(shared c, holder const& here) {
+        for (bool begun = false;;) {
+            auto const at = c->steps.at();
+            if (at == stage::idle && begun) co_return;
+            begun = begun || at != stage::accepted;  // that is of one who has let go
+            if (at == stage::asked) {
+                waiter<Executor> w;
+                co_await c->answered.park(w);
+                if (w.result) throw std::system_error(w.result);
+            } else {
+                auto step = take(c, here, at);
+                auto taken = within_connection(c, std::move(step));
+                co_await std::move(taken);
+            }
+            if (here.is_lost()) throw std::system_error(errc::disconnected);
+        }
+    }
+
+    // One step of the client.
+    static awaitable<void> take(shared c, holder const& here, stage at) {
+        if (at == stage::accepted) {
+            auto finishing = c->user.finish(c->steps.data());
+            co_await std::move(finishing);
+            if (!here.is_lost()) c->steps.verified();
+            co_return;
+        }
+        bool const begins = at == stage::idle;
+        auto making = begins ? c->user.begin() : c->user.answer(c->steps.data());
+        auto data = co_await std::move(making);
+        if (here.is_lost()) co_return;
+        c->data = std::move(data);
+        send(*c, begins ? reason_code::reauthenticate : reason_code::continue_authentication);
+    }
+
+    // Cancels a step when the connection is lost, and completes when it has ended.
+    static awaitable<void> within_connection(shared c, awaitable<void> step) {
+        co_await race(c->place, std::move(step));
+    }
+
+    static bool is_abortion(std::exception_ptr const& failure) {
+        try {
+            std::rethrow_exception(failure);
+        } catch (std::system_error const& e) {
+            return e.code() == asio::error::operation_aborted;
+        } catch (...) {
+            return false;
+        }
+    }
+
+    static void send(core& c, reason_code reason) {
+        auto const method = c.user.method();
+        properties props;
+        props.authentication_method = method;
+        props.authentication_data = c.data;
+        errc const e = c.state->auth(c.packets.out(), {reason, &props});
+        if (e != errc::ok) throw std::system_error(e, "AUTH");
+        c.steps.sent();
+        c.packets.flush();
+    }
+
+    shared core_;
 };
 
 }  // namespace runnel::mqtt

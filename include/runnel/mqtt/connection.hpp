@@ -83,6 +83,18 @@ class connection {
         packets_.attend();
     }
 
+    /// The peer cannot be gone on with: it is told `why`, if the version has a way, and nothing of it counts any more.
+    [[gnu::cold]] void end_over(errc why) {
+        life_.violate(why, clock::now(), options_.close_timeout);
+        if (state_.version() == protocol_version::v5)
+            state_.disconnect(packets_.out(), {reason_for(why), {}});
+        else
+            state_.connection_lost();
+        in_.clear();
+        packets_.wake();
+        packets_.attend();
+    }
+
     /// What has been thrown that is no `std::system_error`, or was meant to end the session: at most once.
     std::exception_ptr take_failure() noexcept { return std::exchange(failure_, nullptr); }
     void fail(std::exception_ptr why) {
@@ -129,7 +141,7 @@ class connection {
         errc const violation = state_.receive(input, packets_.out(), listener);
         in_.consume(in_.data().size() - input.size());
         listener.on_read();
-        if (violation != errc::ok) violate(violation, now);
+        if (violation != errc::ok) end_over(violation);
         packets_.flush();
         if (std::exchange(is_answered_, false) && n == ping_size) rest();
     }
@@ -253,17 +265,6 @@ class connection {
         if (!life_.is(state::over) || reader_.running() || writer_.running()) return;
         life_.rest();
         place_.wake_one();
-    }
-
-    [[gnu::cold]] void violate(errc why, clock::time_point now) {
-        life_.violate(why, now, options_.close_timeout);
-        if (state_.version() == protocol_version::v5)
-            state_.disconnect(packets_.out(), {reason_for(why), {}});
-        else
-            state_.connection_lost();
-        in_.clear();
-        packets_.wake();
-        packets_.attend();
     }
 
     // A coroutine has ended, and with it the connection.

@@ -84,6 +84,7 @@ enum class errc {
     response_timeout,
     message_expired,
     session_lost,
+    authentication_failed,
     disconnected,
     session_discarded,
     maximum_packet_size_too_small,
@@ -164,6 +165,7 @@ inline char const* describe(errc e) noexcept {
         case errc::response_timeout: return "the peer did not answer in time";
         case errc::message_expired: return "the message expired before it could be delivered";
         case errc::session_lost: return "the server lost the session, and with it what was in flight";
+        case errc::authentication_failed: return "the authenticator does not go on with the authentication";
         case errc::disconnected: return "disconnected";
         case errc::session_discarded:
             return "the server has dropped a session that was unknown here, as it was told to";

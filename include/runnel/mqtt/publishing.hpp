@@ -32,9 +32,11 @@ class publishing {
     publishing(publishing const&) = delete;
     publishing& operator=(publishing const&) = delete;
 
-    /// See `session::publish`.
-    awaitable<publish_result> publish(std::string_view topic, std::string_view payload, publish_options o) {
-        publisher self(*this, topic, payload, o);
+    /// See `session::publish`. When it ends, it tells `number`, if that is not null, by which number `withdraw` knows
+    /// the message.
+    awaitable<publish_result> publish(std::string_view topic, std::string_view payload, publish_options o,
+                                      std::uint64_t* number = nullptr) {
+        publisher self(*this, topic, payload, o, number);
         bool const needs_time = o.props != nullptr || o.timeout.count() != 0 || state_.is_paced();
         errc const e = queue_.begin(self, needs_time ? clock::now() : clock::time_point{});
         if (needs_time) [[unlikely]]
@@ -51,6 +53,13 @@ class publishing {
         }
         if (is_error(self.result.reason)) throw refusal(self.result);
         co_return std::move(self.result);
+    }
+
+    /// Drops a message, of any QoS, that has not been sent yet.
+    void withdraw(std::uint64_t number) {
+        if (!state_.withdraw(number)) return;
+        packets_.flush();  // what is stored
+        offer_room();
     }
 
     /// See `session::try_publish`.
@@ -128,12 +137,15 @@ class publishing {
   private:
     // One call of `publish`, in its coroutine's frame. Not linked any more if the session goes first.
     struct publisher : publish_queue::call {
-        publisher(publishing& part, std::string_view t, std::string_view p, publish_options const& o) noexcept
-            : call(t, p, o), of(part) {}
+        publisher(publishing& part, std::string_view t, std::string_view p, publish_options const& o,
+                  std::uint64_t* told) noexcept
+            : call(t, p, o), of(part), number_to(told) {}
         ~publisher() {
+            if (number_to != nullptr) *number_to = this->number;
             if (this->linked()) of.give_up(*this);
         }
         publishing& of;
+        std::uint64_t* number_to;
         waiter<Executor> waiting;
         publish_result result;
     };

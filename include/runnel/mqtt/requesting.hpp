@@ -4,6 +4,7 @@
 #include <runnel/digest/hex.hpp>
 #include <runnel/mqtt/message.hpp>
 #include <runnel/mqtt/pending.hpp>
+#include <runnel/mqtt/protocol/requests.hpp>
 #include <runnel/mqtt/publishing.hpp>
 #include <runnel/mqtt/session_parts.hpp>
 #include <runnel/mqtt/subscribing.hpp>
@@ -11,11 +12,10 @@
 
 #include <array>
 #include <chrono>
-#include <optional>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <system_error>
-#include <unordered_map>
 #include <utility>
 
 namespace runnel::mqtt {
@@ -23,14 +23,14 @@ namespace runnel::mqtt {
 /// The part of a session that sends requests and waits for their responses (MQTT 5, 4.10): all through one response
 /// topic of the session's own, told apart by their correlation data.
 template <class Executor>
-class requesting final : public requesting_part {
+class requesting final : public requesting_part, private subscription_watcher {
   public:
     template <class T>
     using awaitable = asio::awaitable<T, Executor>;
 
     requesting(Executor const& executor, session_options const& options, publishing<Executor>& out,
                subscribing<Executor>& in)
-        : options_(options), publishing_(out), subscribing_(in), opening_(executor), unanswered_(executor) {}
+        : options_(options), publishing_(out), subscribing_(in), waiting_(executor) {}
     requesting(requesting const&) = delete;
     requesting& operator=(requesting const&) = delete;
     ~requesting() override { operation::leave(operations_); }
@@ -50,93 +50,116 @@ class requesting final : public requesting_part {
     }
 
     /// All who wait go on with an error.
-    void close(std::error_code why) override {
-        opening_.wake_all(why);
-        unanswered_.wake_all(why);
-    }
+    void close(std::error_code why) override { requests_.end(why, waking()); }
 
   private:
     using operation = pending<requesting>;
 
-    // One who waits for a response.
-    struct requester : operation {
+    // One who waits for a response. Without it there is no use in its message.
+    struct requester : operation, requests::entry {
         explicit requester(requesting& r) : operation(&r, r.operations_) {
+            correlation.resize(8);
             do fill_random(correlation.data(), correlation.size());
-            while (!r.requesters_.emplace(correlation, this).second);
+            while (!r.requests_.add(*this));
         }
         ~requester() {
-            if (this->of != nullptr) this->of->requesters_.erase(correlation);
+            if (opening != nullptr) *opening = nullptr;
+            if (this->of == nullptr) return;
+            auto& part = *this->of;
+            if (part.requests_.remove(*this, part.waking())) part.publishing_.withdraw(number);
         }
-        std::string correlation = std::string(8, '\0');
+        // After each wait: throws if there is nothing to go on with.
+        void check(std::error_code waited = {}) const {
+            if (this->of == nullptr) throw std::system_error(errc::disconnected);
+            if (this->error) throw std::system_error(this->error);
+            if (waited) throw std::system_error(waited);
+        }
         message response;
         waiter<Executor> waiting;
+        std::uint64_t number = session_state::no_exchange;  // of the message
+        requester** opening = nullptr;                      // how `opener` knows it
     };
 
-    // Whoever waits for the subscription goes on afterwards, and tries itself if that has failed.
-    struct opener : operation {
-        explicit opener(requesting& r) : operation(&r, r.operations_) { r.is_opening_ = true; }
+    // The one who subscribes, while it does. (As a context ends, the frames go in any order.)
+    struct opener {
+        explicit opener(requester& r) noexcept : self(&r) { r.opening = &self; }
         ~opener() {
-            if (this->of == nullptr) return;
-            this->of->is_opening_ = false;
-            this->of->opening_.wake_all({});
+            if (self == nullptr) return;
+            self->opening = nullptr;
+            if (self->of == nullptr) return;
+            auto& all = self->of->requests_;
+            opened ? all.opened(*self, self->of->waking()) : all.not_opened(*self, self->of->waking());
         }
+        requester* self;
+        bool opened = false;
     };
+
+    auto waking() noexcept {
+        return [this](requests::entry& e) { waiting_.wake(static_cast<requester&>(e).waiting); };
+    }
 
     awaitable<void> ask(requester& self, std::string_view topic, std::string_view payload, publish_options o) {
-        while (!subscription_) {
-            if (!is_opening_) {
-                co_await open();
+        for (auto step = requests_.next(self); step != requests::step::send; step = requests_.next(self)) {
+            if (step == requests::step::open) {
+                auto opening = open(self);
+                co_await std::move(opening);
+                self.check();
             } else {
-                waiter<Executor> w;
-                co_await opening_.park(w);
-                if (w.result) throw std::system_error(w.result);
+                co_await waiting_.park(self.waiting);
+                self.check(self.waiting.result);
             }
-            if (self.of == nullptr) throw std::system_error(errc::disconnected);
         }
+        auto const response_topic = response_topic_;  // the next one may come while this waits for room
         properties props = o.props == nullptr ? properties{} : *o.props;
-        props.response_topic = response_topic_;
+        props.response_topic = response_topic;
         props.correlation_data = self.correlation;
         o.props = &props;
-        auto publishing = publishing_.publish(topic, payload, o);
+        auto publishing = publishing_.publish(topic, payload, o, &self.number);
         co_await std::move(publishing);
-        while (!self.response) {
-            co_await unanswered_.park(self.waiting);
-            if (self.waiting.result) throw std::system_error(self.waiting.result);
+        while (self.at == requests::stage::asked) {
+            self.check();
+            co_await waiting_.park(self.waiting);
+            self.check(self.waiting.result);
         }
+        self.check();
     }
 
     // Subscribes to a response topic that nobody else knows.
-    awaitable<void> open() {
-        opener const end(*this);
+    awaitable<void> open(requester& self) {
+        opener opening(self);
         std::array<char, 16> unique;
         fill_random(unique.data(), unique.size());
         response_topic_ = prefix_.empty() ? "runnel/response" : prefix_;
         response_topic_ += '/' + digest::encode_hex(std::string_view(unique.data(), unique.size()));
         auto handler = [this](publish const& response) { answered(response); };
         auto subscribed = subscribing_.subscribe_one(response_topic_, std::move(handler), {});
-        auto opened = co_await std::move(subscribed);
-        subscription_ = std::move(opened);
+        auto const opened = co_await std::move(subscribed);
+        if (self.of == nullptr) throw std::system_error(errc::disconnected);
+        if (opened.closed() && opened.closed() != errc::disconnected) throw std::system_error(opened.closed());
+        subscribing_.watch(opened, this);
+        opening.opened = true;
     }
 
     void answered(publish const& response) {
         auto const correlation = response.props.get<property_id::correlation_data>();
-        if (!correlation) return;
-        auto const found = requesters_.find(*correlation);
-        if (found == requesters_.end() || found->second->response) return;
-        found->second->response = message::copy_of(response);
-        unanswered_.wake(found->second->waiting);
+        auto* const found = correlation ? requests_.on_response(*correlation) : nullptr;
+        if (found == nullptr) return;
+        auto& r = static_cast<requester&>(*found);
+        r.response = message::copy_of(response);
+        waiting_.wake(r.waiting);
     }
+
+    // No response can come any more; the next request subscribes anew.
+    void on_subscription_lost(std::error_code why) override { requests_.refused(why, waking()); }
 
     session_options const& options_;
     publishing<Executor>& publishing_;
     subscribing<Executor>& subscribing_;
-    parking<Executor> opening_, unanswered_;
+    requests requests_;
+    parking<Executor> waiting_;
     list_link operations_;
-    std::unordered_map<std::string_view, requester*> requesters_;  // by correlation data
-    std::optional<basic_subscription<Executor>> subscription_;
     std::string prefix_;
     std::string response_topic_;
-    bool is_opening_ = false;
 };
 
 }  // namespace runnel::mqtt

@@ -121,7 +121,8 @@ class session final {
     void set_authenticator(A a) {
         if (options_.version != protocol_version::v5)
             throw std::system_error(errc::unsupported_protocol_version, "set_authenticator");
-        authenticating_ = std::make_unique<authenticating<executor_type, A>>(state_, packets_, std::move(a));
+        authenticating_ = std::make_unique<authenticating<executor_type, A>>(state_, packets_,
+                                                                             end_connection{this, &end}, std::move(a));
     }
 
     /// Connects, and connects again whenever the connection is lost, with pauses as `options.reconnect` says. Completes
@@ -207,12 +208,19 @@ class session final {
     }
 
     /// Ends a subscription: at once here, and completes when the server has answered, also after reconnecting. Messages
-    /// that wait in its inbox can still be received.
+    /// that wait in its inbox can still be received. Throws the `reason_code` with which the server refuses (MQTT 5),
+    /// and `errc::disconnected` when `run` ends.
+    ///
+    /// Whatever becomes of the call, the server is owed UNSUBSCRIBE until it has accepted it or lost the session: it is
+    /// sent, or sent again, on the next connection. Between two runs the call completes at once, therefore. After an
+    /// error it may be called once more.
     awaitable<void> unsubscribe(subscription const& s) { return subscriptions().unsubscribe(s); }
 
     /// Sends a request and completes with its response (MQTT 5, 4.10): the message that comes to the session's own
     /// response topic with the correlation data of this request; both properties are added to those in `o`. Throws
-    /// `errc::response_timeout` after `timeout`, and else what `publish` and `subscribe` throw.
+    /// `errc::response_timeout` after `timeout`, and else what `publish` and `subscribe` throw; also the server's
+    /// reason if it does not renew the response subscription. A request that ends before its message could be sent is
+    /// withdrawn: nobody carries it out later.
     awaitable<message> request(std::string_view topic, std::string_view payload, std::chrono::milliseconds timeout,
                                publish_options o = {.qos = qos::at_least_once}) {
         return requests().request(topic, payload, timeout, o);
@@ -234,11 +242,16 @@ class session final {
         co_return co_await std::move(publishing);
     }
 
-    /// Authenticates again on this connection (4.12.1), while everything else goes on. Throws `errc::not_connected`,
-    /// what the authenticator throws, and `errc::disconnected` when the server refuses, as it ends the connection.
+    /// Authenticates again on this connection (4.12.1), while everything else goes on; one after another, if it is
+    /// called several times. Throws `errc::not_connected`, `errc::disconnected` when the connection ends, as it does if
+    /// the server refuses, and what the authenticator throws: then the connection ends with
+    /// `errc::authentication_failed` [MQTT-4.12.1-2], unless nothing has been sent yet.
+    ///
+    /// After cancellation the connection goes on, though the server may wait for its answer: the next call brings that
+    /// authentication to its end instead of beginning another one.
     awaitable<void> reauthenticate() {
         if (!authenticating_) throw std::system_error(errc::not_connected);
-        auto authenticating = authenticating_->again();
+        auto authenticating = authenticating_->again();  // not of this session, which may go before it ends
         co_await std::move(authenticating);
     }
 
@@ -340,7 +353,7 @@ class session final {
             self.must_save_ = true;
         }
         void on_suback(void* owner, suback const& answer) { self.subscribing_->on_suback(owner, answer); }
-        void on_unsuback(void* owner, unsuback const&) { self.subscribing_->on_unsuback(owner); }
+        void on_unsuback(void* owner, unsuback const& answer) { self.subscribing_->on_unsuback(owner, answer); }
         void on_pingresp() { self.connection_.on_answer(); }
         [[gnu::cold]] void on_auth(auth const& packet) {
             if (self.authenticating_) self.authenticating_->on_auth(packet);
@@ -439,6 +452,7 @@ class session final {
         publishing_.close(why);
         if (subscribing_) subscribing_->close(why);
         if (requesting_) requesting_->close(why);
+        if (authenticating_) authenticating_->on_connection_lost();
         places_.connected.wake_all(why);
         places_.drained.wake_all(why);
         places_.ended.wake_all(connection_.life().is_cut_off() ? make_error_code(errc::close_timeout)
@@ -449,6 +463,13 @@ class session final {
         if (options_.on_event) options_.on_event(event);
         for (auto const& w : watchers_)
             if (auto const stream = w.lock()) stream->push(event);
+    }
+
+    // What the parts have it do.
+    static void tell(void* of, session_event const& event) { static_cast<session*>(of)->tell(event); }
+    [[gnu::cold]] static void end(void* of, errc why) {
+        auto& self = *static_cast<session*>(of);
+        if (self.state_.connected()) self.connection_.end_over(why);
     }
 
     // In [0, 1).
@@ -462,7 +483,8 @@ class session final {
 
     subscribing<executor_type>& subscriptions() {
         if (!subscribing_) {
-            subscribing_ = std::make_unique<subscribing<executor_type>>(options_, state_, packets_);
+            subscribing_ =
+                std::make_unique<subscribing<executor_type>>(options_, state_, packets_, tell_event{this, &tell});
             if (running_) subscribing_->reopen();
         }
         return static_cast<subscribing<executor_type>&>(*subscribing_);

@@ -7,7 +7,7 @@
 
 namespace runnel::mqtt {
 
-/// What a session does at each change of its connection, for logs and displays.
+/// What a session does at each change of its connection, and what it loses, for logs and displays.
 struct session_event {
     enum class kind : std::uint8_t {
         connecting,    ///< an attempt to reach `url` begins
@@ -16,6 +16,9 @@ struct session_event {
         redirected,    ///< the server has named another one, which is tried next: `url`
         disconnected,  ///< the attempt or the connection has failed with `error`, or ended after `disconnect()`
         waiting,       ///< the next attempt begins after `pause`
+        /// the server refuses with `error` to renew a subscription, which is no more; `filter` is the one that it
+        /// refuses
+        subscription_lost,
     };
     kind what{};
     std::error_code error{};
@@ -25,6 +28,7 @@ struct session_event {
     std::chrono::milliseconds pause{0};
     std::string url{};     ///< of the server
     std::string detail{};  ///< what the server says of it, in MQTT 5 (Reason String)
+    std::string filter{};  ///< of `subscription_lost`
 };
 
 /// The event in a line of text.
@@ -39,6 +43,7 @@ inline std::string to_string(session_event const& e) {
         case connected: return e.session_present ? "connected, the session goes on" : "connected, a new session";
         case redirected: return with("redirected to " + e.url, e.detail);
         case disconnected: return with(e.error ? "disconnected: " + e.error.message() : "disconnected", e.detail);
+        case subscription_lost: return with("no longer subscribed to " + e.filter + ": " + e.error.message(), e.detail);
         case waiting: break;
     }
     auto const text = "connecting again in " + std::to_string(e.pause.count()) + " ms";

@@ -16,6 +16,27 @@ namespace runnel::mqtt {
 // The parts of a session that not every session has, as it sees them. Each is made by the function of the session that
 // first needs it, and only there: programs that do not call that function have neither its code nor its memory.
 
+/// What a part has its session do: a function of the session.
+template <class... Arguments>
+struct session_function {
+    void* session;
+    void (*function)(void* session, Arguments...);
+    void operator()(Arguments... arguments) const { function(session, arguments...); }
+};
+/// Tells an event.
+using tell_event = session_function<session_event const&>;
+/// Ends the connection in good order for a reason, of which the server is told.
+using end_connection = session_function<errc>;
+
+/// Is told that the server has refused to renew a subscription.
+class subscription_watcher {
+  public:
+    virtual void on_subscription_lost(std::error_code why) = 0;
+
+  protected:
+    ~subscription_watcher() = default;
+};
+
 /// Subscriptions: see `subscribing`.
 class subscribing_part {
   public:
@@ -24,7 +45,7 @@ class subscribing_part {
     virtual std::exception_ptr take_failure() noexcept = 0;
     virtual void on_connected(bool session_present) = 0;
     virtual void on_suback(void* owner, suback const& answer) = 0;
-    virtual void on_unsuback(void* owner) = 0;
+    virtual void on_unsuback(void* owner, unsuback const& answer) = 0;
     virtual void on_read() = 0;
     virtual void close(std::error_code why) = 0;
     virtual void reopen() noexcept = 0;

@@ -2,6 +2,7 @@
 
 #include <runnel/mqtt/outlet.hpp>
 #include <runnel/mqtt/pending.hpp>
+#include <runnel/mqtt/protocol/subscriptions.hpp>
 #include <runnel/mqtt/session_options.hpp>
 #include <runnel/mqtt/session_parts.hpp>
 #include <runnel/mqtt/session_state.hpp>
@@ -32,8 +33,8 @@ class subscribing final : public subscribing_part, private message_source {
     template <class T>
     using awaitable = asio::awaitable<T, Executor>;
 
-    subscribing(session_options const& options, session_state& state, outlet<Executor>& packets)
-        : options_(options), state_(state), packets_(packets), unanswered_(packets.queue()) {}
+    subscribing(session_options const& options, session_state& state, outlet<Executor>& packets, tell_event tell)
+        : options_(options), state_(state), packets_(packets), tell_(tell), unanswered_(packets.queue()) {}
     ~subscribing() override {
         source_.reset();
         operation::leave(operations_);
@@ -43,16 +44,16 @@ class subscribing final : public subscribing_part, private message_source {
     awaitable<subscription> subscribe(std::span<std::string_view const> filters, message_handler handler,
                                       subscribe_options o) {
         auto const s = std::make_shared<entry>(unanswered_.queue(), filters, o);
-        with_requests(*s, [&](mqtt::subscribe packet) {
+        with_requests(*s, 0, [&](mqtt::subscribe packet) {
             packet.packet_id = 1;
             if (errc const e = check(packet, options_.version); e != errc::ok) throw std::system_error(e);
         });
         s->handler = std::move(handler);
         s->box->set_source(source_);
-        identifier_ = identifier_ % max_variable_integer + 1;
-        registry_.add(s, options_.version == protocol_version::v5 ? identifier_ : 0);
+        s->wish = &wishes_.add(filters, s.get());
+        registry_.add(s);
         remover undo(*this, s.get());
-        send_subscribe(*s);
+        send_due();
         // At once if the server has announced that it would.
         if (s->refused) throw std::system_error(s->refused, s->refusal);
         while (!s->is_granted()) {
@@ -70,16 +71,18 @@ class subscribing final : public subscribing_part, private message_source {
         co_return co_await std::move(subscribed);
     }
 
+    /// Tells `w` if the server refuses to renew a subscription.
+    void watch(subscription const& s, subscription_watcher* w) noexcept { s.state_->watcher = w; }
+
     /// See `session::unsubscribe`.
     awaitable<void> unsubscribe(subscription const& s) {
-        unsubscriber self(*this, *s.state_);
-        if (!remove(s.state_.get())) co_return;
-        self.keep_unused();
-        if (self.filters.empty() || closed_) co_return;
+        unsubscriber self(*this, end(*s.state_));
+        if (self.ticket == subscriptions::nothing || closed_) co_return;
         unsubscribers_.push_back(&self);
-        send_unsubscribe(self);
-        co_await unanswered_.park(self.waiting);
+        send_due();
+        if (!self.settled) co_await unanswered_.park(self.waiting);
         if (self.waiting.result) throw std::system_error(self.waiting.result);
+        if (self.why) throw std::system_error(self.why, self.text);
     }
 
     /// Gives a message to the subscriptions that it matches. False: a handler has failed; see `take_failure`.
@@ -94,41 +97,33 @@ class subscribing final : public subscribing_part, private message_source {
 
     // What the session state tells.
 
-    /// The server has accepted the connection: asks again for what it does not know.
+    /// The server has accepted the connection: asks for what it does not know.
     void on_connected(bool session_present) override {
-        // First, as there may be a new subscription to the same filter.
-        for (auto* u : unsubscribers_) {
-            if (session_present)
-                send_unsubscribe(*u);
-            else
-                unanswered_.wake(u->waiting);
-        }
-        registry_.for_each([&](entry& s) {
-            if (!session_present || !s.is_granted()) send_subscribe(s);
-        });
+        wishes_.connected(session_present);
+        for (auto* u : unsubscribers_)
+            if (!wishes_.owes(u->ticket)) settle(*u, {}, {});
+        send_due();
     }
     void on_suback(void* owner, suback const& answer) override {
-        auto& s = *static_cast<entry*>(owner);
-        s.number = session_state::no_exchange;
-        for (auto const reason : answer.reasons)
-            if (is_error(reason)) return refuse(s, reason, answer);
+        auto const* const wish = wishes_.on_suback(*static_cast<subscriptions::request*>(owner), answer.reasons);
+        if (wish == nullptr) return;  // it has been removed since
+        auto& s = *static_cast<entry*>(wish->owner);
+        if (wish->at == subscriptions::stage::refused) return refuse(s, answer);
         auto* at = s.parts.data();
         for (auto const reason : answer.reasons) (at++)->granted = static_cast<qos>(reason);
         s.answered.wake_all({});
     }
-    void on_unsuback(void* owner) override { unanswered_.wake(static_cast<unsubscriber*>(owner)->waiting); }
+    void on_unsuback(void* owner, unsuback const& answer) override {
+        auto const end = wishes_.on_unsuback(*static_cast<subscriptions::request*>(owner), answer.reasons);
+        auto const why = is_error(end.reason) ? make_error_code(end.reason) : std::error_code();
+        settle(end.ticket, why, answer.props.template get<property_id::reason_string>().value_or(""));
+    }
 
     /// All that one read has brought is handled: nobody up the stack uses what has been removed. There may be packet
     /// identifiers again for requests that found none.
     void on_read() override {
         registry_.forget_removed();
-        if (!unsent_ || !state_.connected()) return;
-        unsent_ = false;
-        for (auto* u : unsubscribers_)
-            if (u->number == session_state::no_exchange) send_unsubscribe(*u);
-        registry_.for_each([&](entry& s) {
-            if (s.number == session_state::no_exchange && !s.is_granted()) send_subscribe(s);
-        });
+        if (unsent_) send_due();
     }
 
     /// All who wait go on with an error, until `reopen`.
@@ -148,21 +143,15 @@ class subscribing final : public subscribing_part, private message_source {
 
     // One who waits for UNSUBACK.
     struct unsubscriber : operation {
-        unsubscriber(subscribing& s, entry const& e) : operation(&s, s.operations_) {
-            for (auto const& p : e.parts) filters.push_back(p.filter);
-        }
+        unsubscriber(subscribing& s, std::uint64_t t) noexcept : operation(&s, s.operations_), ticket(t) {}
         ~unsubscriber() {
-            if (this->of == nullptr) return;
-            std::erase(this->of->unsubscribers_, this);
-            this->of->state_.disown(number);
+            if (this->of != nullptr) std::erase(this->of->unsubscribers_, this);
         }
-        // What another subscription has too stays.
-        void keep_unused() {
-            std::erase_if(filters, [this](auto const& f) { return this->of->registry_.contains(f); });
-        }
-        std::vector<std::string> filters;
+        std::uint64_t ticket;
         waiter<Executor> waiting;
-        std::uint64_t number = session_state::no_exchange;
+        std::error_code why;  // what has come of it, once it is settled
+        std::string text;
+        bool settled = false;
     };
 
     struct remover : operation {
@@ -173,84 +162,112 @@ class subscribing final : public subscribing_part, private message_source {
         entry* what;
     };
 
-    // Calls `f` with the SUBSCRIBE for all filters of the subscription.
+    // Calls `f` with the SUBSCRIBE for all filters of the subscription. `identifier` 0: it has none.
     template <class F>
-    static void with_requests(entry const& s, F&& f) {
+    static void with_requests(entry const& s, std::uint32_t identifier, F&& f) {
         std::vector<subscription_request> requests;
         auto const& o = s.options;
         for (auto const& p : s.parts)
             requests.push_back({p.filter, o.maximum_qos, o.no_local, o.retain_as_published, o.handling});
         properties props;
-        if (!s.parts.empty() && s.parts.front().identifier != 0)
-            props.subscription_identifiers = s.parts.front().identifier;
+        if (identifier != 0) props.subscription_identifiers = identifier;
         f(mqtt::subscribe{.packet_id = 0, .requests = requests, .props = &props});
     }
 
-    void send_subscribe(entry& s) {
-        s.number = session_state::no_exchange;
-        for (auto& p : s.parts) p.granted.reset();
-        if (!state_.connected()) return;
-        with_requests(s, [&](mqtt::subscribe packet) {
-            if (!state_.peer().subscription_identifier_available) packet.props = {};
-            auto const begun = state_.subscribe(packets_.out(), packet, &s);
-            s.number = begun.number;
-            packets_.flush();
-            if (begun.error == errc::no_packet_identifier)
-                unsent_ = true;
-            else if (begun.error != errc::ok)
-                refuse(s, begun.error);
-        });
+    // Sends whatever there is to be sent, as far as there are packet identifiers.
+    [[gnu::cold]] void send_due() {
+        unsent_ = false;
+        while (state_.connected() && !unsent_) {
+            auto* const request = wishes_.next();
+            if (request == nullptr) break;
+            bool const subscribes = request->type == packet_type::subscribe;
+            errc const e = subscribes ? send_subscribe(*request) : send_unsubscribe(*request);
+            if (e == errc::ok) continue;
+            unsent_ = e == errc::no_packet_identifier;
+            if (unsent_)
+                wishes_.take_back(*request);
+            else
+                give_up(*request, e);
+        }
+        packets_.flush();
     }
 
-    void send_unsubscribe(unsubscriber& u) {
-        u.number = session_state::no_exchange;
-        if (!state_.connected()) return;
-        std::vector<std::string_view> const filters(u.filters.begin(), u.filters.end());
-        auto const begun = state_.unsubscribe(packets_.out(), {0, filters, {}}, &u);
-        u.number = begun.number;
-        packets_.flush();
-        if (begun.error == errc::no_packet_identifier)
-            unsent_ = true;
-        else if (begun.error != errc::ok)
-            unanswered_.wake(u.waiting, begun.error);
+    errc send_subscribe(subscriptions::request& r) {
+        auto& s = *static_cast<entry*>(r.of->owner);
+        for (auto& p : s.parts) p.granted.reset();
+        auto const& peer = state_.peer();
+        bool const named = options_.version == protocol_version::v5 && peer.subscription_identifier_available;
+        errc e = errc::ok;
+        with_requests(s, named ? r.of->identifier : 0,
+                      [&](mqtt::subscribe packet) { e = state_.subscribe(packets_.out(), packet, &r).error; });
+        return e;
+    }
+
+    errc send_unsubscribe(subscriptions::request& r) {
+        std::vector<std::string_view> filters;
+        for (auto const* f : r.filters) filters.push_back(f->name);
+        return state_.unsubscribe(packets_.out(), {0, filters, {}}, &r).error;
+    }
+
+    // It cannot be sent: the server has announced that, or it would be too large.
+    void give_up(subscriptions::request& r, errc why) {
+        auto const ticket = r.ticket;
+        auto* const wish = r.of;
+        wishes_.give_up(r);
+        if (wish == nullptr) return settle(ticket, why, {});
+        auto& s = *static_cast<entry*>(wish->owner);
+        refuse(s, why, s.parts.front().filter);
+    }
+
+    // Those who wait for the end of a debt go on.
+    void settle(std::uint64_t ticket, std::error_code why, std::string_view text) {
+        for (auto* u : unsubscribers_)
+            if (u->ticket == ticket) settle(*u, why, text);
+    }
+    void settle(unsubscriber& u, std::error_code why, std::string_view text) {
+        if (std::exchange(u.settled, true)) return;
+        u.why = why;
+        u.text = text;
+        unanswered_.wake(u.waiting, {});
     }
 
     // The server refuses a filter: the subscription has all or none, so the others are given up.
-    void refuse(entry& s, reason_code reason, suback const& answer) {
+    void refuse(entry& s, suback const& answer) {
         if (auto const text = answer.props.template get<property_id::reason_string>()) s.refusal = *text;
-        std::vector<std::string_view> granted;
-        auto const* at = s.parts.data();
-        for (auto const each : answer.reasons) {
-            if (!is_error(each)) granted.push_back(at->filter);
-            ++at;
+        auto const* part = s.parts.data();
+        for (auto const reason : answer.reasons) {
+            if (is_error(reason)) {
+                refuse(s, reason, part->filter);
+                break;
+            }
+            ++part;
         }
-        refuse(s, reason);
-        std::erase_if(granted, [this](auto f) { return registry_.contains(f); });
-        if (!granted.empty()) state_.unsubscribe(packets_.out(), {0, granted, {}}, nullptr);
-        packets_.flush();
+        send_due();
     }
 
     // Its owner is told where it waits; the subscription is no more.
-    void refuse(entry& s, std::error_code why) {
+    void refuse(entry& s, std::error_code why, std::string const& filter) {
+        bool const had_it = s.wish->was_granted;
         s.refused = why;
-        remove(&s);
+        end(s);
+        if (!had_it) return;
+        if (s.watcher != nullptr) s.watcher->on_subscription_lost(why);
+        tell_({.what = session_event::kind::subscription_lost, .error = why, .detail = s.refusal, .filter = filter});
     }
 
-    bool remove(entry* s) {
-        if (!registry_.remove(s)) return false;
-        state_.disown(s->number);
-        return true;
+    // Nobody wants it any more. Returns the ticket of what the server is owed for it, if it is owed something.
+    std::uint64_t end(entry& s) {
+        if (s.wish != nullptr && registry_.remove(&s)) return wishes_.remove(*std::exchange(s.wish, nullptr));
+        std::uint64_t ticket = subscriptions::nothing;
+        for (auto const& p : s.parts) ticket = std::max(ticket, wishes_.debt(p.filter));
+        return ticket;
     }
 
     // Nobody waits for it any more; the server may have granted it, or be about to.
     void abandon(entry& s) {
-        bool const asked = s.number != session_state::no_exchange || s.is_granted();
-        if (!remove(&s) || !asked) return;
-        std::vector<std::string_view> filters;
-        for (auto const& p : s.parts)
-            if (!registry_.contains(p.filter)) filters.push_back(p.filter);
-        if (!filters.empty()) state_.unsubscribe(packets_.out(), {0, filters, {}}, nullptr);
-        packets_.flush();
+        if (s.wish == nullptr) return;
+        end(s);
+        send_due();
     }
 
     void taken(delivery token, reason_code reason, property_view props) override {
@@ -265,12 +282,13 @@ class subscribing final : public subscribing_part, private message_source {
     session_options const& options_;
     session_state& state_;
     outlet<Executor>& packets_;
+    tell_event tell_;
+    subscriptions wishes_;
     subscription_registry<Executor> registry_;
     parking<Executor> unanswered_;
     std::vector<unsubscriber*> unsubscribers_;
     list_link operations_;
     std::shared_ptr<message_source> source_{std::make_shared<char>(), this};  // known to inboxes, which may outlive it
-    std::uint32_t identifier_ = 0;                                            // of the subscription made last
     bool closed_ = true;
     bool unsent_ = false;  // a request waits for a packet identifier
 };

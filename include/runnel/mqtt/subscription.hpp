@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/mqtt/message.hpp>
+#include <runnel/mqtt/protocol/subscriptions.hpp>
 #include <runnel/mqtt/session_options.hpp>
 #include <runnel/transport/quietly.hpp>
 #include <runnel/transport/waiter.hpp>
@@ -20,6 +21,7 @@ namespace runnel::mqtt {
 
 template <class Executor>
 class subscribing;
+class subscription_watcher;
 
 /// What the session and the handles know of one subscription: of one topic filter or several.
 template <class Executor>
@@ -28,7 +30,7 @@ struct subscription_state {
         part(subscription_state& s, std::string_view f) : of(s), filter(f) {}
         subscription_state& of;
         std::string filter;
-        std::uint32_t identifier = 0;  ///< by which the server names it in MQTT 5; 0: it has none
+        subscriptions::filter const* known = nullptr;  ///< by which identifiers the server may name it in MQTT 5
         std::optional<qos> granted;
     };
 
@@ -47,10 +49,11 @@ struct subscription_state {
     std::vector<part> parts;                      ///< one or more; never changes
     std::function<void(publish const&)> handler;  ///< if set, is called instead of putting messages into `box`
     std::shared_ptr<inbox> box;
-    parking<Executor> receivers;                            ///< who waits for a message
-    parking<Executor> answered;                             ///< who waits for SUBACK
-    std::uint64_t number = static_cast<std::uint64_t>(-1);  ///< the exchange of the SUBSCRIBE last sent, if any
-    std::uint64_t last_message = 0;                         ///< the last one given to it
+    parking<Executor> receivers;                  ///< who waits for a message
+    parking<Executor> answered;                   ///< who waits for SUBACK
+    subscriptions::subscription* wish = nullptr;  ///< nullptr: nobody wants it any more
+    subscription_watcher* watcher = nullptr;
+    std::uint64_t last_message = 0;  ///< the last one given to it
     std::error_code refused;
     std::string refusal;     ///< what the server says of it, if anything
     std::error_code closed;  ///< why no more messages come; no error as long as they may

@@ -23,15 +23,12 @@ class subscription_registry {
     using entry = subscription_state<Executor>;
     using part = typename entry::part;
 
-    /// `identifier`: by which the server will name the subscription from now on; 0: by none.
-    void add(std::shared_ptr<entry> s, std::uint32_t identifier) {
-        for (auto& p : s->parts) {
-            auto const filter = split_shared(p.filter).filter;
-            router_.insert(filter, &p);
-            // The server knows a filter by the last identifier only [MQTT-3.8.4-3].
-            router_.for_each(filter, [&](part* other) {
-                if (other->filter == p.filter) other->identifier = identifier;
-            });
+    /// `s->wish` is set.
+    void add(std::shared_ptr<entry> s) {
+        for (std::size_t i = 0; i < s->parts.size(); ++i) {
+            auto& p = s->parts[i];
+            p.known = s->wish->filters[i];
+            router_.insert(split_shared(p.filter).filter, &p);
         }
         entries_.push_back(std::move(s));
         note_few();
@@ -49,19 +46,6 @@ class subscription_registry {
         return true;
     }
     void forget_removed() noexcept { removed_.clear(); }
-
-    bool contains(std::string_view filter) {
-        bool found = false;
-        router_.for_each(split_shared(filter).filter, [&](part* p) { found = found || p->filter == filter; });
-        return found;
-    }
-
-    /// Calls `f` for each subscription in turn; `f` may remove it.
-    template <class F>
-    void for_each(F&& f) {
-        auto const snapshot = entries_;
-        for (auto const& s : snapshot) f(*s);
-    }
 
     /// What has become of a message.
     struct outcome {
@@ -143,7 +127,7 @@ class subscription_registry {
         auto const identifiers = props.get<property_id::subscription_identifier>();
         if (identifiers.empty()) return;
         auto const is_named = [&](part const* p) {
-            return std::ranges::any_of(identifiers, [&](std::uint32_t i) { return i == p->identifier; });
+            return std::ranges::any_of(identifiers, [&](std::uint32_t i) { return p->known->names(i); });
         };
         if (std::ranges::any_of(matches_, is_named))
             std::erase_if(matches_, [&](part const* p) { return !is_named(p); });

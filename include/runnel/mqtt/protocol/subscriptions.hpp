@@ -1,0 +1,399 @@
+#pragma once
+
+#include <runnel/mqtt/packet/reason_code_list.hpp>
+#include <runnel/mqtt/reason_code.hpp>
+#include <runnel/mqtt/types.hpp>
+
+#include <algorithm>
+#include <cassert>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace runnel::mqtt {
+
+/// What the user of a session wants to be subscribed to, what the server may have of that, and what is to be sent so
+/// that the two agree. Without I/O: the driver sends what `next` names and tells what comes of it.
+///
+/// A subscription is of one topic filter or several, and has an identifier of its own for as long as it lives:
+///
+/// | state   | event                                  | then    |
+/// |---------|----------------------------------------|---------|
+/// | -       | `add`                                  | wanted  |
+/// | wanted  | `next`: SUBSCRIBE is being sent        | asked   |
+/// | asked   | `take_back`: it has to wait            | wanted  |
+/// | asked   | `on_suback`, all filters granted       | granted |
+/// | asked   | `on_suback`, one refused; `give_up`    | refused |
+/// | asked   | `connected`: the answer was lost       | wanted  |
+/// | granted | `connected`, the session is lost       | wanted  |
+/// | any     | `remove`                               | -       |
+///
+/// A debt is an UNSUBSCRIBE for filters that the server may have and nobody wants. It has a ticket, by which those who
+/// wait for its end know it. Debts go out before subscriptions, so that one never undoes a newer subscription:
+///
+/// | state   | event                                  | then    |
+/// |---------|----------------------------------------|---------|
+/// | -       | `remove`                               | owed    |
+/// | owed    | `next`: UNSUBSCRIBE is being sent      | sent    |
+/// | sent    | `take_back`: it has to wait            | owed    |
+/// | sent    | `on_unsuback`, success                 | -       |
+/// | sent    | `on_unsuback`, an error; `give_up`     | refused |
+/// | refused | `debt`: the user asks once more        | owed    |
+/// | sent, refused | `connected`, session present     | owed    |
+/// | any     | `connected`, the session is lost       | -       |
+class subscriptions {
+  public:
+    /// That the server may have a filter: the SUBSCRIBE for it has been sent, and no later one for it, nor an
+    /// UNSUBSCRIBE, has been granted.
+    struct claim {
+        std::uint32_t identifier;  ///< of the subscription
+        std::uint64_t order;       ///< among all requests
+    };
+
+    /// A topic filter that somebody wants, or that the server may have.
+    struct filter {
+        std::string name;
+        std::vector<claim> claims;  ///< in order; empty: the server does not have it
+        std::size_t wanted = 0;     ///< by how many subscriptions
+        std::size_t used = 0;       ///< by subscriptions and requests
+
+        /// Whether the server may name it by this identifier: it knows a filter by the last one only [MQTT-3.8.4-3],
+        /// but which one that is remains open until it has answered.
+        bool names(std::uint32_t identifier) const noexcept {
+            for (auto const& c : claims)
+                if (c.identifier == identifier) return true;
+            return false;
+        }
+    };
+
+    enum class stage : std::uint8_t { wanted, asked, granted, refused };
+
+    struct subscription {
+        void* owner = nullptr;         ///< the driver's
+        std::uint32_t identifier = 0;  ///< 1 to 268,435,455 (3.8.2.1.2); no other subscription has it
+        stage at = stage::wanted;
+        bool was_granted = false;      ///< the server has granted it before
+        std::vector<filter*> filters;  ///< valid until `remove`
+    };
+
+    /// A SUBSCRIBE or UNSUBSCRIBE.
+    struct request {
+        packet_type type{};
+        std::uint64_t ticket = 0;    ///< of a debt
+        std::uint64_t order = 0;     ///< among all requests; 0: it waits to be sent
+        subscription* of = nullptr;  ///< of SUBSCRIBE; nullptr: it has been removed since
+        std::vector<filter*> filters;
+    };
+
+    /// No ticket.
+    static constexpr std::uint64_t nothing = 0;
+
+    subscriptions() = default;
+    subscriptions(subscriptions const&) = delete;
+    subscriptions& operator=(subscriptions const&) = delete;
+
+    [[gnu::cold]] subscription& add(std::span<std::string_view const> names, void* owner) {
+        auto s = std::make_unique<subscription>();
+        s->owner = owner;
+        s->identifier = new_identifier();
+        for (auto const name : names) {
+            s->filters.push_back(&use(name));
+            ++s->filters.back()->wanted;
+        }
+        wanted_.push_back(std::move(s));
+        return *wanted_.back();
+    }
+
+    /// Nobody wants it any more. Returns the ticket of the debt that comes of it, or `nothing`.
+    [[gnu::cold]] std::uint64_t remove(subscription& s) {
+        for (auto const& r : sent_)
+            if (r->of == &s) r->of = nullptr;
+        std::uint64_t ticket = nothing;
+        auto debt = std::make_unique<request>(request{packet_type::unsubscribe, nothing, 0, nullptr, {}});
+        for (auto* f : s.filters) {
+            if (--f->wanted != 0 || f->claims.empty()) continue;
+            if (auto const paid = debt_for(*f); paid != nothing)
+                ticket = paid;
+            else
+                debt->filters.push_back(&use(*f));
+        }
+        if (!debt->filters.empty()) {
+            ticket = debt->ticket = ++tickets_;
+            owed_.push_back(std::move(debt));
+        }
+        auto const at = std::ranges::find_if(wanted_, [&](auto const& p) { return p.get() == &s; });
+        assert(at != wanted_.end());
+        if (static_cast<std::size_t>(at - wanted_.begin()) < asked_) --asked_;
+        auto const gone = std::move(*at);
+        wanted_.erase(at);
+        for (auto* f : gone->filters) release(*f);
+        return ticket;
+    }
+
+    /// The ticket of the debt for a filter that nobody wants; `nothing`: there is none. One that was refused is asked
+    /// for again.
+    [[gnu::cold]] std::uint64_t debt(std::string_view name) {
+        auto const* const f = known(name);
+        return f != nullptr && f->wanted == 0 ? debt_for(*f) : nothing;
+    }
+
+    /// Whether this debt is neither paid nor refused.
+    [[gnu::cold]] bool owes(std::uint64_t ticket) const noexcept {
+        auto const is_it = [=](auto const& r) { return r->ticket == ticket; };
+        return ticket != nothing && (std::ranges::any_of(owed_, is_it) || std::ranges::any_of(sent_, is_it));
+    }
+
+    /// There is a new connection. What was unanswered on the one before will not be answered any more.
+    [[gnu::cold]] void connected(bool session_present) {
+        for (auto* const list : {&sent_, &refused_}) {
+            for (auto& r : *list)
+                if (r->type == packet_type::unsubscribe)
+                    owed_.push_back(std::move(r));
+                else
+                    release(*r);
+            list->clear();
+        }
+        std::ranges::sort(owed_, {}, [](auto const& r) { return r->ticket; });
+        if (!session_present) {
+            for (auto const& f : filters_) f->claims.clear();
+            drop_debts(owed_, [](filter const&) { return true; });
+        } else {
+            // The server has answered a newer SUBSCRIBE, and so the UNSUBSCRIBE before it.
+            drop_debts(owed_, [this](filter const& f) { return f.wanted != 0 && is_granted(f); });
+        }
+        for (auto const& s : wanted_)
+            if (s->at == stage::asked || (s->at == stage::granted && !session_present)) move(*s, stage::wanted);
+        asked_ = 0;
+    }
+
+    /// What is to be sent next, on the connection that there is: from now on it counts as sent, and is known until it
+    /// is answered, taken back, given up, or there is another connection. nullptr: nothing.
+    [[gnu::cold]] request* next() {
+        if (!owed_.empty()) {
+            sent_.push_back(std::move(owed_.front()));
+            owed_.erase(owed_.begin());
+            sent_.back()->order = ++orders_;
+            return sent_.back().get();
+        }
+        while (asked_ < wanted_.size() && wanted_[asked_]->at != stage::wanted) ++asked_;
+        if (asked_ == wanted_.size()) return nullptr;
+        auto& s = *wanted_[asked_++];
+        move(s, stage::asked);
+        auto r = std::make_unique<request>(request{packet_type::subscribe, nothing, ++orders_, &s, {}});
+        for (auto* f : s.filters) {
+            r->filters.push_back(&use(*f));
+            push_claim(*f, {s.identifier, r->order});
+            drop_debts(refused_, [f](filter const& other) { return &other == f; });  // a new one may come of it
+        }
+        sent_.push_back(std::move(r));
+        return sent_.back().get();
+    }
+
+    /// It has not been sent after all, for want of a packet identifier.
+    [[gnu::cold]] void take_back(request& which) {
+        auto r = answered(which);
+        if (r->type == packet_type::unsubscribe) {
+            r->order = 0;
+            owed_.insert(owed_.begin(), std::move(r));
+            return;
+        }
+        erase_claims(*r);
+        if (r->of != nullptr) move(*r->of, stage::wanted);
+        asked_ = 0;
+        release(*r);
+    }
+
+    /// It cannot be sent on this connection: a subscription is refused by that, a debt goes on with the next one.
+    [[gnu::cold]] void give_up(request& which) {
+        auto r = answered(which);
+        if (r->type == packet_type::unsubscribe) {
+            refused_.push_back(std::move(r));
+            return;
+        }
+        erase_claims(*r);
+        if (r->of != nullptr) move(*r->of, stage::refused);
+        release(*r);
+    }
+
+    /// SUBACK, with a reason for each filter. Returns the subscription, now `granted` or `refused`: then it is to be
+    /// removed. nullptr: it has been removed already. The request is no more.
+    [[gnu::cold]] subscription* on_suback(request& which, reason_code_list const& reasons) {
+        auto const r = answered(which);
+        bool granted = true;
+        auto f = r->filters.begin();
+        for (auto const reason : reasons) {
+            granted = granted && !is_error(reason);
+            std::erase_if((*f++)->claims,
+                          [&](claim const& c) { return is_error(reason) ? c.order == r->order : c.order < r->order; });
+        }
+        auto* const s = r->of;
+        if (s != nullptr) move(*s, granted ? stage::granted : stage::refused);
+        if (s != nullptr && granted) s->was_granted = true;
+        release(*r);
+        return s;
+    }
+
+    /// How a debt has ended.
+    struct settled {
+        std::uint64_t ticket;
+        reason_code reason;  ///< the first error, or success
+    };
+
+    /// UNSUBACK, with a reason for each filter, or, in MQTT 3.1.1, without any. Success and "no subscription existed"
+    /// are good (3.11.3); what is refused is asked for again on the next connection. The request is no more.
+    [[gnu::cold]] settled on_unsuback(request& which, reason_code_list const& reasons) {
+        auto r = answered(which);
+        settled end{r->ticket, reason_code::success};
+        auto reason = reasons.begin();
+        std::erase_if(r->filters, [&](filter* f) {
+            auto const answer = reason != reasons.end() ? *reason++ : reason_code::success;
+            if (is_error(answer) && !is_error(end.reason)) end.reason = answer;
+            if (!is_error(answer)) std::erase_if(f->claims, [&](claim const& c) { return c.order < r->order; });
+            // A SUBSCRIBE has been sent since: a debt of its own may come of it.
+            bool const stays = is_error(answer) && !f->claims.empty() && f->claims.back().order < r->order;
+            if (!stays) release(*f);
+            return !stays;
+        });
+        if (!r->filters.empty()) refused_.push_back(std::move(r));
+        return end;
+    }
+
+    /// What there is to know of a filter; nullptr: nobody wants it, and the server does not have it.
+    filter const* known(std::string_view name) {
+        auto const at = find(name);
+        return at != filters_.end() && (*at)->name == name ? at->get() : nullptr;
+    }
+
+    /// For tests and `assert`: whether all counts are right, and each filter is there for a reason.
+    bool consistent() const noexcept {
+        for (auto const& f : filters_) {
+            std::size_t wanted = 0, used = 0;
+            for (auto const& s : wanted_) wanted += static_cast<std::size_t>(std::ranges::count(s->filters, f.get()));
+            for (auto const* list : {&owed_, &sent_, &refused_})
+                for (auto const& r : *list) used += static_cast<std::size_t>(std::ranges::count(r->filters, f.get()));
+            if (f->wanted != wanted || f->used != used + wanted || f->used == 0) return false;
+            // Nothing that the server may have is forgotten.
+            if (wanted == 0 && !f->claims.empty() && used == 0) return false;
+        }
+        return true;
+    }
+
+  private:
+    using requests = std::vector<std::unique_ptr<request>>;
+    static constexpr std::uint32_t last_identifier = 268'435'455;
+    static constexpr std::size_t maximum_claims = 16;
+
+    static void move(subscription& s, stage to) noexcept {
+        using enum stage;
+        assert((s.at == wanted && to == asked) || (s.at == asked && to != asked) || (s.at == granted && to == wanted));
+        s.at = to;
+    }
+
+    std::vector<std::unique_ptr<filter>>::iterator find(std::string_view name) {
+        return std::ranges::lower_bound(filters_, name, {}, [](auto const& f) { return std::string_view(f->name); });
+    }
+    filter& use(std::string_view name) {
+        auto at = find(name);
+        if (at == filters_.end() || (*at)->name != name) {
+            at = filters_.insert(at, std::make_unique<filter>());
+            (*at)->name = name;
+        }
+        return use(**at);
+    }
+    static filter& use(filter& f) noexcept { return ++f.used, f; }
+    void release(filter& f) {
+        if (--f.used == 0) filters_.erase(find(f.name));
+    }
+    void release(request const& r) {
+        for (auto* f : r.filters) release(*f);
+    }
+
+    // Identifiers are not given again while the server may know one.
+    std::uint32_t new_identifier() {
+        do {
+            if (++identifier_ > last_identifier) identifier_ = 1, all_used_ = true;
+        } while (all_used_ && is_in_use(identifier_));
+        return identifier_;
+    }
+    bool is_in_use(std::uint32_t identifier) const noexcept {
+        return std::ranges::any_of(wanted_, [=](auto const& s) { return s->identifier == identifier; }) ||
+               std::ranges::any_of(filters_, [=](auto const& f) { return f->names(identifier); });
+    }
+
+    // An earlier one of the same subscription stays: the server may have granted that and refuse this. More than a few
+    // come of servers that do not answer; then the oldest are least likely to be of use.
+    static void push_claim(filter& f, claim c) {
+        auto const same = [&](claim const& other) { return other.identifier == c.identifier; };
+        if (std::ranges::count_if(f.claims, same) > 1 || f.claims.size() == maximum_claims) {
+            auto const at = std::ranges::find_if(f.claims.rbegin(), f.claims.rend(), same);
+            f.claims.erase(at != f.claims.rend() ? at.base() - 1 : f.claims.begin());
+        }
+        f.claims.push_back(c);
+    }
+    static void erase_claims(request const& r) {
+        for (auto* f : r.filters) std::erase_if(f->claims, [&](claim const& c) { return c.order == r.order; });
+    }
+
+    bool is_granted(filter const& f) const noexcept {
+        return std::ranges::any_of(wanted_, [&](auto const& s) {
+            return s->at == stage::granted && std::ranges::find(s->filters, &f) != s->filters.end();
+        });
+    }
+
+    // The ticket of the UNSUBSCRIBE that will undo all that the server may have of this filter.
+    std::uint64_t debt_for(filter const& f) {
+        auto const has_it = [&](auto const& r) {
+            bool const undoes = r->order == 0 || f.claims.empty() || r->order > f.claims.back().order;
+            return r->type == packet_type::unsubscribe && undoes &&
+                   std::ranges::find(r->filters, &f) != r->filters.end();
+        };
+        for (auto const* list : {&owed_, &sent_})
+            if (auto const r = std::ranges::find_if(*list, has_it); r != list->end()) return (*r)->ticket;
+        auto const r = std::ranges::find_if(refused_, has_it);
+        if (r == refused_.end()) return nothing;
+        owed_.push_back(std::move(*r));
+        refused_.erase(r);
+        owed_.back()->order = 0;
+        return owed_.back()->ticket;
+    }
+
+    // Takes the filters for which `is_moot` holds out of the debts, and debts without any out of the list.
+    template <class F>
+    void drop_debts(requests& list, F is_moot) {
+        for (auto const& r : list) {
+            r->order = 0;
+            std::erase_if(r->filters, [&](filter* f) {
+                bool const moot = is_moot(*f);
+                if (moot) release(*f);
+                return moot;
+            });
+        }
+        std::erase_if(list, [](auto const& r) { return r->filters.empty(); });
+    }
+
+    std::unique_ptr<request> answered(request& which) {
+        auto const at = std::ranges::find_if(sent_, [&](auto const& r) { return r.get() == &which; });
+        assert(at != sent_.end());
+        auto r = std::move(*at);
+        sent_.erase(at);
+        return r;
+    }
+
+    std::vector<std::unique_ptr<filter>> filters_;       // by name
+    std::vector<std::unique_ptr<subscription>> wanted_;  // in the order in which they were made
+    std::size_t asked_ = 0;                              // of these, from the first on, none waits to be sent
+    requests owed_;                                      // in the order of their tickets, as far as not asked for again
+    requests sent_;                                      // on this connection, in order
+    requests refused_;                                   // on this connection
+    std::uint64_t tickets_ = nothing;
+    std::uint64_t orders_ = 0;
+    std::uint32_t identifier_ = 0;  // of the subscription made last
+    bool all_used_ = false;         // all identifiers have been given once
+};
+
+}  // namespace runnel::mqtt

@@ -1,0 +1,296 @@
+#include <runnel/mqtt/protocol/subscriptions.hpp>
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace {
+
+using runnel::mqtt::packet_type;
+using runnel::mqtt::reason_code;
+using runnel::mqtt::reason_code_list;
+using runnel::mqtt::subscriptions;
+using stage = subscriptions::stage;
+
+constexpr std::string_view x[] = {"x"};
+constexpr std::string_view x_and_z[] = {"x", "z"};
+
+// A driver, and a server that does as it is told, over a network that may fail anywhere.
+class world {
+  public:
+    static constexpr std::string_view events = "abonsfulcdjr";
+
+    // False: the event is impossible now.
+    bool happens(char event) {
+        switch (event) {
+            case 'a': return wants(x);
+            case 'b': return wants(x_and_z);
+            case 'o': return !living.empty() && (leaves(living.front()), true);
+            case 'n': return living.size() > 1 && (leaves(living.back()), true);
+            case 's': return serves(reason_code::success, true);
+            case 'f': return serves(reason_code::not_authorized, true);
+            case 'u': return serves(reason_code::success, false);
+            case 'l': return online && (lose(), true);
+            case 'c': return !online && (connect(true), true);
+            case 'd': return !online && (connect(false), true);
+            case 'j': return !jammed && (jammed = true);
+            case 'r': return jammed && (jammed = false, pump(), true);
+            default: return false;
+        }
+    }
+
+    // What must hold at any time; the server may have no filter by an identifier that the machine does not know of.
+    bool holds() {
+        if (!machine.consistent()) return false;
+        return std::ranges::all_of(at_server, [&](auto const& has) {
+            auto const* const f = machine.known(has.first);
+            return f != nullptr && f->names(has.second);
+        });
+    }
+
+    // What must come of it in the end, when nothing fails any more.
+    bool ends_well() {
+        jammed = false;
+        if (!online) connect(true);
+        pump();
+        for (int connection = 0; connection < 2; ++connection) {  // what was refused is asked for once more
+            while (!network.empty()) serves(reason_code::success, true);
+            lose();
+            connect(true);
+        }
+        while (!network.empty()) serves(reason_code::success, true);
+        std::map<std::string, std::uint32_t, std::less<>> wanted;
+        for (auto const* s : living) {
+            if (s->at != stage::granted) return false;
+            for (auto const* f : s->filters) wanted.try_emplace(f->name, 0);
+        }
+        bool const same = std::ranges::equal(
+            wanted, at_server, {}, [](auto const& w) { return w.first; }, [](auto const& has) { return has.first; });
+        return same && waiting.empty() && holds();
+    }
+
+    subscriptions machine;
+    std::vector<subscriptions::subscription*> living;
+    std::map<std::string, std::uint32_t, std::less<>> at_server;  // by filter
+    std::vector<std::uint64_t> waiting;                           // the tickets of those who wait for their debt's end
+    bool online = false;
+    bool jammed = false;  // no packet identifier is free
+
+  private:
+    struct sent {
+        subscriptions::request* which;
+        packet_type type;
+        std::uint32_t identifier;
+        std::vector<std::string> filters;
+    };
+
+    template <std::size_t N>
+    bool wants(std::string_view const (&filters)[N]) {
+        if (living.size() == 3) return false;
+        living.push_back(&machine.add(filters, nullptr));
+        pump();
+        return true;
+    }
+
+    void leaves(subscriptions::subscription* s) {
+        std::erase(living, s);
+        auto const ticket = machine.remove(*s);
+        if (ticket != subscriptions::nothing) waiting.push_back(ticket);
+        pump();
+    }
+
+    void pump() {
+        while (online) {
+            auto* const r = machine.next();
+            if (r == nullptr) return;
+            if (jammed) return machine.take_back(*r);
+            sent packet{r, r->type, r->of != nullptr ? r->of->identifier : 0, {}};
+            for (auto const* f : r->filters) packet.filters.push_back(f->name);
+            network.push_back(std::move(packet));
+        }
+    }
+
+    bool serves(reason_code reason, bool answers) {
+        if (network.empty()) return false;
+        auto const packet = network.front();
+        network.erase(network.begin());
+        bool const good = reason == reason_code::success;
+        for (auto const& f : packet.filters) {
+            if (!good) continue;
+            if (packet.type == packet_type::subscribe)
+                at_server[f] = packet.identifier;
+            else
+                at_server.erase(f);
+        }
+        if (!answers) return lose(), true;
+        std::string const bytes(packet.filters.size(), static_cast<char>(reason));
+        auto const reasons = reason_code_list::from_encoded(bytes);
+        if (packet.type == packet_type::unsubscribe) {
+            auto const end = machine.on_unsuback(*packet.which, reasons);
+            CHECK(end.reason == reason);
+            std::erase(waiting, end.ticket);
+        } else if (auto* const s = machine.on_suback(*packet.which, reasons)) {
+            CHECK(s->at == (good ? stage::granted : stage::refused));
+            if (!good) leaves(s);
+        }
+        return true;
+    }
+
+    void lose() {
+        online = false;
+        network.clear();
+    }
+
+    void connect(bool session_present) {
+        online = true;
+        if (!session_present) at_server.clear();
+        machine.connected(session_present);
+        std::erase_if(waiting, [&](auto ticket) { return !machine.owes(ticket); });
+        pump();
+    }
+
+    std::vector<sent> network;
+};
+
+std::size_t tried = 0;
+
+// Tries all sequences of so many events behind `begun`.
+void try_all(std::string const& begun, std::size_t length) {
+    for (char const event : world::events) {
+        auto const events = begun + event;
+        world w;
+        bool possible = true;
+        for (char const e : events) possible = possible && w.happens(e);
+        if (!possible) continue;
+        ++tried;
+        if (!w.holds() || !w.ends_well()) FAIL(events);
+        if (length > 1) try_all(events, length - 1);
+    }
+}
+
+subscriptions::request& next(subscriptions& machine) {
+    auto* const r = machine.next();
+    REQUIRE(r != nullptr);
+    return *r;
+}
+reason_code_list reasons(std::string_view bytes) { return reason_code_list::from_encoded(bytes); }
+
+}  // namespace
+
+TEST_CASE("after all sequences of events the server has what is wanted, and who waits is told") {
+    tried = 0;
+    try_all("", 6);
+    try_all("cb", 5);      // connected, with SUBSCRIBE on its way
+    try_all("cassbs", 4);  // two subscriptions that share a filter
+    try_all("caso", 5);    // with UNSUBSCRIBE on its way
+    CHECK(tried > 80'000);
+}
+
+TEST_CASE("after long sequences of events too") {
+    std::mt19937 random(1);
+    for (int i = 0; i < 1000; ++i) {
+        world w;
+        std::string events;
+        while (events.size() < 60) {
+            char const event = world::events[random() % world::events.size()];
+            if (!w.happens(event)) continue;
+            events += event;
+            if (!w.holds()) FAIL(events);
+        }
+        if (!w.ends_well()) FAIL(events);
+    }
+}
+
+TEST_CASE("each subscription has an identifier of its own, which it keeps when it is renewed") {
+    subscriptions m;
+    auto& a = m.add(x_and_z, nullptr);
+    auto& b = m.add(x, nullptr);
+    CHECK(a.identifier == 1);
+    CHECK(b.identifier == 2);
+    for (bool const present : {true, false}) {
+        m.connected(present);
+        auto& first = next(m);
+        auto& second = next(m);
+        CHECK(first.of == &a);
+        CHECK(second.of == &b);
+        CHECK(m.next() == nullptr);
+        // Until the server has answered both, either may be the name of "x".
+        m.on_suback(first, reasons({"\0\0", 2}));
+        CHECK(a.filters[0]->names(1));
+        CHECK(a.filters[0]->names(2));
+        m.on_suback(second, reasons({"\0", 1}));
+        CHECK_FALSE(a.filters[0]->names(1));
+        CHECK(a.filters[0]->names(2));
+        CHECK(a.filters[1]->names(1));
+        CHECK_FALSE(a.filters[1]->names(2));
+    }
+    // "x" stays, and with it the name under which the server knows it.
+    CHECK(m.remove(b) == subscriptions::nothing);
+    CHECK(a.filters[0]->names(2));
+    m.connected(false);
+    m.on_suback(next(m), reasons({"\0\0", 2}));
+    CHECK(a.filters[0]->names(1));
+    CHECK_FALSE(a.filters[0]->names(2));
+}
+
+TEST_CASE("a subscription that was never asked for leaves nothing behind") {
+    subscriptions m;
+    auto& a = m.add(x, nullptr);
+    m.connected(false);
+    m.on_suback(next(m), reasons({"\0", 1}));
+    auto& again = m.add(x, nullptr);
+    CHECK_FALSE(a.filters[0]->names(again.identifier));
+    CHECK(m.remove(again) == subscriptions::nothing);
+    auto& other = m.add(x_and_z, nullptr);
+    CHECK(m.remove(other) == subscriptions::nothing);
+    CHECK(m.known("z") == nullptr);
+    CHECK(m.next() == nullptr);
+}
+
+TEST_CASE("what UNSUBACK refuses is told, and is asked for again by the user or on the next connection") {
+    subscriptions m;
+    auto& a = m.add(x_and_z, nullptr);
+    m.connected(false);
+    m.on_suback(next(m), reasons({"\0\0", 2}));
+    auto const ticket = m.remove(a);
+    CHECK(m.owes(ticket));
+    auto end = m.on_unsuback(next(m), reasons("\x11\x87"));  // of "x" no subscription existed
+    CHECK(end.ticket == ticket);
+    CHECK(end.reason == reason_code::not_authorized);
+    CHECK_FALSE(m.owes(ticket));
+    CHECK(m.next() == nullptr);
+    CHECK(m.known("x") == nullptr);
+    CHECK(m.debt("x") == subscriptions::nothing);
+    CHECK(m.debt("z") == ticket);
+    auto& again = next(m);
+    CHECK(again.filters.size() == 1);
+    CHECK(m.on_unsuback(again, reasons("\x87")).ticket == ticket);
+    m.connected(true);
+    CHECK(m.on_unsuback(next(m), {}).reason == reason_code::success);  // MQTT 3.1.1 gives no reasons
+    CHECK(m.known("z") == nullptr);
+}
+
+TEST_CASE("servers that never answer do not make it grow") {
+    subscriptions m;
+    m.add(x, nullptr);
+    for (int i = 0; i < 1000; ++i) {
+        m.connected(true);
+        while (m.next() != nullptr) {
+        }
+        m.remove(m.add(x, nullptr));
+        auto& asked = m.add(x, nullptr);
+        while (m.next() != nullptr) {
+        }
+        m.remove(asked);
+    }
+    CHECK(m.known("x")->claims.size() <= 16);
+    CHECK(m.consistent());
+    CHECK(m.known("x")->used <= 4);
+}
