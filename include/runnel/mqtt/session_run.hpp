@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <exception>
+#include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -97,10 +99,79 @@ void session<Transport>::look_after() {
             auto attempting = attempt(*stream_);
             connection_.start(std::move(attempting));
         }
-        next = connection_.attend(now, *stream_ ? &**stream_ : nullptr, listener(*this));
+        if (packets_.is_held_up()) attend_held_up();
+        next = attend_messages(now);
+        next = std::min(next, connection_.attend(now, *stream_ ? &**stream_ : nullptr, listener(*this)));
     }
     next = std::min(next, publishing_.attend(now, running_));
     if (next != clock::time_point::max()) packets_.attend(next);
+}
+
+// --- an application that does not take its messages
+
+template <transport Transport>
+auto session<Transport>::wait_for_room() -> awaitable<void> {
+    packets_.set_held_up(true);
+    while (!state_.can_take_more() && !connection_.is_ending()) {
+        parking<executor_type> room(packets_.queue());
+        waiter<executor_type> w;
+        room_ = &room;
+        co_await room.park(w);
+        room_ = nullptr;
+        if (w.result) throw std::system_error(w.result);
+    }
+}
+
+template <transport Transport>
+void session<Transport>::attend_held_up() {
+    if (state_.wants_new_connection() && state_.connected()) {
+        state_.disconnect(packets_.out());
+        connection_.end_over(errc::receive_maximum_exceeded);
+    }
+    if (state_.can_take_more() || connection_.is_ending()) {
+        if (room_ != nullptr) room_->wake_all({});
+    }
+    packets_.set_held_up(state_.is_full());
+}
+
+// --- messages that no subscription wants
+
+template <transport Transport>
+void session<Transport>::keep(mqtt::publish const& packet, delivery token) {
+    if (token.quality == qos::at_most_once || options_.unrouted_timeout.count() == 0) return drop(token);
+    if (!unrouted_) unrouted_ = std::make_unique<unrouted>(options_.unrouted_timeout, options_.receive_maximum);
+    bool const is_first = unrouted_->empty();
+    if (auto const oldest = unrouted_->keep(packet, token, clock::now())) drop(*oldest);
+    packets_.attend();
+    if (is_first)
+        tell({.what = session_event::kind::unrouted,
+              .pause = options_.unrouted_timeout,
+              .detail = std::string(packet.topic)});
+}
+
+template <transport Transport>
+void session<Transport>::drop(delivery token) {
+    ++messages_unrouted_;
+    bool const v5 = options_.version == protocol_version::v5;
+    state_.acknowledge(packets_.out(), token, v5 ? reason_code::implementation_specific_error : reason_code::success);
+    packets_.flush();
+}
+
+template <transport Transport>
+auto session<Transport>::attend_messages(clock::time_point now) -> clock::time_point {
+    auto next = clock::time_point::max();
+    if (subscribing_) {
+        next = subscribing_->attend(now);
+        if (auto failure = subscribing_->take_failure()) connection_.fail(std::move(failure));
+    }
+    if (!unrouted_) return next;
+    std::string topic;
+    unrouted_->expire(now, [&](mqtt::publish const& packet, delivery token) {
+        topic = packet.topic;
+        drop(token);
+    });
+    if (!topic.empty()) tell({.what = session_event::kind::given_up, .detail = std::move(topic)});
+    return std::min(next, unrouted_->next_deadline());
 }
 
 template <transport Transport>
@@ -122,6 +193,11 @@ auto session<Transport>::attempt(std::optional<stream_type>& s) -> typename conn
         co_await std::move(opening);
         connection_.established(keep_alive_);
         while (connection_.is_reading()) {
+            if (state_.is_full()) [[unlikely]] {
+                auto room = wait_for_room();
+                co_await std::move(room);
+                if (!connection_.is_reading()) break;
+            }
             read_outcome read;
             if constexpr (reads_directly)
                 co_await s->read_directly(connection_.room(), read);
