@@ -14,6 +14,14 @@ using namespace runnel::mqtt;
 
 struct recorder final : message_source {
     void taken(delivery d, reason_code reason, property_view) override { all.emplace_back(d.number, reason); }
+    void given_back(delivery d, inbox const&) override { back.push_back(d.number); }
+    void deserted(inbox const&) override {}
+    void unread(publish const& packet, delivery d) override {
+        unseen += packet.payload;
+        back.push_back(d.number);
+    }
+    std::vector<std::uint64_t> back;
+    std::string unseen;
     std::vector<std::pair<std::uint64_t, reason_code>> all;
 };
 
@@ -161,13 +169,79 @@ TEST_CASE("a message that the application holds counts for the room of the inbox
     CHECK(b.push("p", qos::at_most_once));
 }
 
-TEST_CASE("what nobody has read is let go of with the inbox") {
+TEST_CASE("what nobody has read is handed back with the inbox, and let go of if it is not wanted") {
+    for (bool const wanted : {true, false}) {
+        box b;
+        b.push("1");
+        b.push("2", qos::exactly_once);
+        b.push("3", qos::at_most_once);
+        if (!wanted) b.messages->set_unwanted();
+        b.messages.reset();
+        CHECK(b.source->unseen == (wanted ? "12" : ""));
+        CHECK(b.source->all.size() == (wanted ? 0 : 2));
+    }
+}
+
+TEST_CASE("a message that is destroyed because of an exception is given back, with what it was received before") {
     box b;
     b.push("1");
-    b.push("2", qos::exactly_once);
-    b.push("3", qos::at_most_once);
-    b.messages.reset();
-    CHECK(b.source->all == std::vector<record>{{1, reason_code::success}, {2, reason_code::success}});
+    b.push("2");
+    try {
+        auto const m = b.pop();
+        throw 1;
+    } catch (int) {
+        auto const m = b.pop();  // no exception is on its way here
+    }
+    CHECK(b.source->back == std::vector<std::uint64_t>{1});
+    CHECK(b.source->all == std::vector<record>{{2, reason_code::success}});
+}
+
+TEST_CASE("a message received and taken while an exception is on its way is acknowledged") {
+    box b;
+    b.push("1");
+    struct last_words {
+        box& of;
+        ~last_words() { of.pop(); }
+    };
+    try {
+        last_words const l{b};
+        throw 1;
+    } catch (int) {
+    }
+    CHECK(b.source->all == std::vector<record>{{1, reason_code::success}});
+}
+
+TEST_CASE("a message can be given back") {
+    box b;
+    b.push("1");
+    b.push("2", qos::at_most_once);
+    auto m = b.pop();
+    m->abandon();
+    CHECK_FALSE(*m);
+    m->abandon();
+    m.reset();
+    b.pop()->abandon();
+    CHECK(b.source->back == std::vector<std::uint64_t>{1});
+    CHECK(b.source->all.empty());
+    CHECK(b.messages->bytes() == 0);
+    b.push("3");
+    auto copy = b.pop()->copy();
+    copy.abandon();
+    CHECK_FALSE(copy);
+}
+
+TEST_CASE("an empty inbox takes a message of any size, also while the application holds the one before") {
+    box b(500);
+    std::string const large(1000, 'x');
+    CHECK(b.push(large, qos::at_most_once));
+    CHECK_FALSE(b.push("p", qos::at_most_once));
+    auto held = b.pop();
+    CHECK(b.push(large, qos::at_most_once));
+    CHECK_FALSE(b.push(large, qos::at_most_once));
+    auto second = b.pop();
+    CHECK_FALSE(b.push(large, qos::at_most_once));  // it holds two
+    held.reset();
+    CHECK(b.push(large, qos::at_most_once));
 }
 
 TEST_CASE("messages may outlive the inbox's other users and their source") {

@@ -659,13 +659,19 @@ TEST_CASE("acknowledgements are sent in the order of the messages [MQTT-4.6.0-2]
     for (auto version : both_versions) {
         auto s = server(version);
         s.receive_publish("a", q1, 10);
-        s.receive_publish("b", q2, 11);
-        s.receive_publish("c", q1, 12);
+        s.receive_publish("a", q2, 11);
+        s.receive_publish("a", q1, 12);
+        s.receive_publish("a", q2, 13);
+        s.receive_publish("b", q1, 14);
         s.state.acknowledge(s.out, s.messages[2].token);
-        s.state.acknowledge(s.out, s.messages[1].token);
+        s.state.acknowledge(s.out, s.messages[3].token);
         CHECK(s.sent() == "");
+        s.state.acknowledge(s.out, s.messages[4].token);
+        CHECK(s.sent() == "PUBACK 14");  // of another topic
         s.state.acknowledge(s.out, s.messages[0].token);
-        CHECK(s.sent() == "PUBACK 10, PUBREC 11, PUBACK 12");
+        CHECK(s.sent() == "PUBACK 10, PUBACK 12");
+        s.state.acknowledge(s.out, s.messages[1].token);
+        CHECK(s.sent() == "PUBREC 11, PUBREC 13");
     }
 }
 
@@ -696,7 +702,7 @@ TEST_CASE("a QoS 2 message sent again is delivered once [MQTT-4.3.3-10], before 
         c.receive_publish("a", q2, 1);
         c.receive_publish("a", q2, 1, true);
         c.state.acknowledge(c.out, c.messages[0].token);
-        CHECK(c.sent() == "PUBREC 1, PUBREC 1");
+        CHECK(c.sent() == "PUBREC 1");
         c.receive_publish("a", q2, 1, true);
         CHECK(c.messages.size() == 1);
         CHECK(c.sent() == "PUBREC 1");
@@ -744,16 +750,20 @@ TEST_CASE("a QoS 2 message is delivered once over connections, whenever it is ta
     }
 }
 
-TEST_CASE("a QoS 1 message sent again on another connection is delivered again (4.3.2)") {
+TEST_CASE("a QoS 1 message sent again on another connection is delivered again (4.3.2) if the application is done") {
     for (auto version : both_versions) {
         auto s = server(version);
         s.receive_publish("a", q1, 1);
         s.lose_connection();
         s.accept(true);
         s.receive_publish("a", q1, 1, true);
+        CHECK(s.messages.size() == 1);  // it has it still
+        s.state.acknowledge(s.out, s.messages[0].token);
+        CHECK(s.sent() == "PUBACK 1");
+        s.lose_connection();
+        s.accept(true);
+        s.receive_publish("a", q1, 1, true);  // PUBACK has not arrived
         CHECK(s.messages.size() == 2);
-        s.state.acknowledge(s.out, s.messages[0].token);  // its connection is gone
-        CHECK(s.sent() == "");
         s.state.acknowledge(s.out, s.messages[1].token);
         CHECK(s.sent() == "PUBACK 1");
     }
@@ -804,6 +814,66 @@ TEST_CASE("more messages than this end's receive maximum are an error [MQTT-3.3.
         CHECK(e.sent() == "PUBACK 1, PUBREC 2");
         CHECK(e.receive_publish("d", q1, 3) == errc::ok);
         CHECK(e.receive_publish("e", q1, 4) == errc::receive_maximum_exceeded);  // QoS 2 counts until PUBCOMP
+    }
+}
+
+TEST_CASE("a message given back is told of again on the next connection, and a QoS 1 message held is not") {
+    for (auto version : both_versions)
+        for (qos const quality : {q1, q2}) {
+            auto c = client(version);
+            c.receive_publish("a", quality, 1);
+            c.receive_publish("b", quality, 2);
+            c.state.give_back(c.messages[0].token);
+            CHECK(c.sent() == "");
+            c.lose_connection();
+            c.connect(true);
+            c.receive_publish("a", quality, 1, true);
+            c.receive_publish("b", quality, 2, true);
+            CHECK(c.received() == "a=p, b=p, a=p");
+            CHECK(c.messages[2].token.number == c.messages[0].token.number);
+            for (auto const& m : c.messages) c.state.acknowledge(c.out, m.token);
+            CHECK(c.sent() == (quality == q1 ? "PUBACK 1, PUBACK 2" : "PUBREC 1, PUBREC 2"));
+        }
+}
+
+TEST_CASE("in MQTT 3.1.1 an application that takes nothing is sent no more than it may have") {
+    session_end c(role::client, v3, {.not_taken = 2});
+    c.connect();
+    c.receive_publish("a", q1, 1);
+    CHECK(c.state.can_take_more());
+    c.receive_publish("a", q1, 2);
+    CHECK_FALSE(c.state.can_take_more());
+    SUBCASE("what has been read is taken in") {
+        c.receive_publish("a", q2, 3);
+        CHECK(c.messages.size() == 3);
+        CHECK_FALSE(c.state.wants_new_connection());
+        c.state.acknowledge(c.out, c.messages[0].token);
+        c.state.acknowledge(c.out, c.messages[1].token);
+        CHECK(c.state.can_take_more());
+    }
+    SUBCASE("while an answer is awaited reading goes on, and messages are left out for the next connection") {
+        c.state.publish(c.out, {.topic = "t", .qos = q1});
+        c.sent();
+        CHECK(c.state.can_take_more());
+        c.receive_publish("a", q1, 3);
+        c.receive_publish("a", q2, 4);
+        c.receive_publish("a", q0);
+        CHECK(c.messages.size() == 3);
+        c.receive_ack(puback, 1);
+        CHECK(c.state.can_take_more());
+        CHECK_FALSE(c.state.wants_new_connection());
+        c.state.acknowledge(c.out, c.messages[0].token);
+        CHECK(c.state.wants_new_connection());
+        c.receive_publish("a", q1, 5);
+        CHECK(c.messages.size() == 3);  // it must not overtake those left out
+        c.state.acknowledge(c.out, c.messages[1].token);
+        CHECK(c.sent() == "PUBACK 1, PUBACK 2");
+        c.lose_connection();
+        c.connect(true);
+        CHECK_FALSE(c.state.wants_new_connection());
+        c.receive_publish("a", q1, 3, true);
+        c.receive_publish("a", q2, 4, true);
+        CHECK(c.messages.size() == 5);
     }
 }
 

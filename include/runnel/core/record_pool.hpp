@@ -46,6 +46,13 @@ class record_pool {
         if (b != current_) keep_or_free(b);
     }
 
+    /// The number of records taken and not given back. Takes time in proportion to the number of blocks.
+    std::size_t records() const noexcept {
+        std::size_t sum = 0;
+        for (block const* b : blocks_) sum += b->live;
+        return sum;
+    }
+
     /// Bytes of memory held.
     std::size_t capacity() const noexcept {
         std::size_t sum = 0;

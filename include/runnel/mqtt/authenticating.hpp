@@ -28,8 +28,8 @@ class authenticating final : public authenticating_part<Executor> {
     template <class T>
     using awaitable = asio::awaitable<T, Executor>;
 
-    authenticating(session_state& state, outlet<Executor>& packets, end_connection end, Authenticator a)
-        : core_(std::make_shared<core>(state, packets, end, std::move(a))) {}
+    authenticating(session_state& state, outlet<Executor>& packets, session_services& session, Authenticator a)
+        : core_(std::make_shared<core>(state, packets, session, std::move(a))) {}
     authenticating(authenticating const&) = delete;
     authenticating& operator=(authenticating const&) = delete;
     ~authenticating() override {
@@ -71,8 +71,8 @@ class authenticating final : public authenticating_part<Executor> {
     using stage = authentication_steps::stage;
 
     struct core {
-        core(session_state& s, outlet<Executor>& out, end_connection e, Authenticator a)
-            : state(&s), packets(out), end(e), answered(out.queue()), place(out.queue()), user(std::move(a)) {}
+        core(session_state& s, outlet<Executor>& out, session_services& of, Authenticator a)
+            : state(&s), packets(out), session(of), answered(out.queue()), place(out.queue()), user(std::move(a)) {}
 
         void connection_lost() {
             ++connections_lost;
@@ -89,7 +89,7 @@ class authenticating final : public authenticating_part<Executor> {
 
         session_state* state;  // nullptr: the session has gone
         outlet<Executor>& packets;
-        end_connection end;
+        session_services& session;
         parking<Executor> answered;  // who waits for the server
         parking<Executor> place;     // where the authenticator is waited for
         parking<Executor> free{answered.queue()};
@@ -169,7 +169,7 @@ class authenticating final : public authenticating_part<Executor> {
         // Cancelled: the next one goes on from here. Else what has begun has failed [MQTT-4.12.1-2].
         auto const cancellation = co_await asio::this_coro::cancellation_state;
         bool const cancelled = cancellation.cancelled() != asio::cancellation_type::none && is_abortion(failure);
-        if (!cancelled && c->steps.must_close()) c->end(errc::authentication_failed);
+        if (!cancelled && c->steps.must_close()) c->session.end_connection(errc::authentication_failed);
         std::rethrow_exception(std::move(failure));
     }
 

@@ -20,6 +20,7 @@ class identifier_map {
     identifier_map& operator=(identifier_map const&) = delete;
 
     std::size_t size() const noexcept { return size_; }
+    bool empty() const noexcept { return size_ == 0; }
 
     /// The value of an identifier, or nullptr.
     T* find(std::uint16_t identifier) noexcept {
@@ -59,6 +60,14 @@ class identifier_map {
     void for_each(F&& f) {
         for (std::size_t i = 0; i < capacity_; ++i)
             if (slots_[i].identifier != 0) f(slots_[i].identifier, slots_[i].value);
+    }
+
+    /// Removes the identifiers for which `condition(identifier, value)` holds; it may be asked twice about one.
+    template <class F>
+    void erase_if(F&& condition) noexcept {
+        for (std::size_t i = 0; i < capacity_; ++i)
+            while (slots_[i].identifier != 0 && condition(slots_[i].identifier, slots_[i].value))
+                erase(slots_[i].identifier);  // another may take its place
     }
 
     /// Empties the map and gives its memory back.

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <new>
 #include <string_view>
@@ -17,18 +18,29 @@
 
 namespace runnel::mqtt {
 
-/// Is told that the application has taken a message, so that it can be acknowledged.
+class inbox;
+
+/// Is told what becomes of the QoS 1 and 2 messages of inboxes.
 class message_source {
   public:
+    /// The application has taken a message: it can be acknowledged.
     virtual void taken(delivery d, reason_code reason, property_view props) = 0;
+    /// The application has given a message back: it is not to be acknowledged.
+    virtual void given_back(delivery d, inbox const& by) = 0;
+    /// Nobody will receive from an inbox any more.
+    virtual void deserted(inbox const& box) = 0;
+    /// Nobody will receive a message that waits in an inbox; the view is valid until this returns.
+    virtual void unread(publish const& packet, delivery d) = 0;
 
   protected:
     ~message_source() = default;
 };
 
-class inbox;
-
-/// A received message. Its bytes stay where they are until it is destroyed; then a QoS 1 or 2 message is acknowledged.
+/// A received message. Its bytes stay where they are until it is destroyed; then a QoS 1 or 2 message is acknowledged,
+/// unless an exception has ended the work on it: a message that is destroyed while the stack unwinds for an exception
+/// thrown since it was received is given back (`abandon`). That is so in a coroutine too, where the exception may be
+/// that of a cancellation.
+///
 /// Move-only: keep it for as long as the work on it takes, and at-least-once holds to the end of that work.
 class message {
   public:
@@ -41,7 +53,11 @@ class message {
         return *this;
     }
     ~message() {
-        if (stored_ != nullptr) release(reason_code::success, {});
+        if (stored_ == nullptr) return;
+        if (std::uncaught_exceptions() > stored_->exceptions) [[unlikely]]
+            abandon();
+        else
+            release(reason_code::success, {});
     }
 
     std::string_view topic() const noexcept { return view().topic; }
@@ -57,7 +73,7 @@ class message {
     /// All of it, as a view that is valid as long as the message is.
     publish const& view() const noexcept { return stored_->packet; }
 
-    /// Whether there is a message: false after a move, `acknowledge`, and default construction.
+    /// Whether there is a message: false after a move, `acknowledge`, `abandon`, and default construction.
     explicit operator bool() const noexcept { return stored_ != nullptr; }
 
     /// Acknowledges the message now and lets go of it. In MQTT 5 a `reason` of 0x80 and above refuses it, and `props`
@@ -71,6 +87,12 @@ class message {
         release(reason, props);
     }
 
+    /// Lets go of a QoS 1 or 2 message without acknowledging it: the server sends it again on the next connection, with
+    /// `dup`, and the subscription gets it again; others that have had it do not. On this connection it goes on to
+    /// count for the receive maximum, and later messages of its topic and QoS, though they can be taken, are
+    /// acknowledged only on the next one, where they do not come again.
+    [[gnu::cold]] inline void abandon() noexcept;
+
     /// A copy with memory of its own, of which nothing depends: destroying it acknowledges nothing.
     message copy() const { return copy_of(view()); }
     /// A copy of a message that is there as a view.
@@ -83,6 +105,7 @@ class message {
     struct stored {
         publish packet;
         delivery token;
+        int exceptions = 0;  // that were on their way when it was received
 
         static std::size_t size_of(publish const& p) noexcept {
             return sizeof(stored) + p.topic.size() + p.props.raw().size() + p.payload.size();
@@ -111,23 +134,16 @@ class message {
 
 /// Where a subscription's messages wait for the application, in order of arrival.
 ///
-/// Its size is bounded for QoS 0: beyond `capacity` bytes such messages are dropped and counted. QoS 1 and 2 messages
-/// are always taken in: they are bounded by what the sender may have unacknowledged, as they are acknowledged only once
-/// the application lets go of them.
+/// Its size is bounded for QoS 0: beyond `capacity` bytes such messages are dropped and counted; but one is taken in,
+/// whatever its size, where none waits and the application holds at most one. QoS 1 and 2 messages are always taken in:
+/// they are bounded by `session_options::receive_maximum`, as they are acknowledged only once the application lets go
+/// of them.
 class inbox {
   public:
     explicit inbox(std::size_t capacity) noexcept : capacity_(capacity) {}
     inbox(inbox const&) = delete;
     inbox& operator=(inbox const&) = delete;
-    /// Nobody will receive what waits, so it is let go of: acknowledgements go out in order, and those of later
-    /// messages would wait for it.
-    ~inbox() {
-        while (!unread_.empty()) {
-            auto* const s = unread_.front();
-            unread_.pop();
-            let_go(s, reason_code::success, {});
-        }
-    }
+    ~inbox() { drop_unread(); }
 
     /// The one to be told when messages are taken, as long as it exists.
     void set_source(std::weak_ptr<message_source> source) noexcept { source_ = std::move(source); }
@@ -135,7 +151,7 @@ class inbox {
     /// Copies a message into the inbox. False: there is no room.
     bool push(publish const& packet, delivery token) {
         std::size_t const size = message::stored::size_of(packet);
-        if (bytes_ + size > capacity_ && packet.qos == qos::at_most_once) {
+        if (bytes_ + size > capacity_ && packet.qos == qos::at_most_once && !has_room_for_one()) {
             ++dropped_;
             return false;
         }
@@ -149,7 +165,35 @@ class inbox {
         if (box->unread_.empty()) return {};
         auto* const s = box->unread_.front();
         box->unread_.pop();
+        s->exceptions = std::uncaught_exceptions();
         return {box, s};
+    }
+
+    /// Nobody will receive what waits: the source is told.
+    [[gnu::cold]] void drop_unread() {
+        while (!unread_.empty()) {
+            auto* const s = unread_.front();
+            unread_.pop();
+            bool const unread = s->token.quality != qos::at_most_once && !is_unwanted_;
+            if (auto const source = unread ? source_.lock() : nullptr) source->unread(s->packet, s->token);
+            unread ? static_cast<void>(free(s)) : let_go(s, reason_code::success, {});
+        }
+    }
+    /// Nobody will receive from it any more.
+    [[gnu::cold]] void desert() {
+        if (auto const source = source_.lock()) source->deserted(*this);
+        drop_unread();
+    }
+    /// The application wants no more of the messages, so that what nobody reads is as good as taken.
+    void set_unwanted() noexcept { is_unwanted_ = true; }
+
+    /// The number of messages received so far.
+    std::uint64_t received() const noexcept { return unread_.first(); }
+    /// Whether QoS 1 or 2 messages wait.
+    [[gnu::cold]] bool holds_acknowledgements() noexcept {
+        for (auto n = unread_.first(); n != unread_.next(); ++n)
+            if (unread_[n]->token.quality != qos::at_most_once) return true;
+        return false;
     }
 
     /// The number of messages that wait.
@@ -163,11 +207,24 @@ class inbox {
     friend message;
 
     void let_go(message::stored* s, reason_code reason, property_view props) {
+        delivery const token = free(s);
+        if (token.quality == qos::at_most_once) return;
+        if (auto const source = source_.lock()) source->taken(token, reason, props);
+    }
+    [[gnu::cold]] void give_back(message::stored* s) {
+        delivery const token = free(s);
+        if (token.quality == qos::at_most_once) return;
+        if (auto const source = source_.lock()) source->given_back(token, *this);
+    }
+    delivery free(message::stored* s) noexcept {
         delivery const token = s->token;
         bytes_ -= message::stored::size_of(s->packet);
         pool_.give_back(s);
-        if (token.quality == qos::at_most_once) return;
-        if (auto const source = source_.lock()) source->taken(token, reason, props);
+        return token;
+    }
+
+    [[gnu::cold]] [[gnu::noinline]] bool has_room_for_one() const noexcept {
+        return unread_.empty() && pool_.records() <= 1;
     }
 
     record_pool pool_;
@@ -175,6 +232,7 @@ class inbox {
     std::size_t capacity_;
     std::size_t bytes_ = 0;
     std::uint64_t dropped_ = 0;
+    bool is_unwanted_ = false;
     std::weak_ptr<message_source> source_;
 };
 
@@ -182,6 +240,15 @@ inline void message::release(reason_code reason, property_view props) noexcept {
     auto* const s = std::exchange(stored_, nullptr);
     if (box_)
         std::exchange(box_, nullptr)->let_go(s, reason, props);
+    else
+        ::operator delete(s);
+}
+
+inline void message::abandon() noexcept {
+    if (stored_ == nullptr) return;
+    auto* const s = std::exchange(stored_, nullptr);
+    if (box_)
+        std::exchange(box_, nullptr)->give_back(s);
     else
         ::operator delete(s);
 }

@@ -29,6 +29,8 @@ class outlet {
     void flush() {
         if (!gathered_.empty()) has_writer_ ? writer_.wake_one_behind() : alarm_.soon();
         if (watched_ != nullptr && watched_->has_changes()) alarm_.soon();
+        if (is_held_up_) [[unlikely]]
+            alarm_.soon();
     }
 
     /// Lets the writer, if there is one, look whether there is something to do.
@@ -44,6 +46,10 @@ class outlet {
     /// From now on `flush` sees to what a store is to hold, too.
     void watch(session_state const& state) noexcept { watched_ = &state; }
 
+    /// While held up, `flush` has the session attended to: reading may go on.
+    void set_held_up(bool is_held_up) noexcept { is_held_up_ = is_held_up; }
+    bool is_held_up() const noexcept { return is_held_up_; }
+
     /// Has the session attended to, in a later turn of the executor, or at a time at the latest.
     void attend() { alarm_.soon(); }
     void attend(clock::time_point when) { alarm_.set(when); }
@@ -56,6 +62,7 @@ class outlet {
     alarm<Executor> alarm_;
     session_state const* watched_ = nullptr;
     bool has_writer_ = false;
+    bool is_held_up_ = false;
 };
 
 }  // namespace runnel::mqtt

@@ -42,7 +42,7 @@ namespace runnel::mqtt {
 /// Not thread-safe: everything happens on the one executor (with several threads, a strand). The session must outlive
 /// `run`, unless the executor runs nothing any more.
 template <transport Transport>
-class session final {
+class session final : private session_services {
   public:
     using executor_type = typename Transport::executor_type;
     using subscription = basic_subscription<executor_type>;
@@ -59,7 +59,7 @@ class session final {
           state_(role::client, options_.version,
                  {options_.maximum_queued, options_.maximum_in_flight, options_.outgoing_topic_aliases,
                   options_.accept_unknown_session, options_.maximum_queued_messages, options_.maximum_unwritten,
-                  options_.pace}),
+                  options_.pace, options_.receive_maximum}),
           storing_(options_, state_),
           packets_(executor, stream_type::headroom, &look_after, this),
           connection_(state_, options_, packets_, stream_type::headroom),
@@ -121,8 +121,8 @@ class session final {
     void set_authenticator(A a) {
         if (options_.version != protocol_version::v5)
             throw std::system_error(errc::unsupported_protocol_version, "set_authenticator");
-        authenticating_ = std::make_unique<authenticating<executor_type, A>>(state_, packets_,
-                                                                             end_connection{this, &end}, std::move(a));
+        session_services& services = *this;
+        authenticating_ = std::make_unique<authenticating<executor_type, A>>(state_, packets_, services, std::move(a));
     }
 
     /// Connects, and connects again whenever the connection is lost, with pauses as `options.reconnect` says. Completes
@@ -403,16 +403,20 @@ class session final {
 
     void dispatch(mqtt::publish const& packet, delivery token) {
         ++messages_received_;
-        if (!subscribing_) return drop(token);
-        if (!subscribing_->dispatch(packet, token, messages_unrouted_)) fail(subscribing_->take_failure());
+        auto const to = subscribing_ ? subscribing_->dispatch(packet, token) : routing::nowhere;
+        if (to == routing::done) [[likely]]
+            return;
+        if (to == routing::failed) fail(subscribing_->take_failure());
+        keep(packet, token);
     }
 
-    // Takes a message that nobody wants: it belongs to a subscription of an earlier process, say.
-    [[gnu::cold]] void drop(delivery token) {
-        ++messages_unrouted_;
-        state_.acknowledge(packets_.out(), token);
-        packets_.flush();
-    }
+    // A message that no subscription wants, at present: it may belong to a subscription of an earlier process, say.
+    [[gnu::cold]] void keep(mqtt::publish const& packet, delivery token) override;
+    [[gnu::cold]] void drop(delivery token);
+    [[gnu::cold]] unrouted* kept() noexcept override { return unrouted_.get(); }
+    [[gnu::cold]] clock::time_point attend_messages(clock::time_point now);
+    [[gnu::cold]] awaitable<void> wait_for_room();
+    [[gnu::cold]] void attend_held_up();
 
     // What is written must not be ahead of what is stored.
     void save_before_write() {
@@ -459,17 +463,14 @@ class session final {
                                                                : std::error_code{});
     }
 
-    [[gnu::cold]] void tell(session_event const& event) {
+    [[gnu::cold]] void tell(session_event const& event) override {
         if (options_.on_event) options_.on_event(event);
         for (auto const& w : watchers_)
             if (auto const stream = w.lock()) stream->push(event);
     }
 
-    // What the parts have it do.
-    static void tell(void* of, session_event const& event) { static_cast<session*>(of)->tell(event); }
-    [[gnu::cold]] static void end(void* of, errc why) {
-        auto& self = *static_cast<session*>(of);
-        if (self.state_.connected()) self.connection_.end_over(why);
+    [[gnu::cold]] void end_connection(errc why) override {
+        if (state_.connected()) connection_.end_over(why);
     }
 
     // In [0, 1).
@@ -483,8 +484,8 @@ class session final {
 
     subscribing<executor_type>& subscriptions() {
         if (!subscribing_) {
-            subscribing_ =
-                std::make_unique<subscribing<executor_type>>(options_, state_, packets_, tell_event{this, &tell});
+            session_services& services = *this;
+            subscribing_ = std::make_unique<subscribing<executor_type>>(options_, state_, packets_, services);
             if (running_) subscribing_->reopen();
         }
         return static_cast<subscribing<executor_type>&>(*subscribing_);
@@ -505,6 +506,8 @@ class session final {
     outlet<executor_type> packets_;
     connection<executor_type> connection_;
     publishing<executor_type> publishing_;
+    std::unique_ptr<unrouted> unrouted_;
+    parking<executor_type>* room_ = nullptr;  // where the reader waits until messages have been taken
     std::unique_ptr<subscribing_part> subscribing_;
     std::unique_ptr<requesting_part> requesting_;
     std::unique_ptr<authenticating_part<executor_type>> authenticating_;

@@ -19,15 +19,22 @@ struct session_event {
         /// the server refuses with `error` to renew a subscription, which is no more; `filter` is the one that it
         /// refuses
         subscription_lost,
+        /// A QoS 1 or 2 message has come that no subscription wants. It is kept for `pause`
+        /// (`session_options::unrouted_timeout`); `detail` is its topic. Told for the first that is kept.
+        unrouted,
+        given_up,  ///< messages that were kept have been acknowledged: `detail` is the topic of one
+        /// Nobody has received from an inbox for `pause` (`session_options::stalled_after`), in which QoS 1 or 2
+        /// messages wait; they use up what the server may send. `detail` is the (first) topic filter.
+        stalled,
     };
     kind what{};
     std::error_code error{};
     bool session_present = false;
     /// Of `waiting`: another client seems to use the same client identifier, so that the two throw each other out.
     bool twin_suspected = false;
-    std::chrono::milliseconds pause{0};
-    std::string url{};     ///< of the server
-    std::string detail{};  ///< what the server says of it, in MQTT 5 (Reason String)
+    std::chrono::milliseconds pause{0};  ///< how long
+    std::string url{};                   ///< of the server
+    std::string detail{};  ///< what the server says of it, in MQTT 5 (Reason String); or as the kind tells
     std::string filter{};  ///< of `subscription_lost`
 };
 
@@ -44,6 +51,9 @@ inline std::string to_string(session_event const& e) {
         case redirected: return with("redirected to " + e.url, e.detail);
         case disconnected: return with(e.error ? "disconnected: " + e.error.message() : "disconnected", e.detail);
         case subscription_lost: return with("no longer subscribed to " + e.filter + ": " + e.error.message(), e.detail);
+        case unrouted: return "no subscription wants a message to " + e.detail + ", which is kept for now";
+        case given_up: return "no subscription has come for a message to " + e.detail + ": acknowledged";
+        case stalled: return "nobody receives the messages of " + e.detail + ", which hold up others";
         case waiting: break;
     }
     auto const text = "connecting again in " + std::to_string(e.pause.count()) + " ms";
@@ -62,7 +72,7 @@ struct session_counters {
     std::uint64_t messages_resent = 0;        ///< QoS 1 and 2, on a later connection
     std::uint64_t commits = 0;                ///< calls of the store's `apply`; many messages share one
     std::uint64_t messages_received = 0;
-    std::uint64_t messages_unrouted = 0;  ///< received, and no subscription wanted them
+    std::uint64_t messages_unrouted = 0;  ///< received, and dropped, as no subscription wanted them
     std::size_t queued_bytes = 0;         ///< now: of packets that wait to be sent or acknowledged
     std::size_t in_flight = 0;            ///< now: QoS 1 and 2 messages sent and not acknowledged
     /// Between the last CONNECT or PINGREQ and its answer; 0 if there has been none.

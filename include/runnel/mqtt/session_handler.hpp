@@ -17,7 +17,8 @@ struct session_handler {
     void on_subscribe(subscribe const&) {}      ///< to be answered by `session_state::suback`
     void on_unsubscribe(unsubscribe const&) {}  ///< to be answered by `session_state::unsuback`
     // At both:
-    void on_message(publish const&, delivery) {}  ///< to be acknowledged by `session_state::acknowledge`
+    /// To be acknowledged by `session_state::acknowledge`. If it throws, the message is given back.
+    void on_message(publish const&, delivery) {}
     void on_published(void* /*owner*/, acknowledgement const&) {}  ///< the QoS promise is fulfilled, or refused
     void on_sent(void* /*owner*/) {}  ///< a QoS 0 message that had to wait for its turn has left (`send_due`)
     void on_lost(void* /*owner*/) {}  ///< the peer has lost the session, and nobody can tell the message's fate

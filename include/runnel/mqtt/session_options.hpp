@@ -63,9 +63,20 @@ struct session_options {
     reconnect_policy reconnect;
 
     std::uint32_t maximum_packet_size = 16 * 1024 * 1024;  ///< largest packet accepted, in bytes, 1 or more
-    /// MQTT 5: QoS 1 and 2 messages taken in but not acknowledged, 1 to 65,535. A server that sends more is told so,
-    /// and is told 65,535 the next time: mosquitto 2.0 does not keep to less where its `max_inflight_messages` is 0.
+    /// QoS 1 and 2 messages taken in but not acknowledged, 1 to 65,535. A server of MQTT 5 is told so. One that sends
+    /// more all the same has broken the protocol, and is told 65,535 the next time: mosquitto 2.0 does not keep to less
+    /// where its `max_inflight_messages` is 0. From then on, and in MQTT 3.1.1, whose servers cannot be told, this side
+    /// sees to it: see `session_state::can_take_more`.
     std::uint16_t receive_maximum = 1024;
+    /// How long a QoS 1 or 2 message that no subscription wants is kept, unacknowledged, for a subscription that is
+    /// made yet: 0 (not at all) to a day. Meant for what the server has kept for subscriptions of an earlier process:
+    /// it comes right behind the acceptance of the connection. Then the message is acknowledged, in MQTT 5 with
+    /// `reason_code::implementation_specific_error`, and lost. After one has waited in vain, no more than four are kept
+    /// at a time, until the next subscription is made.
+    std::chrono::milliseconds unrouted_timeout{10'000};
+    /// After how long an inbox in which QoS 1 or 2 messages wait and from which nobody receives is told of by
+    /// `session_event::kind::stalled`: 0 (never) to a day.
+    std::chrono::milliseconds stalled_after{10'000};
     std::uint16_t incoming_topic_aliases = 16;      ///< MQTT 5: topics that the server may abbreviate; 0: none
     std::uint16_t outgoing_topic_aliases = 16;      ///< MQTT 5: topics abbreviated, if the server takes that; 0: none
     std::uint16_t maximum_in_flight = 1024;         ///< QoS 1 and 2 messages sent but not acknowledged, 1 to 65,535
@@ -124,6 +135,11 @@ struct subscribe_options {
     seconds(o.keep_alive, 65'535, "keep_alive");
     seconds(o.session_expiry, 0xFFFF'FFFF, "session_expiry");
     if (o.will) seconds(o.will->delay, 0xFFFF'FFFF, "will.delay");
+    auto const up_to_a_day = [](std::chrono::milliseconds value, char const* name) {
+        if (value < 0ms || value > 24h) throw std::out_of_range(std::string(name) + " must be 0 to 24 h");
+    };
+    up_to_a_day(o.unrouted_timeout, "unrouted_timeout");
+    up_to_a_day(o.stalled_after, "stalled_after");
     positive(o.connect_timeout, "connect_timeout (ms)");
     positive(o.response_timeout, "response_timeout (ms)");
     positive(o.close_timeout, "close_timeout (ms)");

@@ -3,9 +3,11 @@
 #include <runnel/mqtt/packet.hpp>
 #include <runnel/mqtt/received.hpp>
 #include <runnel/mqtt/session_event.hpp>
+#include <runnel/mqtt/unrouted.hpp>
 
 #include <asio/awaitable.hpp>
 
+#include <chrono>
 #include <cstdint>
 #include <exception>
 #include <string_view>
@@ -16,17 +18,20 @@ namespace runnel::mqtt {
 // The parts of a session that not every session has, as it sees them. Each is made by the function of the session that
 // first needs it, and only there: programs that do not call that function have neither its code nor its memory.
 
-/// What a part has its session do: a function of the session.
-template <class... Arguments>
-struct session_function {
-    void* session;
-    void (*function)(void* session, Arguments...);
-    void operator()(Arguments... arguments) const { function(session, arguments...); }
+/// What a part asks of its session.
+class session_services {
+  public:
+    /// No subscription wants a message, at present.
+    virtual void keep(publish const& packet, delivery token) = 0;
+    /// The messages kept so far; nullptr: none.
+    virtual unrouted* kept() noexcept = 0;
+    virtual void tell(session_event const& event) = 0;
+    /// Ends the connection, if there is one, for a reason of which the server is told.
+    virtual void end_connection(errc why) = 0;
+
+  protected:
+    ~session_services() = default;
 };
-/// Tells an event.
-using tell_event = session_function<session_event const&>;
-/// Ends the connection in good order for a reason, of which the server is told.
-using end_connection = session_function<errc>;
 
 /// Is told that the server has refused to renew a subscription.
 class subscription_watcher {
@@ -37,11 +42,20 @@ class subscription_watcher {
     ~subscription_watcher() = default;
 };
 
+/// Where a message has gone.
+enum class routing : std::uint8_t {
+    done,    ///< to all subscriptions that it matches
+    failed,  ///< likewise, but a handler has thrown: see `take_failure`
+    nowhere  ///< no subscription wants it
+};
+
 /// Subscriptions: see `subscribing`.
 class subscribing_part {
   public:
     virtual ~subscribing_part() = default;
-    virtual bool dispatch(publish const& packet, delivery token, std::uint64_t& unrouted) = 0;
+    virtual routing dispatch(publish const& packet, delivery token) = 0;
+    /// Does what is due at `now`; returns when there will be something to do. Handlers may fail.
+    virtual std::chrono::steady_clock::time_point attend(std::chrono::steady_clock::time_point now) = 0;
     virtual std::exception_ptr take_failure() noexcept = 0;
     virtual void on_connected(bool session_present) = 0;
     virtual void on_suback(void* owner, suback const& answer) = 0;

@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <exception>
+#include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -123,13 +125,13 @@ void session<Transport>::look_after() {
             auto attempting = attempt(*stream_);
             connection_.reader().start(get_executor(), std::move(attempting));
         }
+        if (packets_.is_held_up()) attend_held_up();
         if (connection_.needs_writer() && *stream_) {
             packets_.set_writer(true);
             auto writing = write_loop(**stream_);
             connection_.writer().start(get_executor(), std::move(writing));
         }
-        auto const due = send_due(now);
-        next = std::min(due, connection_.advance(now, position()));
+        next = std::min({send_due(now), attend_messages(now), connection_.advance(now, position())});
     }
     bool const late = publishing_.withdraw_late(now, running_);
     // What has been withdrawn is withdrawn in the store, too, before anybody is told.
@@ -140,7 +142,76 @@ void session<Transport>::look_after() {
     if (next != never) packets_.attend(next);
 }
 
-// Sends the messages whose turn it is, if they leave at a pace; returns when to look again.
+// --- an application that does not take its messages
+
+template <transport Transport>
+auto session<Transport>::wait_for_room() -> awaitable<void> {
+    packets_.set_held_up(true);
+    while (!state_.can_take_more() && connection_.life().is(lifecycle::state::online)) {
+        parking<executor_type> room(packets_.queue());
+        waiter<executor_type> w;
+        room_ = &room;
+        co_await room.park(w);
+        room_ = nullptr;
+        if (w.result) throw std::system_error(w.result);
+    }
+}
+
+template <transport Transport>
+void session<Transport>::attend_held_up() {
+    if (state_.wants_new_connection() && state_.connected()) {
+        state_.disconnect(packets_.out());
+        connection_.end_over(errc::receive_maximum_exceeded);
+    }
+    if (state_.can_take_more() || !connection_.life().is(lifecycle::state::online)) {
+        if (room_ != nullptr) room_->wake_all({});
+    }
+    packets_.set_held_up(state_.is_full());
+}
+
+// --- messages that no subscription wants
+
+template <transport Transport>
+void session<Transport>::keep(mqtt::publish const& packet, delivery token) {
+    if (token.quality == qos::at_most_once || options_.unrouted_timeout.count() == 0) return drop(token);
+    if (!unrouted_) unrouted_ = std::make_unique<unrouted>(options_.unrouted_timeout, options_.receive_maximum);
+    bool const is_first = unrouted_->empty();
+    if (auto const oldest = unrouted_->keep(packet, token, clock::now())) drop(*oldest);
+    packets_.attend();
+    if (is_first)
+        tell({.what = session_event::kind::unrouted,
+              .pause = options_.unrouted_timeout,
+              .detail = std::string(packet.topic)});
+}
+
+template <transport Transport>
+void session<Transport>::drop(delivery token) {
+    ++messages_unrouted_;
+    bool const v5 = options_.version == protocol_version::v5;
+    state_.acknowledge(packets_.out(), token, v5 ? reason_code::implementation_specific_error : reason_code::success);
+    packets_.flush();
+}
+
+template <transport Transport>
+auto session<Transport>::attend_messages(clock::time_point now) -> clock::time_point {
+    auto next = never;
+    if (subscribing_) {
+        next = subscribing_->attend(now);
+        if (auto failure = subscribing_->take_failure()) connection_.fail(std::move(failure));
+    }
+    if (!unrouted_) return next;
+    std::string topic;
+    unrouted_->expire(now, [&](mqtt::publish const& packet, delivery token) {
+        topic = packet.topic;
+        drop(token);
+    });
+    if (!topic.empty()) tell({.what = session_event::kind::given_up, .detail = std::move(topic)});
+    return std::min(next, unrouted_->next_deadline());
+}
+
+// --- messages that leave at a pace
+
+// Sends those whose turn it is; returns when to look again.
 template <transport Transport>
 auto session<Transport>::send_due(clock::time_point now) -> clock::time_point {
     // Behind a write under way they would gather, and leave all at once: the writer has this called when it is done.
@@ -178,6 +249,11 @@ auto session<Transport>::attempt(std::optional<stream_type>& s) -> coroutine {
         auto opening = open(s);
         co_await std::move(opening);
         while (connection_.is_reading()) {
+            if (state_.is_full()) [[unlikely]] {
+                auto room = wait_for_room();
+                co_await std::move(room);
+                if (!connection_.is_reading()) break;
+            }
             read_outcome read;
             if constexpr (reads_directly)
                 co_await s->read_directly(connection_.room(), read);

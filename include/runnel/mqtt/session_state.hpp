@@ -40,6 +40,8 @@ struct session_limits {
     /// `send_more`, so that what else is sent does not stand behind all of them.
     std::size_t unwritten = std::numeric_limits<std::size_t>::max();
     publish_pace pace = {};  ///< how fast messages leave
+    /// QoS 1 and 2 messages that the application may have without having taken them: see `can_take_more`.
+    std::uint16_t not_taken = 65535;
 };
 
 /// A message that waits in a session to be sent or acknowledged.
@@ -164,6 +166,7 @@ class session_state {
         peer_known_ = false;
         expected_ = 0;
         received_.connection_lost();
+        leaves_out_ = false;
         outgoing_.connection_lost();
         acknowledgement_details_.clear();
     }
@@ -267,10 +270,10 @@ class session_state {
     /// The owner of the exchange is gone and is not to be told of its end. The exchange itself goes on.
     void disown(std::uint64_t number) noexcept { outgoing_.disown(number); }
 
-    /// The application has taken a message. Its acknowledgement is sent as soon as those of all messages before it have
-    /// been. In MQTT 5 `reason` may refuse the message, and `props` have a reason string and user properties, which are
-    /// sent if the peer wants them and takes packets of that size. Errors: `reason` or `props` are not possible; then
-    /// nothing happens.
+    /// The application has taken a message. Its acknowledgement is sent as soon as those of all earlier messages of its
+    /// topic and QoS have been: see `received`. In MQTT 5 `reason` may refuse the message, and `props` have a reason
+    /// string and user properties, which are sent if the peer wants them and takes packets of that size. Errors:
+    /// `reason` or `props` are not possible; then nothing happens.
     errc acknowledge(send_buffer& out, delivery d, reason_code reason = reason_code::success,
                      property_view props = {}) {
         if (d.quality == qos::at_most_once) return errc::ok;
@@ -285,6 +288,25 @@ class session_state {
         send_acknowledgements(out);
         return errc::ok;
     }
+
+    /// The application gives a message back that it cannot take: it is not acknowledged on this connection, on which it
+    /// counts for the receive maximum, and its acknowledgement is that of its topic and QoS which comes next. When it
+    /// is sent again, on the next connection, `on_message` is told of it once more, with the same number.
+    [[gnu::cold]] void give_back(delivery d, mqtt::publish const* packet = nullptr) { received_.give_back(d, packet); }
+
+    /// Whether the application has as many messages as it may without having taken them (`session_limits::not_taken`).
+    /// In MQTT 5 the receive maximum sees to that, unless a larger one had to be announced; a server of MQTT 3.1.1 does
+    /// not know it.
+    bool is_full() const noexcept {
+        bool const is_known = version_ == protocol_version::v5 && own_.receive_maximum <= limits_.not_taken;
+        return leaves_out_ || (received_.waiting() >= limits_.not_taken && !is_known);
+    }
+    /// Whether more should be read from the network: not if `is_full`, unless this end waits for an answer, which may
+    /// be all that the application waits for. Then messages of QoS 1 and 2 are left out: neither handed over nor
+    /// acknowledged, until the next connection, so that none overtakes another.
+    bool can_take_more() const noexcept { return !is_full() || leaves_out_ || outgoing_.size() != 0; }
+    /// Messages were left out, and there is room for them again: the server sends them on another connection.
+    bool wants_new_connection() const noexcept { return leaves_out_ && received_.waiting() <= limits_.not_taken / 2u; }
 
     /// Sends the next step of an authentication (MQTT 5, 4.12): an answer to `on_auth`, or, from a client, the
     /// beginning of a new one (`reauthenticate`). If it fails, `disconnect` [MQTT-4.12.1-2]. A server sends the steps
@@ -479,7 +501,7 @@ class session_state {
         if (connected() && fit(packet, type, version_, peer_, shorter)) append(out, packet);
     }
 
-    /// Acknowledges the oldest messages, as far as they have been taken.
+    /// Acknowledges the messages that have been taken, as far as their order allows.
     void send_acknowledgements(send_buffer& out) {
         if (!connected()) return;
         while (auto const* e = received_.next_taken()) {
@@ -506,6 +528,7 @@ class session_state {
     static std::uint16_t identifier_at(std::string_view input, std::size_t at) noexcept;
     template <class Handler>
     errc receive_publish(frame const& f, send_buffer& out, Handler& handler);
+    bool leaves_out() noexcept;
     template <class Handler>
     [[gnu::cold]] errc receive_other(frame const& f, send_buffer& out, Handler& handler);
     template <class Handler>
@@ -550,6 +573,7 @@ class session_state {
     bool has_identifier_ = true;   // the same
     bool must_begin_anew_ = false;
     bool ends_with_connection_ = false;
+    bool leaves_out_ = false;  // QoS 1 and 2 messages, until the next connection
 };
 
 }  // namespace runnel::mqtt

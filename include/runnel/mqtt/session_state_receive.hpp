@@ -50,15 +50,29 @@ errc session_state::receive_publish(frame const& f, send_buffer& out, Handler& h
         handler.on_message(message, delivery{});
         return errc::ok;
     }
-    std::size_t const maximum = version_ == protocol_version::v5 ? own_.receive_maximum : 65535;
-    if (received_.unacknowledged() >= maximum)  // [MQTT-3.3.4-7], [MQTT-3.3.4-9]
-        return errc::receive_maximum_exceeded;
-    auto const arrival = received_.arrive(message.packet_id, message.qos);
-    if (arrival.is_new)
-        handler.on_message(message, arrival.token);
-    else
+    if (version_ == protocol_version::v5 && received_.unacknowledged() >= own_.receive_maximum)
+        return errc::receive_maximum_exceeded;  // [MQTT-3.3.4-7], [MQTT-3.3.4-9]
+    if (received_.waiting() >= limits_.not_taken || leaves_out_) [[unlikely]]
+        if (leaves_out()) return errc::ok;
+    auto const arrival = received_.arrive(message);
+    if (!arrival.is_new) {
         send_acknowledgements(out);  // the application may have taken it the first time [MQTT-4.3.3-10]
+        return errc::ok;
+    }
+    try {
+        handler.on_message(message, arrival.token);
+    } catch (...) {
+        received_.give_back(arrival.token, &message);
+        throw;
+    }
+    received_.keep(arrival, message);
     return errc::ok;
+}
+
+// What has been read already is taken in; only if this end waits for an answer, reading must go on.
+[[gnu::cold]] inline bool session_state::leaves_out() noexcept {
+    leaves_out_ = leaves_out_ || outgoing_.size() != 0;
+    return leaves_out_;
 }
 
 inline errc session_state::resolve_alias(mqtt::publish& message) {

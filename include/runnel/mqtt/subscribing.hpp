@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <chrono>
 #include <cstdint>
 #include <exception>
 #include <functional>
@@ -32,9 +33,11 @@ class subscribing final : public subscribing_part, private message_source {
     using message_handler = std::function<void(publish const&)>;
     template <class T>
     using awaitable = asio::awaitable<T, Executor>;
+    using clock = std::chrono::steady_clock;
 
-    subscribing(session_options const& options, session_state& state, outlet<Executor>& packets, tell_event tell)
-        : options_(options), state_(state), packets_(packets), tell_(tell), unanswered_(packets.queue()) {}
+    subscribing(session_options const& options, session_state& state, outlet<Executor>& packets,
+                session_services& services)
+        : options_(options), state_(state), packets_(packets), services_(services), unanswered_(packets.queue()) {}
     ~subscribing() override {
         source_.reset();
         operation::leave(operations_);
@@ -52,6 +55,7 @@ class subscribing final : public subscribing_part, private message_source {
         s->box->set_source(source_);
         s->wish = &wishes_.add(filters, s.get());
         registry_.add(s);
+        ask_for_kept();
         remover undo(*this, s.get());
         send_due();
         // At once if the server has announced that it would.
@@ -76,6 +80,7 @@ class subscribing final : public subscribing_part, private message_source {
 
     /// See `session::unsubscribe`.
     awaitable<void> unsubscribe(subscription const& s) {
+        s.state_->box->set_unwanted();
         unsubscriber self(*this, end(*s.state_));
         if (self.ticket == subscriptions::nothing || closed_) co_return;
         unsubscribers_.push_back(&self);
@@ -85,12 +90,33 @@ class subscribing final : public subscribing_part, private message_source {
         if (self.why) throw std::system_error(self.why, self.text);
     }
 
-    /// Gives a message to the subscriptions that it matches. False: a handler has failed; see `take_failure`.
-    bool dispatch(mqtt::publish const& packet, delivery token, std::uint64_t& unrouted) override {
+    /// Gives a message to the subscriptions that it matches. One for which a handler fails is to be given back.
+    routing dispatch(mqtt::publish const& packet, delivery token) override {
+        if (wants_kept_) [[unlikely]]
+            if (!take_kept()) return routing::failed;
         auto const outcome = registry_.dispatch(packet, token);
-        if (outcome.matched == 0) ++unrouted;
-        if (outcome.taken && token.quality != qos::at_most_once) acknowledge(token, reason_code::success, {});
-        return !outcome.failed;
+        if (outcome.matched == 0) [[unlikely]]
+            return routing::nowhere;
+        if (token.quality == qos::at_most_once) return outcome.failed ? routing::failed : routing::done;
+        if (outcome.taken)
+            acknowledge(token, reason_code::success, {});
+        else if (!watches_) [[unlikely]]
+            watch();
+        return outcome.failed ? routing::failed : routing::done;
+    }
+    clock::time_point attend(clock::time_point now) override {
+        if (wants_kept_) take_kept();
+        if (!watches_ || options_.stalled_after.count() == 0) return clock::time_point::max();
+        if (next_look_ <= now) {
+            watches_ = registry_.find_stalled([this](entry const& s) {
+                services_.tell({.what = session_event::kind::stalled,
+                                .pause = options_.stalled_after,
+                                .detail = s.parts.front().filter});
+            });
+            next_look_ = clock::time_point::max();
+        }
+        if (watches_ && next_look_ == clock::time_point::max()) next_look_ = now + options_.stalled_after;
+        return next_look_;
     }
     /// What the handler has thrown.
     std::exception_ptr take_failure() noexcept override { return registry_.take_failure(); }
@@ -99,6 +125,7 @@ class subscribing final : public subscribing_part, private message_source {
 
     /// The server has accepted the connection: asks for what it does not know.
     void on_connected(bool session_present) override {
+        if (!session_present) registry_.session_lost();
         wishes_.connected(session_present);
         for (auto* u : unsubscribers_)
             if (!wishes_.owes(u->ticket)) settle(*u, {}, {});
@@ -252,7 +279,8 @@ class subscribing final : public subscribing_part, private message_source {
         end(s);
         if (!had_it) return;
         if (s.watcher != nullptr) s.watcher->on_subscription_lost(why);
-        tell_({.what = session_event::kind::subscription_lost, .error = why, .detail = s.refusal, .filter = filter});
+        services_.tell(
+            {.what = session_event::kind::subscription_lost, .error = why, .detail = s.refusal, .filter = filter});
     }
 
     // Nobody wants it any more. Returns the ticket of what the server is owed for it, if it is owed something.
@@ -273,6 +301,56 @@ class subscribing final : public subscribing_part, private message_source {
     void taken(delivery token, reason_code reason, property_view props) override {
         if (registry_.take(token)) acknowledge(token, reason, props);
     }
+    [[gnu::cold]] void given_back(delivery token, inbox const& by) override {
+        registry_.give_back(token, by);
+        state_.give_back(token);
+    }
+    [[gnu::cold]] void deserted(inbox const& box) override {
+        auto* const s = registry_.find(box);
+        if (s != nullptr && s->wish != nullptr && registry_.remove(s)) wishes_.forget(*std::exchange(s->wish, nullptr));
+    }
+    // It is acknowledged if another subscription has had it.
+    [[gnu::cold]] void unread(mqtt::publish const& packet, delivery token) override {
+        if (!registry_.is_shared(token))
+            services_.keep(packet, token);
+        else if (registry_.take(token))
+            acknowledge(token, reason_code::success, {});
+    }
+
+    // Messages have been kept for a subscription that was to come. They are taken in a later turn, or before the next
+    // message, so that no handler is called inside of `subscribe`.
+    [[gnu::cold]] void ask_for_kept() {
+        if (services_.kept() == nullptr) return;
+        wants_kept_ = true;
+        packets_.attend();
+    }
+    // False: a handler has failed; the rest is kept.
+    [[gnu::cold]] bool take_kept() {
+        wants_kept_ = false;
+        bool failed = false;
+        if (auto* const kept = services_.kept())
+            kept->offer([&](mqtt::publish const& packet, delivery token) {
+                if (failed) return false;
+                auto const outcome = registry_.dispatch(packet, token);
+                if (outcome.matched == 0) return false;
+                failed = outcome.failed;
+                if (failed)
+                    state_.give_back(token, &packet);
+                else if (outcome.taken)
+                    acknowledge(token, reason_code::success, {});
+                else
+                    watch();
+                return true;
+            });
+        wants_kept_ = failed;
+        return !failed;
+    }
+
+    [[gnu::cold]] void watch() {
+        watches_ = true;
+        packets_.attend();
+    }
+
     void acknowledge(delivery token, reason_code reason, property_view props) {
         [[maybe_unused]] errc const e = state_.acknowledge(packets_.out(), token, reason, props);
         assert(e == errc::ok);
@@ -282,7 +360,7 @@ class subscribing final : public subscribing_part, private message_source {
     session_options const& options_;
     session_state& state_;
     outlet<Executor>& packets_;
-    tell_event tell_;
+    session_services& services_;
     subscriptions wishes_;
     subscription_registry<Executor> registry_;
     parking<Executor> unanswered_;
@@ -290,7 +368,10 @@ class subscribing final : public subscribing_part, private message_source {
     list_link operations_;
     std::shared_ptr<message_source> source_{std::make_shared<char>(), this};  // known to inboxes, which may outlive it
     bool closed_ = true;
-    bool unsent_ = false;  // a request waits for a packet identifier
+    bool unsent_ = false;      // a request waits for a packet identifier
+    bool wants_kept_ = false;  // there is a subscription that kept messages have not been offered to
+    bool watches_ = false;     // whether inboxes are read from
+    clock::time_point next_look_ = clock::time_point::max();
 };
 
 }  // namespace runnel::mqtt

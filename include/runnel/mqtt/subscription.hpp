@@ -55,14 +55,18 @@ struct subscription_state {
     subscription_watcher* watcher = nullptr;
     std::uint64_t last_message = 0;  ///< the last one given to it
     std::error_code refused;
-    std::string refusal;     ///< what the server says of it, if anything
-    std::error_code closed;  ///< why no more messages come; no error as long as they may
+    std::uint64_t received = 0;  ///< messages received from `box` when that was looked at last
+    bool is_stalled = false;     ///< nobody had received any for long
+    std::string refusal;         ///< what the server says of it, if anything
+    std::error_code closed;      ///< why no more messages come; no error as long as they may
 };
 
 /// A subscription: where the messages that match a topic filter arrive. A handle; it may outlive the session.
 ///
-/// It survives reconnects: if the server has lost the session, the session subscribes again. Letting go of the handle
-/// does not unsubscribe: messages go on to be taken in and wait. `session::unsubscribe` ends it.
+/// It survives reconnects: if the server has lost the session, the session subscribes again. `session::unsubscribe`
+/// ends it. When the last copy of the handle is gone, nobody can receive any more: the session forgets the
+/// subscription, but does not end it at the server. Its messages are then such that no subscription wants, those too
+/// that wait: see `session_options::unrouted_timeout`. A subscription with a handler needs no handle.
 template <class Executor>
 class basic_subscription {
   public:
@@ -109,7 +113,11 @@ class basic_subscription {
     template <class>
     friend class subscribing;
 
-    explicit basic_subscription(std::shared_ptr<subscription_state<Executor>> s) noexcept : state_(std::move(s)) {}
+    // The handle's copies count as one user of the state, which notices when the last is gone.
+    explicit basic_subscription(std::shared_ptr<subscription_state<Executor>> const& s)
+        : state_(s.get(), [s](auto*) {
+              if (!s->handler) s->box->desert();
+          }) {}
 
     std::shared_ptr<subscription_state<Executor>> state_;
 };

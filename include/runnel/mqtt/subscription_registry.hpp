@@ -28,7 +28,10 @@ class subscription_registry {
         for (std::size_t i = 0; i < s->parts.size(); ++i) {
             auto& p = s->parts[i];
             p.known = s->wish->filters[i];
-            router_.insert(split_shared(p.filter).filter, &p);
+            auto const filter = split_shared(p.filter).filter;
+            has_special_ = has_special_ || p.filter.starts_with('$');
+            router_.insert(filter, &p);
+            if (auto const inner = inner_filter(filter); !inner.empty()) router_.insert(inner, &p);
         }
         entries_.push_back(std::move(s));
         note_few();
@@ -38,7 +41,12 @@ class subscription_registry {
     bool remove(entry* s) {
         auto const at = std::ranges::find_if(entries_, [&](auto const& p) { return p.get() == s; });
         if (at == entries_.end()) return false;
-        for (auto& p : s->parts) router_.erase(split_shared(p.filter).filter, &p);
+        for (auto& p : s->parts) {
+            auto const filter = split_shared(p.filter).filter;
+            router_.erase(filter, &p);
+            if (auto const inner = inner_filter(filter); !inner.empty()) router_.erase(inner, &p);
+        }
+        for (auto& [number, share] : shares_) std::erase(share.waiting, s);
         close(*s, s->refused ? s->refused : make_error_code(errc::disconnected));
         removed_.push_back(std::move(*at));
         entries_.erase(at);
@@ -50,15 +58,22 @@ class subscription_registry {
     /// What has become of a message.
     struct outcome {
         std::size_t matched = 0;
-        bool taken = true;    ///< no inbox holds it: it is to be acknowledged at once
-        bool failed = false;  ///< a handler has thrown: see `take_failure`
+        bool taken = true;    ///< no inbox holds it, and no handler has failed: it is to be acknowledged at once
+        bool failed = false;  ///< a handler has thrown: see `take_failure`; the message is to be given back
     };
 
     /// Gives a message once to each subscription that it matches: to its handler, or into its inbox. In MQTT 5 the
-    /// server may name the subscriptions which a message is for, and send another copy for others (3.3.4).
+    /// server may name the subscriptions which a message is for, and send another copy for others (3.3.4). A message
+    /// that was given back is given to those only that have not had it.
     [[gnu::always_inline]] outcome dispatch(publish const& packet, delivery token) {
         find_matches(packet.topic);
-        if (!packet.props.empty()) keep_named(packet.props);
+        if (!packet.props.empty()) name_matches(packet.props);
+        std::size_t const matched = matches_.size();
+        if (!shares_.empty()) [[unlikely]]
+            skip_served(token);
+        bool const is_several = matched > 1 && token.quality != qos::at_most_once;
+        if (is_several) [[unlikely]]
+            given_out_ = {token.number, 0};
         ++messages_;
         std::size_t holders = 0;
         for (auto const* p : matches_) {
@@ -71,26 +86,70 @@ class subscription_registry {
                     s.handler(packet);
                 } catch (...) {
                     if (!failure_) failure_ = std::current_exception();
+                    wants_again(s, token);
                 }
             } else if (s.box->push(packet, token)) {
                 ++holders;
                 s.receivers.wake_one();
             }
         }
-        if (holders > 1 && token.quality != qos::at_most_once) held_.emplace(token.number, holders);
-        return {matches_.size(), holders == 0, failure_ != nullptr};
+        bool taken = holders == 0 && failure_ == nullptr;
+        if (is_several || !shares_.empty()) [[unlikely]]
+            taken = share(token, holders);
+        return {matched, taken, failure_ != nullptr};
     }
     /// What the first handler that failed has thrown.
     std::exception_ptr take_failure() noexcept { return std::exchange(failure_, nullptr); }
 
-    /// A message of QoS 1 or 2 has been taken from an inbox. True: it lies in no other.
+    /// A message of QoS 1 or 2 has been taken from an inbox. True: no other has it or wants it.
     bool take(delivery token) {
-        if (held_.empty()) return true;
-        auto const held = held_.find(token.number);
-        if (held == held_.end()) return true;
-        if (--held->second > 0) return false;
-        held_.erase(held);
-        return true;
+        if (token.number == given_out_.number) [[unlikely]]
+            return ++given_out_.taken, false;
+        if (shares_.empty()) return true;
+        auto const of = shares_.find(token.number);
+        if (of == shares_.end()) return true;
+        --of->second.holders;
+        return end_if_done(of);
+    }
+    /// Whether some subscription but one has the message, or has had it.
+    bool is_shared(delivery token) const { return shares_.contains(token.number); }
+
+    /// A message has been given back by the subscription with this inbox, which gets it again when it is sent again.
+    [[gnu::cold]] void give_back(delivery token, inbox const& by) {
+        auto const of = shares_.try_emplace(token.number, 1).first;
+        --of->second.holders;
+        if (auto* const s = find(by))
+            of->second.waiting.push_back(s);
+        else if (of->second.holders == 0 && of->second.waiting.empty())
+            shares_.erase(of);
+    }
+
+    /// The session is gone, and with it what might have been sent again.
+    [[gnu::cold]] void session_lost() {
+        for (auto& [number, share] : shares_) share.waiting.clear();
+        std::erase_if(shares_, [](auto const& s) { return s.second.holders == 0; });
+    }
+
+    /// Calls `tell(entry&)` for each subscription whose inbox has QoS 1 or 2 messages of which none has been received
+    /// since the last call; once, until one is. Returns whether any inbox has such messages.
+    template <class Tell>
+    [[gnu::cold]] bool find_stalled(Tell&& tell) {
+        bool any = false;
+        auto const snapshot = entries_;  // who is told may remove some
+        for (auto const& s : snapshot) {
+            bool const waits = s->box->holds_acknowledgements();
+            any = any || waits;
+            bool const has_read = std::exchange(s->received, s->box->received()) != s->box->received();
+            bool const was_stalled = std::exchange(s->is_stalled, waits && !has_read);
+            if (s->is_stalled && !was_stalled) tell(*s);
+        }
+        return any;
+    }
+
+    /// The subscription with this inbox; nullptr: it is not there.
+    entry* find(inbox const& box) noexcept {
+        auto const s = std::ranges::find_if(entries_, [&](auto const& e) { return e->box.get() == &box; });
+        return s == entries_.end() ? nullptr : s->get();
     }
 
     /// No messages come until `reopen`: all who wait at a subscription go on with an error.
@@ -109,7 +168,11 @@ class subscription_registry {
         few_.clear();
         if (router_.size() > few) return;
         for (auto const& s : entries_)
-            for (auto& p : s->parts) few_.push_back({topic_pattern(split_shared(p.filter).filter), &p});
+            for (auto& p : s->parts) {
+                auto const filter = split_shared(p.filter).filter;
+                few_.push_back({topic_pattern(filter), &p});
+                if (auto const inner = inner_filter(filter); !inner.empty()) few_.push_back({topic_pattern(inner), &p});
+            }
     }
 
     [[gnu::always_inline]] void find_matches(std::string_view topic) {
@@ -122,8 +185,10 @@ class subscription_registry {
         router_.match(topic, [this](part* p) { matches_.push_back(p); });
     }
 
-    // An identifier that nobody has was given by an earlier process: then the topic alone decides.
-    [[gnu::noinline]] void keep_named(property_view const& props) {
+    // An identifier that nobody has was given by an earlier process: then the topic alone decides. A filter that begins
+    // with '$' may be of a kind that only the server knows, whose messages come under other topics: there the
+    // identifier decides.
+    [[gnu::noinline]] void name_matches(property_view const& props) {
         auto const identifiers = props.get<property_id::subscription_identifier>();
         if (identifiers.empty()) return;
         auto const is_named = [&](part const* p) {
@@ -131,6 +196,52 @@ class subscription_registry {
         };
         if (std::ranges::any_of(matches_, is_named))
             std::erase_if(matches_, [&](part const* p) { return !is_named(p); });
+        else if (has_special_)
+            match_special(is_named);
+    }
+    template <class Named>
+    [[gnu::cold]] void match_special(Named is_named) {
+        std::vector<part*> named;
+        for (auto const& s : entries_)
+            for (auto& p : s->parts)
+                if (p.filter.starts_with('$') && is_named(&p)) named.push_back(&p);
+        if (!named.empty()) matches_ = std::move(named);
+    }
+
+    // Who has a message of which several know, or that has been given back.
+    struct share_of {
+        std::size_t holders = 0;      // inboxes that hold it
+        std::vector<entry*> waiting;  // who gets it when it is sent again
+    };
+    using shares = std::unordered_map<std::uint64_t, share_of>;
+
+    [[gnu::cold]] void wants_again(entry& s, delivery token) {
+        if (token.quality != qos::at_most_once) shares_[token.number].waiting.push_back(&s);
+    }
+    // A message that was given back: who has had it does not get it again.
+    [[gnu::cold]] [[gnu::noinline]] void skip_served(delivery token) {
+        auto const of = token.quality == qos::at_most_once ? shares_.end() : shares_.find(token.number);
+        if (of == shares_.end()) return;
+        auto const again = std::exchange(of->second.waiting, {});
+        std::erase_if(matches_, [&](part* p) { return std::ranges::find(again, &p->of) == again.end(); });
+    }
+    // Notes who has a message that has been given out. True: nobody has or wants it.
+    [[gnu::cold]] [[gnu::noinline]] bool share(delivery token, std::size_t holders) {
+        if (token.quality == qos::at_most_once) return true;
+        if (given_out_.number == token.number) holders -= given_out_.taken;
+        given_out_ = {};
+        auto of = shares_.find(token.number);
+        if (of == shares_.end()) {
+            if (holders < 2) return holders == 0;
+            of = shares_.try_emplace(token.number).first;
+        }
+        of->second.holders += holders;
+        return end_if_done(of);
+    }
+    bool end_if_done(typename shares::iterator of) {
+        if (of->second.holders > 0 || !of->second.waiting.empty()) return false;
+        shares_.erase(of);
+        return true;
     }
 
     static void close(entry& s, std::error_code why) {
@@ -150,7 +261,13 @@ class subscription_registry {
     std::vector<part*> matches_;
     std::exception_ptr failure_;
     std::uint64_t messages_ = 0;
-    std::unordered_map<std::uint64_t, std::size_t> held_;  // messages that lie in several inboxes, and in how many
+    shares shares_;  // by the number of the delivery; as a rule none
+    struct given_out {
+        std::uint64_t number = static_cast<std::uint64_t>(-1);
+        std::size_t taken = 0;  // by a handler that received it from an inbox
+    };
+    given_out given_out_;  // of the message of which several are being told
+    bool has_special_ = false;
 };
 
 }  // namespace runnel::mqtt

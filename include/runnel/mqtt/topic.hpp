@@ -73,6 +73,15 @@ constexpr errc check_topic_filter(std::string_view filter, protocol_version vers
     return errc::ok;
 }
 
+/// The filter inside one that some servers know as exclusive or shared without a group, and which stands behind a
+/// prefix: `$exclusive/`, `$queue/`, `$q/`. Messages come under topics that match it; at other servers under topics
+/// that match the whole. Empty: the filter has no such prefix.
+constexpr std::string_view inner_filter(std::string_view filter) noexcept {
+    for (std::string_view const prefix : {"$exclusive/", "$queue/", "$q/"})
+        if (filter.starts_with(prefix)) return filter.substr(prefix.size());
+    return {};
+}
+
 /// Whether a subscription with this filter gets messages of this topic. Both are valid, and the filter of a shared
 /// subscription is taken apart before (`split_shared`). Wildcards in the first level do not match topics that begin
 /// with `$` [MQTT-4.7.2-1].

@@ -44,7 +44,10 @@ inline void broker_core::handle_message(broker_session& s, mqtt::publish const& 
             ++counters_.messages_refused;
             std::string text = "refused a message of client " + s.name + " to ";
             log(text.append(m.topic).append(": ").append(describe(reason)));
-            if (verdict.disconnect) return disconnect(c, reason, describe(reason));
+            if (verdict.disconnect) {
+                s.state.give_back(d, &m);
+                return disconnect(c, reason, describe(reason));
+            }
             if (!mqtt::allowed_in(reason, mqtt::packet_type::puback))
                 reason = mqtt::reason_code::implementation_specific_error;
         }

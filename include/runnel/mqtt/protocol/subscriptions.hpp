@@ -31,7 +31,7 @@ namespace runnel::mqtt {
 /// | asked   | `on_suback`, one refused; `give_up`    | refused |
 /// | asked   | `connected`: the answer was lost       | wanted  |
 /// | granted | `connected`, the session is lost       | wanted  |
-/// | any     | `remove`                               | -       |
+/// | any     | `remove`, `forget`                     | -       |
 ///
 /// A debt is an UNSUBSCRIBE for filters that the server may have and nobody wants. It has a ticket, by which those who
 /// wait for its end know it. Debts go out before subscriptions, so that one never undoes a newer subscription:
@@ -133,6 +133,14 @@ class subscriptions {
         wanted_.erase(at);
         for (auto* f : gone->filters) release(*f);
         return ticket;
+    }
+
+    /// Nobody can receive from it any more, but the server keeps it, and with it the messages for whoever subscribes
+    /// again: as `remove`, without a debt.
+    [[gnu::cold]] void forget(subscription& s) {
+        for (auto* f : s.filters)
+            if (f->wanted == 1) f->claims.clear();
+        remove(s);
     }
 
     /// The ticket of the debt for a filter that nobody wants; `nothing`: there is none. One that was refused is asked
