@@ -34,6 +34,7 @@ enum class errc {
     disconnected,
     answer_invalid,
     not_logged_in,
+    overtaken,
 
     // Of downloads.
     digest_unsupported = 90,
@@ -105,6 +106,7 @@ inline char const* describe(errc e) noexcept {
         case errc::disconnected: return "the session ended before the reply came";
         case errc::answer_invalid: return "the reply is not as the protocol prescribes";
         case errc::not_logged_in: return "the sub-device is not logged in";
+        case errc::overtaken: return "a later call has decided otherwise";
         case errc::digest_unsupported: return "the digest method is none of md5 and sha256";
         case errc::digest_mismatch: return "the downloaded bytes do not have the announced digest";
         case errc::size_mismatch: return "the download does not have the announced size";
