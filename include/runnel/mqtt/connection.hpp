@@ -58,7 +58,11 @@ class connection {
         packets_.attend();
     }
     /// The attempt begins.
-    void open() noexcept { life_.open(clock::now(), options_.connect_timeout); }
+    void open() noexcept {
+        life_.open(clock::now(), options_.connect_timeout);
+        left_ = {};
+        written_at_ = {};
+    }
 
     void pause(clock::duration duration) {
         life_.pause(clock::now(), duration);
@@ -111,6 +115,10 @@ class connection {
         keep_alive_.end();
         is_writing_ = is_held_ = is_input_over_ = is_output_over_ = false;
     }
+
+    /// What the last connection has left unanswered, and when something was written to it last that was no ping.
+    unanswered_exchanges const& left() const noexcept { return left_; }
+    clock::time_point written_at() const noexcept { return written_at_; }
 
     // --- for the reader
 
@@ -200,7 +208,7 @@ class connection {
         is_writing_ = false;
         is_resting_ = life_.is(state::opening);
         if (is_resting_) writing_.release();  // it was for CONNECT
-        if (is_resting_ || writes_ping()) asked_ = now;
+        (is_resting_ || writes_ping() ? asked_ : written_at_) = now;
         keep_alive_.on_written(now, position);
         if (state_.is_paced()) packets_.attend();
     }
@@ -255,6 +263,7 @@ class connection {
 
     // Nothing goes on: neither here nor in the session state, so that nobody takes the connection for one.
     [[gnu::cold]] void stop() {
+        if (state_.connected()) left_ = state_.unanswered();
         state_.connection_lost();
         packets_.out().clear();
         keep_alive_.end();
@@ -329,7 +338,9 @@ class connection {
     side_task<Executor> writer_;
     lifecycle life_;
     keep_alive keep_alive_;
-    clock::time_point asked_{};  // something that the server answers at once
+    clock::time_point asked_{};       // something that the server answers at once
+    clock::time_point written_at_{};  // anything else
+    unanswered_exchanges left_{};     // by the last connection
     clock::duration round_trip_{};
     std::uint64_t bytes_received_ = 0;
     std::uint64_t bytes_sent_ = 0;

@@ -366,6 +366,8 @@ class session final : private session_services {
         }
         void on_read() {
             if (self.must_save_) self.save_before_telling();
+            if (self.quarantine_.is_active()) [[unlikely]]
+                self.look_at_answers();
             if (self.subscribing_) self.subscribing_->on_read();
             self.publishing_.offer_room();
             self.wake_if_drained();
@@ -391,6 +393,8 @@ class session final : private session_services {
     static void look_after(void* of) { static_cast<session*>(of)->look_after(); }
     [[gnu::cold]] clock::time_point send_due(clock::time_point now);
     [[gnu::cold]] std::error_code save_if_due();
+    [[gnu::cold]] void look_at_answers();
+    [[gnu::cold]] void judge();
     flow_position position();
     coroutine attempt(std::optional<stream_type>& s);
     coroutine write_loop(stream_type& s);
@@ -503,6 +507,7 @@ class session final : private session_services {
     destination<Transport> destination_;
     session_state state_;
     storing storing_;
+    quarantine quarantine_{options_.message_strikes};
     outlet<executor_type> packets_;
     connection<executor_type> connection_;
     publishing<executor_type> publishing_;

@@ -57,9 +57,11 @@ struct session_options {
     std::chrono::seconds keep_alive{60};  ///< longest silence before a ping, 0 (none) to 65,535 s
     std::optional<will_message_options> will;
 
-    std::chrono::milliseconds connect_timeout{30'000};   ///< for resolving, all handshakes and CONNACK, 1 ms or more
-    std::chrono::milliseconds response_timeout{10'000};  ///< for the answer to a ping, 1 ms or more
-    std::chrono::milliseconds close_timeout{2'000};      ///< for ending a connection in good order, 1 ms or more
+    std::chrono::milliseconds connect_timeout{30'000};  ///< for resolving, all handshakes and CONNACK, 1 ms or more
+    /// For the answer to a ping, from when it was written, 1 ms or more; at most three quarters of the keep alive, so
+    /// that a dead link is noticed within one and a half times that. Bytes that move in either direction prolong it.
+    std::chrono::milliseconds response_timeout{10'000};
+    std::chrono::milliseconds close_timeout{2'000};  ///< for ending a connection in good order, 1 ms or more
     reconnect_policy reconnect;
 
     std::uint32_t maximum_packet_size = 16 * 1024 * 1024;  ///< largest packet accepted, in bytes, 1 or more
@@ -82,8 +84,11 @@ struct session_options {
     std::uint16_t maximum_in_flight = 1024;         ///< QoS 1 and 2 messages sent but not acknowledged, 1 to 65,535
     std::size_t maximum_queued = 4 * 1024 * 1024;   ///< bytes of packets that wait to be sent or acknowledged
     std::uint16_t maximum_queued_messages = 65535;  ///< the same in messages, from the oldest on, 1 to 65,535
-    std::size_t maximum_unwritten = 256 * 1024;     ///< bytes beyond which QoS 0 messages wait for the network
-    overflow when_full = overflow::wait;            ///< what becomes of a message for which there is no room
+    /// How often in a row the server must have ended the connection for a QoS 1 or 2 message alone, in a trial, until
+    /// it is given up (see `quarantine`): 0 is never.
+    std::uint32_t message_strikes = 3;
+    std::size_t maximum_unwritten = 256 * 1024;  ///< bytes beyond which QoS 0 messages wait for the network
+    overflow when_full = overflow::wait;         ///< what becomes of a message for which there is no room
     /// If set, how fast messages leave, those sent again after a reconnect included. `publish` of a QoS 0 message then
     /// completes when it leaves, not at once; its timeout counts while it waits.
     publish_pace pace;

@@ -67,6 +67,7 @@ void session<Transport>::begin_run(std::optional<stream_type>& s) {
 template <transport Transport>
 void session<Transport>::begin_attempt() {
     connected_at_.reset();
+    state_.narrow(packets_.out(), quarantine_.window());
     if (said_ && said_->response_prefix.empty() && said_->assigned_client_id.empty()) said_.reset();
     if (said_) said_->detail = said_->redirect = {};
     connection_.ask_for_attempt();
@@ -76,6 +77,7 @@ void session<Transport>::begin_attempt() {
 // The connection, or the attempt to make one, is over. Throws what ends `run`.
 template <transport Transport>
 void session<Transport>::end_attempt() {
+    judge();
     connection_.reset();
     if (authenticating_) authenticating_->on_connection_lost();
     publishing_.offer_room();
@@ -126,12 +128,17 @@ void session<Transport>::look_after() {
             connection_.reader().start(get_executor(), std::move(attempting));
         }
         if (packets_.is_held_up()) attend_held_up();
+        if (quarantine_.on_time(now)) {
+            state_.narrow(packets_.out(), quarantine_.window());
+            packets_.flush();
+        }
         if (connection_.needs_writer() && *stream_) {
             packets_.set_writer(true);
             auto writing = write_loop(**stream_);
             connection_.writer().start(get_executor(), std::move(writing));
         }
-        next = std::min({send_due(now), attend_messages(now), connection_.advance(now, position())});
+        next = std::min(
+            {send_due(now), attend_messages(now), quarantine_.deadline(), connection_.advance(now, position())});
     }
     bool const late = publishing_.withdraw_late(now, running_);
     // What has been withdrawn is withdrawn in the store, too, before anybody is told.
@@ -207,6 +214,40 @@ auto session<Transport>::attend_messages(clock::time_point now) -> clock::time_p
     });
     if (!topic.empty()) tell({.what = session_event::kind::given_up, .detail = std::move(topic)});
     return std::min(next, unrouted_->next_deadline());
+}
+
+// --- messages for which the server ends the connection
+
+// Whether one is given up, now that a connection has ended.
+template <transport Transport>
+void session<Transport>::judge() {
+    auto const why = connection_.life().cause();
+    // Not this end's own doing, nor the network's.
+    bool const by_peer = !connection_.life().is_ending() && why.category() != make_error_code(errc{}).category() &&
+                         why != std::errc::timed_out && why != std::errc::operation_canceled &&
+                         why != std::errc::network_down && why != std::errc::network_unreachable &&
+                         why != std::errc::host_unreachable;
+    auto const given_up = quarantine_.disconnected({.left = connection_.left(),
+                                                    .why = why,
+                                                    .by_peer = by_peer,
+                                                    .at = clock::now(),
+                                                    .written = connection_.written_at()});
+    if (!given_up) return;
+    std::string topic;
+    state_.for_each_queued([&](queued_view const& m) {
+        if (m.number == *given_up) topic = m.topic;
+    });
+    state_.reject(*given_up, errc::message_rejected, listener(*this));
+    storing_.save_quietly();
+    tell({.what = session_event::kind::message_rejected, .error = why, .detail = topic});
+}
+
+// The trial of messages goes on.
+template <transport Transport>
+void session<Transport>::look_at_answers() {
+    if (!quarantine_.on_answers(state_.unanswered())) return;
+    state_.narrow(packets_.out(), quarantine_.window());
+    packets_.flush();
 }
 
 // --- messages that leave at a pace
@@ -363,6 +404,7 @@ void session<Transport>::accepted_or_refused(connack const& answer) {
     connection_.accept(keep_alive, authenticating_ != nullptr);
     destination_.accepted();
     connected_at_ = clock::now();
+    quarantine_.connected(*connected_at_);
     ++connections_;
     if (subscribing_) subscribing_->on_connected(answer.session_present);
     places_.connected.wake_all({});

@@ -64,9 +64,9 @@ void drive(link const& l, int length) {
         link next = l;
         next.apply(static_cast<event>(i));
         ++checked;
-        // With a keep alive of 4 s and so long for an answer: pings come after 2 s.
-        if (next.dead) REQUIRE(next.now - next.last_life >= 4s);
-        if (!next.dead) REQUIRE(next.machine.due() <= next.now + 4s);
+        // With a keep alive of 4 s pings come after 3 s, and there are 3 s for the answer.
+        if (next.dead) REQUIRE(next.now - next.last_life >= 3s);
+        if (!next.dead) REQUIRE(next.machine.due() <= next.now + 3s);
         if (!next.dead) drive(next, length - 1);
     }
 }
@@ -184,8 +184,8 @@ TEST_CASE("a second ping without an answer is not waited for longer than the fir
     CHECK(k.advance(now, {2, 2}) == action::ping);
     k.on_write();
     k.on_written(now, {4, 4});
-    CHECK(k.due() == now + 10s);
-    CHECK(k.advance(now + 10s, {4, 4}) == action::dead);
+    CHECK(k.due() == now + 7500ms);
+    CHECK(k.advance(now + 7500ms, {4, 4}) == action::dead);
 }
 
 TEST_CASE("writing postpones a ping only as long as something is received, too") {

@@ -38,11 +38,11 @@ class keep_alive {
     state current() const noexcept { return state_; }
 
     /// A connection begins. `interval` is the keep alive of CONNECT or the server's, 0: none. `response_timeout` bounds
-    /// the wait for an answer.
+    /// the wait for an answer, as do three quarters of the keep alive.
     void begin(std::chrono::seconds interval, std::chrono::milliseconds response_timeout, time_point now) noexcept {
         state_ = interval.count() == 0 ? state::off : state::quiet;
-        limit_ = response_timeout < interval ? duration(response_timeout) : duration(interval);
-        interval_ = std::min(duration(interval) * 3 / 4, duration(interval) * 3 / 2 - limit_);
+        interval_ = duration(interval) * 3 / 4;
+        limit_ = response_timeout < interval ? std::min<duration>(response_timeout, interval_) : interval_;
         sent_ = received_ = now;
     }
     /// There is no connection any more.
