@@ -103,7 +103,9 @@ TEST_CASE("if one of several filters is refused there is no subscription") {
         c.broker.hooks().authorize_subscribe = [](auto const&, auto const&, auto const& r) {
             return r.filter == "+/b" ? reason_code::unspecified_error : static_cast<reason_code>(r.maximum_qos);
         };
-        CHECK(test::error_of(c.io, c.session.subscribe(two_filters)) == reason_code::unspecified_error);
+        task<mqtt::basic_subscription<test::executor>> subscribing(c.io, c.session.subscribe(two_filters));
+        CHECK(subscribing.run_for_error() == reason_code::unspecified_error);
+        CHECK(subscribing.error_text().starts_with("+/b: "));
         c.broker.hooks().authorize_subscribe = {};
         test::run(c.io, c.session.publish("a/x", "", {.qos = qos::exactly_once}));
         CHECK(c.session.counters().messages_received == 0);
@@ -321,7 +323,9 @@ TEST_CASE("what the server says against unsubscribing is thrown, and it can be t
     memory_session s(p.io.get_executor(), p.transport, quick("client", v5));
     task<void> running(p.io, s.run());
     auto a = test::run(p.io, s.subscribe("x"));
-    CHECK(test::error_of(p.io, s.unsubscribe(a)) == reason_code::not_authorized);
+    task<void> refused(p.io, s.unsubscribe(a));
+    CHECK(refused.run_for_error() == reason_code::not_authorized);
+    CHECK(refused.error_text().starts_with("x: "));
     CHECK(a.closed() == errc::disconnected);
     reason = hex("11");  // no subscription existed: all is well
     test::run(p.io, s.unsubscribe(a));

@@ -87,7 +87,7 @@ class subscribing final : public subscribing_part, private message_source {
         send_due();
         if (!self.settled) co_await unanswered_.park(self.waiting);
         if (self.waiting.result) throw std::system_error(self.waiting.result);
-        if (self.why) throw std::system_error(self.why, self.text);
+        if (self.why) throw std::system_error(self.why, what(s.filter(), self.text));
     }
 
     /// Gives a message to the subscriptions that it matches. One for which a handler fails is to be given back.
@@ -219,7 +219,7 @@ class subscribing final : public subscribing_part, private message_source {
         packets_.flush();
     }
 
-    errc send_subscribe(subscriptions::request& r) {
+    [[gnu::cold]] errc send_subscribe(subscriptions::request& r) {
         auto& s = *static_cast<entry*>(r.of->owner);
         for (auto& p : s.parts) p.granted.reset();
         auto const& peer = state_.peer();
@@ -230,14 +230,14 @@ class subscribing final : public subscribing_part, private message_source {
         return e;
     }
 
-    errc send_unsubscribe(subscriptions::request& r) {
+    [[gnu::cold]] errc send_unsubscribe(subscriptions::request& r) {
         std::vector<std::string_view> filters;
         for (auto const* f : r.filters) filters.push_back(f->name);
         return state_.unsubscribe(packets_.out(), {0, filters, {}}, &r).error;
     }
 
     // It cannot be sent: the server has announced that, or it would be too large.
-    void give_up(subscriptions::request& r, errc why) {
+    [[gnu::cold]] void give_up(subscriptions::request& r, errc why) {
         auto const ticket = r.ticket;
         auto* const wish = r.of;
         wishes_.give_up(r);
@@ -247,11 +247,11 @@ class subscribing final : public subscribing_part, private message_source {
     }
 
     // Those who wait for the end of a debt go on.
-    void settle(std::uint64_t ticket, std::error_code why, std::string_view text) {
+    [[gnu::cold]] void settle(std::uint64_t ticket, std::error_code why, std::string_view text) {
         for (auto* u : unsubscribers_)
             if (u->ticket == ticket) settle(*u, why, text);
     }
-    void settle(unsubscriber& u, std::error_code why, std::string_view text) {
+    [[gnu::cold]] void settle(unsubscriber& u, std::error_code why, std::string_view text) {
         if (std::exchange(u.settled, true)) return;
         u.why = why;
         u.text = text;
@@ -259,7 +259,7 @@ class subscribing final : public subscribing_part, private message_source {
     }
 
     // The server refuses a filter: the subscription has all or none, so the others are given up.
-    void refuse(entry& s, suback const& answer) {
+    [[gnu::cold]] void refuse(entry& s, suback const& answer) {
         if (auto const text = answer.props.template get<property_id::reason_string>()) s.refusal = *text;
         auto const* part = s.parts.data();
         for (auto const reason : answer.reasons) {
@@ -273,18 +273,24 @@ class subscribing final : public subscribing_part, private message_source {
     }
 
     // Its owner is told where it waits; the subscription is no more.
-    void refuse(entry& s, std::error_code why, std::string const& filter) {
+    [[gnu::cold]] void refuse(entry& s, std::error_code why, std::string const& filter) {
         bool const had_it = s.wish->was_granted;
         s.refused = why;
         end(s);
+        auto const detail = std::exchange(s.refusal, what(filter, s.refusal));
         if (!had_it) return;
         if (s.watcher != nullptr) s.watcher->on_subscription_lost(why);
         services_.tell(
-            {.what = session_event::kind::subscription_lost, .error = why, .detail = s.refusal, .filter = filter});
+            {.what = session_event::kind::subscription_lost, .error = why, .detail = detail, .filter = filter});
+    }
+
+    // The text of an exception: the filter, and what the server says, if anything.
+    [[gnu::cold]] static std::string what(std::string const& filter, std::string_view text) {
+        return text.empty() ? filter : (filter + ": ").append(text);
     }
 
     // Nobody wants it any more. Returns the ticket of what the server is owed for it, if it is owed something.
-    std::uint64_t end(entry& s) {
+    [[gnu::cold]] std::uint64_t end(entry& s) {
         if (s.wish != nullptr && registry_.remove(&s)) return wishes_.remove(*std::exchange(s.wish, nullptr));
         std::uint64_t ticket = subscriptions::nothing;
         for (auto const& p : s.parts) ticket = std::max(ticket, wishes_.debt(p.filter));
@@ -292,7 +298,7 @@ class subscribing final : public subscribing_part, private message_source {
     }
 
     // Nobody waits for it any more; the server may have granted it, or be about to.
-    void abandon(entry& s) {
+    [[gnu::cold]] void abandon(entry& s) {
         if (s.wish == nullptr) return;
         end(s);
         send_due();

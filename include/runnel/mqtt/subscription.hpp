@@ -57,7 +57,7 @@ struct subscription_state {
     std::error_code refused;
     std::uint64_t received = 0;  ///< messages received from `box` when that was looked at last
     bool is_stalled = false;     ///< nobody had received any for long
-    std::string refusal;         ///< what the server says of it, if anything
+    std::string refusal;         ///< of which filter, and what the server says of it, if anything
     std::error_code closed;      ///< why no more messages come; no error as long as they may
 };
 

@@ -24,7 +24,7 @@ class subscription_registry {
     using part = typename entry::part;
 
     /// `s->wish` is set.
-    void add(std::shared_ptr<entry> s) {
+    [[gnu::cold]] void add(std::shared_ptr<entry> s) {
         for (std::size_t i = 0; i < s->parts.size(); ++i) {
             auto& p = s->parts[i];
             p.known = s->wish->filters[i];
@@ -38,7 +38,7 @@ class subscription_registry {
     }
 
     /// False: it is not there. The entry lives until `forget_removed`, as it may be in use further up the stack.
-    bool remove(entry* s) {
+    [[gnu::cold]] bool remove(entry* s) {
         auto const at = std::ranges::find_if(entries_, [&](auto const& p) { return p.get() == s; });
         if (at == entries_.end()) return false;
         for (auto& p : s->parts) {

@@ -93,7 +93,8 @@ class subscriptions {
     /// No ticket.
     static constexpr std::uint64_t nothing = 0;
 
-    subscriptions() = default;
+    [[gnu::cold]] subscriptions() = default;
+    [[gnu::cold]] ~subscriptions() = default;
     subscriptions(subscriptions const&) = delete;
     subscriptions& operator=(subscriptions const&) = delete;
 
@@ -161,19 +162,16 @@ class subscriptions {
         for (auto* const list : {&sent_, &refused_}) {
             for (auto& r : *list)
                 if (r->type == packet_type::unsubscribe)
-                    owed_.push_back(std::move(r));
+                    insert_by_ticket(std::move(r));
                 else
                     release(*r);
             list->clear();
         }
-        std::ranges::sort(owed_, {}, [](auto const& r) { return r->ticket; });
-        if (!session_present) {
+        if (!session_present)
             for (auto const& f : filters_) f->claims.clear();
-            drop_debts(owed_, [](filter const&) { return true; });
-        } else {
-            // The server has answered a newer SUBSCRIBE, and so the UNSUBSCRIBE before it.
-            drop_debts(owed_, [this](filter const& f) { return f.wanted != 0 && is_granted(f); });
-        }
+        for (auto const& r : owed_) r->order = 0;
+        // Or the server has answered a newer SUBSCRIBE, and so the UNSUBSCRIBE before it.
+        drop_debts(owed_, session_present ? moot::granted_since : moot::all, nullptr);
         for (auto const& s : wanted_)
             if (s->at == stage::asked || (s->at == stage::granted && !session_present)) move(*s, stage::wanted);
         asked_ = 0;
@@ -196,7 +194,7 @@ class subscriptions {
         for (auto* f : s.filters) {
             r->filters.push_back(&use(*f));
             push_claim(*f, {s.identifier, r->order});
-            drop_debts(refused_, [f](filter const& other) { return &other == f; });  // a new one may come of it
+            drop_debts(refused_, moot::this_one, f);  // a new one may come of it
         }
         sent_.push_back(std::move(r));
         return sent_.back().get();
@@ -305,7 +303,7 @@ class subscriptions {
     std::vector<std::unique_ptr<filter>>::iterator find(std::string_view name) {
         return std::ranges::lower_bound(filters_, name, {}, [](auto const& f) { return std::string_view(f->name); });
     }
-    filter& use(std::string_view name) {
+    [[gnu::cold, gnu::noinline]] filter& use(std::string_view name) {
         auto at = find(name);
         if (at == filters_.end() || (*at)->name != name) {
             at = filters_.insert(at, std::make_unique<filter>());
@@ -314,10 +312,10 @@ class subscriptions {
         return use(**at);
     }
     static filter& use(filter& f) noexcept { return ++f.used, f; }
-    void release(filter& f) {
+    [[gnu::cold, gnu::noinline]] void release(filter& f) {
         if (--f.used == 0) filters_.erase(find(f.name));
     }
-    void release(request const& r) {
+    [[gnu::cold, gnu::noinline]] void release(request const& r) {
         for (auto* f : r.filters) release(*f);
     }
 
@@ -335,7 +333,7 @@ class subscriptions {
 
     // An earlier one of the same subscription stays: the server may have granted that and refuse this. More than a few
     // come of servers that do not answer; then the oldest are least likely to be of use.
-    static void push_claim(filter& f, claim c) {
+    [[gnu::cold]] static void push_claim(filter& f, claim c) {
         auto const same = [&](claim const& other) { return other.identifier == c.identifier; };
         if (std::ranges::count_if(f.claims, same) > 1 || f.claims.size() == maximum_claims) {
             auto const at = std::ranges::find_if(f.claims.rbegin(), f.claims.rend(), same);
@@ -343,7 +341,7 @@ class subscriptions {
         }
         f.claims.push_back(c);
     }
-    static void erase_claims(request const& r) {
+    [[gnu::cold, gnu::noinline]] static void erase_claims(request const& r) {
         for (auto* f : r.filters) std::erase_if(f->claims, [&](claim const& c) { return c.order == r.order; });
     }
 
@@ -354,7 +352,7 @@ class subscriptions {
     }
 
     // The ticket of the UNSUBSCRIBE that will undo all that the server may have of this filter.
-    std::uint64_t debt_for(filter const& f) {
+    [[gnu::cold, gnu::noinline]] std::uint64_t debt_for(filter const& f) {
         auto const has_it = [&](auto const& r) {
             bool const undoes = r->order == 0 || f.claims.empty() || r->order > f.claims.back().order;
             return r->type == packet_type::unsubscribe && undoes &&
@@ -370,21 +368,27 @@ class subscriptions {
         return owed_.back()->ticket;
     }
 
-    // Takes the filters for which `is_moot` holds out of the debts, and debts without any out of the list.
-    template <class F>
-    void drop_debts(requests& list, F is_moot) {
+    // Takes filters out of the debts, and debts without any out of the list.
+    enum class moot : std::uint8_t { all, granted_since, this_one };
+    [[gnu::cold, gnu::noinline]] void drop_debts(requests& list, moot which, filter const* one) {
         for (auto const& r : list) {
-            r->order = 0;
             std::erase_if(r->filters, [&](filter* f) {
-                bool const moot = is_moot(*f);
-                if (moot) release(*f);
-                return moot;
+                bool const goes = which == moot::this_one        ? f == one
+                                  : which == moot::granted_since ? f->wanted != 0 && is_granted(*f)
+                                                                 : true;
+                if (goes) release(*f);
+                return goes;
             });
         }
         std::erase_if(list, [](auto const& r) { return r->filters.empty(); });
     }
+    [[gnu::cold, gnu::noinline]] void insert_by_ticket(std::unique_ptr<request> r) {
+        auto at = owed_.begin();
+        while (at != owed_.end() && (*at)->ticket < r->ticket) ++at;
+        owed_.insert(at, std::move(r));
+    }
 
-    std::unique_ptr<request> answered(request& which) {
+    [[gnu::cold, gnu::noinline]] std::unique_ptr<request> answered(request& which) {
         auto const at = std::ranges::find_if(sent_, [&](auto const& r) { return r.get() == &which; });
         assert(at != sent_.end());
         auto r = std::move(*at);
