@@ -38,7 +38,7 @@ class message_source {
 
 /// A received message. Its bytes stay where they are until it is destroyed; then a QoS 1 or 2 message is acknowledged,
 /// unless an exception has ended the work on it: a message that is destroyed while the stack unwinds for an exception
-/// thrown since it was received is given back (`abandon`). That is so in a coroutine too, where the exception may be
+/// thrown since it came is given back (`abandon`). That is so in a coroutine too, where the exception may be
 /// that of a cancellation.
 ///
 /// Move-only: keep it for as long as the work on it takes, and at-least-once holds to the end of that work.
@@ -89,7 +89,7 @@ class message {
 
     /// Lets go of a QoS 1 or 2 message without acknowledging it: the server sends it again on the next connection, with
     /// `dup`, and the subscription gets it again; others that have had it do not. On this connection it goes on to
-    /// count for the receive maximum, and later messages of its topic and QoS, though they can be taken, are
+    /// count for the receive maximum, and later messages of its subscription and QoS, though they can be taken, are
     /// acknowledged only on the next one, where they do not come again.
     [[gnu::cold]] inline void abandon() noexcept;
 
@@ -105,14 +105,14 @@ class message {
     struct stored {
         publish packet;
         delivery token;
-        int exceptions = 0;  // that were on their way when it was received
+        int exceptions;  // that were on their way when it came
 
         static std::size_t size_of(publish const& p) noexcept {
             return sizeof(stored) + p.topic.size() + p.props.raw().size() + p.payload.size();
         }
 
-        static stored* put(void* memory, publish const& p, delivery token) noexcept {
-            auto* const s = ::new (memory) stored{p, token};
+        static stored* put(void* memory, publish const& p, delivery token, int exceptions = 0) noexcept {
+            auto* const s = ::new (memory) stored{p, token, exceptions};
             char* at = reinterpret_cast<char*>(s + 1);
             auto const keep = [&at](std::string_view bytes) {
                 if (!bytes.empty()) std::memcpy(at, bytes.data(), bytes.size());
@@ -155,7 +155,8 @@ class inbox {
             ++dropped_;
             return false;
         }
-        unread_.push(message::stored::put(pool_.take(size), packet, token));
+        if (unread_.empty()) exceptions_ = std::uncaught_exceptions();
+        unread_.push(message::stored::put(pool_.take(size), packet, token, exceptions_));
         bytes_ += size;
         return true;
     }
@@ -165,7 +166,6 @@ class inbox {
         if (box->unread_.empty()) return {};
         auto* const s = box->unread_.front();
         box->unread_.pop();
-        s->exceptions = std::uncaught_exceptions();
         return {box, s};
     }
 
@@ -232,6 +232,7 @@ class inbox {
     std::size_t capacity_;
     std::size_t bytes_ = 0;
     std::uint64_t dropped_ = 0;
+    int exceptions_ = 0;
     bool is_unwanted_ = false;
     std::weak_ptr<message_source> source_;
 };

@@ -26,20 +26,22 @@ struct delivery {
 
 /// The incoming QoS 1 and 2 messages of a session that are not fully acknowledged.
 ///
-/// Acknowledgements of messages of one topic and QoS go out in the order in which the messages came, whatever the order
-/// in which the application takes them [MQTT-4.6.0-2] [MQTT-4.6.0-3]. One that is not taken holds up no others: the
-/// order that section 4.6 is about is that of messages "for the same Topic and QoS" [MQTT-4.6.0-5].
+/// Acknowledgements of messages of one QoS go out in the order in which the messages came, whatever the order in which
+/// the application takes them [MQTT-4.6.0-2] [MQTT-4.6.0-3]. But one that is not taken holds up only those of its lane:
+/// the order that section 4.6 is about is that of messages "for the same Topic and QoS" [MQTT-4.6.0-5], and the
+/// application may put into different lanes what is of different topics, as for readers that go on by themselves.
 ///
 /// What is known of a message outlives its connection: a QoS 2 message is known by its identifier until PUBREL, and a
 /// QoS 1 message that the server sends again while the application has it (DUP, 4.4) is still that message.
 ///
-/// A message that is on this connection stands, until its acknowledgement may go out, in one of two places:
+/// Until its acknowledgement may go out, a message of this connection stands in one of these places:
 ///
-/// | where           | which                              | moves on when |
-/// |-----------------|------------------------------------|-------------------------------------------------------------|
-/// | `waiting_`      | all, in order of arrival           | it is the oldest and taken: acknowledged | | | | a later
-/// one is taken first: to its lane, with all before it | | a lane          | those overtaken, of one topic and  | it is
-/// the oldest of its lane and taken: `ready_`            | |                 | QoS, in order of arrival           | |
+/// | where      | which, in order of arrival      | moves on when                                          |
+/// |------------|---------------------------------|--------------------------------------------------------|
+/// | `waiting_` | all, to begin with              | it is the oldest and taken: acknowledged;              |
+/// |            |                                 | a later one is taken: to its lane, with all before it  |
+/// | a lane     | those overtaken of one lane     | it is the oldest of the lane and taken: to `ready_`    |
+/// | `ready_`   | those that may be acknowledged  | it is the oldest: acknowledged                         |
 ///
 /// So in the usual case there is a queue and no more.
 class received {
@@ -59,7 +61,6 @@ class received {
     struct arrival {
         delivery token;
         bool is_new;
-        std::uint64_t place;  ///< for `keep`
     };
     arrival arrive(publish const& packet) {
         auto const id = packet.packet_id;
@@ -70,35 +71,43 @@ class received {
             remove(id);  // the sender uses the identifier for another message
         }
         bool const tracked = packet.qos == qos::exactly_once;
-        bool const alone = waiting_.empty() && lanes_.empty();
         auto const number = waiting_.next();
         if (tracked) {
             if (notes_) changed_.reserve(changed_.size() + 2 * (messages_.size() + 1));  // so that noting cannot fail
             messages_.insert(id, {.number = number, .place = number, .quality = packet.qos, .seen = true});
         }
-        auto const its_lane = alone ? no_lane : lane_of(packet);
-        waiting_.push({number, 0, its_lane, id, packet.qos, false, tracked, reason_code::success});
+        waiting_.push({number, 0, 0, id, packet.qos, false, tracked, reason_code::success});
         ++unfinished_;
-        return {{number, id, packet.qos}, true, number};
+        return {{number, id, packet.qos}, true};
     }
 
     /// The application has not taken the message at once. It is told from others by this.
-    void keep(arrival const& a, publish const& packet) {
-        if (!waiting_.contains(a.place)) return;
-        auto& e = waiting_[a.place];
-        if (e.lane == no_lane) e.lane = lane_of(packet);
+    [[gnu::always_inline]] void keep(delivery d, publish const& packet) {
+        if (!waiting_.contains(d.number)) return;
+        auto& e = waiting_[d.number];
         e.print = print_of(packet);
-        if (!indexes_ || e.known) return;
-        indexes_ = waiting_.size() > 1;
-        if (indexes_) learn(e, a.place);
+        if (indexes_) [[unlikely]]
+            index_too(e, d);
+    }
+
+    /// Puts a message that has just come into a lane; all are in lane 0 else. Messages of one topic belong together.
+    void assign(delivery d, std::uint16_t lane) noexcept {
+        auto place = d.number;
+        if (!waiting_.contains(place)) [[unlikely]] {
+            auto* const m = find(d);
+            if (m == nullptr) return;
+            if (m->place != in_lane) m->lane = lane;
+            place = m->place;
+        }
+        if (waiting_.contains(place) && waiting_[place].number == d.number) waiting_[place].lane = lane;
     }
 
     /// The application has taken the message. Whether an acknowledgement can go out now is told by `next_taken`. False:
     /// it has been taken before, or nobody wants its acknowledgement any more.
-    bool take(delivery d, reason_code reason) {
+    [[gnu::always_inline]] bool take(delivery d, reason_code reason) {
         if (d.quality == qos::at_least_once && waiting_.contains(d.number)) {
             auto& e = waiting_[d.number];
-            if (e.number == d.number && !e.known) {
+            if (e.number == d.number && !e.known) [[likely]] {
                 if (e.taken) return false;
                 e.taken = true;
                 e.reason = reason;
@@ -107,17 +116,7 @@ class received {
                 return true;
             }
         }
-        auto* const m = find(d);
-        if (m == nullptr || m->taken) return false;
-        m->taken = true;
-        m->given_back = false;
-        m->reason = reason;
-        if (notes_ && m->quality == qos::exactly_once && !is_error(reason)) changed_.push_back(d.packet_id);
-        if (m->place == in_lane) [[unlikely]]
-            advance(m->lane);
-        else if (m->place != nowhere && m->place != waiting_.first()) [[unlikely]]
-            pass(m->place);
-        return true;
+        return take_known(d, reason);
     }
 
     /// The application gives the message back: it is not acknowledged on this connection, and new when it is sent
@@ -126,55 +125,35 @@ class received {
         if (d.quality == qos::at_least_once && waiting_.contains(d.number)) {
             auto& e = waiting_[d.number];
             if (e.number == d.number && !e.known && !e.taken) {
-                if (packet != nullptr) keep({d, true, d.number}, *packet);
+                if (packet != nullptr) e.print = print_of(*packet);
                 if (!learn(e, d.number)) return;
             }
         }
-        if (auto* const m = find(d); m != nullptr && !m->taken) m->given_back = true;
+        auto* const m = find(d);
+        if (m == nullptr || m->taken || m->given_back) return;
+        m->given_back = true;
+        if (m->place != nowhere) ++given_back_;
     }
+    /// Messages of this connection that have been given back.
+    std::size_t given_back() const noexcept { return given_back_; }
 
     /// The next message whose acknowledgement may go out; then `pop` removes it.
     entry const* next_taken() {
-        if (!ready_.empty()) [[unlikely]]
-            if (auto const* const e = next_ready()) return e;
-        while (!waiting_.empty()) {
-            entry& e = waiting_.front();
-            if (e.known) {
-                auto const* const m = messages_.find(e.packet_id);
-                // Else the exchange has ended, nobody will take it.
-                bool const known = m != nullptr && m->number == e.number;
-                if (!known && e.quality == qos::at_least_once) {
-                    waiting_.pop();
-                    continue;
-                }
-                e.taken = !known || m->taken;
-                if (known) e.reason = m->reason;
-            }
-            if (!e.taken) return nullptr;
-            if (lanes_.empty() || lanes_.find(e.lane) == nullptr) return &e;
-            pass(waiting_.first());  // an older one of its topic has not been taken
-        }
-        return nullptr;
+        if (overtaken_ != 0) [[unlikely]]
+            return next_among_lanes();
+        return oldest_if_taken();
     }
 
     /// The acknowledgement of that message has been sent.
     void pop() noexcept {
-        bool const is_ready = !ready_.empty();
-        entry const e = is_ready ? answered_ : waiting_.front();
-        if (is_ready) [[unlikely]] {
-            ready_.pop();
-            --overtaken_;
-        } else {
-            waiting_.pop();
-        }
-        if (e.quality == qos::at_least_once) {
+        if (is_ready_) [[unlikely]]
+            return pop_ready();
+        auto const& e = waiting_.front();
+        waiting_.pop();
+        if (e.known)
+            answered(e);
+        else
             --unfinished_;
-            if (e.known) messages_.erase(e.packet_id);
-        } else if (is_error(e.reason)) {
-            forget(e.packet_id);  // PUBREC with a failure ends the exchange (4.3.3)
-        } else if (auto* const m = messages_.find(e.packet_id)) {
-            m->place = nowhere;
-        }
     }
 
     /// What is known of a QoS 2 identifier.
@@ -212,7 +191,7 @@ class received {
         }
         lanes_.clear();
         ready_.clear();
-        overtaken_ = unfinished_ = 0;
+        overtaken_ = unfinished_ = given_back_ = 0;
         indexes_ = false;
         // A QoS 1 message that the application is done with, and that has not been sent again where others were, will
         // not be any more.
@@ -231,7 +210,7 @@ class received {
         waiting_.clear();
         lanes_.clear();
         ready_.clear();
-        overtaken_ = unfinished_ = 0;
+        overtaken_ = unfinished_ = given_back_ = 0;
         indexes_ = false;
         if (notes_)
             messages_.for_each([&](std::uint16_t packet_id, message const& m) {
@@ -269,7 +248,6 @@ class received {
   private:
     static constexpr auto no_delivery = static_cast<std::uint64_t>(-1);
     static constexpr auto nowhere = static_cast<std::uint64_t>(-1);  // no acknowledgement is due on this connection
-    static constexpr std::uint16_t no_lane = 0;
     static constexpr auto in_lane = static_cast<std::uint64_t>(-2);
 
     // A QoS 2 message between PUBLISH and PUBREL; a QoS 1 message that has been overtaken, sent again or given back, or
@@ -288,31 +266,21 @@ class received {
 
         bool is_stored() const noexcept { return quality == qos::exactly_once && taken && !is_error(reason); }
     };
-    struct lane {
+    struct ends_of_lane {
         std::uint16_t oldest;
         std::uint16_t newest;
     };
 
-    static std::uint64_t mix(std::uint64_t h, std::string_view bytes) noexcept {
-        auto const add = [&h](std::uint64_t word) {
-            h = (h ^ word) * 0xD6E8'FEB8'6659'FD93u;
-            h ^= h >> 32;
-        };
-        std::size_t i = 0;
-        for (; bytes.size() - i > 8; i += 8) add(load_word(bytes.data() + i, 8));
-        add(load_word(bytes.data() + i, bytes.size() - i));
-        return h;
-    }
-    // Two topics that share a lane only wait for each other.
-    static std::uint16_t lane_of(publish const& p) noexcept {
-        auto const hash = mix(p.topic.size(), p.topic);
-        return static_cast<std::uint16_t>((hash & 0xFFFCu) | 2u | (p.qos == qos::exactly_once ? 1u : 0u));
-    }
-    // Tells the message from another one to which the sender has given the same identifier.
+    // Tells a QoS 1 message from another one to which the sender has given the same identifier.
     static std::uint32_t print_of(publish const& p) noexcept {
-        auto const n = std::min<std::size_t>(p.payload.size(), 8);
-        auto const end = p.payload.substr(p.payload.size() - n);
-        return static_cast<std::uint32_t>(mix(mix(p.payload.size(), end), p.topic));
+        auto const size = p.payload.size();
+        std::uint64_t end = 0;
+        if (size >= 8) [[likely]]
+            end = load_word(p.payload.data() + size - 8, 8);
+        else
+            end = load_word(p.payload.data(), size);
+        auto const print = end * 0x9E37'79B9'7F4A'7C15u + (std::uint64_t{size} << 24) + p.topic.size();
+        return static_cast<std::uint32_t>(print ^ print >> 32);
     }
     static bool is_repetition(message const& m, publish const& p) noexcept {
         if (m.quality != p.qos) return false;
@@ -322,12 +290,13 @@ class received {
     // One acknowledgement answers all repetitions that came before it.
     [[gnu::noinline]] arrival arrive_again(message& m, publish const& packet) {
         bool const is_new = std::exchange(m.given_back, false);
+        if (is_new && m.place != nowhere) --given_back_;
         if (!m.seen) ++unfinished_;
         m.seen = true;
         if (m.place == nowhere)
             m.place = waiting_.push(
-                {m.number, 0, lane_of(packet), packet.packet_id, packet.qos, false, true, reason_code::success});
-        return {{m.number, packet.packet_id, packet.qos}, is_new, m.place};
+                {m.number, m.print, m.lane, packet.packet_id, packet.qos, false, true, reason_code::success});
+        return {{m.number, packet.packet_id, packet.qos}, is_new};
     }
 
     message* find(delivery d) noexcept {
@@ -340,6 +309,44 @@ class received {
         for (auto n = waiting_.first(); !indexes_ && n != waiting_.next(); ++n)
             if (!waiting_[n].known) learn(waiting_[n], n);
         indexes_ = !waiting_.empty();
+    }
+
+    [[gnu::noinline]] bool take_known(delivery d, reason_code reason) {
+        auto* const m = find(d);
+        if (m == nullptr || m->taken) return false;
+        m->taken = true;
+        if (std::exchange(m->given_back, false) && m->place != nowhere) --given_back_;
+        m->reason = reason;
+        if (notes_ && m->quality == qos::exactly_once && !is_error(reason)) changed_.push_back(d.packet_id);
+        if (m->place == in_lane) [[unlikely]]
+            advance(key_of(m->lane, m->quality));
+        else if (m->place != nowhere && m->place != waiting_.first()) [[unlikely]]
+            pass(m->place);
+        return true;
+    }
+
+    [[gnu::noinline]] [[gnu::cold]] void index_too(entry& e, delivery d) {
+        if (e.known || e.number != d.number) return;
+        indexes_ = waiting_.size() > 1;
+        if (indexes_) learn(e, d.number);
+    }
+
+    // The acknowledgement of a message that `messages_` knows has been sent.
+    [[gnu::noinline]] void answered(entry const& e) noexcept {
+        if (e.quality == qos::at_least_once) {
+            --unfinished_;
+            messages_.erase(e.packet_id);
+        } else if (is_error(e.reason)) {
+            forget(e.packet_id);  // PUBREC with a failure ends the exchange (4.3.3)
+        } else if (auto* const m = messages_.find(e.packet_id)) {
+            m->place = nowhere;
+        }
+    }
+    [[gnu::noinline]] [[gnu::cold]] void pop_ready() noexcept {
+        is_ready_ = false;
+        ready_.pop();
+        --overtaken_;
+        answered(answered_);
     }
 
     // Enters a QoS 1 message of `waiting_` in `messages_`. False: the sender has used the identifier twice.
@@ -364,23 +371,52 @@ class received {
             bool const added = e.known || learn(e, waiting_.first());
             auto* const m = messages_.find(e.packet_id);
             if (added && m != nullptr && m->number == e.number) {
-                m->lane = e.lane == no_lane ? std::uint16_t{2} : e.lane;
+                m->lane = e.lane;
                 enter_lane(e.packet_id, *m);
             }
             waiting_.pop();
         }
     }
 
+    // The key of a lane; not 0.
+    static std::uint16_t key_of(std::uint16_t lane, qos quality) noexcept {
+        return static_cast<std::uint16_t>(lane << 2 | 2 | (quality == qos::exactly_once ? 1 : 0));
+    }
+
     void enter_lane(std::uint16_t id, message& m) {
-        if (auto* const l = lanes_.find(m.lane)) {
+        auto const key = key_of(m.lane, m.quality);
+        if (auto* const l = lanes_.find(key)) {
             messages_.find(std::exchange(l->newest, id))->next = id;
         } else {
-            lanes_.insert(m.lane, {id, id});
+            lanes_.insert(key, {id, id});
         }
         m.next = 0;
         m.place = in_lane;
         ++overtaken_;
-        advance(m.lane);
+        advance(key);
+    }
+
+    entry const* oldest_if_taken() noexcept {
+        while (!waiting_.empty()) {
+            entry& e = waiting_.front();
+            if (!e.known) return e.taken ? &e : nullptr;
+            auto const* const m = messages_.find(e.packet_id);
+            bool const known = m != nullptr && m->number == e.number;
+            if (known) e.reason = m->reason;
+            if (known) return m->taken ? &e : nullptr;
+            // Else the exchange has ended, and nobody will take the message.
+            if (e.quality == qos::exactly_once) return &e;
+            waiting_.pop();
+        }
+        return nullptr;
+    }
+    [[gnu::noinline]] [[gnu::cold]] entry const* next_among_lanes() {
+        for (;;) {
+            if (auto const* const e = next_ready()) return e;
+            auto const* const e = oldest_if_taken();
+            if (e == nullptr || lanes_.find(key_of(e->lane, e->quality)) == nullptr) return e;
+            pass(waiting_.first());  // an older one of its lane has not been taken
+        }
     }
 
     // The oldest of a lane may be acknowledged as far as they are taken.
@@ -398,7 +434,8 @@ class received {
 
     [[gnu::cold]] void leave_lane(std::uint16_t id, message const& m) noexcept {
         --overtaken_;
-        auto* const l = lanes_.find(m.lane);
+        auto const key = key_of(m.lane, m.quality);
+        auto* const l = lanes_.find(key);
         std::uint16_t before = 0;
         auto at = l == nullptr ? std::uint16_t{0} : l->oldest;
         while (at != 0 && at != id) at = messages_.find(std::exchange(before, at))->next;
@@ -409,7 +446,7 @@ class received {
         if (before != 0) messages_.find(before)->next = m.next;
         if (l->oldest == id) l->oldest = m.next;
         if (l->newest == id) l->newest = before;
-        if (l->oldest == 0) lanes_.erase(m.lane);
+        if (l->oldest == 0) lanes_.erase(key);
     }
 
     [[gnu::noinline]] [[gnu::cold]] entry const* next_ready() noexcept {
@@ -417,6 +454,7 @@ class received {
             auto const id = ready_.front();
             auto const* const m = messages_.find(id);
             if (m == nullptr || m->place != in_lane) continue;  // the exchange has ended
+            is_ready_ = true;
             answered_ = {m->number, m->print, m->lane, id, m->quality, true, true, m->reason};
             return &answered_;
         }
@@ -434,15 +472,17 @@ class received {
 
     ring_queue<entry> waiting_;
     identifier_map<message> messages_;
-    identifier_map<lane> lanes_;
+    identifier_map<ends_of_lane> lanes_;
     ring_queue<std::uint16_t> ready_;     // identifiers of lanes' messages that may be acknowledged
     entry answered_{};                    // the oldest of them
     std::vector<std::uint16_t> changed_;  // QoS 2 identifiers
     std::size_t unfinished_ = 0;
     std::size_t overtaken_ = 0;  // in lanes and `ready_`
+    std::size_t given_back_ = 0;
     std::uint64_t lost_at_ = 0;  // the number that came next when a connection was lost
     bool notes_ = false;
-    bool indexes_ = false;  // QoS 1 messages of `waiting_` are in `messages_`
+    bool is_ready_ = false;  // what `next_taken` has returned is of `ready_`
+    bool indexes_ = false;   // QoS 1 messages of `waiting_` are in `messages_`
 };
 
 }  // namespace runnel::mqtt

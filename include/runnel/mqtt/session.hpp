@@ -191,7 +191,7 @@ class session final : private session_services {
 
     /// Subscribes with a handler instead of an inbox: it is called with each message as soon as it has been decoded, as
     /// a view that is valid until it returns; then the message is acknowledged. It must not block. What it throws ends
-    /// `run`.
+    /// `run`; the message is not acknowledged then, and comes again on the next connection.
     awaitable<subscription> subscribe(std::string_view filter, message_handler handler, subscribe_options o = {}) {
         return subscriptions().subscribe_one(filter, std::move(handler), o);
     }

@@ -5,7 +5,9 @@
 #include <runnel/mqtt/session.hpp>
 
 #include <algorithm>
+#include <cstdint>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -127,6 +129,10 @@ void session<Transport>::look_after() {
             auto attempting = attempt(*stream_);
             connection_.reader().start(get_executor(), std::move(attempting));
         }
+        if (state_.wants_new_connection() && state_.connected()) {
+            state_.disconnect(packets_.out());
+            connection_.end_over(errc::receive_maximum_exceeded);
+        }
         if (packets_.is_held_up()) attend_held_up();
         if (quarantine_.on_time(now)) {
             state_.narrow(packets_.out(), quarantine_.window());
@@ -166,10 +172,6 @@ auto session<Transport>::wait_for_room() -> awaitable<void> {
 
 template <transport Transport>
 void session<Transport>::attend_held_up() {
-    if (state_.wants_new_connection() && state_.connected()) {
-        state_.disconnect(packets_.out());
-        connection_.end_over(errc::receive_maximum_exceeded);
-    }
     if (state_.can_take_more() || !connection_.life().is(lifecycle::state::online)) {
         if (room_ != nullptr) room_->wake_all({});
     }
@@ -183,6 +185,7 @@ void session<Transport>::keep(mqtt::publish const& packet, delivery token) {
     if (token.quality == qos::at_most_once || options_.unrouted_timeout.count() == 0) return drop(token);
     if (!unrouted_) unrouted_ = std::make_unique<unrouted>(options_.unrouted_timeout, options_.receive_maximum);
     bool const is_first = unrouted_->empty();
+    state_.assign(token, static_cast<std::uint16_t>(std::hash<std::string_view>()(packet.topic) | 1));
     if (auto const oldest = unrouted_->keep(packet, token, clock::now())) drop(*oldest);
     packets_.attend();
     if (is_first)

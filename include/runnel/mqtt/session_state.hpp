@@ -271,7 +271,7 @@ class session_state {
     void disown(std::uint64_t number) noexcept { outgoing_.disown(number); }
 
     /// The application has taken a message. Its acknowledgement is sent as soon as those of all earlier messages of its
-    /// topic and QoS have been: see `received`. In MQTT 5 `reason` may refuse the message, and `props` have a reason
+    /// lane and QoS have been: see `received`. In MQTT 5 `reason` may refuse the message, and `props` have a reason
     /// string and user properties, which are sent if the peer wants them and takes packets of that size. Errors:
     /// `reason` or `props` are not possible; then nothing happens.
     errc acknowledge(send_buffer& out, delivery d, reason_code reason = reason_code::success,
@@ -290,9 +290,13 @@ class session_state {
     }
 
     /// The application gives a message back that it cannot take: it is not acknowledged on this connection, on which it
-    /// counts for the receive maximum, and its acknowledgement is that of its topic and QoS which comes next. When it
+    /// counts for the receive maximum, and later ones of its lane and QoS are not acknowledged. When it
     /// is sent again, on the next connection, `on_message` is told of it once more, with the same number.
     [[gnu::cold]] void give_back(delivery d, mqtt::publish const* packet = nullptr) { received_.give_back(d, packet); }
+
+    /// Puts a message that `on_message` tells of into a lane, within which acknowledgements keep their order: see
+    /// `received`. All messages of one topic must be in the same.
+    void assign(delivery d, std::uint16_t lane) noexcept { received_.assign(d, lane); }
 
     /// Whether the application has as many messages as it may without having taken them (`session_limits::not_taken`).
     /// In MQTT 5 the receive maximum sees to that, unless a larger one had to be announced; a server of MQTT 3.1.1 does
@@ -305,8 +309,13 @@ class session_state {
     /// be all that the application waits for. Then messages of QoS 1 and 2 are left out: neither handed over nor
     /// acknowledged, until the next connection, so that none overtakes another.
     bool can_take_more() const noexcept { return !is_full() || leaves_out_ || outgoing_.size() != 0; }
-    /// Messages were left out, and there is room for them again: the server sends them on another connection.
-    bool wants_new_connection() const noexcept { return leaves_out_ && received_.waiting() <= limits_.not_taken / 2u; }
+    /// Only another connection helps: messages were left out, and there is room for them again; or all that the server
+    /// may send has been given back. The server sends them again.
+    bool wants_new_connection() const noexcept {
+        auto const most = std::min<std::size_t>(limits_.not_taken, own_.receive_maximum);
+        return connected() &&
+               ((leaves_out_ && received_.waiting() <= limits_.not_taken / 2u) || received_.given_back() >= most);
+    }
 
     /// Sends the next step of an authentication (MQTT 5, 4.12): an answer to `on_auth`, or, from a client, the
     /// beginning of a new one (`reauthenticate`). If it fails, `disconnect` [MQTT-4.12.1-2]. A server sends the steps

@@ -65,7 +65,7 @@ errc session_state::receive_publish(frame const& f, send_buffer& out, Handler& h
         received_.give_back(arrival.token, &message);
         throw;
     }
-    received_.keep(arrival, message);
+    received_.keep(arrival.token, message);
     return errc::ok;
 }
 

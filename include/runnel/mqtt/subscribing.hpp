@@ -98,10 +98,13 @@ class subscribing final : public subscribing_part, private message_source {
         if (outcome.matched == 0) [[unlikely]]
             return routing::nowhere;
         if (token.quality == qos::at_most_once) return outcome.failed ? routing::failed : routing::done;
-        if (outcome.taken)
+        if (outcome.taken) {
             acknowledge(token, reason_code::success, {});
-        else if (!watches_) [[unlikely]]
-            watch();
+        } else {
+            state_.assign(token, outcome.lane);
+            if (!watches_) [[unlikely]]
+                watch();
+        }
         return outcome.failed ? routing::failed : routing::done;
     }
     clock::time_point attend(clock::time_point now) override {
@@ -310,17 +313,16 @@ class subscribing final : public subscribing_part, private message_source {
     [[gnu::cold]] void given_back(delivery token, inbox const& by) override {
         registry_.give_back(token, by);
         state_.give_back(token);
+        packets_.attend();
     }
     [[gnu::cold]] void deserted(inbox const& box) override {
         auto* const s = registry_.find(box);
         if (s != nullptr && s->wish != nullptr && registry_.remove(s)) wishes_.forget(*std::exchange(s->wish, nullptr));
     }
-    // It is acknowledged if another subscription has had it.
     [[gnu::cold]] void unread(mqtt::publish const& packet, delivery token) override {
-        if (!registry_.is_shared(token))
-            services_.keep(packet, token);
-        else if (registry_.take(token))
-            acknowledge(token, reason_code::success, {});
+        auto const what = registry_.drop(token);
+        if (what == decltype(what)::keep) services_.keep(packet, token);
+        if (what == decltype(what)::acknowledge) acknowledge(token, reason_code::success, {});
     }
 
     // Messages have been kept for a subscription that was to come. They are taken in a later turn, or before the next
@@ -337,16 +339,10 @@ class subscribing final : public subscribing_part, private message_source {
         if (auto* const kept = services_.kept())
             kept->offer([&](mqtt::publish const& packet, delivery token) {
                 if (failed) return false;
-                auto const outcome = registry_.dispatch(packet, token);
-                if (outcome.matched == 0) return false;
-                failed = outcome.failed;
-                if (failed)
-                    state_.give_back(token, &packet);
-                else if (outcome.taken)
-                    acknowledge(token, reason_code::success, {});
-                else
-                    watch();
-                return true;
+                auto const to = dispatch(packet, token);
+                failed = to == routing::failed;
+                if (failed) state_.give_back(token, &packet);
+                return to != routing::nowhere;
             });
         wants_kept_ = failed;
         return !failed;

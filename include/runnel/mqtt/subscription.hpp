@@ -55,6 +55,7 @@ struct subscription_state {
     subscription_watcher* watcher = nullptr;
     std::uint64_t last_message = 0;  ///< the last one given to it
     std::error_code refused;
+    std::uint16_t lane = 0;      ///< of its messages: see `received`
     std::uint64_t received = 0;  ///< messages received from `box` when that was looked at last
     bool is_stalled = false;     ///< nobody had received any for long
     std::string refusal;         ///< of which filter, and what the server says of it, if anything

@@ -33,6 +33,7 @@ class subscription_registry {
             router_.insert(filter, &p);
             if (auto const inner = inner_filter(filter); !inner.empty()) router_.insert(inner, &p);
         }
+        s->lane = ++lanes_;
         entries_.push_back(std::move(s));
         note_few();
     }
@@ -58,8 +59,9 @@ class subscription_registry {
     /// What has become of a message.
     struct outcome {
         std::size_t matched = 0;
-        bool taken = true;    ///< no inbox holds it, and no handler has failed: it is to be acknowledged at once
-        bool failed = false;  ///< a handler has thrown: see `take_failure`; the message is to be given back
+        bool taken = true;       ///< no inbox holds it, and no handler has failed: it is to be acknowledged at once
+        std::uint16_t lane = 0;  ///< for the message, if it is not taken
+        bool failed = false;     ///< a handler has thrown: see `take_failure`; the message is to be given back
     };
 
     /// Gives a message once to each subscription that it matches: to its handler, or into its inbox. In MQTT 5 the
@@ -69,12 +71,11 @@ class subscription_registry {
         find_matches(packet.topic);
         if (!packet.props.empty()) name_matches(packet.props);
         std::size_t const matched = matches_.size();
-        if (!shares_.empty()) [[unlikely]]
-            skip_served(token);
-        bool const is_several = matched > 1 && token.quality != qos::at_most_once;
-        if (is_several) [[unlikely]]
-            given_out_ = {token.number, 0};
+        bool const plain = matched == 1 && shares_.empty();
+        if (!plain) [[unlikely]]
+            prepare(token);
         ++messages_;
+        std::uint16_t lane = 0;
         std::size_t holders = 0;
         for (auto const* p : matches_) {
             auto& s = p->of;
@@ -90,13 +91,13 @@ class subscription_registry {
                 }
             } else if (s.box->push(packet, token)) {
                 ++holders;
+                lane = static_cast<std::uint16_t>(lane * 31 + s.lane);  // the same for all messages of a topic
                 s.receivers.wake_one();
             }
         }
-        bool taken = holders == 0 && failure_ == nullptr;
-        if (is_several || !shares_.empty()) [[unlikely]]
-            taken = share(token, holders);
-        return {matched, taken, failure_ != nullptr};
+        bool const failed = failure_ != nullptr;
+        bool const taken = plain && !failed ? holders == 0 : share(token, holders);
+        return {matched, taken, lane, failed};
     }
     /// What the first handler that failed has thrown.
     std::exception_ptr take_failure() noexcept { return std::exchange(failure_, nullptr); }
@@ -109,14 +110,28 @@ class subscription_registry {
         auto const of = shares_.find(token.number);
         if (of == shares_.end()) return true;
         --of->second.holders;
+        of->second.had = true;
         return end_if_done(of);
     }
-    /// Whether some subscription but one has the message, or has had it.
-    bool is_shared(delivery token) const { return shares_.contains(token.number); }
+
+    /// What is to be done about a message that nobody will receive from an inbox: if others have it, they decide.
+    enum class unread : std::uint8_t { acknowledge, keep, nothing };
+    [[gnu::cold]] unread drop(delivery token) {
+        auto const of = shares_.find(token.number);
+        if (of == shares_.end()) return unread::keep;
+        --of->second.holders;
+        bool const had = of->second.had;
+        return !end_if_done(of) ? unread::nothing : had ? unread::acknowledge : unread::keep;
+    }
 
     /// A message has been given back by the subscription with this inbox, which gets it again when it is sent again.
     [[gnu::cold]] void give_back(delivery token, inbox const& by) {
-        auto const of = shares_.try_emplace(token.number, 1).first;
+        if (token.number == given_out_.number) {
+            ++given_out_.taken;
+            if (auto* const s = find(by)) wants_again(*s, token);
+            return;
+        }
+        auto const of = shares_.try_emplace(token.number, share_of{1, false, {}}).first;
         --of->second.holders;
         if (auto* const s = find(by))
             of->second.waiting.push_back(s);
@@ -211,6 +226,7 @@ class subscription_registry {
     // Who has a message of which several know, or that has been given back.
     struct share_of {
         std::size_t holders = 0;      // inboxes that hold it
+        bool had = false;             // somebody has taken it
         std::vector<entry*> waiting;  // who gets it when it is sent again
     };
     using shares = std::unordered_map<std::uint64_t, share_of>;
@@ -218,9 +234,11 @@ class subscription_registry {
     [[gnu::cold]] void wants_again(entry& s, delivery token) {
         if (token.quality != qos::at_most_once) shares_[token.number].waiting.push_back(&s);
     }
-    // A message that was given back: who has had it does not get it again.
-    [[gnu::cold]] [[gnu::noinline]] void skip_served(delivery token) {
-        auto const of = token.quality == qos::at_most_once ? shares_.end() : shares_.find(token.number);
+    // Several get the message, or none, or it was given back: who has had it does not get it again.
+    [[gnu::cold]] [[gnu::noinline]] void prepare(delivery token) {
+        if (token.quality == qos::at_most_once) return;
+        given_out_ = {token.number, 0};
+        auto const of = shares_.find(token.number);
         if (of == shares_.end()) return;
         auto const again = std::exchange(of->second.waiting, {});
         std::erase_if(matches_, [&](part* p) { return std::ranges::find(again, &p->of) == again.end(); });
@@ -228,14 +246,19 @@ class subscription_registry {
     // Notes who has a message that has been given out. True: nobody has or wants it.
     [[gnu::cold]] [[gnu::noinline]] bool share(delivery token, std::size_t holders) {
         if (token.quality == qos::at_most_once) return true;
-        if (given_out_.number == token.number) holders -= given_out_.taken;
+        bool had = std::ranges::any_of(matches_, [](part* p) { return static_cast<bool>(p->of.handler); });
+        if (given_out_.number == token.number) {
+            had = had || given_out_.taken > 0;
+            holders -= given_out_.taken;
+        }
         given_out_ = {};
         auto of = shares_.find(token.number);
         if (of == shares_.end()) {
-            if (holders < 2) return holders == 0;
+            if (holders == 0 || (holders == 1 && !had)) return holders == 0;
             of = shares_.try_emplace(token.number).first;
         }
         of->second.holders += holders;
+        of->second.had = of->second.had || had;
         return end_if_done(of);
     }
     bool end_if_done(typename shares::iterator of) {
@@ -268,6 +291,7 @@ class subscription_registry {
     };
     given_out given_out_;  // of the message of which several are being told
     bool has_special_ = false;
+    std::uint16_t lanes_ = 0;  // given so far
 };
 
 }  // namespace runnel::mqtt
