@@ -196,12 +196,14 @@ TEST_CASE("a message that is destroyed because of an exception is given back, wi
     CHECK(b.source->all == std::vector<record>{{2, reason_code::success}});
 }
 
-TEST_CASE("a message received and taken while an exception is on its way is acknowledged") {
+TEST_CASE("a message that comes and is taken while an exception is on its way is acknowledged") {
     box b;
-    b.push("1");
     struct last_words {
         box& of;
-        ~last_words() { of.pop(); }
+        ~last_words() {
+            of.push("1");
+            of.pop();
+        }
     };
     try {
         last_words const l{b};

@@ -274,12 +274,12 @@ class received {
     // Tells a QoS 1 message from another one to which the sender has given the same identifier.
     static std::uint32_t print_of(publish const& p) noexcept {
         auto const size = p.payload.size();
-        std::uint64_t end = 0;
-        if (size >= 8) [[likely]]
-            end = load_word(p.payload.data() + size - 8, 8);
-        else
-            end = load_word(p.payload.data(), size);
-        auto const print = end * 0x9E37'79B9'7F4A'7C15u + (std::uint64_t{size} << 24) + p.topic.size();
+        auto const end_of = [](std::string_view text) {
+            std::size_t const n = std::min<std::size_t>(text.size(), 8);
+            return load_word(text.data() + text.size() - n, n);
+        };
+        auto const ends = end_of(p.payload) * 0x9E37'79B9'7F4A'7C15u + end_of(p.topic) * 0xD6E8'FEB8'6659'FD93u;
+        auto const print = ends + (std::uint64_t{size} << 24) + p.topic.size();
         return static_cast<std::uint32_t>(print ^ print >> 32);
     }
     static bool is_repetition(message const& m, publish const& p) noexcept {
