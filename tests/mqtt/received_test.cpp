@@ -346,3 +346,42 @@ TEST_CASE("a message sent again and again on one connection counts once for the 
     CHECK(table.unacknowledged() == 1);
     CHECK(table.waiting() == 1);
 }
+
+TEST_CASE("messages keep their lanes when their connection is lost, so that none holds up those of others then") {
+    for (auto const quality : {qos::at_least_once, qos::exactly_once}) {
+        received table;
+        arrive(table, 1, quality, "a");
+        auto const other = arrive(table, 2, quality, "of another lane");
+        table.connection_lost();
+        CHECK_FALSE(is_new_again(table, 1, quality, "a"));
+        CHECK_FALSE(is_new_again(table, 2, quality, "of another lane"));
+        table.take(other, ok);
+        CHECK(acknowledged(table) == "2");
+    }
+}
+
+TEST_CASE("a message that is given back as its connection is lost is known when it is sent again") {
+    for (auto const quality : {qos::at_least_once, qos::exactly_once}) {
+        received table;
+        auto const p = packet(1, quality);
+        auto const a = table.arrive(p);
+        table.connection_lost();  // by the handler that fails
+        table.give_back(a.token, &p);
+        auto const again = arrival_of(table, packet(1, quality, "a", true));
+        CHECK(again.is_new);
+        CHECK(again.token.number == a.token.number);
+    }
+}
+
+TEST_CASE("a message whose identifier is given to another one holds up nobody any more") {
+    received table;
+    arrive(table, 1, qos::at_least_once, "first");
+    arrive(table, 2, qos::at_least_once, "a");
+    auto const b = arrive(table, 3, qos::at_least_once, "b");
+    auto const c = arrive(table, 4, qos::at_least_once, "other");
+    table.take(c, ok);
+    table.take(b, ok);
+    CHECK(acknowledged(table) == "");
+    arrive(table, 2, qos::at_least_once, "yet another");
+    CHECK(acknowledged(table) == "3");
+}

@@ -124,13 +124,11 @@ class received {
     [[gnu::cold]] void give_back(delivery d, publish const* packet = nullptr) {
         if (d.quality == qos::at_least_once && waiting_.contains(d.number)) {
             auto& e = waiting_[d.number];
-            if (e.number == d.number && !e.known && !e.taken) {
-                if (packet != nullptr) e.print = print_of(*packet);
-                if (!learn(e, d.number)) return;
-            }
+            if (e.number == d.number && !e.known && !e.taken && !learn(e, d.number)) return;
         }
         auto* const m = find(d);
         if (m == nullptr || m->taken || m->given_back) return;
+        if (packet != nullptr) m->print = print_of(*packet);
         m->given_back = true;
         if (m->place != nowhere) ++given_back_;
     }
@@ -184,8 +182,14 @@ class received {
     /// The connection has gone: the peer will send again what was not acknowledged.
     void connection_lost() noexcept {
         try {
-            for (; !waiting_.empty(); waiting_.pop())
-                if (auto& e = waiting_.front(); !e.known) learn(e, nowhere);
+            for (; !waiting_.empty(); waiting_.pop()) {
+                auto& e = waiting_.front();
+                auto* const m = e.known ? messages_.find(e.packet_id) : nullptr;
+                if (!e.known)
+                    learn(e, nowhere);
+                else if (m != nullptr && m->number == e.number)
+                    m->lane = e.lane;
+            }
         } catch (...) {  // no memory: the messages count as new when they are sent again
             waiting_.clear();
         }
@@ -462,12 +466,17 @@ class received {
     }
 
     // The identifier has been given to another message.
-    [[gnu::cold]] void remove(std::uint16_t id) noexcept {
-        auto const* const m = messages_.find(id);
-        if (m->quality == qos::exactly_once) return forget(id);
-        if (m->seen) --unfinished_;
-        if (m->place == in_lane) leave_lane(id, *m);
-        messages_.erase(id);
+    [[gnu::cold]] void remove(std::uint16_t id) {
+        auto const m = *messages_.find(id);
+        if (m.given_back && m.place != nowhere) --given_back_;
+        if (m.quality == qos::exactly_once) {
+            forget(id);
+        } else {
+            if (m.seen) --unfinished_;
+            if (m.place == in_lane) leave_lane(id, m);
+            messages_.erase(id);
+        }
+        if (m.place == in_lane) advance(key_of(m.lane, m.quality));  // it may have held up others
     }
 
     ring_queue<entry> waiting_;
