@@ -85,3 +85,11 @@ TEST_CASE("a time out at the clock's end does not overflow") {
     keep(u, 1, never - 1h);
     CHECK(u.next_deadline() == never);
 }
+
+TEST_CASE("as many messages as there are packet identifiers may be kept, given way, and given up") {
+    unrouted u(10s, 65535);
+    for (unsigned i = 1; i <= 65535; ++i) CHECK(keep(u, static_cast<std::uint16_t>(i)) == 0);
+    for (unsigned i = 1; i <= 10'000; ++i) CHECK(keep(u, 1) == static_cast<int>(i));
+    CHECK(expired(u, start + 10s).size() == 65535);
+    CHECK(u.empty());
+}

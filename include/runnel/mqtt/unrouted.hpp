@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <deque>
 #include <iterator>
 #include <optional>
 #include <utility>
-#include <vector>
 
 namespace runnel::mqtt {
 
@@ -31,7 +31,7 @@ class unrouted {
         kept_.push_back({message::copy_of(packet), token, now});
         if (kept_.size() <= (in_vain_ ? std::min(few, maximum_) : maximum_)) return std::nullopt;
         auto const oldest = kept_.front().token;
-        kept_.erase(kept_.begin());
+        kept_.pop_front();
         return oldest;
     }
 
@@ -65,7 +65,7 @@ class unrouted {
         while (next_deadline() <= now) {
             in_vain_ = true;
             auto const k = std::move(kept_.front());
-            kept_.erase(kept_.begin());
+            kept_.pop_front();
             give_up(k.packet.view(), k.token);
         }
     }
@@ -79,7 +79,7 @@ class unrouted {
         clock::time_point since;
     };
 
-    std::vector<kept> kept_;
+    std::deque<kept> kept_;  // as there may be 65,535
     clock::duration timeout_;
     std::size_t maximum_;
     bool in_vain_ = false;
