@@ -19,11 +19,15 @@ using entry = registry::entry;
 struct place {
     asio::io_context io;
     runnel::parking<test::executor> parking{io.get_executor()};
+    subscriptions wishes;
     registry all;
 
-    std::shared_ptr<entry> add(std::string_view filter, std::uint32_t identifier = 0) {
+    /// The server knows it by the number of subscriptions made so far, 1 for the first.
+    std::shared_ptr<entry> add(std::string_view filter) {
         auto s = std::make_shared<entry>(parking.queue(), std::span(&filter, 1), subscribe_options{});
-        all.add(s, identifier);
+        s->wish = &wishes.add(std::span(&filter, 1), s.get());
+        wishes.next();
+        all.add(s);
         return s;
     }
     registry::outcome dispatch(std::string_view topic, std::uint64_t number = 0, qos quality = qos::at_least_once,
@@ -57,8 +61,8 @@ TEST_CASE("filters with a prefix that servers know get the messages behind it, b
 
 TEST_CASE("the subscription identifier decides where the topic does not, for filters that only the server knows") {
     place p;
-    auto const special = p.add("$stream/a", 1);
-    auto const plain = p.add("b", 2);
+    auto const special = p.add("$stream/a");
+    auto const plain = p.add("b");
     CHECK(p.dispatch("x", 0, qos::at_least_once, 1).matched == 1);
     CHECK(special->box->size() == 1);
     CHECK(p.dispatch("x", 1, qos::at_least_once, 2).matched == 0);  // an identifier of an earlier process
@@ -123,5 +127,81 @@ TEST_CASE("what nobody will read is kept, unless others have it or have had it")
         p.dispatch("t", 1);
         CHECK_FALSE(p.all.take(d));
         CHECK(p.all.drop(d) == acknowledge);
+    }
+}
+
+TEST_CASE("a message that the server sends once for several subscriptions goes to all that it names") {
+    place p;
+    auto const special = p.add("$stream/a");
+    auto const plain = p.add("b");
+    auto const other = p.add("+");
+    properties props;
+    std::uint32_t const names[] = {1, 2};
+    props.subscription_identifiers = names;
+    publish const m{.topic = "b", .payload = "p", .qos = qos::at_least_once, .packet_id = 1, .props = &props};
+    CHECK(p.all.dispatch(m, {1, 1, qos::at_least_once}).matched == 2);
+    CHECK(special->box->size() == 1);
+    CHECK(plain->box->size() == 1);
+    CHECK(other->box->size() == 0);
+}
+
+TEST_CASE("a handler may let go of an inbox that has the message which it is told of") {
+    place p;
+    auto const a = p.add("t");
+    auto const b = p.add("t");
+    delivery const d{3, 1, qos::exactly_once};
+    SUBCASE("unread") {
+        b->handler = [&](publish const&) { CHECK(p.all.drop(d) == registry::unread::nothing); };
+        CHECK(p.dispatch("t", 3, qos::exactly_once).taken);
+    }
+    SUBCASE("given back") {
+        b->handler = [&](publish const&) { CHECK_FALSE(p.all.give_back(d, *a->box)); };
+        CHECK_FALSE(p.dispatch("t", 3, qos::exactly_once).taken);
+    }
+}
+
+TEST_CASE("what a subscription has given back is new to others once that subscription has ended") {
+    place p;
+    delivery const d{5, 1, qos::at_least_once};
+    auto a = p.add("t");
+    SUBCASE("by an inbox") {
+        p.dispatch("t", 5);
+        CHECK_FALSE(p.all.give_back(d, *a->box));
+    }
+    SUBCASE("by a handler") {
+        a->handler = [](publish const&) { throw std::runtime_error("failed"); };
+        CHECK(p.dispatch("t", 5).failed);
+        p.all.take_failure();
+    }
+    p.all.remove(a.get());
+    auto const b = p.add("t");
+    CHECK_FALSE(p.dispatch("t", 5).taken);
+    CHECK(b->box->size() == 1);
+    CHECK(p.all.take(d));
+}
+
+TEST_CASE("what a subscription gives back after its end is done if all others have had it") {
+    place p;
+    delivery const d{5, 1, qos::exactly_once};
+    auto const a = p.add("t");
+    auto const b = p.add("t");
+    p.dispatch("t", 5, qos::exactly_once);
+    SUBCASE("they have") {
+        CHECK_FALSE(p.all.take(d));
+        p.all.remove(b.get());
+        CHECK(p.all.give_back(d, *b->box));
+    }
+    SUBCASE("they have not yet") {
+        p.all.remove(b.get());
+        CHECK_FALSE(p.all.give_back(d, *b->box));
+        CHECK(p.all.take(d));
+    }
+    SUBCASE("there are none") {
+        CHECK_FALSE(p.all.take(d));
+        delivery const alone{6, 2, qos::exactly_once};
+        p.all.remove(a.get());
+        p.dispatch("t", 6, qos::exactly_once);
+        p.all.remove(b.get());
+        CHECK_FALSE(p.all.give_back(alone, *b->box));
     }
 }

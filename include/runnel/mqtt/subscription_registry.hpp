@@ -47,14 +47,18 @@ class subscription_registry {
             router_.erase(filter, &p);
             if (auto const inner = inner_filter(filter); !inner.empty()) router_.erase(inner, &p);
         }
-        for (auto& [number, share] : shares_) std::erase(share.waiting, s);
+        stop_waiting(s);
         close(*s, s->refused ? s->refused : make_error_code(errc::disconnected));
         removed_.push_back(std::move(*at));
         entries_.erase(at);
         note_few();
         return true;
     }
-    void forget_removed() noexcept { removed_.clear(); }
+    void forget_removed() {
+        if (removed_.empty()) [[likely]]
+            return;
+        auto const gone = std::exchange(removed_, {});  // what becomes of their messages may remove more
+    }
 
     /// What has become of a message.
     struct outcome {
@@ -91,7 +95,7 @@ class subscription_registry {
                 }
             } else if (s.box->push(packet, token)) {
                 ++holders;
-                lane = static_cast<std::uint16_t>(lane * 31 + s.lane);  // the same for all messages of a topic
+                lane = static_cast<std::uint16_t>(lane * 40503u + s.lane);  // the same for all messages of a topic
                 s.receivers.wake_one();
             }
         }
@@ -117,6 +121,7 @@ class subscription_registry {
     /// What is to be done about a message that nobody will receive from an inbox: if others have it, they decide.
     enum class unread : std::uint8_t { acknowledge, keep, nothing };
     [[gnu::cold]] unread drop(delivery token) {
+        if (token.number == given_out_.number) return ++given_out_.gone, unread::nothing;
         auto const of = shares_.find(token.number);
         if (of == shares_.end()) return unread::keep;
         --of->second.holders;
@@ -125,18 +130,19 @@ class subscription_registry {
     }
 
     /// A message has been given back by the subscription with this inbox, which gets it again when it is sent again.
-    [[gnu::cold]] void give_back(delivery token, inbox const& by) {
+    /// True: that subscription is gone, and all others have had it.
+    [[gnu::cold]] bool give_back(delivery token, inbox const& by) {
+        auto* const s = find(by);
         if (token.number == given_out_.number) {
-            ++given_out_.taken;
-            if (auto* const s = find(by)) wants_again(*s, token);
-            return;
+            ++given_out_.gone;
+            if (s != nullptr) wants_again(*s, token);
+            return false;
         }
         auto const of = shares_.try_emplace(token.number, share_of{1, false, {}}).first;
         --of->second.holders;
-        if (auto* const s = find(by))
-            of->second.waiting.push_back(s);
-        else if (of->second.holders == 0 && of->second.waiting.empty())
-            shares_.erase(of);
+        if (s != nullptr) of->second.waiting.push_back(s);
+        bool const had = of->second.had;
+        return end_if_done(of) && had;
     }
 
     /// The session is gone, and with it what might have been sent again.
@@ -209,18 +215,22 @@ class subscription_registry {
         auto const is_named = [&](part const* p) {
             return std::ranges::any_of(identifiers, [&](std::uint32_t i) { return p->known->names(i); });
         };
-        if (std::ranges::any_of(matches_, is_named))
-            std::erase_if(matches_, [&](part const* p) { return !is_named(p); });
-        else if (has_special_)
-            match_special(is_named);
+        bool const any = std::ranges::any_of(matches_, is_named);
+        if (any) std::erase_if(matches_, [&](part const* p) { return !is_named(p); });
+        if (!has_special_) return;
+        auto const has_match = [&](std::uint32_t i) {
+            return std::ranges::any_of(matches_, [=](part const* p) { return p->known->names(i); });
+        };
+        if (!std::ranges::all_of(identifiers, has_match)) match_special(is_named, any);
     }
     template <class Named>
-    [[gnu::cold]] void match_special(Named is_named) {
-        std::vector<part*> named;
+    [[gnu::cold]] void match_special(Named is_named, bool any) {
         for (auto const& s : entries_)
-            for (auto& p : s->parts)
-                if (p.filter.starts_with('$') && is_named(&p)) named.push_back(&p);
-        if (!named.empty()) matches_ = std::move(named);
+            for (auto& p : s->parts) {
+                if (!p.filter.starts_with('$') || !is_named(&p)) continue;
+                if (!std::exchange(any, true)) matches_.clear();
+                if (std::ranges::find(matches_, &p) == matches_.end()) matches_.push_back(&p);
+            }
     }
 
     // Who has a message of which several know, or that has been given back.
@@ -234,10 +244,18 @@ class subscription_registry {
     [[gnu::cold]] void wants_again(entry& s, delivery token) {
         if (token.quality != qos::at_most_once) shares_[token.number].waiting.push_back(&s);
     }
+    // What nobody else has had, and nobody else is to get again, is new to whoever it matches when it comes again.
+    [[gnu::cold]] void stop_waiting(entry* s) {
+        for (auto& [number, share] : shares_) std::erase(share.waiting, s);
+        std::erase_if(shares_, [](auto const& each) {
+            auto const& share = each.second;
+            return share.holders == 0 && share.waiting.empty() && !share.had;
+        });
+    }
     // Several get the message, or none, or it was given back: who has had it does not get it again.
     [[gnu::cold]] [[gnu::noinline]] void prepare(delivery token) {
         if (token.quality == qos::at_most_once) return;
-        given_out_ = {token.number, 0};
+        given_out_ = {token.number, 0, 0};
         auto const of = shares_.find(token.number);
         if (of == shares_.end()) return;
         auto const again = std::exchange(of->second.waiting, {});
@@ -246,13 +264,17 @@ class subscription_registry {
     // Notes who has a message that has been given out. True: nobody has or wants it.
     [[gnu::cold]] [[gnu::noinline]] bool share(delivery token, std::size_t holders) {
         if (token.quality == qos::at_most_once) return true;
-        bool had = std::ranges::any_of(matches_, [](part* p) { return static_cast<bool>(p->of.handler); });
+        auto of = shares_.find(token.number);
+        auto const has_failed = [&](entry const* e) {
+            return of != shares_.end() && std::ranges::find(of->second.waiting, e) != of->second.waiting.end();
+        };
+        bool had = std::ranges::any_of(matches_,
+                                       [&](part const* p) { return p->of.handler != nullptr && !has_failed(&p->of); });
         if (given_out_.number == token.number) {
             had = had || given_out_.taken > 0;
-            holders -= given_out_.taken;
+            holders -= given_out_.taken + given_out_.gone;
         }
         given_out_ = {};
-        auto of = shares_.find(token.number);
         if (of == shares_.end()) {
             if (holders == 0 || (holders == 1 && !had)) return holders == 0;
             of = shares_.try_emplace(token.number).first;
@@ -288,6 +310,7 @@ class subscription_registry {
     struct given_out {
         std::uint64_t number = static_cast<std::uint64_t>(-1);
         std::size_t taken = 0;  // by a handler that received it from an inbox
+        std::size_t gone = 0;   // not taken, and in no inbox any more
     };
     given_out given_out_;  // of the message of which several are being told
     bool has_special_ = false;

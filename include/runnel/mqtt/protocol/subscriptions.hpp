@@ -140,7 +140,7 @@ class subscriptions {
     /// again: as `remove`, without a debt.
     [[gnu::cold]] void forget(subscription& s) {
         for (auto* f : s.filters)
-            if (f->wanted == 1) f->claims.clear();
+            if (f->wanted == static_cast<std::size_t>(std::ranges::count(s.filters, f))) f->claims.clear();
         remove(s);
     }
 
