@@ -4,8 +4,12 @@
 
 #include "support/memory_sessions.hpp"
 #include "support/memory_store.hpp"
+#include "support/packets.hpp"
+#include "support/scripted_peer.hpp"
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -70,7 +74,10 @@ std::string payloads(memory_session::subscription& s) {
 // A session whose `run` and events can be followed.
 struct followed {
     followed(test::memory_place& place, mqtt::session_options o) : of(place) {
-        o.on_event = [this](mqtt::session_event const& e) { told.push_back(e); };
+        o.on_event = [this](mqtt::session_event const& e) {
+            told.push_back(e);
+            if (on_told) on_told(e);
+        };
         session = std::make_unique<memory_session>(of.io.get_executor(), of.transport, std::move(o));
         start();
     }
@@ -93,6 +100,7 @@ struct followed {
 
     test::memory_place& of;
     events told;
+    std::function<void(mqtt::session_event const&)> on_told;
     std::unique_ptr<memory_session> session;
     std::unique_ptr<task<void>> running;
 };
@@ -376,4 +384,166 @@ TEST_CASE("in MQTT 3.1.1 a reader that waits for answers of the server gets them
         draining.cancel();
         place.settle();
     }
+}
+
+TEST_CASE("a handler that is called with a kept message may subscribe, and gets what was kept before that") {
+    for_each_kind([](auto version, qos quality) {
+        place_with_history place(version, {"a", "b"});
+        place.broker.publish("b", "1", quality);
+        place.broker.publish("a", "2", quality);
+        followed f(place, lasting(version));
+        std::string seen;
+        std::unique_ptr<task<void>> second;
+        auto const subscribe_too = [&](mqtt::publish const&) {
+            auto subscribing = f.session->subscribe("b", [&](mqtt::publish const& m) { seen += m.payload; });
+            second = std::make_unique<task<void>>(place.io, test::only(std::move(subscribing)));
+        };
+        test::run(place.io, test::only(f.session->subscribe("a", subscribe_too)));
+        place.settle();
+        CHECK(seen == "1");
+        REQUIRE(second);
+        CHECK(second->done());
+    });
+}
+
+TEST_CASE("what waits in an inbox that is let go of goes to another subscription, also one made before") {
+    for_each_kind([](auto version, qos quality) {
+        test::memory_place place;
+        followed f(place, lasting(version));
+        auto s = f.subscribe("a");
+        for (auto const payload : {"4", "5"}) place.broker.publish("a", payload, quality);
+        place.settle();
+        s = f.subscribe("a");  // made before the old one goes
+        place.settle();
+        CHECK(payloads(s) == "45");
+        place.settle();
+        f.reconnect();
+        CHECK(s.size() == 0);
+    });
+}
+
+TEST_CASE("an event handler may let go of a subscription where what another one holds is told of") {
+    place_with_history place(mqtt::protocol_version::v5, {"a"});
+    bool refuses = false;
+    place.broker.hooks().authorize_subscribe = [&](auto&&...) {
+        return std::exchange(refuses, false) ? mqtt::reason_code::not_authorized : mqtt::reason_code::success;
+    };
+    place.broker.publish("a", "1", qos::at_least_once);
+    std::vector<memory_session::subscription> others;
+    auto o = lasting(mqtt::protocol_version::v5);
+    followed f(place, o);
+    f.on_told = [&](mqtt::session_event const& e) {
+        if (e.what == mqtt::session_event::kind::unrouted) others.clear();
+    };
+    for (auto const filter : {"x", "y", "z"}) others.push_back(f.subscribe(filter));
+    refuses = true;
+    std::error_code error;
+    test::run(place.io, test::only(f.session->subscribe("a", {}, error)));
+    CHECK(error == mqtt::reason_code::not_authorized);
+    place.settle();
+    CHECK(others.empty());
+    auto a = f.subscribe("a");
+    CHECK(payloads(a) == "1");
+}
+
+TEST_CASE("getting messages again that were given back leaves the receive maximum as it is") {
+    test::memory_place place;
+    std::vector<std::uint16_t> announced;
+    place.broker.hooks().on_connect = [&](runnel::testing::connect_attempt& c) {
+        announced.push_back(c.packet.props.get<mqtt::property_id::receive_maximum>().value_or(65535));
+        return mqtt::reason_code::success;
+    };
+    auto o = lasting(mqtt::protocol_version::v5);
+    o.receive_maximum = 2;
+    followed f(place, o);
+    auto s = f.subscribe("a");
+    for (auto const payload : {"1", "2", "3"}) place.broker.publish("a", payload, qos::at_least_once);
+    place.settle();
+    s.try_receive()->abandon();
+    s.try_receive()->abandon();
+    REQUIRE(test::wait_until(place.io, [&] { return s.size() == 2; }));
+    CHECK(payloads(s) == "12");
+    place.settle();
+    CHECK(payloads(s) == "3");
+    CHECK(announced == std::vector<std::uint16_t>{2, 2});
+}
+
+TEST_CASE("in MQTT 3.1.1 what comes at once is kept for subscriptions, even if that is more than the receive maximum") {
+    for (auto const quality : acknowledged_qualities) {
+        place_with_history place(mqtt::protocol_version::v3_1_1, {"a"});
+        std::string expected;
+        for (int i = 0; i < 50; ++i) {
+            place.broker.publish("a", std::to_string(i), quality);
+            expected += std::to_string(i);
+        }
+        auto o = lasting(mqtt::protocol_version::v3_1_1);
+        o.receive_maximum = 10;
+        followed f(place, o);
+        auto s = f.subscribe("a");
+        std::string all = payloads(s);
+        place.settle();
+        all += payloads(s);
+        CHECK(all == expected);
+        CHECK(f.session->counters().messages_unrouted == 0);
+    }
+}
+
+TEST_CASE("a dead connection is noticed while messages wait to be read and the server's answer is awaited") {
+    test::scripted_peer peer([](test::heard_packet const& p) -> std::string {
+        if (p.type == mqtt::packet_type::connect) return test::packet(0x20, test::hex("00 00"));
+        if (p.type != mqtt::packet_type::subscribe) return {};
+        std::string all = test::packet(0x90, p.identifier() + '\1');
+        for (char const id : {'\1', '\2'}) all += test::packet(0x32, test::field("a") + '\0' + id);
+        return all;
+    });
+    auto o = lasting(mqtt::protocol_version::v3_1_1);
+    o.receive_maximum = 2;
+    o.keep_alive = 1s;
+    std::vector<std::error_code> ends;
+    o.on_event = [&](mqtt::session_event const& e) {
+        if (e.what == mqtt::session_event::kind::disconnected) ends.push_back(e.error);
+    };
+    memory_session session(peer.io.get_executor(), peer.transport, std::move(o));
+    task<void> running(peer.io, session.run());
+    auto s = test::run(peer.io, session.subscribe("a"));
+    test::settle(peer.io);
+    CHECK(s.size() == 2);
+    CHECK(session.try_publish("b", "", {.qos = qos::at_least_once}));
+    CHECK(test::wait_until(peer.io, [&] { return !ends.empty(); }, 5s));
+    REQUIRE_FALSE(ends.empty());
+    CHECK(ends[0] == mqtt::errc::keep_alive_timeout);
+    running.cancel();
+    running.run_for_error();
+}
+
+TEST_CASE("a message is given back whether the coroutine that fails has it as a variable or as a parameter") {
+    for_each_kind([](auto version, qos quality) {
+        test::memory_place place;
+        followed f(place, lasting(version));
+        auto inbox = f.subscribe("a");
+        for (auto const payload : {"1", "2", "3"}) place.broker.publish("a", payload, quality);
+        place.settle();
+        auto const fails = [](mqtt::message m) -> asio::awaitable<void> {
+            CHECK(m);
+            throw std::runtime_error("the bridge's other end has gone");
+            co_return;
+        };
+        auto const passes_on = [&](mqtt::message m) -> asio::awaitable<void> {
+            auto failing = fails(std::move(m));
+            co_await std::move(failing);
+        };
+        CHECK_THROWS_AS(test::run(place.io, fails(*inbox.try_receive())), std::runtime_error);
+        CHECK_THROWS_AS(test::run(place.io, passes_on(*inbox.try_receive())), std::runtime_error);
+        // What a lambda has captured lives until its coroutine has ended, and its exception has been dealt with.
+        asio::co_spawn(
+            place.io,
+            [captured = *inbox.try_receive(), &passes_on]() mutable -> asio::awaitable<void> {
+                auto passing = passes_on(std::move(captured));
+                co_await std::move(passing);
+            },
+            [](std::exception_ptr) {});
+        place.settle();
+        f.reconnect();
+        CHECK(payloads(inbox) == "123");
+    });
 }

@@ -232,7 +232,7 @@ class connection {
     /// Does what is due at `now`, with the stream's `position`; returns when there will be something to do.
     [[gnu::cold]] clock::time_point advance(clock::time_point now, flow_position position) {
         // While nothing is read, as the application does not take its messages, nothing can be heard either.
-        if (packets_.is_held_up()) keep_alive_.on_received(now);
+        if (packets_.is_held_up() && !state_.can_take_more()) keep_alive_.on_received(now);
         if (life_.is(state::online) || life_.is(state::closing)) {
             auto const action = keep_alive_.advance(now, position);
             if (action == keep_alive::action::ping) ping();

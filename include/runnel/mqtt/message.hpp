@@ -39,7 +39,8 @@ class message_source {
 /// A received message. Its bytes stay where they are until it is destroyed; then a QoS 1 or 2 message is acknowledged,
 /// unless an exception has ended the work on it: a message that is destroyed while the stack unwinds for an exception
 /// thrown since it came is given back (`abandon`). That is so in a coroutine too, where the exception may be
-/// that of a cancellation.
+/// that of a cancellation: for its variables and parameters, but not for what a lambda has captured that was given to
+/// `co_spawn`, as that is destroyed only after the exception has been caught.
 ///
 /// Move-only: keep it for as long as the work on it takes, and at-least-once holds to the end of that work.
 class message {

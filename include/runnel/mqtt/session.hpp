@@ -527,7 +527,8 @@ class session final : private session_services {
     std::unique_ptr<remarks> said_;                  // nullptr: nothing
     std::optional<stream_type>* stream_ = nullptr;   // of `run`
     bool running_ = false;
-    bool must_save_ = false;  // what has been given up, before anybody is told
+    bool begins_anew_ = false;  // this end has ended the connection, to get messages again
+    bool must_save_ = false;    // what has been given up, before anybody is told
 };
 
 }  // namespace runnel::mqtt

@@ -69,6 +69,7 @@ void session<Transport>::begin_run(std::optional<stream_type>& s) {
 template <transport Transport>
 void session<Transport>::begin_attempt() {
     connected_at_.reset();
+    begins_anew_ = false;
     state_.narrow(packets_.out(), quarantine_.window());
     if (said_ && said_->response_prefix.empty() && said_->assigned_client_id.empty()) said_.reset();
     if (said_) said_->detail = said_->redirect = {};
@@ -103,7 +104,7 @@ template <transport Transport>
 void session<Transport>::begin_pause(reconnect_schedule& schedule, bool opened) {
     auto const why = connection_.life().cause();
     // Some brokers send more again than they may; they would have to be refused for ever.
-    if (why == errc::receive_maximum_exceeded) receive_maximum_ = 65535;
+    if (why == errc::receive_maximum_exceeded && !begins_anew_) receive_maximum_ = 65535;
     reconnect_schedule::failure end{.why = why};
     if (connected_at_) end.lasted = clock::now() - *connected_at_;
     end.thrown_out = why == reason_code::session_taken_over || why == asio::error::eof;
@@ -131,6 +132,7 @@ void session<Transport>::look_after() {
         }
         if (state_.wants_new_connection() && state_.connected()) {
             state_.disconnect(packets_.out());
+            begins_anew_ = true;
             connection_.end_over(errc::receive_maximum_exceeded);
         }
         if (packets_.is_held_up()) attend_held_up();
@@ -183,7 +185,8 @@ void session<Transport>::attend_held_up() {
 template <transport Transport>
 void session<Transport>::keep(mqtt::publish const& packet, delivery token) {
     if (token.quality == qos::at_most_once || options_.unrouted_timeout.count() == 0) return drop(token);
-    if (!unrouted_) unrouted_ = std::make_unique<unrouted>(options_.unrouted_timeout, options_.receive_maximum);
+    // How many there may be is seen to where they are received; one read may bring more than `receive_maximum`.
+    if (!unrouted_) unrouted_ = std::make_unique<unrouted>(options_.unrouted_timeout, 65535);
     bool const is_first = unrouted_->empty();
     state_.assign(token, static_cast<std::uint16_t>(std::hash<std::string_view>()(packet.topic) | 1));
     if (auto const oldest = unrouted_->keep(packet, token, clock::now())) drop(*oldest);

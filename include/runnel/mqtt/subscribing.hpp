@@ -304,6 +304,7 @@ class subscribing final : public subscribing_part, private message_source {
     [[gnu::cold]] void abandon(entry& s) {
         if (s.wish == nullptr) return;
         end(s);
+        s.box->drop_unread();  // nobody has a handle
         send_due();
     }
 
@@ -311,7 +312,7 @@ class subscribing final : public subscribing_part, private message_source {
         if (registry_.take(token)) acknowledge(token, reason, props);
     }
     [[gnu::cold]] void given_back(delivery token, inbox const& by) override {
-        registry_.give_back(token, by);
+        if (registry_.give_back(token, by)) return acknowledge(token, reason_code::success, {});
         state_.give_back(token);
         packets_.attend();
     }
@@ -321,7 +322,10 @@ class subscribing final : public subscribing_part, private message_source {
     }
     [[gnu::cold]] void unread(mqtt::publish const& packet, delivery token) override {
         auto const what = registry_.drop(token);
-        if (what == decltype(what)::keep) services_.keep(packet, token);
+        if (what == decltype(what)::keep) {
+            services_.keep(packet, token);
+            ask_for_kept();  // there may be a subscription by now that matches it
+        }
         if (what == decltype(what)::acknowledge) acknowledge(token, reason_code::success, {});
     }
 
@@ -334,16 +338,20 @@ class subscribing final : public subscribing_part, private message_source {
     }
     // False: a handler has failed; the rest is kept.
     [[gnu::cold]] bool take_kept() {
-        wants_kept_ = false;
+        if (std::exchange(takes_kept_, true)) return true;  // a handler has subscribed: they are offered once more
         bool failed = false;
-        if (auto* const kept = services_.kept())
-            kept->offer([&](mqtt::publish const& packet, delivery token) {
-                if (failed) return false;
-                auto const to = dispatch(packet, token);
-                failed = to == routing::failed;
-                if (failed) state_.give_back(token, &packet);
-                return to != routing::nowhere;
-            });
+        do {
+            wants_kept_ = false;
+            if (auto* const kept = services_.kept())
+                kept->offer([&](mqtt::publish const& packet, delivery token) {
+                    if (failed) return false;
+                    auto const to = dispatch(packet, token);
+                    failed = to == routing::failed;
+                    if (failed) state_.give_back(token, &packet);
+                    return to != routing::nowhere;
+                });
+        } while (wants_kept_ && !failed);
+        takes_kept_ = false;
         wants_kept_ = failed;
         return !failed;
     }
@@ -372,6 +380,7 @@ class subscribing final : public subscribing_part, private message_source {
     bool closed_ = true;
     bool unsent_ = false;      // a request waits for a packet identifier
     bool wants_kept_ = false;  // there is a subscription that kept messages have not been offered to
+    bool takes_kept_ = false;  // they are being offered
     bool watches_ = false;     // whether inboxes are read from
     clock::time_point next_look_ = clock::time_point::max();
 };
