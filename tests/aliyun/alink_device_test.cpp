@@ -255,6 +255,66 @@ TEST_CASE("the shadow is reported to, asked for, and deleted from") {
     CHECK(p.run(p.device.get_shadow()).reported == json::object());
 }
 
+TEST_CASE("a late answer of the shadow is not taken for that of the next request") {
+    alink::options o;
+    o.timeout = 100ms;
+    place p(o);
+    p.start();
+    p.cloud.delay_answers(120ms);
+    json const first = {{"color", "red"}}, second = {{"color", "blue"}};
+    CHECK(p.error_of(p.device.update_shadow(first, 1)) == errc::timed_out);
+    p.cloud.delay_answers(0ms);
+    // It waits for the late answer, and then gets its own.
+    CHECK(p.error_of(p.device.update_shadow(second, 1)) == errc::version_conflict);
+    auto const shadow = p.run(p.device.get_shadow());
+    CHECK(shadow.reported == first);
+    // One that is never answered holds the next up for no longer than its time.
+    p.cloud.drop_next(1);
+    task<alink::shadow> cancelled(p.io, p.device.get_shadow());
+    p.settle();
+    cancelled.cancel();
+    CHECK(cancelled.run_for_error() == asio::error::operation_aborted);
+    CHECK(p.error_of(p.device.get_shadow()) == errc::timed_out);
+    CHECK(p.run(p.device.get_shadow()).version == 1);
+}
+
+TEST_CASE("requests to the shadow at the same time each get their own answer, in order") {
+    place p;
+    p.start();
+    p.cloud.delay_answers(2ms);
+    json const values = {{"color", "red"}};
+    task<alink::shadow> before(p.io, p.device.get_shadow());
+    task<alink::shadow_message> one(p.io, p.device.update_shadow(values, 3)),
+        two(p.io, p.device.update_shadow(values, 3));
+    task<alink::shadow> after(p.io, p.device.get_shadow());
+    CHECK(before.run().version == 0);
+    CHECK(one.run().shadow.version == 3);
+    CHECK(two.run_for_error() == errc::version_conflict);
+    CHECK(after.run().version == 3);
+}
+
+TEST_CASE("a request that has timed out without a connection is not carried out afterwards") {
+    for (auto const quality : {mqtt::qos::at_most_once, mqtt::qos::at_least_once}) {
+        alink::options o;
+        o.quality = quality;
+        place p(o);
+        p.start();
+        bool down = true;
+        p.refuses = [&] { return down; };
+        REQUIRE(p.cloud.drop_device(thermostat));
+        CHECK(test::wait_until(p.io, [&] { return !p.session.is_connected(); }));
+        json const values = {{"Door", "open"}}, others = {{"Door", "closed"}};
+        CHECK(p.error_of(p.device.post_properties(values, {.timeout = 20ms})) == errc::timed_out);
+        task<json> waiting(p.io, p.device.post_properties(others));
+        p.settle();
+        CHECK_FALSE(waiting.done());
+        down = false;
+        waiting.run();
+        p.settle();
+        CHECK(p.cloud.thing(thermostat).properties == others);
+    }
+}
+
 TEST_CASE("what is desired by the shadow comes to its handler, and can be declared done") {
     place p;
     std::vector<alink::shadow> pushed;

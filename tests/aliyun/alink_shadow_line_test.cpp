@@ -2,10 +2,10 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <deque>
-#include <optional>
-#include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -46,20 +46,20 @@ void for_each_sequence(int kinds, int length, Try&& try_it) {
 
 TEST_CASE("an answer belongs to the request that it fits, and to no other") {
     shadow_line line(patience);
-    CHECK_FALSE(line.answered(done(1)));
+    CHECK_FALSE(line.answered(done(1), {}));
     line.ask({.version = 1}, {});
     CHECK_FALSE(line.is_free());
-    CHECK_FALSE(line.answered(done(2)));
-    CHECK_FALSE(line.answered(answer_of(kind::state)));
-    CHECK(line.answered(done(1)));
+    CHECK_FALSE(line.answered(done(2), {}));
+    CHECK_FALSE(line.answered(answer_of(kind::state), {}));
+    CHECK(line.answered(done(1), {}));
     CHECK(line.is_free());
     line.ask({.version = 7}, {});
-    CHECK(line.answered(done(0)));  // the platform names no version
+    CHECK(line.answered(done(0), {}));  // the platform names no version
     line.ask({.version = 7}, {});
-    CHECK(line.answered(answer_of(kind::failed)));
+    CHECK(line.answered(answer_of(kind::failed), {}));
     line.ask({.query = true}, {});
-    CHECK_FALSE(line.answered(done(1)));
-    CHECK(line.answered(answer_of(kind::state)));
+    CHECK_FALSE(line.answered(done(1), {}));
+    CHECK(line.answered(answer_of(kind::state), {}));
 }
 
 TEST_CASE("after a request that was given up the next waits for its answer, or until its time is over") {
@@ -68,10 +68,10 @@ TEST_CASE("after a request that was given up the next waits for its answer, or u
     line.give_up(start);
     CHECK(line.current() == state::late);
     CHECK(line.late_until() == start + patience);
-    CHECK_FALSE(line.answered(answer_of(kind::state)));
+    CHECK_FALSE(line.answered(answer_of(kind::state), {}));
     line.look({}, start + patience - 1ms);
     CHECK_FALSE(line.is_free());
-    CHECK_FALSE(line.answered(done(1)));
+    CHECK_FALSE(line.answered(done(1), {}));
     CHECK(line.is_free());
 
     line.ask({.version = 1}, {});
@@ -79,7 +79,7 @@ TEST_CASE("after a request that was given up the next waits for its answer, or u
     line.look({}, start + patience);
     CHECK(line.is_free());
     line.ask({.version = 2}, {});
-    CHECK_FALSE(line.answered(done(1)));
+    CHECK_FALSE(line.answered(done(1), {}));
     line.withdraw();
     CHECK(line.is_free());
 
@@ -103,14 +103,16 @@ TEST_CASE("a late answer may come on the next connection, and one that was sent 
     CHECK(line.is_free());
 
     line.ask({.version = 3}, {.number = 2});
-    CHECK(line.answered(done(3)));
+    CHECK(line.answered(done(3), {.number = 2}));
     line.doubt({.number = 2}, start);
     CHECK(line.is_free());
     line.ask({.version = 4}, {.number = 2});
-    CHECK(line.answered(done(4)));
+    CHECK(line.answered(done(4), {.number = 3}));
     line.doubt({.number = 3}, start);
     CHECK_FALSE(line.is_free());
-    CHECK_FALSE(line.answered(answer_of(kind::failed)));
+    CHECK_FALSE(line.answered(answer_of(kind::failed), {.number = 3}));
+    CHECK_FALSE(line.is_free());  // who knows how often it was sent
+    line.look({.number = 3}, start + patience);
     CHECK(line.is_free());
 }
 
@@ -122,7 +124,7 @@ TEST_CASE("no sequence of requests, answers in time and late, and lost ones give
         shadow_line line(patience);
         auto now = start;
         shadow_line::connection on{.number = 1};
-        int number = 0, current = -1;
+        int number = 0, current = -1, unacknowledged = -1;
         std::deque<int> asked;  // which the platform has not seen
         struct answer {
             int to;
@@ -142,6 +144,7 @@ TEST_CASE("no sequence of requests, answers in time and late, and lost ones give
                 case process:
                     if (asked.empty() || !on.is_up) break;
                     coming.push_back({asked.front(), shadow_line::time_point::max()});
+                    unacknowledged = asked.front();
                     asked.pop_front();
                     break;
                 case lose:
@@ -151,9 +154,11 @@ TEST_CASE("no sequence of requests, answers in time and late, and lost ones give
                     if (coming.empty() || !on.is_up) break;
                     auto const to = coming.front().to;
                     coming.pop_front();
-                    if (!line.answered(done(1))) break;
+                    if (to == unacknowledged) unacknowledged = -1;  // its acknowledgement came before
+                    if (!line.answered(done(1), on)) break;
                     if (to != current) FAIL("the answer to another request");
                     line.doubt(on, now);
+                    for (auto& c : coming) c.until = std::min(c.until, now + patience);
                     current = -1;
                     break;
                 }
@@ -169,8 +174,8 @@ TEST_CASE("no sequence of requests, answers in time and late, and lost ones give
                 case reconnect:
                     if (on.is_up) break;
                     on = {.number = on.number + 1, .is_up = true};
-                    for (auto& c : coming)
-                        if (c.to != current) c.until = now + patience;
+                    if (unacknowledged >= 0) coming.push_back({std::exchange(unacknowledged, -1), {}});  // once more
+                    for (auto& c : coming) c.until = c.to == current ? shadow_line::time_point::max() : now + patience;
                     break;
                 default: now += patience / 2;
             }

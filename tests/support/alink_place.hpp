@@ -9,8 +9,10 @@
 #include <doctest/doctest.h>
 
 #include "support/memory_sessions.hpp"
+#include <functional>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -43,7 +45,10 @@ struct alink_place {
         return o;
     }
     runnel::memory_transport transport() {
-        return runnel::memory_transport([this](runnel::memory_stream<> s) { cloud.attach(std::move(s)); });
+        return runnel::memory_transport([this](runnel::memory_stream<> s) {
+            if (refuses && refuses()) throw std::system_error(asio::error::connection_refused);
+            cloud.attach(std::move(s));
+        });
     }
 
     /// Options that note faults in `faults`.
@@ -66,6 +71,7 @@ struct alink_place {
     }
 
     asio::io_context io;
+    std::function<bool()> refuses;  // if set: whether the platform cannot be reached
     std::vector<std::error_code> faults;
     std::vector<std::string> details;
     runnel::testing::aliyun_cloud cloud;

@@ -48,7 +48,9 @@ class channel {
           who_(who),
           topics_(who),
           box_((check(who, o), std::make_shared<box_type>(session.get_executor(), who, std::move(o)))),
-          handlers_(session, who, box_) {}
+          handlers_(session, who, box_) {
+        box_->connection = [s = &session] { return connection_of(*s); };
+    }
     channel(channel const&) = delete;
     channel& operator=(channel const&) = delete;
     virtual ~channel() = default;
@@ -125,6 +127,9 @@ class channel {
     /// Completes when requests can be sent. Is awaited by each of them, within its timeout.
     virtual awaitable<void> ready() { return start(); }
 
+    /// The same for `run`, when it begins and after each `renew`.
+    virtual awaitable<void> ready_to_run(bool /*begins*/) { return ready(); }
+
     /// Is awaited by `run` when the server has refused to renew a subscription: true if it is to go on.
     virtual awaitable<bool> renew() { co_return false; }
 
@@ -145,17 +150,50 @@ class channel {
 
     /// Publishes `text` and waits until `p` is answered.
     awaitable<void> exchange(pending& p, std::string topic, std::string text, std::chrono::milliseconds timeout) {
-        auto asking = publish_and_wait(p, std::move(topic), std::move(text));
+        auto asking = publish_and_wait(p, std::move(topic), std::move(text), deadline_after(timeout));
         auto limited = limit(std::move(asking), timeout);
         co_await std::move(limited);
         if (p.error != errc::ok) throw std::system_error(make_error_code(p.error));
     }
 
     awaitable<json> send(std::string topic, std::string text, std::chrono::milliseconds timeout = {}) {
-        auto sending = publish(std::move(topic), std::move(text), box_->options.quality);
+        auto sending = publish(std::move(topic), std::move(text), box_->options.quality, deadline_after(timeout));
         auto limited = limit(std::move(sending), timeout);
         co_await std::move(limited);
         co_return json();
+    }
+
+    using clock = std::chrono::steady_clock;
+
+    std::chrono::milliseconds timeout_or_usual(std::chrono::milliseconds timeout) const noexcept {
+        return timeout.count() == 0 ? box_->options.timeout : timeout;
+    }
+    clock::time_point deadline_after(std::chrono::milliseconds timeout) const noexcept {
+        auto const now = clock::now();
+        auto const longest = std::chrono::duration_cast<std::chrono::milliseconds>(clock::time_point::max() - now);
+        return now + std::min(timeout_or_usual(timeout), longest);
+    }
+    /// What is left of the time for a request; throws `errc::timed_out` if nothing is.
+    static std::chrono::milliseconds left_until(clock::time_point deadline) {
+        auto const left = std::chrono::floor<std::chrono::milliseconds>(deadline - clock::now());
+        if (left.count() < 1) throw std::system_error(make_error_code(errc::timed_out));
+        return left;
+    }
+
+    /// Ends `task` with an error when its time is over, or the session.
+    awaitable<void> limit(awaitable<void> task, std::chrono::milliseconds timeout) {
+        auto sleeping = sleep_for<executor_type>(session_.get_executor(), timeout_or_usual(timeout));
+        auto ending = ended();
+        std::size_t first = 0;
+        try {
+            first = co_await race(box_->place, std::move(task), std::move(sleeping), std::move(ending));
+        } catch (std::system_error const& e) {
+            bool const late = e.code() == mqtt::errc::message_expired || e.code() == mqtt::errc::response_timeout;
+            if (!late) throw;
+            first = 1;
+        }
+        if (first == 1) throw std::system_error(make_error_code(errc::timed_out));
+        if (first == 2) throw std::system_error(make_error_code(errc::disconnected));
     }
 
   private:
@@ -172,6 +210,8 @@ class channel {
     static void check(aliyun::device const& who, alink::options const& o) {
         throw_unless_ok(check_device(who.product_key, who.device_name, "no secret is needed here"));
         if (o.timeout.count() < 1) throw std::out_of_range("timeout must be 1 ms or more");
+        if (o.login_pause.count() < 1 || o.login_pause > std::chrono::hours(1))
+            throw std::out_of_range("login_pause must be 1 ms to 1 h");
         if (o.quality == mqtt::qos::exactly_once) throw_unless_ok(aliyun::errc::qos_not_supported);
     }
 
@@ -196,28 +236,71 @@ class channel {
         co_return std::move(p.reply.data);
     }
 
-    awaitable<void> publish(std::string topic, std::string text, mqtt::qos quality) {
+    // What has not been sent by the deadline never is: a request that has ended must not be carried out afterwards.
+    // That is why QoS 0 waits for a connection here, and not in the session.
+    awaitable<void> publish(std::string topic, std::string text, mqtt::qos quality, clock::time_point deadline) {
         co_await ready();
-        co_await session_.publish(topic, text, {.qos = quality});
+        if constexpr (tells_of_connection<Session>)
+            while (quality == mqtt::qos::at_most_once && !session_.is_connected()) {
+                co_await session_.connected();
+                co_await ready();  // on this connection
+            }
+        co_await session_.publish(topic, text, {.qos = quality, .timeout = left_until(deadline)});
     }
 
-    awaitable<void> publish_and_wait(pending& p, std::string topic, std::string text) {
-        auto publishing =
-            publish(std::move(topic), std::move(text), is_login(p.kind) ? mqtt::qos{} : box_->options.quality);
-        co_await std::move(publishing);
+    awaitable<void> publish_and_wait(pending& p, std::string topic, std::string text, clock::time_point deadline) {
+        if (p.kind == topic_kind::shadow_get) co_await wait_in_line(p, deadline);
+        auto const quality = is_login(p.kind) ? mqtt::qos{} : box_->options.quality;
+        auto publishing = publish(std::move(topic), std::move(text), quality, deadline);
+        try {
+            co_await std::move(publishing);
+        } catch (std::system_error const& e) {
+            bool const unsent = e.code() == mqtt::errc::message_expired || e.code() == errc::timed_out;
+            if (unsent) box_->withdraw_from_line(p);
+            throw;
+        }
         while (!p.answered) {
             co_await box_->place.park(p.waiting);
             if (p.waiting.result) throw std::system_error(p.waiting.result);
         }
+        if (p.kind == topic_kind::shadow_get) box_->leave_line_answered(connection());
     }
 
-    awaitable<void> limit(awaitable<void> task, std::chrono::milliseconds timeout) {
-        auto sleeping =
-            sleep_for<executor_type>(session_.get_executor(), timeout.count() == 0 ? box_->options.timeout : timeout);
-        auto ending = ended();
-        std::size_t const first = co_await race(box_->place, std::move(task), std::move(sleeping), std::move(ending));
-        if (first == 1) throw std::system_error(make_error_code(errc::timed_out));
-        if (first == 2) throw std::system_error(make_error_code(errc::disconnected));
+    static shadow_line::connection connection_of(Session& s) {
+        shadow_line::connection now;
+        if constexpr (requires { s.counters().connections; }) now.number = s.counters().connections;
+        if constexpr (tells_of_connection<Session>) now.is_up = s.is_connected();
+        return now;
+    }
+    shadow_line::connection connection() { return connection_of(session_); }
+
+    // Waits for the request's turn at the shadow.
+    awaitable<void> wait_in_line(pending& p, clock::time_point deadline) {
+        auto const box = box_;
+        while (!box->enter_line(p, connection())) {
+            auto waiting = wait_for_turn(box, p, connection());
+            if (!box->waits_for_late_answer(p)) {
+                co_await std::move(waiting);
+                continue;
+            }
+            if constexpr (tells_of_connection<Session>)
+                if (!session_.is_connected()) {
+                    co_await session_.connected();
+                    continue;
+                }
+            auto sleeping = sleep_for<executor_type>(session_.get_executor(), box->late_until() - clock::now());
+            co_await race(box->place, std::move(waiting), std::move(sleeping));
+        }
+        // With hardly any time left it would be given up as well, and the next would have to wait for it in its turn.
+        if (deadline - clock::now() >= box->options.timeout / 4) co_return;
+        box->withdraw_from_line(p);
+        throw std::system_error(make_error_code(errc::timed_out));
+    }
+    static awaitable<void> wait_for_turn(std::shared_ptr<box_type> box, pending const& p, shadow_line::connection on) {
+        if (box->is_its_turn(p, on)) co_return;  // by now
+        waiter<executor_type> w;
+        co_await box->in_line.park(w);
+        if (w.result) throw std::system_error(w.result);
     }
 
     // Completes when the session has ended.
@@ -278,8 +361,9 @@ class channel {
     awaitable<void> serve(task_group<executor_type>& tasks) {
         auto const box = box_;
         for (auto& g : groups_) g.watched = false;
+        bool begins = true;
         for (bool again = true; again;) {
-            co_await ready();
+            co_await ready_to_run(std::exchange(begins, false));
             box->closed.clear();
             for (auto& g : groups_)
                 if (!std::exchange(g.watched, true)) tasks.start(watch(g.handle));

@@ -155,25 +155,27 @@ class device : public offers<Session> {
         co_return difference(p.time, std::chrono::duration_cast<std::chrono::milliseconds>(elapsed));
     }
 
-    // --- device shadow
+    // --- device shadow: one request at a time, as the answers do not say what they answer; others wait, and their
+    // timeouts count. After one that has timed out the next waits for its answer, or for `options::timeout`.
 
     /// The device's shadow.
     awaitable<shadow> get_shadow() {
-        auto asking = shadow_request("get", write(json{{"method", "get"}}));
+        auto asking = shadow_request({.query = true}, write(json{{"method", "get"}}));
         auto answer = co_await std::move(asking);
         co_return std::move(answer.shadow);
     }
-    /// Reports values to the shadow. `version` must be greater than the shadow's, else `errc::version_conflict`.
+    /// Reports values to the shadow. `version` must be greater than the shadow's, else `errc::version_conflict`: which
+    /// may also mean, if the connection was lost meanwhile, that the values have arrived before.
     awaitable<shadow_message> update_shadow(json const& reported, std::uint64_t version) {
-        return shadow_request("done", write(make_shadow_update(reported, version)));
+        return shadow_request({.version = version}, write(make_shadow_update(reported, version)));
     }
     /// Tells the shadow that everything desired is done.
     awaitable<shadow_message> clear_shadow_desired(std::uint64_t version) {
-        return shadow_request("done", write(make_shadow_clear(version)));
+        return shadow_request({.version = version}, write(make_shadow_clear(version)));
     }
     /// Deletes reported values from the shadow; all of them if no names are given.
     awaitable<shadow_message> delete_from_shadow(std::span<std::string_view const> names, std::uint64_t version) {
-        return shadow_request("done", write(make_shadow_delete(list(names), version)));
+        return shadow_request({.version = version}, write(make_shadow_delete(list(names), version)));
     }
     /// Handles what is desired of the device by its shadow: `awaitable<void>(shadow)`.
     template <std::invocable<shadow> Handler>
@@ -232,8 +234,9 @@ class device : public offers<Session> {
         return all;
     }
 
-    awaitable<shadow_message> shadow_request(std::string_view kind, std::string text) {
-        typename base::pending p(this->box(), topic_kind::shadow_get, kind);
+    awaitable<shadow_message> shadow_request(shadow_line::question q, std::string text) {
+        typename base::pending p(this->box(), topic_kind::shadow_get, {});
+        p.question = q;
         auto asking = this->exchange(p, this->topics().template of<topic_kind::shadow_update>().str(), std::move(text),
                                      std::chrono::milliseconds(0));
         co_await std::move(asking);

@@ -136,6 +136,9 @@ struct options {
     std::chrono::milliseconds timeout{10'000};
     /// For requests and replies, 0 or 1. RRPC and logins of sub-devices always use QoS 0, as the platform prescribes.
     mqtt::qos quality = mqtt::qos::at_least_once;
+    /// Of a gateway: the pause before a sub-device's login or logout that has failed for now is tried again, 1 ms to 1
+    /// h. From the fourth failure in a row on the pauses double, up to 60 times as long.
+    std::chrono::milliseconds login_pause{1000};
     /// Handlers that run at a time; further calls are refused with the code 429.
     std::size_t maximum_calls = 32;
     /// Received messages that wait for `run`; what comes beyond is dropped.

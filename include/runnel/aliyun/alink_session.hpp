@@ -30,6 +30,13 @@ concept message_session =
         { sub.closed() } -> std::convertible_to<std::error_code>;
     };
 
+/// A session that tells whether it is connected, and when it is.
+template <class S>
+concept tells_of_connection = requires(S& s) {
+    { s.is_connected() } -> std::convertible_to<bool>;
+    { s.connected() } -> std::same_as<asio::awaitable<void, typename S::executor_type>>;
+};
+
 /// A session that subscribes to several filters with one packet.
 template <class S>
 concept subscribes_to_several =

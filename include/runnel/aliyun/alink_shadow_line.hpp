@@ -19,7 +19,10 @@ namespace runnel::aliyun::alink {
 /// |---------|---------------------------------------|---------|------------------|----------------|-----------|------------|
 /// | `free`  |                                       | `asked` | nobody's         | nobody's       |           | | |
 /// `asked` | a request is sent                     |         | its own: `free`  | nobody's       | `late`    | `free` |
-/// | `late`  | it was given up, and may be answered  |         | nobody's: `free` | nobody's       |           | |
+/// | `late`  | it was given up, and may be answered  |         | `free` (*)       | nobody's       |           | |
+///
+/// (*) Unless there has been another connection since it was asked: then it was perhaps sent twice, and is answered
+/// twice.
 ///
 /// A late answer may come for as long as `patience` says, and, as the platform keeps it for a device that is away, for
 /// that long on the next connection: `look` tells of time and connections and makes `late` `free`. After `doubt` about
@@ -64,15 +67,15 @@ class shadow_line {
     void ask(question q, connection c) noexcept {
         assert(is_free());
         question_ = q;
-        connection_ = c.number;
+        connection_ = asked_on_ = c.number;
         at_ = state::asked;
     }
 
     /// An answer has come. True: it belongs to the request that waits.
-    bool answered(shadow_message const& m) noexcept {
+    bool answered(shadow_message const& m, connection c) noexcept {
         if (at_ == state::free || !fits(m)) return false;
         bool const awaited = at_ == state::asked;
-        at_ = state::free;
+        if (awaited || c.number == asked_on_) at_ = state::free;
         return awaited;
     }
 
@@ -87,7 +90,8 @@ class shadow_line {
     /// than that on which it was asked.
     void doubt(connection c, time_point now) noexcept {
         assert(is_free());
-        if (std::exchange(connection_, c.number) == c.number) return;
+        if (c.number == asked_on_) return;
+        connection_ = c.number;
         at_ = state::late;
         until_ = end_of_patience(now);
     }
@@ -115,6 +119,7 @@ class shadow_line {
     state at_ = state::free;
     question question_;
     std::uint64_t connection_ = 0;  // the latest that was told of
+    std::uint64_t asked_on_ = 0;
     time_point until_{};
 };
 

@@ -118,7 +118,7 @@ class sub_device_login {
         }
         at_ = before_;
         bool const for_good = what == answer::refused_ever;
-        login ? login_failed(for_good, now, why, std::move(text)) : logout_failed(for_good, now);
+        login ? login_failed(for_good, now, why, std::move(text)) : logout_failed(now);
     }
 
     /// No answer has come, and none will be heeded. `counts`: it is a failure, and not the connection's.
@@ -126,7 +126,7 @@ class sub_device_login {
         assert(is_busy());
         bool const login = at_ == state::logging_in;
         at_ = state::unknown;
-        if (counts) login ? login_failed(false, now, why, std::move(text)) : logout_failed(false, now);
+        if (counts) login ? login_failed(false, now, why, std::move(text)) : logout_failed(now);
     }
 
     /// A request has been refused for the sake of others in it.
@@ -196,11 +196,8 @@ class sub_device_login {
         try_again_at_once();  // to log out, if nobody knows whether it is in
     }
 
-    void logout_failed(bool for_good, time_point now) noexcept {
-        if (wanted_) return try_again_at_once();
-        pause(now);
-        if (for_good) due_ = time_point::max();
-    }
+    // It goes on being tried: nobody else would notice.
+    void logout_failed(time_point now) noexcept { wanted_ ? try_again_at_once() : pause(now); }
 
     std::chrono::milliseconds pause_;
     state at_ = state::out;
