@@ -55,7 +55,7 @@ class message {
     }
     ~message() {
         if (stored_ == nullptr) return;
-        if (std::uncaught_exceptions() > stored_->exceptions) [[unlikely]]
+        if (qos() != qos::at_most_once && std::uncaught_exceptions() > stored_->exceptions) [[unlikely]]
             abandon();
         else
             release(reason_code::success, {});

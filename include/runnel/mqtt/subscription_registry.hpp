@@ -72,36 +72,25 @@ class subscription_registry {
     /// server may name the subscriptions which a message is for, and send another copy for others (3.3.4). A message
     /// that was given back is given to those only that have not had it.
     [[gnu::always_inline]] outcome dispatch(publish const& packet, delivery token) {
-        find_matches(packet.topic);
-        if (!packet.props.empty()) name_matches(packet.props);
-        std::size_t const matched = matches_.size();
-        bool const plain = matched == 1 && shares_.empty();
-        if (!plain) [[unlikely]]
-            prepare(token);
-        ++messages_;
-        std::uint16_t lane = 0;
-        std::size_t holders = 0;
-        for (auto const* p : matches_) {
-            auto& s = p->of;
-            bool const has_it = std::exchange(s.last_message, messages_) == messages_;  // another filter has matched
-            if (has_it || s.closed) [[unlikely]]
-                continue;
-            if (s.handler) {
-                try {
-                    s.handler(packet);
-                } catch (...) {
-                    if (!failure_) failure_ = std::current_exception();
-                    wants_again(s, token);
-                }
-            } else if (s.box->push(packet, token)) {
-                ++holders;
-                lane = static_cast<std::uint16_t>(lane * 40503u + s.lane);  // the same for all messages of a topic
-                s.receivers.wake_one();
+        // The usual case: few filters, of which one matches. That the server names it, or another one that an earlier
+        // process had, decides nothing then.
+        part const* const only = shares_.empty() && !has_special_ ? only_match(packet.topic) : nullptr;
+        if (only == nullptr) [[unlikely]]
+            return dispatch_to_all(packet, token);
+        auto& s = only->of;
+        if (s.closed) [[unlikely]]
+            return {1, true, 0, false};
+        if (s.handler) {
+            try {
+                s.handler(packet);
+            } catch (...) {
+                return failed_alone(s, token);
             }
+            return {1, true, 0, false};
         }
-        bool const failed = failure_ != nullptr;
-        bool const taken = plain && !failed ? holders == 0 : share(token, holders);
-        return {matched, taken, lane, failed};
+        bool const held = s.box->push(packet, token);
+        if (held) s.receivers.wake_one();
+        return {1, !held, s.lane, false};
     }
     /// What the first handler that failed has thrown.
     std::exception_ptr take_failure() noexcept { return std::exchange(failure_, nullptr); }
@@ -196,14 +185,64 @@ class subscription_registry {
             }
     }
 
-    [[gnu::always_inline]] void find_matches(std::string_view topic) {
+    // The one match among few filters; nullptr: there is none, or several, or there are many filters.
+    [[gnu::always_inline]] part const* only_match(std::string_view topic) const noexcept {
+        part const* match = nullptr;
+        for (auto const& one : few_) {
+            if (!one.pattern.matches(topic)) continue;
+            if (match != nullptr) return nullptr;
+            match = one.of;
+        }
+        return match;
+    }
+
+    [[gnu::noinline]] outcome dispatch_to_all(publish const& packet, delivery token) {
+        find_matches(packet.topic);
+        if (!packet.props.empty()) name_matches(packet.props);
+        std::size_t const matched = matches_.size();
+        bool const plain = matched == 1 && shares_.empty();
+        if (!plain) [[unlikely]]
+            prepare(token);
+        ++messages_;
+        std::uint16_t lane = 0;
+        std::size_t holders = 0;
+        for (auto const* p : matches_) {
+            auto& s = p->of;
+            bool const has_it = std::exchange(s.last_message, messages_) == messages_;  // another filter has matched
+            if (has_it || s.closed) [[unlikely]]
+                continue;
+            if (s.handler) {
+                try {
+                    s.handler(packet);
+                } catch (...) {
+                    note_failure(s, token);
+                }
+            } else if (s.box->push(packet, token)) {
+                ++holders;
+                lane = static_cast<std::uint16_t>(lane * 40503u + s.lane);  // the same for all messages of a topic
+                s.receivers.wake_one();
+            }
+        }
+        bool const failed = failure_ != nullptr;
+        bool const taken = plain && !failed ? holders == 0 : share(token, holders);
+        return {matched, taken, lane, failed};
+    }
+
+    // The handler of the only subscription that a message matches has thrown.
+    [[gnu::cold]] [[gnu::noinline]] outcome failed_alone(entry& s, delivery token) {
+        note_failure(s, token);
+        return {1, token.quality == qos::at_most_once, 0, true};
+    }
+    [[gnu::cold]] [[gnu::noinline]] void note_failure(entry& s, delivery token) {
+        if (!failure_) failure_ = std::current_exception();
+        wants_again(s, token);
+    }
+
+    void find_matches(std::string_view topic) {
         matches_.clear();
-        if (few_.empty()) return find_among_many(topic);
+        if (few_.empty()) return router_.match(topic, [this](part* p) { matches_.push_back(p); });
         for (auto const& one : few_)
             if (one.pattern.matches(topic)) matches_.push_back(one.of);
-    }
-    [[gnu::noinline]] void find_among_many(std::string_view topic) {
-        router_.match(topic, [this](part* p) { matches_.push_back(p); });
     }
 
     // An identifier that nobody has was given by an earlier process: then the topic alone decides. A filter that begins
