@@ -8,7 +8,9 @@ class list_link {
     list_link() noexcept = default;
     list_link(list_link const&) = delete;
     list_link& operator=(list_link const&) = delete;
-    ~list_link() { unlink(); }
+    ~list_link() {
+        if (linked()) unlink();
+    }
 
     bool linked() const noexcept { return next_ != this; }
     list_link* next() const noexcept { return next_; }

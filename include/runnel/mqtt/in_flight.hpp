@@ -99,7 +99,7 @@ class in_flight {
         return std::max(number, entries_.first());
     }
     /// The entry of a number that `from` has told, or which has just been begun.
-    entry& operator[](std::uint64_t number) noexcept {
+    [[gnu::always_inline]] entry& operator[](std::uint64_t number) noexcept {
         return entries_.contains(number) ? entries_[number] : position_of(number)->value;
     }
     /// The entry of any number; nullptr if there is none.
@@ -177,12 +177,12 @@ class in_flight {
     }
 
     /// Ends the exchange. References to this and older entries are no longer valid.
-    void end(entry& e) noexcept {
+    [[gnu::always_inline]] void end(entry& e) noexcept {
         finish(e);
         sweep();
     }
     /// The same, but its place is not free before `sweep`.
-    void finish(entry& e) noexcept {
+    [[gnu::always_inline]] void finish(entry& e) noexcept {
         drop_packet(e);
         e.at = stage::ended;
         note(e);
@@ -193,7 +193,7 @@ class in_flight {
     }
 
     /// Frees the places of the oldest entries, as far as they have ended and the store does not hold them any more.
-    void sweep() noexcept {
+    [[gnu::always_inline]] void sweep() noexcept {
         while (!entries_.empty() && is_free(entries_.front())) entries_.pop();
         if (has_free_laggard_) [[unlikely]]
             sweep_laggards();

@@ -42,8 +42,8 @@ class publishing {
         if (needs_time) [[unlikely]]
             packets_.attend();
         packets_.flush();
-        if (self.at == publish_queue::state::told) throw std::system_error(e);
-        if (self.linked()) {
+        if (e != errc::ok && self.at == publish_queue::state::told) throw std::system_error(e);
+        if (self.linked()) [[likely]] {
             co_await place_.park(self.waiting);
             if (self.waiting.result) throw std::system_error(self.waiting.result);
         }
@@ -63,7 +63,8 @@ class publishing {
     }
 
     /// See `session::try_publish`.
-    bool try_publish(std::string_view topic, std::string_view payload, publish_options o) {
+    [[gnu::always_inline]] bool try_publish(std::string_view topic, std::string_view payload,
+                                            publish_options const& o) {
         bool const needs_time = o.props != nullptr || state_.is_paced();
         errc const error = queue_.try_begin(topic, payload, o, needs_time ? clock::now() : clock::time_point{});
         if (needs_time) [[unlikely]]
@@ -137,7 +138,7 @@ class publishing {
   private:
     // One call of `publish`, in its coroutine's frame. Not linked any more if the session goes first.
     struct publisher : publish_queue::call {
-        publisher(publishing& part, std::string_view t, std::string_view p, publish_options const& o,
+        publisher(publishing& part, std::string_view const& t, std::string_view const& p, publish_options const& o,
                   std::uint64_t* told) noexcept
             : call(t, p, o), of(part), number_to(told) {}
         ~publisher() {

@@ -156,7 +156,7 @@ struct scene {
         for (auto const& p : callers) {
             auto const& c = p->call;
             must(p->told <= 1, "told once");
-            bool& waits = c.options->qos == qos::at_most_once ? writing_waits : queueing_waits;
+            bool& waits = c.options.qos == qos::at_most_once ? writing_waits : queueing_waits;
             if (p->gone) {
                 waits = waits || (c.linked() && c.at == stage::waiting);  // until its coroutine goes on
                 continue;
@@ -171,7 +171,7 @@ struct scene {
                 must(std::ranges::count(sent, p->topic) == 0, "what was told not sent never is");
             if (c.at != stage::waiting) continue;
             // Nobody sleeps while there is room; who comes later does not overtake.
-            bool const unacknowledged_message = c.options->qos == qos::at_most_once;
+            bool const unacknowledged_message = c.options.qos == qos::at_most_once;
             if (!waits && state.connected()) {
                 if (unacknowledged_message)
                     must(out.size() >= options.maximum_unwritten, "nobody sleeps while there is room to write");

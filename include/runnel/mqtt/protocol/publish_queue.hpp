@@ -40,13 +40,13 @@ class publish_queue {
     using time_point = session_clock::time_point;
     enum class state : std::uint8_t { fresh, waiting, begun, late, told };
 
-    /// One call. Its views stay valid until it is told, or cancelled.
+    /// One call. What it refers to stays there until it is told, or cancelled.
     struct call : list_link {
-        call(std::string_view t, std::string_view p, publish_options const& o) noexcept
-            : topic(t), payload(p), options(&o) {}
-        std::string_view topic;
-        std::string_view payload;
-        publish_options const* options;
+        call(std::string_view const& t, std::string_view const& p, publish_options const& o) noexcept
+            : topic(t), payload(p), options(o) {}
+        std::string_view const& topic;
+        std::string_view const& payload;
+        publish_options const& options;
         std::uint64_t number = session_state::no_exchange;  ///< of the message in the session state
         std::uint64_t turn;                                 ///< among all that have waited for room; of those that wait
         time_point deadline = never;
@@ -65,18 +65,18 @@ class publish_queue {
 
     /// Begins the call's message, or lets it wait for room: the state says which. Returns why its message could not be
     /// begun. `now` counts only where the options have a time limit or properties, or messages leave at a pace.
-    [[gnu::always_inline]] errc begin(call& c, time_point now) {
-        if (somebody_waits(c.options->qos)) [[unlikely]]
+    [[gnu::noinline]] errc begin(call& c, time_point now) {
+        if (somebody_waits(c.options.qos)) [[unlikely]]
             return begin_to_wait(c, errc::queue_full, now);
         bool const later = is_told_later(c);
-        auto const begun = begin_message(c.topic, c.payload, *c.options, later ? &c : nullptr, now);
+        auto const begun = begin_message(c.topic, c.payload, c.options, later ? &c : nullptr, now);
         if (begun.error != errc::ok) [[unlikely]]
             return begin_to_wait(c, begun.error, now);
         c.number = begun.number;
         c.at = state::begun;
         if (!later) return errc::ok;
         c.insert_before(begun_);
-        if (c.options->timeout.count() != 0) set_deadline(c, now);
+        if (c.options.timeout.count() != 0) set_deadline(c, now);
         return errc::ok;
     }
 
@@ -166,7 +166,7 @@ class publish_queue {
 
     // Whether the end of a message that begins now is told by the session state. At a pace, QoS 0 waits for its turn.
     [[gnu::always_inline]] bool is_told_later(call const& c) const noexcept {
-        return c.options->qos != qos::at_most_once || (state_.is_paced() && state_.connected());
+        return c.options.qos != qos::at_most_once || (state_.is_paced() && state_.connected());
     }
 
     [[gnu::noinline]] session_state::begun begin_message(std::string_view topic, std::string_view payload,
@@ -197,13 +197,13 @@ class publish_queue {
         }
         c.at = state::waiting;
         c.turn = turns_++;
-        c.insert_before(c.options->qos == qos::at_most_once ? writing_ : queueing_);
-        if (c.options->timeout.count() != 0) set_deadline(c, now);
+        c.insert_before(c.options.qos == qos::at_most_once ? writing_ : queueing_);
+        if (c.options.timeout.count() != 0) set_deadline(c, now);
         return e;
     }
 
     void set_deadline(call& c, time_point now) noexcept {
-        c.deadline = deadline_after(now, c.options->timeout);
+        c.deadline = deadline_after(now, c.options.timeout);
         deadline_ = std::min(deadline_, c.deadline);
     }
 
@@ -225,7 +225,7 @@ class publish_queue {
         bool const gone = is_gone(c);
         bool const later = is_told_later(c);
         session_state::begun begun;
-        if (!gone) begun = begin_message(c.topic, c.payload, *c.options, later ? &c : nullptr, now);
+        if (!gone) begun = begin_message(c.topic, c.payload, c.options, later ? &c : nullptr, now);
         if (is_for_want_of_room(begun.error)) return false;
         c.unlink();
         c.number = begun.number;
