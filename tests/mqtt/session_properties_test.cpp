@@ -55,15 +55,18 @@ struct receiver : session_end {
 TEST_CASE("reason string and user properties go with an acknowledgement, also when it has to wait for others") {
     auto const p = details();
     receiver r;
+    r.receive_publish("c", q1, 9);
+    CHECK(r.state.acknowledge(r.out, r.messages[2].token, reason_code::quota_exceeded, &p) == errc::ok);
+    CHECK(r.take_bytes() == "");  // the one before it, of the same QoS
     CHECK(r.acknowledge(1, reason_code::quota_exceeded, p) == errc::ok);
-    CHECK(r.take_bytes() == "");
+    CHECK(r.take_bytes() == test::encoded(acknowledgement{pubrec, 8, reason_code::quota_exceeded, &p}, v5));
     CHECK(r.acknowledge(0, reason_code::success, p) == errc::ok);
     auto const bytes = r.take_bytes();
     CHECK(bytes == test::encoded(acknowledgement{puback, 7, reason_code::success, &p}, v5) +
-                       test::encoded(acknowledgement{pubrec, 8, reason_code::quota_exceeded, &p}, v5));
-    r.receive_publish("c", q1, 9);
-    r.state.acknowledge(r.out, r.messages[2].token);
-    CHECK(r.sent() == "PUBACK 9");
+                       test::encoded(acknowledgement{puback, 9, reason_code::quota_exceeded, &p}, v5));
+    r.receive_publish("d", q1, 10);
+    r.state.acknowledge(r.out, r.messages[3].token);
+    CHECK(r.sent() == "PUBACK 10");
 }
 
 TEST_CASE("PUBACK and PUBREC leave out what makes them too large for the peer") {
@@ -74,7 +77,7 @@ TEST_CASE("PUBACK and PUBREC leave out what makes them too large for the peer") 
         for (std::size_t which : {1u, 0u}) r.acknowledge(which, reason_code::quota_exceeded, p);
         auto const bytes = r.take_bytes();
         std::string_view rest = bytes;
-        for (auto const type : {puback, pubrec}) {
+        for (auto const type : {pubrec, puback}) {
             auto const f = next_frame(rest);
             CHECK(f.total_size <= size);
             auto const a = decoded(rest);

@@ -59,6 +59,7 @@ struct with_raw_peer {
     }
 
     asio::io_context io;
+    std::optional<test::task<void>> background;  // outlives the streams, as what it runs uses its cancellation slot
     std::unique_ptr<ws> ours;
     std::unique_ptr<memory> peer;
 };
@@ -270,6 +271,38 @@ TEST_CASE("a ping is answered between the fragments of a long message") {
     CHECK_FALSE(writing.run_for_error());
     reading.cancel();
     CHECK(reading.run_for_error() == asio::error::operation_aborted);
+}
+
+TEST_CASE("a ping is answered between the pieces of a long write") {
+    with_raw_peer p(role::client);
+    p.background.emplace(p.io, []([[maybe_unused]] ws& s) -> asio::awaitable<void> {
+        std::string room(100, ' ');
+        for (;;) co_await s.read_some(asio::buffer(room));
+    }(*p.ours));
+    runnel::send_buffer out(ws::headroom);
+    out.append(std::string(2'000'000, 'x'));
+    test::task<void> writing(p.io, p.ours->write(out));
+    test::run(p.io, test::write_text(*p.peer, frame(role::server, opcode::ping, "now")));
+    std::string got;
+    while (got.find(std::string("\x8a\x83", 2)) == std::string::npos && got.size() < 2'000'000)
+        got += test::run(p.io, test::read_exactly(*p.peer, 1));
+    CHECK(got.size() < 600'000);
+    std::string rest;
+    while (!writing.done()) rest += test::run(p.io, test::read_exactly(*p.peer, 1));
+    CHECK_FALSE(writing.run_for_error());
+}
+
+TEST_CASE("close throws nothing of what the stream below does, and takes no longer than close_timeout") {
+    with_raw_peer p(role::client, {.close_timeout = 30ms});
+    p.peer->outgoing().cut_error = asio::error::connection_reset;
+    p.peer->cut();
+    CHECK_FALSE(test::error_of(p.io, p.ours->close(close_code::normal)));
+
+    with_raw_peer q(role::client, {.close_timeout = 30ms});
+    q.ours->next_layer().outgoing().capacity = 0;
+    auto const begin = std::chrono::steady_clock::now();
+    CHECK_FALSE(test::error_of(q.io, q.ours->close(close_code::normal)));
+    CHECK(std::chrono::steady_clock::now() - begin < 2s);
 }
 
 TEST_CASE("a second writer waits for the first") {

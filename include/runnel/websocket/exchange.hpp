@@ -9,6 +9,7 @@
 #include <runnel/websocket/opening.hpp>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <string>
 #include <string_view>
@@ -107,7 +108,18 @@ class exchange {
         if (out.empty()) co_return;
         typename turn::holder writing(writing_);
         if (!writing.try_take()) co_await writing.take();
-        if (protocol_.close_sent()) throw std::system_error(errc::closing);
+        // What the peer asks meanwhile is answered between the pieces of a long one.
+        while (out.size() > 2 * piece_size) {
+            check_sending();
+            std::string_view piece = out.view().substr(0, piece_size);
+            if constexpr (Compression::enabled)
+                if (compression_on_) piece = compression_.deflate(piece);
+            protocol_.append_frame(sending_, opcode::binary, piece, true, compression_on_);
+            out.consume(piece_size);
+            co_await next_.write(sending_);
+            if (protocol_.has_pending()) co_await write_pending();
+        }
+        check_sending();
         if constexpr (Compression::enabled) {
             if (compression_on_) {
                 std::string_view const deflated = compression_.deflate(out.view());
@@ -161,19 +173,31 @@ class exchange {
     }
 
     asio::awaitable<void, executor_type> close(close_code code, std::string_view reason) {
+        using clock = std::chrono::steady_clock;
+        auto const begin = clock::now();
         protocol_.close(code, reason);
         auto closing = exchange_close();
-        auto bounded = limited(std::move(closing));
-        try {
-            co_await std::move(bounded);
-        } catch (std::system_error const& error) {
-            if (error.code() == asio::error::operation_aborted) throw;
-        }
-        if (!below_ended_) co_await end_below();
+        auto bounded = attempted(std::move(closing), options_.close_timeout);
+        co_await std::move(bounded);
+        if (below_ended_) co_return;
+        auto const left =
+            options_.close_timeout - std::min<clock::duration>(clock::now() - begin, options_.close_timeout);
+        auto ending = end_below();
+        auto ended = attempted(std::move(ending), left);
+        co_await std::move(ended);
     }
+
+    std::size_t backlog() { return sending_.size() + backlog_of(next_); }
 
   private:
     using turn = write_turn<executor_type>;
+
+    // More than twice as much is written in pieces of this size.
+    static constexpr std::size_t piece_size = 256 * 1024;
+
+    void check_sending() const {
+        if (protocol_.close_sent()) throw std::system_error(errc::closing);
+    }
 
     // Throws what ended the connection, if it has ended.
     void check_open() const {
@@ -261,7 +285,7 @@ class exchange {
         auto flushing = flush();
         try {
             // An answer to a close frame, or one about a violation, may find a peer that does not read any more.
-            if (protocol_.close_sent()) flushing = limited(std::move(flushing));
+            if (protocol_.close_sent()) flushing = limited(std::move(flushing), options_.close_timeout);
             co_await std::move(flushing);
         } catch (std::system_error const& error) {
             // What has been read counts; if the stream is broken the next read says so.
@@ -269,9 +293,21 @@ class exchange {
         }
     }
 
-    asio::awaitable<void, executor_type> limited(asio::awaitable<void, executor_type> task) {
-        auto sleeping = sleep_for<executor_type>(place_.get_executor(), options_.close_timeout);
+    asio::awaitable<void, executor_type> limited(asio::awaitable<void, executor_type> task,
+                                                 std::chrono::steady_clock::duration limit) {
+        auto sleeping = sleep_for<executor_type>(place_.get_executor(), limit);
         co_await race(place_, std::move(task), std::move(sleeping));
+    }
+
+    // The same, whatever the peer does to make it fail.
+    asio::awaitable<void, executor_type> attempted(asio::awaitable<void, executor_type> task,
+                                                   std::chrono::steady_clock::duration limit) {
+        auto trying = limited(std::move(task), limit);
+        try {
+            co_await std::move(trying);
+        } catch (std::system_error const& error) {
+            if (error.code() == asio::error::operation_aborted) throw;
+        }
     }
 
     asio::awaitable<void, executor_type> flush() {

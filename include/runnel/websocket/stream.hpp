@@ -92,12 +92,13 @@ class stream {
         return exchange_->read_some(into);
     }
 
-    /// Sends all of `out` as one binary message in one frame, with one write to the stream below. Throws
-    /// `errc::closing` once the WebSocket is being closed.
+    /// Sends all of `out` as one binary message in one frame, with one write to the stream below; more than 512 KiB in
+    /// several messages, so that pings are answered in between. Throws `errc::closing` once the WebSocket is being
+    /// closed.
     asio::awaitable<void, executor_type> write(send_buffer& out) { return exchange_->write(out); }
 
-    /// Bytes under way: those of the stream below.
-    std::size_t backlog() noexcept { return backlog_of(next_layer()); }
+    /// Bytes under way: those framed and not handed on yet, and those of the stream below.
+    std::size_t backlog() { return exchange_->backlog(); }
 
     /// Reads a whole message, whose data is valid until the next read. Throws as `read_some` does.
     asio::awaitable<message, executor_type> read_message() { return exchange_->read_message(); }
