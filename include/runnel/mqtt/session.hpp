@@ -394,6 +394,8 @@ class session final : private session_services {
     [[gnu::cold]] clock::time_point send_due(clock::time_point now);
     [[gnu::cold]] std::error_code save_if_due();
     [[gnu::cold]] void look_at_answers();
+    [[gnu::cold]] void tell_of_overtaken();
+    [[gnu::cold]] std::string topic_of(std::uint64_t number);
     [[gnu::cold]] void judge();
     flow_position position();
     coroutine attempt(std::optional<stream_type>& s);
@@ -522,10 +524,11 @@ class session final : private session_services {
     list_link running_here_;
     std::uint64_t connections_ = 0, messages_received_ = 0, messages_unrouted_ = 0;
     std::uint16_t receive_maximum_ = options_.receive_maximum;
-    std::optional<clock::time_point> connected_at_;  // the last connection, if it was accepted
-    std::error_code refused_;                        // by CONNACK
-    std::unique_ptr<remarks> said_;                  // nullptr: nothing
-    std::optional<stream_type>* stream_ = nullptr;   // of `run`
+    std::uint64_t overtaken_ = session_state::no_exchange;  // the message last told of
+    std::optional<clock::time_point> connected_at_;         // the last connection, if it was accepted
+    std::error_code refused_;                               // by CONNACK
+    std::unique_ptr<remarks> said_;                         // nullptr: nothing
+    std::optional<stream_type>* stream_ = nullptr;          // of `run`
     bool running_ = false;
     bool begins_anew_ = false;  // this end has ended the connection, to get messages again
     bool must_save_ = false;    // what has been given up, before anybody is told

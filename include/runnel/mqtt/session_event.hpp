@@ -16,6 +16,8 @@ struct session_event {
         redirected,    ///< the server has named another one, which is tried next: `url`
         disconnected,  ///< the attempt or the connection has failed with `error`, or ended after `disconnect()`
         waiting,       ///< the next attempt begins after `pause`
+        /// The server has acknowledged 32,767 messages, but not an older one, to the topic in `detail`.
+        unacknowledged,
         /// A QoS 1 or 2 message to the topic in `detail` was given up: the server ends each connection on which it is
         /// sent, with `error`. Its caller gets `errc::message_rejected`.
         message_rejected,
@@ -58,6 +60,8 @@ inline std::string to_string(session_event const& e) {
         case given_up: return "no subscription has come for a message to " + e.detail + ": acknowledged";
         case stalled: return "nobody receives the messages of " + e.detail + ", which hold up others";
         case message_rejected: return "a message to " + e.detail + " was given up: " + e.error.message();
+        case unacknowledged:
+            return "the server does not acknowledge a message to " + e.detail + ", but many later ones";
         case waiting: break;
     }
     auto const text = "connecting again in " + std::to_string(e.pause.count()) + " ms";

@@ -136,6 +136,7 @@ void session<Transport>::look_after() {
             connection_.end_over(errc::receive_maximum_exceeded);
         }
         if (packets_.is_held_up()) attend_held_up();
+        tell_of_overtaken();
         if (quarantine_.on_time(now)) {
             state_.narrow(packets_.out(), quarantine_.window());
             packets_.flush();
@@ -239,13 +240,29 @@ void session<Transport>::judge() {
                                                     .at = clock::now(),
                                                     .written = connection_.written_at()});
     if (!given_up) return;
-    std::string topic;
-    state_.for_each_queued([&](queued_view const& m) {
-        if (m.number == *given_up) topic = m.topic;
-    });
+    auto topic = topic_of(*given_up);
     state_.reject(*given_up, errc::message_rejected, listener(*this));
     storing_.save_quietly();
-    tell({.what = session_event::kind::message_rejected, .error = why, .detail = topic});
+    tell({.what = session_event::kind::message_rejected, .error = why, .detail = std::move(topic)});
+}
+
+// A message that the server does not acknowledge hangs, without holding up the others.
+template <transport Transport>
+void session<Transport>::tell_of_overtaken() {
+    if (state_.overtaken() < 32'767) return;
+    auto const oldest = state_.unanswered().first;
+    if (std::exchange(overtaken_, oldest) == oldest) return;
+    tell({.what = session_event::kind::unacknowledged, .detail = topic_of(oldest)});
+}
+
+// The topic of a message that is held; none of one that the server has already.
+template <transport Transport>
+std::string session<Transport>::topic_of(std::uint64_t number) {
+    std::string topic;
+    state_.for_each_queued([&](queued_view const& m) {
+        if (m.number == number) topic = m.topic;
+    });
+    return topic;
 }
 
 // The trial of messages goes on.
