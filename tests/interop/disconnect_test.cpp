@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 // Sessions that disconnect in good order, while both ends send as fast as they can: none leaves a will, and nothing
@@ -43,7 +44,8 @@ struct observer {
         : session(context.get_executor(), test::way<runnel::tcp>::to(broker),
                   options_for("observer", protocol_version::v5)),
           running(context, session.run()) {
-        test::run(context, session.subscribe("will", [this](mqtt::publish const& m) { wills.emplace_back(m.payload); }));
+        test::run(context,
+                  session.subscribe("will", [this](mqtt::publish const& m) { wills.emplace_back(m.payload); }));
         test::run(context, session.subscribe("last", [this](mqtt::publish const&) { ++last; }));
     }
     mqtt::session<runnel::tcp> session;
@@ -52,10 +54,10 @@ struct observer {
     int last = 0;
 };
 
-template <class Session>
-asio::awaitable<void> live(Session& s, qos quality) {
+template <class T>
+asio::awaitable<void> live(mqtt::session<T>& s, qos quality) {
     auto inbox = co_await s.subscribe("echo", {.inbox = 10'000'000});
-    std::string const payload(1000, 'x');
+    std::string const payload(test::way<T>::large_payload / 1024, 'x');
     for (int i = 0; i < 200; ++i)
         if (!s.try_publish("echo", payload, {.qos = quality})) co_await s.publish("echo", payload, {.qos = quality});
     // Nobody waits for this one: it is only accepted.
@@ -94,11 +96,10 @@ void end_often(asio::io_context& io, Broker const& broker) {
 // The embedded broker, reached as others are.
 struct embedded {
     explicit embedded(asio::io_context& context) : broker(context.get_executor()) {
-        auto const own = authority_.issue_server();
         ports[0] = broker.listen_tcp();
-        ports[1] = broker.listen(runnel::testing::over_tls(authority_.issue_server()));
+        ports[1] = broker.listen(runnel::testing::over_tls(authority_));
         ports[2] = broker.listen(runnel::testing::over_websocket());
-        ports[3] = broker.listen(runnel::testing::over_websocket(runnel::testing::over_tls(authority_.issue_server())));
+        ports[3] = broker.listen(runnel::testing::over_websocket(runnel::testing::over_tls(authority_)));
     }
     std::uint16_t port_tcp() const noexcept { return ports[0]; }
     std::uint16_t port_tls() const noexcept { return ports[1]; }
@@ -115,7 +116,9 @@ struct embedded {
 
 TEST_CASE_TEMPLATE("no graceful end leaves a will at mosquitto, under a flood", T, runnel::tcp, test::tls, test::ws,
                    test::wss) {
-    test::mosquitto broker({.log_packets = false});
+    test::mosquitto_options options;
+    options.log_packets = false;
+    test::mosquitto broker(std::move(options));
     asio::io_context io;
     end_often<T>(io, broker);
 }
