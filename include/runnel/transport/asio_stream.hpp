@@ -4,6 +4,8 @@
 #include <runnel/transport/race.hpp>
 #include <runnel/transport/stream.hpp>
 
+#include <asio/cancellation_type.hpp>
+#include <asio/error.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/socket_base.hpp>
 #include <asio/use_awaitable.hpp>
@@ -121,6 +123,9 @@ class asio_stream {
 
         void operator()(std::error_code error, std::size_t n) {
             out.consume(n);
+            // A cancellation between two parts has found nothing to cancel.
+            if (!error && !out.empty() && handler.get_cancellation_state().cancelled() != asio::cancellation_type::none)
+                error = asio::error::operation_aborted;
             if (error || out.empty())
                 handler(error);
             else

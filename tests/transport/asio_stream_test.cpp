@@ -1,0 +1,59 @@
+#include <runnel/transport/asio_stream.hpp>
+
+#include <asio/post.hpp>
+#include <doctest/doctest.h>
+
+#include "support/run.hpp"
+#include <cstddef>
+#include <string>
+#include <system_error>
+
+namespace {
+
+// Takes one byte at a time, at once; but whoever writes hears of it in the next turn, when there is nothing to cancel.
+class slow_device {
+  public:
+    using executor_type = test::executor;
+    slow_device(executor_type executor, std::size_t& taken) : executor_(std::move(executor)), taken_(&taken) {}
+    executor_type get_executor() const { return executor_; }
+
+    template <class Handler>
+    void async_read_some(asio::mutable_buffer, Handler&&) {}
+
+    template <class Handler>
+    void async_write_some(asio::const_buffer, Handler&& handler) {
+        ++*taken_;
+        asio::post(executor_, [h = std::forward<Handler>(handler)]() mutable { h(std::error_code(), std::size_t{1}); });
+    }
+
+  private:
+    executor_type executor_;
+    std::size_t* taken_;
+};
+
+}  // namespace
+
+TEST_CASE("a write that is cancelled between two of its parts ends") {
+    asio::io_context io;
+    std::size_t taken = 0;
+    runnel::asio_stream stream(slow_device(io.get_executor(), taken));
+    runnel::send_buffer out;
+    out.append(std::string(1000, 'x'));
+    test::task<void> writing(io, stream.write(out));
+    while (taken < 3) io.poll_one();
+    writing.cancel();
+    CHECK(writing.run_for_error() == asio::error::operation_aborted);
+    CHECK(taken == 3);
+    CHECK(out.size() == 997);
+}
+
+TEST_CASE("a write in parts ends when all is taken") {
+    asio::io_context io;
+    std::size_t taken = 0;
+    runnel::asio_stream stream(slow_device(io.get_executor(), taken));
+    runnel::send_buffer out;
+    out.append(std::string(10, 'x'));
+    test::run(io, stream.write(out));
+    CHECK(taken == 10);
+    CHECK(out.empty());
+}
