@@ -64,7 +64,7 @@ class connection {
         written_at_ = {};
     }
 
-    void pause(clock::duration duration) {
+    void pause(std::chrono::milliseconds duration) {
         life_.pause(clock::now(), duration);
         packets_.attend();
     }

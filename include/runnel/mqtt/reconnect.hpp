@@ -77,6 +77,11 @@ inline void check(reconnect_policy const& p) {
     if (!(p.jitter >= 0 && p.jitter <= 1)) throw std::out_of_range("reconnect.jitter must be 0 to 1");
 }
 
+/// Whether a time reaches a limit, of whatever length that is.
+inline bool reaches(std::chrono::steady_clock::duration time, std::chrono::milliseconds limit) noexcept {
+    return std::chrono::floor<std::chrono::milliseconds>(time) >= limit;
+}
+
 /// The pause before the attempt that follows `failures` failures in a row (1 or more). `random` is uniform in [0, 1).
 inline std::chrono::milliseconds pause_after(reconnect_policy const& p, std::uint32_t failures, double random) {
     auto const initial = static_cast<double>(p.initial.count());
@@ -85,7 +90,7 @@ inline std::chrono::milliseconds pause_after(reconnect_policy const& p, std::uin
     // Not cut off at the maximum afterwards: then half of all clients would pause exactly that long.
     double const middle = std::min(maximum / (1 + p.jitter), grown);
     double const jittered = std::ceil(middle * (1 + p.jitter * (2 * random - 1)));
-    return std::chrono::milliseconds(static_cast<std::int64_t>(std::min(maximum, jittered)));
+    return jittered >= maximum ? p.maximum : std::chrono::milliseconds(static_cast<std::int64_t>(jittered));
 }
 
 /// Decides after each failure whether and when to connect again. Without a clock: `now` is an argument.
@@ -112,17 +117,17 @@ class reconnect_schedule {
 
     /// `random` is uniform in [0, 1).
     plan after(failure const& f, time_point now, double random) {
-        bool const twin = f.lasted && f.thrown_out && thrown_out_ && now - *thrown_out_ < policy_.twin_window;
+        bool const twin = f.lasted && f.thrown_out && thrown_out_ && !reaches(now - *thrown_out_, policy_.twin_window);
         if (f.lasted) {
             since_ = now;
             renewed_ = 0;
             if (f.thrown_out) thrown_out_ = now;
-            if (*f.lasted >= policy_.stable_after && !twin) failures_ = 0;
+            if (reaches(*f.lasted, policy_.stable_after) && !twin) failures_ = 0;
         }
         twins_ = twin ? twins_ + 1 : 0;
         ++failures_;
         bool again = policy_.attempts == 0 || failures_ < policy_.attempts;
-        if (policy_.total.count() != 0 && now - since_ >= policy_.total) again = false;
+        if (policy_.total.count() != 0 && reaches(now - since_, policy_.total)) again = false;
         auto const step = policy_.classify(f.why);
         if (step == recovery::give_up) again = false;
         if (step == recovery::renew_credentials && (!renewable_ || ++renewed_ > policy_.renewals)) again = false;

@@ -108,7 +108,7 @@ void session<Transport>::begin_pause(reconnect_schedule& schedule, bool opened) 
     reconnect_schedule::failure end{.why = why};
     if (connected_at_) end.lasted = clock::now() - *connected_at_;
     end.thrown_out = why == reason_code::session_taken_over || why == asio::error::eof;
-    if (!end.lasted || *end.lasted < options_.reconnect.stable_after) destination_.failed(opened);
+    if (!end.lasted || !reaches(*end.lasted, options_.reconnect.stable_after)) destination_.failed(opened);
     auto const next = schedule.after(end, clock::now(), uniform());
     if (!next.again)
         throw std::system_error(why, destination_.url() + (said().detail.empty() ? "" : ": " + said().detail));

@@ -151,6 +151,17 @@ TEST_CASE("a close that takes too long is cut off, unless all had left") {
     }
 }
 
+TEST_CASE("that a connection was cut off which the peer had spoilt says nothing of a later end in good order") {
+    lifecycle l;
+    l.begin_run();
+    l.attempt();
+    l.open({}, limit);
+    l.accept();
+    l.violate(errc::unexpected_packet, {}, limit);
+    CHECK(l.expire(l.deadline(), true));
+    CHECK_FALSE(l.is_cut_off());
+}
+
 TEST_CASE("what the server has said of the end counts, not how the stream ends") {
     lifecycle l;
     l.begin_run();
@@ -167,7 +178,7 @@ TEST_CASE("a limit beyond what the clock can tell is no limit") {
     l.begin_run();
     l.attempt();
     auto const now = time_point{} + std::chrono::hours(24 * 365 * 100);
-    l.open(now, std::chrono::steady_clock::duration::max());
+    l.open(now, std::chrono::milliseconds::max());
     CHECK(l.deadline() == never);
     using runnel::mqtt::deadline_after;
     CHECK(deadline_after(now, std::chrono::milliseconds::max()) == never);
@@ -175,4 +186,5 @@ TEST_CASE("a limit beyond what the clock can tell is no limit") {
     CHECK(deadline_after(now, 1s) == now + 1s);
     CHECK(deadline_after(never - 1s, 2s) == never);
     CHECK(deadline_after(now, 0s) == now);
+    CHECK(deadline_after(now, std::chrono::seconds::min()) == now);
 }

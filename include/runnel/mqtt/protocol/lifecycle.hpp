@@ -4,6 +4,7 @@
 #include <runnel/mqtt/protocol/deadline.hpp>
 
 #include <cassert>
+#include <chrono>
 #include <cstdint>
 #include <system_error>
 
@@ -40,7 +41,7 @@ class lifecycle {
   public:
     enum class state : std::uint8_t { idle, due, opening, online, closing, over, pausing };
     using time_point = session_clock::time_point;
-    using duration = session_clock::duration;
+    using duration = std::chrono::milliseconds;  // of any length
 
     state current() const noexcept { return state_; }
     bool is(state s) const noexcept { return state_ == s; }
@@ -55,7 +56,7 @@ class lifecycle {
     bool is_ending() const noexcept { return is_ending_; }
     /// Whether the connection closes because the peer has broken the protocol.
     bool is_violated() const noexcept { return is_violated_; }
-    /// Whether `close_timeout` has ended a `closing` before all had left. Holds until `begin_run`.
+    /// Whether `close_timeout` has ended an end in good order before all had left. Holds until `begin_run`.
     bool is_cut_off() const noexcept { return is_cut_off_; }
 
     /// A new series of attempts begins.
@@ -121,7 +122,7 @@ class lifecycle {
     /// Ends what has lasted too long. `is_lost`: not all that was to be sent has left. False: nothing has.
     bool expire(time_point now, bool is_lost) noexcept {
         if (now < deadline_) return false;
-        if (is(state::closing)) is_cut_off_ = is_lost;
+        if (is(state::closing) && is_ending_) is_cut_off_ = is_lost;
         end(is(state::opening) ? make_error_code(errc::connect_timeout) : std::error_code{});
         return true;
     }
