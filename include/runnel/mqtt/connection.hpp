@@ -50,7 +50,10 @@ class connection {
     // --- for whoever runs the session: begins one thing after another, and waits at `place` until it is over
 
     /// Makes ready for a new series of connections.
-    void begin_run() noexcept { life_.begin_run(); }
+    void begin_run() noexcept {
+        life_.begin_run();
+        failure_ = nullptr;
+    }
 
     /// Asks for an attempt to connect, which begins in a later turn.
     void ask_for_attempt() {
@@ -83,6 +86,7 @@ class connection {
     void close(bool may_speak) {
         life_.close(may_speak, clock::now(), options_.close_timeout);
         if (life_.is(state::over)) return stop();
+        keep_alive_.end();  // nothing follows DISCONNECT; the time is bounded
         packets_.wake();
         packets_.attend();
     }
@@ -90,6 +94,7 @@ class connection {
     /// The peer cannot be gone on with: it is told `why`, if the version has a way, and nothing of it counts any more.
     [[gnu::cold]] void end_over(errc why) {
         life_.violate(why, clock::now(), options_.close_timeout);
+        keep_alive_.end();
         if (state_.version() == protocol_version::v5)
             state_.disconnect(packets_.out(), {reason_for(why), {}});
         else
@@ -99,8 +104,10 @@ class connection {
         packets_.attend();
     }
 
-    /// What has been thrown that is no `std::system_error`, or was meant to end the session: at most once.
-    std::exception_ptr take_failure() noexcept { return std::exchange(failure_, nullptr); }
+    /// Throws, at most once, what has been thrown that is no `std::system_error`, or was meant to end the session.
+    void rethrow_failure() {
+        if (auto failure = std::exchange(failure_, nullptr)) std::rethrow_exception(std::move(failure));
+    }
     void fail(std::exception_ptr why) {
         failure_ = std::move(why);
         end({});
@@ -170,11 +177,15 @@ class connection {
     bool is_held() const noexcept { return is_held_; }
     void release() {
         is_held_ = false;
+        packets_.wake();
         packets_.attend();
     }
 
-    /// The server says why it ends the connection.
-    void blame(std::error_code why) noexcept { life_.blame(why); }
+    /// The server says why it ends the connection, on which nothing can be answered any more.
+    void blame(std::error_code why) noexcept {
+        left_ = state_.unanswered();
+        life_.blame(why);
+    }
 
     // --- for the writer
 
@@ -229,11 +240,11 @@ class connection {
 
     // --- for the session
 
-    /// Does what is due at `now`, with the stream's `position`; returns when there will be something to do.
-    [[gnu::cold]] clock::time_point advance(clock::time_point now, flow_position position) {
-        // While nothing is read, as the application does not take its messages, nothing can be heard either.
-        if (packets_.is_held_up() && !state_.can_take_more()) keep_alive_.on_received(now);
-        if (life_.is(state::online) || life_.is(state::closing)) {
+    /// Does what is due at `now`, with the stream's `position`; returns when there will be something to do. `is_deaf`:
+    /// nothing is read, as the application does not take its messages, so that nothing can be heard either.
+    [[gnu::cold]] clock::time_point advance(clock::time_point now, flow_position position, bool is_deaf) {
+        if (is_deaf) keep_alive_.on_received(now);
+        if (life_.is(state::online)) {
             auto const action = keep_alive_.advance(now, position);
             if (action == keep_alive::action::ping) ping();
             if (action == keep_alive::action::dead) end(errc::keep_alive_timeout);
@@ -294,9 +305,9 @@ class connection {
     [[gnu::cold]] static void reader_ended(void* of, std::exception_ptr error) {
         auto& self = *static_cast<connection*>(of);
         self.is_input_over_ = true;
-        // What is left is still to be written; and then the end of the input is no failure.
+        // What is left is still to be written, if it may be; and then the end of the input is no failure.
         bool const closing = self.life_.is(state::closing);
-        if (closing && self.has_to_write_or_writes()) return;
+        if (closing && !self.is_held_ && self.has_to_write_or_writes()) return;
         self.end_by(closing ? nullptr : std::move(error));
     }
 

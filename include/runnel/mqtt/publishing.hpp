@@ -58,7 +58,7 @@ class publishing {
     /// Drops a message, of any QoS, that has not been sent yet.
     void withdraw(std::uint64_t number) {
         if (!state_.withdraw(number)) return;
-        packets_.flush();  // what is stored
+        packets_.attend();  // to what is stored, and to who waits until all is delivered
         offer_room();
     }
 

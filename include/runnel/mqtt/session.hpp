@@ -172,6 +172,7 @@ class session final : private session_services {
         bool const found = state_.discard(number, errc::message_discarded, listener(*this));
         if (!found) return false;
         publishing_.offer_room();
+        wake_if_drained();
         storing_.save();
         return true;
     }
@@ -278,11 +279,10 @@ class session final : private session_services {
     /// and those of QoS 1 and 2 acknowledged; calls of `publish` that wait for room are not waited for. Put before
     /// `disconnect` it leaves nothing behind; `within` gives it a limit. `errc::disconnected` when `run` ends first.
     awaitable<void> drained() {
-        while (!is_drained()) {
-            waiter<executor_type> w;
-            co_await places_.drained.park(w);
-            if (w.result) throw std::system_error(w.result);
-        }
+        if (is_drained()) co_return;
+        waiter<executor_type> w;
+        co_await places_.drained.park(w);
+        if (w.result) throw std::system_error(w.result);  // the session may have gone
     }
 
     /// Ends the connection in good order: sends what is ready to be sent, then DISCONNECT, reads on until the server

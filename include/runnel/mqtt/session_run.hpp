@@ -5,6 +5,7 @@
 #include <runnel/mqtt/session.hpp>
 
 #include <algorithm>
+#include <cassert>
 #include <cstdint>
 #include <exception>
 #include <functional>
@@ -21,7 +22,7 @@ template <transport Transport>
 auto session<Transport>::run() -> awaitable<void> {
     if (running_) throw std::logic_error("session::run is running already");
     std::optional<stream_type> s;
-    run_guard const at_end(*this);
+    run_guard at_end(*this);
     begin_run(s);
     reconnect_schedule schedule(options_.reconnect, static_cast<bool>(options_.make_credentials), clock::now());
     // From here on this only waits: cancellation is seen to below.
@@ -30,6 +31,7 @@ auto session<Transport>::run() -> awaitable<void> {
     auto const cancellation = co_await asio::this_coro::cancellation_state;
     auto const is_cancelled = [&] { return cancellation.cancelled() != asio::cancellation_type::none; };
     auto const goes_on = [&] {
+        assert(at_end.of != nullptr && "a session must outlive its run, unless the executor runs nothing any more");
         if (is_cancelled()) connection_.cancel();
         return connection_.is_busy();
     };
@@ -47,9 +49,11 @@ auto session<Transport>::run() -> awaitable<void> {
             begin_pause(schedule, opened);
             while (goes_on()) co_await connection_.place().park(w);
             if (is_cancelled()) throw std::system_error(asio::error::operation_aborted);
+            connection_.rethrow_failure();
         }
     } catch (...) {
         failure = std::current_exception();
+        connection_.cancel();  // an attempt that has been asked for
     }
     co_await asio::this_coro::throw_if_cancelled(throws);
     if (failure) std::rethrow_exception(std::move(failure));
@@ -88,7 +92,7 @@ void session<Transport>::end_attempt() {
           .error = connection_.life().is_ending() ? std::error_code{} : connection_.life().cause(),
           .detail = said().detail});
     stream_->reset();
-    if (auto failure = connection_.take_failure()) std::rethrow_exception(std::move(failure));
+    connection_.rethrow_failure();
 }
 
 // Whether the next attempt goes to another server, at once.
@@ -146,8 +150,8 @@ void session<Transport>::look_after() {
             auto writing = write_loop(**stream_);
             connection_.writer().start(get_executor(), std::move(writing));
         }
-        next = std::min(
-            {send_due(now), attend_messages(now), quarantine_.deadline(), connection_.advance(now, position())});
+        next = std::min({send_due(now), attend_messages(now), quarantine_.deadline(),
+                         connection_.advance(now, position(), room_ != nullptr)});
     }
     bool const late = publishing_.withdraw_late(now, running_);
     // What has been withdrawn is withdrawn in the store, too, before anybody is told.
@@ -207,7 +211,7 @@ void session<Transport>::drop(delivery token) {
 }
 
 template <transport Transport>
-auto session<Transport>::attend_messages(clock::time_point now) -> clock::time_point {
+auto session<Transport>::attend_messages(clock::time_point now) -> clock::time_point try {
     auto next = never;
     if (subscribing_) {
         next = subscribing_->attend(now);
@@ -221,6 +225,9 @@ auto session<Transport>::attend_messages(clock::time_point now) -> clock::time_p
     });
     if (!topic.empty()) tell({.what = session_event::kind::given_up, .detail = std::move(topic)});
     return std::min(next, unrouted_->next_deadline());
+} catch (...) {  // from the user's code
+    connection_.fail(std::current_exception());
+    return never;
 }
 
 // --- messages for which the server ends the connection
@@ -282,7 +289,7 @@ auto session<Transport>::send_due(clock::time_point now) -> clock::time_point {
     if (!state_.is_paced() || !connection_.is_empty()) return never;
     state_.set_time(to_session_time(now));
     auto const next = state_.send_due(packets_.out(), now, listener(*this));
-    packets_.flush();
+    if (!packets_.out().empty()) packets_.flush();  // while held up, it would have this called again, and again
     return next;
 }
 
