@@ -36,7 +36,7 @@ namespace runnel::aliyun::alink {
 /// | `returned`                       |       |       |           | as before the request | as before the request |
 /// | `unanswered`                     |       |       |           | `unknown`             | `unknown`             |
 /// | `ended`, by the platform         | `out` | `out` | `unknown` | goes on               | goes on               |
-/// | `reconnected`                    | `out` | `out` | `out`     | goes on               | goes on               |
+/// | `reconnected`                    | `out` | `out` | `unknown` | goes on               | goes on               |
 ///
 /// (*) `unknown` if `ended` or `reconnected` came between request and answer: which was first, nobody can tell. "As
 /// before the request" is `out` then. A blank is not possible, which is asserted.
@@ -137,7 +137,7 @@ class sub_device_login {
 
     /// The platform has logged it out. `why`: and does not let it in again.
     void ended(std::error_code why = {}) noexcept {
-        if (at_ != state::unknown) forget();  // what may have arrived may as well arrive yet
+        forget();
         if (!why) return;
         wanted_ = kept_ = false;
         refusal_ = why;
@@ -169,8 +169,8 @@ class sub_device_login {
         if (is_busy()) {
             before_ = state::out;
             is_void_ = true;
-        } else {
-            at_ = state::out;
+        } else if (at_ == state::in) {
+            at_ = state::out;  // but not from `unknown`: what may have arrived may as well arrive yet
         }
     }
 
