@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <iterator>
 #include <memory>
 #include <random>
 #include <string_view>
@@ -136,6 +137,7 @@ class user {
                 std::swap(granted_[below(granted_.size())], granted_.back());
                 ending_.push_back(std::make_unique<task<void>>(place_.io, unsubscribe(std::move(granted_.back()))));
                 granted_.pop_back();
+                for (auto const before = begun_; begun_ == before;) go_on(1);
                 return;
             }
             case 7:
@@ -156,6 +158,7 @@ class user {
     }
 
     asio::awaitable<void> unsubscribe(subscription s) {
+        ++begun_;
         auto unsubscribing = session_.unsubscribe(s);
         co_await std::move(unsubscribing);
     }
@@ -168,6 +171,7 @@ class user {
     std::vector<std::unique_ptr<task<subscription>>> asked_;
     std::vector<std::unique_ptr<task<void>>> ending_;
     std::vector<subscription> granted_;
+    std::size_t begun_ = 0;  // calls of `unsubscribe`
     bool refuses_ = true;
 };
 
