@@ -546,3 +546,27 @@ TEST_CASE("a message is given back whether the coroutine that fails has it as a 
         CHECK(payloads(inbox) == "123");
     });
 }
+
+TEST_CASE("what was on its way when the application unsubscribed holds up nothing") {
+    for_each_kind([](auto version, qos quality) {
+        test::memory_place place({.in_flight = 5});
+        auto o = lasting(version);
+        o.receive_maximum = 5;
+        followed f(place, o);
+        auto old = f.subscribe("old/+");
+        auto other = f.subscribe("other");
+        for (int i = 0; i < 50; ++i) place.broker.publish("old/x", "", quality);
+        place.settle();
+        CHECK(old.size() == 5);
+        test::run(place.io, f.session->unsubscribe(old));
+        place.broker.publish("other", "1", quality);
+        while (old.try_receive()) {
+        }
+        place.settle();
+        CHECK(payloads(other) == "1");
+        CHECK(count(f.told, mqtt::session_event::kind::unrouted) == 0);
+        place.settle();
+        f.reconnect();
+        CHECK(payloads(other) == "");
+    });
+}

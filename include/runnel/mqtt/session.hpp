@@ -413,6 +413,7 @@ class session final : private session_services {
         if (to == routing::done) [[likely]]
             return;
         if (to == routing::failed) fail(subscribing_->take_failure());
+        if (to == routing::unwanted) return drop(token);
         keep(packet, token);
     }
 

@@ -44,9 +44,10 @@ class subscription_watcher {
 
 /// Where a message has gone.
 enum class routing : std::uint8_t {
-    done,    ///< to all subscriptions that it matches
-    failed,  ///< likewise, but a handler has thrown: see `take_failure`
-    nowhere  ///< no subscription wants it
+    done,     ///< to all subscriptions that it matches
+    failed,   ///< likewise, but a handler has thrown: see `take_failure`
+    nowhere,  ///< no subscription wants it
+    unwanted  ///< likewise, and the application has unsubscribed from it
 };
 
 /// Subscriptions: see `subscribing`.

@@ -54,6 +54,7 @@ class subscribing final : public subscribing_part, private message_source {
         s->handler = std::move(handler);
         s->box->set_source(source_);
         s->wish = &wishes_.add(filters, s.get());
+        std::erase_if(unwanted_, [&](auto const& f) { return std::ranges::find(filters, f) != filters.end(); });
         registry_.add(s);
         ask_for_kept();
         remover undo(*this, s.get());
@@ -81,6 +82,7 @@ class subscribing final : public subscribing_part, private message_source {
     /// See `session::unsubscribe`.
     awaitable<void> unsubscribe(subscription const& s) {
         s.state_->box->set_unwanted();
+        note_unwanted(*s.state_);
         unsubscriber self(*this, end(*s.state_));
         if (self.ticket == subscriptions::nothing || closed_) co_return;
         unsubscribers_.push_back(&self);
@@ -96,7 +98,7 @@ class subscribing final : public subscribing_part, private message_source {
             if (!take_kept()) return routing::failed;
         auto const outcome = registry_.dispatch(packet, token);
         if (outcome.matched == 0) [[unlikely]]
-            return routing::nowhere;
+            return is_unwanted(packet.topic) ? routing::unwanted : routing::nowhere;
         if (token.quality == qos::at_most_once) return outcome.failed ? routing::failed : routing::done;
         if (outcome.taken) {
             acknowledge(token, reason_code::success, {});
@@ -128,7 +130,10 @@ class subscribing final : public subscribing_part, private message_source {
 
     /// The server has accepted the connection: asks for what it does not know.
     void on_connected(bool session_present) override {
-        if (!session_present) registry_.session_lost();
+        if (!session_present) {
+            registry_.session_lost();
+            unwanted_.clear();
+        }
         wishes_.connected(session_present);
         for (auto* u : unsubscribers_)
             if (!wishes_.owes(u->ticket)) settle(*u, {}, {});
@@ -300,6 +305,20 @@ class subscribing final : public subscribing_part, private message_source {
         return ticket;
     }
 
+    // What the server had on its way, or queued, when the application unsubscribed still comes, and nobody will ask for
+    // it: it is not to be kept, where it would use up what the server may send.
+    [[gnu::cold]] void note_unwanted(entry const& s) {
+        for (auto const& p : s.parts) unwanted_.push_back(p.filter);
+        if (unwanted_.size() > 64) unwanted_.erase(unwanted_.begin(), unwanted_.end() - 64);
+    }
+    [[gnu::cold]] bool is_unwanted(std::string_view topic) const noexcept {
+        return std::ranges::any_of(unwanted_, [=](auto const& f) {
+            auto const filter = split_shared(f).filter;
+            auto const inner = inner_filter(filter);
+            return matches(filter, topic) || (!inner.empty() && matches(inner, topic));
+        });
+    }
+
     // Nobody waits for it any more; the server may have granted it, or be about to.
     [[gnu::cold]] void abandon(entry& s) {
         if (s.wish == nullptr) return;
@@ -348,7 +367,7 @@ class subscribing final : public subscribing_part, private message_source {
                     auto const to = dispatch(packet, token);
                     failed = to == routing::failed;
                     if (failed) state_.give_back(token, &packet);
-                    return to != routing::nowhere;
+                    return to != routing::nowhere && to != routing::unwanted;
                 });
         } while (wants_kept_ && !failed);
         takes_kept_ = false;
@@ -375,6 +394,7 @@ class subscribing final : public subscribing_part, private message_source {
     subscription_registry<Executor> registry_;
     parking<Executor> unanswered_;
     std::vector<unsubscriber*> unsubscribers_;
+    std::vector<std::string> unwanted_;  // filters that the application has unsubscribed from last
     list_link operations_;
     std::shared_ptr<message_source> source_{std::make_shared<char>(), this};  // known to inboxes, which may outlive it
     bool closed_ = true;
