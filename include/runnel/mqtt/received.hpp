@@ -85,7 +85,7 @@ class received {
     [[gnu::always_inline]] void keep(delivery d, publish const& packet) {
         if (!waiting_.contains(d.number)) return;
         auto& e = waiting_[d.number];
-        e.print = print_of(packet);
+        if (d.quality == qos::at_least_once) e.print = print_of(packet);  // a QoS 2 message is known by its identifier
         if (indexes_) [[unlikely]]
             index_too(e, d);
     }
