@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <new>
 #include <string_view>
 #include <utility>
@@ -294,8 +295,8 @@ class in_flight {
     }
 
     // The oldest entry of the queue becomes a laggard.
-    void set_aside() {
-        if (taken_.empty()) taken_.resize(max_identifier + 1);
+    [[gnu::cold]] void set_aside() {
+        if (!taken_) taken_ = std::make_unique<bool[]>(max_identifier + 1);
         taken_[identifier_of(entries_.first())] = true;
         laggards_.push_back({entries_.first(), entries_.front()});
         do {
@@ -304,7 +305,7 @@ class in_flight {
     }
 
     // Goes on until more than half of the queue is in use. The first `limit_` places need not be looked at again.
-    void set_laggards_aside() {
+    [[gnu::cold]] void set_laggards_aside() {
         if (has_free_laggard_) sweep_laggards();
         while (!entries_.empty()) {
             if (is_free(entries_.front())) {
@@ -327,7 +328,7 @@ class in_flight {
             if (ended) taken_[identifier_of(l.number)] = false;
             return ended;
         });
-        if (laggards_.empty()) taken_ = {};
+        if (laggards_.empty()) taken_.reset();
         count_laggards();
     }
 
@@ -340,7 +341,7 @@ class in_flight {
 
     [[gnu::cold]] void find_identifier() {
         if (entries_.size() >= limit_) set_laggards_aside();
-        while (!taken_.empty() && taken_[identifier_of(next())]) {
+        while (taken_ && taken_[identifier_of(next())]) {
             if (entries_.empty())
                 entries_.restart_at(next() + 1);
             else
@@ -358,7 +359,7 @@ class in_flight {
     std::size_t limit_ = short_queue;
     std::size_t watched_ = short_queue;
     std::vector<laggard> laggards_;  // in the order of their numbers
-    std::vector<bool> taken_;        // the identifiers of the laggards
+    std::unique_ptr<bool[]> taken_;  // the identifiers of the laggards
     bool has_free_laggard_ = false;
     // What the store does not know: the changed entries are in the first range, and all from `new_` on are new.
     std::uint64_t changed_first_ = std::numeric_limits<std::uint64_t>::max();

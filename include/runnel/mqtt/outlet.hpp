@@ -18,7 +18,8 @@ class outlet {
     using clock = std::chrono::steady_clock;
 
     /// `attendant(of)` is called on the executor when there is something to attend to.
-    outlet(Executor const& executor, std::size_t headroom, typename alarm<Executor>::function attendant, void* of)
+    [[gnu::cold]] outlet(Executor const& executor, std::size_t headroom, typename alarm<Executor>::function attendant,
+                         void* of)
         : gathered_(headroom), writer_(executor), alarm_(executor, attendant, of) {}
 
     /// Packets are encoded to its end; `flush` then has them written.

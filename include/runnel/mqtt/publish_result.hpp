@@ -16,7 +16,7 @@ struct publish_details {
     std::vector<std::pair<std::string, std::string>> user_properties;
 
     /// Null if the packet says nothing.
-    static std::shared_ptr<publish_details const> of(acknowledgement const& ack) {
+    [[gnu::cold]] static std::shared_ptr<publish_details const> of(acknowledgement const& ack) {
         if (ack.props.empty()) return nullptr;
         auto details = std::make_shared<publish_details>();
         if (auto const text = ack.props.get<property_id::reason_string>()) details->reason_string = *text;

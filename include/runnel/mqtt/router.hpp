@@ -226,7 +226,7 @@ class router {
     static bool is_wildcard(std::string_view level) noexcept { return level == "+" || level == "#"; }
 
     // The node of a filter, with all nodes on the way to it.
-    std::uint32_t reach(std::string_view filter) {
+    [[gnu::cold]] std::uint32_t reach(std::string_view filter) {
         std::uint32_t index = root;
         for (std::size_t at = 0; at != std::string_view::npos; at = level_after(filter, at)) {
             auto const level = level_at(filter, at);
@@ -236,7 +236,7 @@ class router {
         return index;
     }
 
-    std::uint32_t find(std::string_view filter) noexcept {
+    [[gnu::cold]] std::uint32_t find(std::string_view filter) noexcept {
         std::uint32_t index = root;
         for (std::size_t at = 0; at != std::string_view::npos && index != none; at = level_after(filter, at)) {
             auto const level = level_at(filter, at);
@@ -266,7 +266,7 @@ class router {
     }
 
     // Removes the node, and those above it, as long as they hold nothing.
-    void prune(std::uint32_t index) noexcept {
+    [[gnu::cold]] void prune(std::uint32_t index) noexcept {
         while (index != root && nodes_[index].entries.empty() && nodes_[index].children == 0) {
             auto const parent = nodes_[index].parent;
             if (is_wildcard(nodes_[index].level))

@@ -335,7 +335,8 @@ class session final : private session_services {
 
     // Where coroutines wait: for what the name says.
     struct places {
-        explicit places(std::shared_ptr<wake_queue<executor_type>> const& q) : connected(q), drained(q), ended(q) {}
+        [[gnu::cold]] explicit places(std::shared_ptr<wake_queue<executor_type>> const& q)
+            : connected(q), drained(q), ended(q) {}
         parking<executor_type> connected, drained, ended;
     };
 
@@ -475,6 +476,10 @@ class session final : private session_services {
         for (auto const& w : watchers_)
             if (auto const stream = w.lock()) stream->push(event);
     }
+    [[gnu::cold]] [[gnu::noinline]] void tell(session_event::kind what, std::error_code error, std::string_view detail,
+                                              std::chrono::milliseconds pause = {}) {
+        tell({.what = what, .error = error, .pause = pause, .detail = std::string(detail)});
+    }
 
     [[gnu::cold]] void end_connection(errc why) override {
         if (state_.connected()) connection_.end_over(why);
@@ -489,7 +494,7 @@ class session final : private session_services {
 
     // --- the parts that come to be when they are needed
 
-    subscribing<executor_type>& subscriptions() {
+    [[gnu::cold]] [[gnu::noinline]] subscribing<executor_type>& subscriptions() {
         if (!subscribing_) {
             session_services& services = *this;
             subscribing_ = std::make_unique<subscribing<executor_type>>(options_, state_, packets_, services);
@@ -497,7 +502,7 @@ class session final : private session_services {
         }
         return static_cast<subscribing<executor_type>&>(*subscribing_);
     }
-    requesting<executor_type>& requests() {
+    [[gnu::cold]] [[gnu::noinline]] requesting<executor_type>& requests() {
         if (!requesting_) {
             requesting_ =
                 std::make_unique<requesting<executor_type>>(get_executor(), options_, publishing_, subscriptions());

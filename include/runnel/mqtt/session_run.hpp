@@ -88,9 +88,8 @@ void session<Transport>::end_attempt() {
     connection_.reset();
     if (authenticating_) authenticating_->on_connection_lost();
     publishing_.offer_room();
-    tell({.what = session_event::kind::disconnected,
-          .error = connection_.life().is_ending() ? std::error_code{} : connection_.life().cause(),
-          .detail = said().detail});
+    tell(session_event::kind::disconnected,
+         connection_.life().is_ending() ? std::error_code{} : connection_.life().cause(), said().detail);
     stream_->reset();
     connection_.rethrow_failure();
 }
@@ -196,10 +195,7 @@ void session<Transport>::keep(mqtt::publish const& packet, delivery token) {
     state_.assign(token, static_cast<std::uint16_t>(std::hash<std::string_view>()(packet.topic) | 1));
     if (auto const oldest = unrouted_->keep(packet, token, clock::now())) drop(*oldest);
     packets_.attend();
-    if (is_first)
-        tell({.what = session_event::kind::unrouted,
-              .pause = options_.unrouted_timeout,
-              .detail = std::string(packet.topic)});
+    if (is_first) tell(session_event::kind::unrouted, {}, packet.topic, options_.unrouted_timeout);
 }
 
 template <transport Transport>
@@ -223,7 +219,7 @@ auto session<Transport>::attend_messages(clock::time_point now) -> clock::time_p
         topic = packet.topic;
         drop(token);
     });
-    if (!topic.empty()) tell({.what = session_event::kind::given_up, .detail = std::move(topic)});
+    if (!topic.empty()) tell(session_event::kind::given_up, {}, topic);
     return std::min(next, unrouted_->next_deadline());
 } catch (...) {  // from the user's code
     connection_.fail(std::current_exception());
@@ -250,7 +246,7 @@ void session<Transport>::judge() {
     auto topic = topic_of(*given_up);
     state_.reject(*given_up, errc::message_rejected, listener(*this));
     storing_.save_quietly();
-    tell({.what = session_event::kind::message_rejected, .error = why, .detail = std::move(topic)});
+    tell(session_event::kind::message_rejected, why, topic);
 }
 
 // A message that the server does not acknowledge hangs, without holding up the others.
@@ -259,7 +255,7 @@ void session<Transport>::tell_of_overtaken() {
     if (state_.overtaken() < 32'767) return;
     auto const oldest = state_.unanswered().first;
     if (std::exchange(overtaken_, oldest) == oldest) return;
-    tell({.what = session_event::kind::unacknowledged, .detail = topic_of(oldest)});
+    tell(session_event::kind::unacknowledged, {}, topic_of(oldest));
 }
 
 // The topic of a message that is held; none of one that the server has already.
@@ -412,7 +408,7 @@ void session<Transport>::accepted_or_refused(connack const& answer) {
         refused_ = answer.reason;
         said().detail = answer.props.get<property_id::reason_string>().value_or("");
         said().redirect = answer.props.get<property_id::server_reference>().value_or("");
-        tell({.what = session_event::kind::refused, .error = refused_, .detail = said().detail});
+        tell(session_event::kind::refused, refused_, said().detail);
         return;
     }
     auto keep_alive = options_.keep_alive;

@@ -61,7 +61,7 @@ class session_state {
   public:
     enum class phase : std::uint8_t { disconnected, connecting, connected, disconnecting };
 
-    explicit session_state(role own, protocol_version version, session_limits limits = {})
+    [[gnu::cold]] explicit session_state(role own, protocol_version version, session_limits limits = {})
         : role_(own), version_(version), limits_(limits) {
         if (!limits.pace.is_limited()) return;
         pacing_ = std::make_unique<pacing>(limits.pace);

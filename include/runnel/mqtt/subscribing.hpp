@@ -35,10 +35,10 @@ class subscribing final : public subscribing_part, private message_source {
     using awaitable = asio::awaitable<T, Executor>;
     using clock = std::chrono::steady_clock;
 
-    subscribing(session_options const& options, session_state& state, outlet<Executor>& packets,
-                session_services& services)
+    [[gnu::cold]] subscribing(session_options const& options, session_state& state, outlet<Executor>& packets,
+                              session_services& services)
         : options_(options), state_(state), packets_(packets), services_(services), unanswered_(packets.queue()) {}
-    ~subscribing() override {
+    [[gnu::cold]] ~subscribing() override {
         source_.reset();
         operation::leave(operations_);
     }
@@ -47,10 +47,7 @@ class subscribing final : public subscribing_part, private message_source {
     awaitable<subscription> subscribe(std::span<std::string_view const> filters, message_handler handler,
                                       subscribe_options o) {
         auto const s = std::make_shared<entry>(unanswered_.queue(), filters, o);
-        with_requests(*s, 0, [&](mqtt::subscribe packet) {
-            packet.packet_id = 1;
-            if (errc const e = check(packet, options_.version); e != errc::ok) throw std::system_error(e);
-        });
+        if (errc const e = check_or_send(*s, 0, nullptr); e != errc::ok) throw std::system_error(e);
         s->handler = std::move(handler);
         s->box->set_source(source_);
         s->wish = &wishes_.add(filters, s.get());
@@ -197,16 +194,18 @@ class subscribing final : public subscribing_part, private message_source {
         entry* what;
     };
 
-    // Calls `f` with the SUBSCRIBE for all filters of the subscription. `identifier` 0: it has none.
-    template <class F>
-    static void with_requests(entry const& s, std::uint32_t identifier, F&& f) {
+    // Sends the SUBSCRIBE for all filters of the subscription, or, if there is no request, only checks it. `identifier`
+    // 0: it has none.
+    [[gnu::cold]] [[gnu::noinline]] errc check_or_send(entry const& s, std::uint32_t identifier,
+                                                       subscriptions::request* r) {
         std::vector<subscription_request> requests;
         auto const& o = s.options;
         for (auto const& p : s.parts)
             requests.push_back({p.filter, o.maximum_qos, o.no_local, o.retain_as_published, o.handling});
         properties props;
         if (identifier != 0) props.subscription_identifiers = identifier;
-        f(mqtt::subscribe{.packet_id = 0, .requests = requests, .props = &props});
+        mqtt::subscribe const packet{.packet_id = 1, .requests = requests, .props = &props};
+        return r == nullptr ? check(packet, options_.version) : state_.subscribe(packets_.out(), packet, r).error;
     }
 
     // Sends whatever there is to be sent, as far as there are packet identifiers.
@@ -232,10 +231,7 @@ class subscribing final : public subscribing_part, private message_source {
         for (auto& p : s.parts) p.granted.reset();
         auto const& peer = state_.peer();
         bool const named = options_.version == protocol_version::v5 && peer.subscription_identifier_available;
-        errc e = errc::ok;
-        with_requests(s, named ? r.of->identifier : 0,
-                      [&](mqtt::subscribe packet) { e = state_.subscribe(packets_.out(), packet, &r).error; });
-        return e;
+        return check_or_send(s, named ? r.of->identifier : 0, &r);
     }
 
     [[gnu::cold]] errc send_unsubscribe(subscriptions::request& r) {

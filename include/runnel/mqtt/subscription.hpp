@@ -32,10 +32,11 @@ struct subscription_state {
         std::string filter;
         subscriptions::filter const* known = nullptr;  ///< by which identifiers the server may name it in MQTT 5
         std::optional<qos> granted;
+        bool named = false;  ///< the server names it in the message that is being dispatched
     };
 
-    subscription_state(std::shared_ptr<wake_queue<Executor>> const& queue, std::span<std::string_view const> filters,
-                       subscribe_options const& o)
+    [[gnu::cold]] subscription_state(std::shared_ptr<wake_queue<Executor>> const& queue,
+                                     std::span<std::string_view const> filters, subscribe_options const& o)
         : options(o), box(std::make_shared<inbox>(o.inbox)), receivers(queue), answered(queue) {
         parts.reserve(filters.size());
         for (auto const filter : filters) parts.emplace_back(*this, filter);
@@ -115,10 +116,11 @@ class basic_subscription {
     friend class subscribing;
 
     // The handle's copies count as one user of the state, which notices when the last is gone.
-    explicit basic_subscription(std::shared_ptr<subscription_state<Executor>> const& s)
-        : state_(s.get(), [s](auto*) {
-              if (!s->handler) s->box->desert();
-          }) {}
+    [[gnu::cold]] explicit basic_subscription(std::shared_ptr<subscription_state<Executor>> const& s)
+        : state_(s.get(), [s](auto*) { desert(*s); }) {}
+    [[gnu::cold]] [[gnu::noinline]] static void desert(subscription_state<Executor>& s) {
+        if (!s.handler) s.box->desert();
+    }
 
     std::shared_ptr<subscription_state<Executor>> state_;
 };

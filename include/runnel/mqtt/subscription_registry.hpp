@@ -174,7 +174,7 @@ class subscription_registry {
     // So few filters are compared with each topic one by one, which costs less than the way through the tree.
     static constexpr std::size_t few = 4;
 
-    void note_few() {
+    [[gnu::cold]] void note_few() {
         few_.clear();
         if (router_.size() > few) return;
         for (auto const& s : entries_)
@@ -251,25 +251,26 @@ class subscription_registry {
     [[gnu::noinline]] void name_matches(property_view const& props) {
         auto const identifiers = props.get<property_id::subscription_identifier>();
         if (identifiers.empty()) return;
-        auto const is_named = [&](part const* p) {
-            return std::ranges::any_of(identifiers, [&](std::uint32_t i) { return p->known->names(i); });
-        };
-        bool const any = std::ranges::any_of(matches_, is_named);
-        if (any) std::erase_if(matches_, [&](part const* p) { return !is_named(p); });
-        if (!has_special_) return;
-        auto const has_match = [&](std::uint32_t i) {
-            return std::ranges::any_of(matches_, [=](part const* p) { return p->known->names(i); });
-        };
-        if (!std::ranges::all_of(identifiers, has_match)) match_special(is_named, any);
+        for (auto* p : matches_) p->named = false;
+        bool any = false;
+        bool all = true;
+        for (std::uint32_t const i : identifiers) {
+            bool has_match = false;
+            for (auto* p : matches_)
+                if (p->known->names(i)) has_match = any = p->named = true;
+            all = all && has_match;
+        }
+        if (any) std::erase_if(matches_, [](part const* p) { return !p->named; });
+        if (has_special_ && !all) match_special(identifiers, any);
     }
-    template <class Named>
-    [[gnu::cold]] void match_special(Named is_named, bool any) {
-        for (auto const& s : entries_)
-            for (auto& p : s->parts) {
-                if (!p.filter.starts_with('$') || !is_named(&p)) continue;
-                if (!std::exchange(any, true)) matches_.clear();
-                if (std::ranges::find(matches_, &p) == matches_.end()) matches_.push_back(&p);
-            }
+    [[gnu::cold]] void match_special(subscription_identifier_list const& identifiers, bool any) {
+        for (std::uint32_t const i : identifiers)
+            for (auto const& s : entries_)
+                for (auto& p : s->parts) {
+                    if (!p.filter.starts_with('$') || !p.known->names(i)) continue;
+                    if (!std::exchange(any, true)) matches_.clear();
+                    if (std::find(matches_.begin(), matches_.end(), &p) == matches_.end()) matches_.push_back(&p);
+                }
     }
 
     // Who has a message of which several know, or that has been given back.

@@ -123,7 +123,7 @@ class wake_queue : public std::enable_shared_from_this<wake_queue<Executor>> {
   public:
     using waiter_type = waiter<Executor>;
 
-    explicit wake_queue(Executor executor)
+    [[gnu::cold]] explicit wake_queue(Executor executor)
         : executor_(std::move(executor)),
           later_(later(executor_)),
           registry_(asio::use_service<parking_registry>(asio::query(executor_, asio::execution::context))) {}
@@ -238,7 +238,7 @@ class parking final : private parking_registry::place {
     using waiter_type = waiter<Executor>;
     using queue_type = wake_queue<Executor>;
 
-    explicit parking(Executor executor) : parking(std::make_shared<queue_type>(std::move(executor))) {}
+    [[gnu::cold]] explicit parking(Executor executor) : parking(std::make_shared<queue_type>(std::move(executor))) {}
     /// A place that shares the queue of others: coroutines woken at any of them go on in the order of their waking.
     explicit parking(std::shared_ptr<queue_type> queue) : queue_(std::move(queue)) { queue_->registry().add(*this); }
     parking(parking const&) = delete;
