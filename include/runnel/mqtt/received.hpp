@@ -128,7 +128,7 @@ class received {
         }
         auto* const m = find(d);
         if (m == nullptr || m->taken || m->given_back) return;
-        if (packet != nullptr) m->print = print_of(*packet);
+        if (packet != nullptr) m->print = print_of(*packet);  // the connection has gone before
         m->given_back = true;
         if (m->place != nowhere) ++given_back_;
     }
