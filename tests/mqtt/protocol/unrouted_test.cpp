@@ -1,4 +1,4 @@
-#include <runnel/mqtt/unrouted.hpp>
+#include <runnel/mqtt/protocol/unrouted.hpp>
 
 #include <doctest/doctest.h>
 
