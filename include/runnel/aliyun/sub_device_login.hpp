@@ -39,7 +39,7 @@ namespace runnel::aliyun::alink {
 /// | `reconnected`                    | `out` | `out` | `unknown` | goes on               | goes on               |
 ///
 /// (*) `unknown` if `ended` or `reconnected` came between request and answer: which was first, nobody can tell. "As
-/// before the request" is `out` then. A blank is not possible, which is asserted.
+/// before the request" is `out` then, where it was `in`. A blank is not possible, which is asserted.
 ///
 /// What is wanted and not known to be is to be asked for (`next`), at once or after a pause if that has failed before.
 /// A first login is tried `max_attempts` times; once a sub-device has been logged in, it is tried for as long as it is
@@ -167,7 +167,7 @@ class sub_device_login {
 
     void forget() noexcept {
         if (is_busy()) {
-            before_ = state::out;
+            if (before_ == state::in) before_ = state::out;
             is_void_ = true;
         } else if (at_ == state::in) {
             at_ = state::out;  // but not from `unknown`: what may have arrived may as well arrive yet
