@@ -28,9 +28,11 @@ void must(bool holds, char const* what) {
 // One who publishes: what he was told, and how often.
 struct caller {
     caller(std::string name, std::size_t size, mqtt::publish_options const& o)
-        : topic(std::move(name)), payload(size, 'x'), options(o), call(topic, payload, options) {}
+        : topic(std::move(name)), payload(size, 'x'), options(o), call(topic_view, payload_view, options) {}
     std::string topic;
     std::string payload;
+    std::string_view topic_view = topic;  // to which the call refers
+    std::string_view payload_view = payload;
     mqtt::publish_options options;
     publish_queue::call call;
     int told = 0;
