@@ -8,6 +8,7 @@
 #include <array>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <random>
@@ -234,10 +235,12 @@ class receiver {
 
 }  // namespace
 
+constexpr std::uint16_t receive_maxima[] = {1, 3, 20, 65535};
+
 TEST_CASE("somebody has had each message in the end, and one of QoS 2 once, whatever befalls those who receive it") {
     for (auto const version : test::versions)
         for (auto const quality : {qos::at_least_once, qos::exactly_once})
-            for (std::uint16_t const receive_maximum : {1, 3, 20, 65535})
+            for (std::uint16_t const receive_maximum : receive_maxima)
                 for (bool const overlaps : {false, true})
                     for (unsigned seed = 0; seed < 4; ++seed) {
                         CAPTURE(version == mqtt::protocol_version::v5);
