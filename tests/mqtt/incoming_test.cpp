@@ -480,8 +480,10 @@ TEST_CASE("in MQTT 3.1.1 what comes at once is kept for subscriptions, even if t
         followed f(place, o);
         auto s = f.subscribe("a");
         std::string all = payloads(s);
-        place.settle();
-        all += payloads(s);
+        for (int i = 0; i < 50; ++i) {
+            place.settle();
+            all += payloads(s);
+        }
         CHECK(all == expected);
         CHECK(f.session->counters().messages_unrouted == 0);
     }
