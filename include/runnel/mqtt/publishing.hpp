@@ -24,11 +24,7 @@ class publishing {
     using awaitable = asio::awaitable<T, Executor>;
 
     publishing(session_options const& options, session_state& state, outlet<Executor>& packets)
-        : options_(options),
-          state_(state),
-          packets_(packets),
-          queue_(options, state, packets.out()),
-          place_(packets.queue()) {}
+        : state_(state), packets_(packets), queue_(options, state, packets.out()), place_(packets.queue()) {}
     publishing(publishing const&) = delete;
     publishing& operator=(publishing const&) = delete;
 
@@ -177,7 +173,6 @@ class publishing {
         return {r.reason, r.details->reason_string};
     }
 
-    session_options const& options_;
     session_state& state_;
     outlet<Executor>& packets_;
     publish_queue queue_;
