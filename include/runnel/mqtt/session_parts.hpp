@@ -1,9 +1,9 @@
 #pragma once
 
 #include <runnel/mqtt/packet.hpp>
+#include <runnel/mqtt/protocol/unrouted.hpp>
 #include <runnel/mqtt/received.hpp>
 #include <runnel/mqtt/session_event.hpp>
-#include <runnel/mqtt/protocol/unrouted.hpp>
 
 #include <asio/awaitable.hpp>
 
