@@ -15,7 +15,6 @@ using namespace std::chrono_literals;
 using clock = unrouted::clock;
 
 constexpr clock::time_point start{100s};
-constexpr auto never = clock::time_point::max();
 
 // Keeps a message whose topic is its payload; returns the identifier of the one that had to go.
 int keep(unrouted& u, std::uint16_t id, clock::time_point now = start, std::string_view topic = "t") {

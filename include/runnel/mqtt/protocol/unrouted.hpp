@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/mqtt/message.hpp>
+#include <runnel/mqtt/protocol/deadline.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -54,8 +55,7 @@ class unrouted {
 
     /// When the time of the first message is over; none if there is none.
     clock::time_point next_deadline() const noexcept {
-        if (kept_.empty() || timeout_ > clock::time_point::max() - kept_.front().since) return clock::time_point::max();
-        return kept_.front().since + timeout_;
+        return kept_.empty() ? never : deadline_after(kept_.front().since, timeout_);
     }
 
     /// Calls `give_up(publish const&, delivery)` for each message whose time is over at `now`: it is to be
