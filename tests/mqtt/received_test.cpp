@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <random>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -384,4 +385,160 @@ TEST_CASE("a message whose identifier is given to another one holds up nobody an
     CHECK(acknowledged(table) == "");
     arrive(table, 2, qos::at_least_once, "yet another");
     CHECK(acknowledged(table) == "3");
+}
+
+TEST_CASE("a message with the identifier of one that was about to be acknowledged is not acknowledged for it") {
+    for (auto const quality : {qos::at_least_once, qos::exactly_once}) {
+        received table;
+        arrive(table, 1, quality, "first");
+        auto const b = arrive(table, 2, quality, "b");
+        table.take(b, ok);  // stands in `ready_` from now on
+        table.forget(2);    // PUBREL of QoS 2
+        arrive(table, 2, quality, "another lane");
+        auto const c = arrive(table, 3, quality, "third lane!");
+        table.take(c, ok);  // so that the new message 2 is in its lane
+        CHECK(acknowledged(table) == "3");
+        CHECK(table.waiting() == 2);
+    }
+}
+
+namespace {
+
+/// What must be true of one connection, said in the plainest way: a list.
+class plain_received {
+  public:
+    void arrive(received& table, std::uint16_t id, qos quality) {
+        std::string const topic(1 + id % 3, 't');
+        auto const known = find(id);
+        if (known != all_.end() && (known->quality != quality || quality == qos::at_least_once)) return;  // not allowed
+        auto const a = arrival_of(table, packet(id, quality, topic));
+        bool const again = known != all_.end() && known->quality == quality && quality == qos::exactly_once;
+        CHECK(a.is_new == (!again || known->given_back));
+        if (again) {
+            known->given_back = false;
+            if (known->acknowledged) std::rotate(known, known + 1, all_.end());  // it waits for its turn again
+            find(id)->acknowledged = false;
+        } else {
+            all_.push_back({a.token, topic.size()});
+            all_.back().quality = quality;
+        }
+    }
+    void take(received& table, std::size_t at) {
+        if (all_.empty()) return;
+        auto& m = all_[at % all_.size()];
+        CHECK(table.take(m.token, ok) == !m.taken);
+        m.taken = true;
+        m.given_back = false;
+    }
+    void give_back(received& table, std::size_t at) {
+        if (all_.empty()) return;
+        auto& m = all_[at % all_.size()];
+        table.give_back(m.token);
+        if (!m.taken) m.given_back = true;
+    }
+    void forget(received& table, std::uint16_t id) {
+        auto const m = find(id);
+        if (m != all_.end() && !m->acknowledged) return;  // not allowed
+        table.forget(id);
+        if (m != all_.end()) all_.erase(m);
+    }
+    void acknowledge(received& table) {
+        while (auto const* e = table.next_taken()) {
+            auto const m = find(e->packet_id);
+            REQUIRE(m != all_.end());
+            CHECK(m->token.number == e->number);
+            CHECK(m->taken);
+            CHECK(may_be_acknowledged(*m));
+            table.pop();
+            m->acknowledged = true;
+            if (m->quality == qos::at_least_once) all_.erase(m);
+        }
+        std::size_t waiting = 0;
+        for (auto const& m : all_) {
+            waiting += m.acknowledged ? 0 : 1;
+            CHECK_FALSE((m.taken && !m.acknowledged && may_be_acknowledged(m)));  // nobody sleeps
+        }
+        CHECK(table.waiting() >= waiting);  // one whose identifier was used again may count until its turn
+        CHECK(table.unacknowledged() >= waiting);
+    }
+
+  private:
+    struct message {
+        delivery token;
+        std::size_t lane;
+        qos quality = qos::at_least_once;
+        bool taken = false, acknowledged = false, given_back = false;
+    };
+    std::vector<message>::iterator find(std::uint16_t id) {
+        return std::find_if(all_.begin(), all_.end(), [&](message const& m) { return m.token.packet_id == id; });
+    }
+    bool may_be_acknowledged(message const& m) const {
+        return std::all_of(all_.data(), &m, [&](message const& before) {
+            return before.lane != m.lane || before.quality != m.quality || before.acknowledged;
+        });
+    }
+
+    std::vector<message> all_;
+};
+
+}  // namespace
+
+TEST_CASE(
+    "whatever is taken, given back, released and used again: order in each lane, and nothing before it is taken") {
+    for (unsigned seed = 0; seed != 3000; ++seed) {
+        std::mt19937 random(seed);
+        received table;
+        plain_received plain;
+        CAPTURE(seed);
+        for (int step = 0; step != 60; ++step) {
+            auto const id = static_cast<std::uint16_t>(1 + random() % 6);
+            switch (random() % 8) {
+                case 0:
+                case 1:
+                case 2: plain.arrive(table, id, random() % 2 == 0 ? qos::at_least_once : qos::exactly_once); break;
+                case 3:
+                case 4: plain.take(table, random()); break;
+                case 5: plain.give_back(table, random()); break;
+                case 6: plain.forget(table, id); break;
+                default: plain.acknowledge(table);
+            }
+        }
+        plain.acknowledge(table);
+    }
+}
+
+TEST_CASE("whatever a peer does with its identifiers, all that is taken is acknowledged or forgotten in the end") {
+    for (unsigned seed = 0; seed != 3000; ++seed) {
+        std::mt19937 random(seed);
+        received table;
+        std::vector<delivery> all;
+        CAPTURE(seed);
+        for (int step = 0; step != 80; ++step) {
+            auto const id = static_cast<std::uint16_t>(1 + random() % 6);
+            auto const quality = random() % 2 == 0 ? qos::at_least_once : qos::exactly_once;
+            bool const dup = random() % 3 == 0;
+            auto const some = all.empty() ? delivery{} : all[random() % all.size()];
+            auto const reason = random() % 4 == 0 ? reason_code::unspecified_error : ok;
+            switch (random() % 9) {
+                case 0:
+                case 1:
+                case 2:
+                case 3:
+                    all.push_back(
+                        arrival_of(table, packet(id, quality, std::string(1 + random() % 3, 't'), dup)).token);
+                    break;
+                case 4: table.take(some, reason); break;
+                case 5: table.give_back(some); break;
+                case 6: table.forget(id); break;
+                case 7: acknowledged(table); break;
+                default:
+                    if (random() % 8 == 0) table.connection_lost();
+            }
+        }
+        for (auto const& d : all) table.take(d, ok);
+        acknowledged(table);
+        CHECK(table.waiting() == 0);
+        for (std::uint16_t id = 1; id != 7; ++id) table.forget(id);
+        CHECK(table.unacknowledged() == 0);
+    }
 }

@@ -144,7 +144,7 @@ class received {
 
     /// The acknowledgement of that message has been sent.
     void pop() noexcept {
-        if (is_ready_) [[unlikely]]
+        if (overtaken_ != 0 && is_ready_) [[unlikely]]
             return pop_ready();
         auto const& e = waiting_.front();
         waiting_.pop();
@@ -163,7 +163,7 @@ class received {
     }
 
     /// PUBREL has come: the identifier is free again.
-    void forget(std::uint16_t packet_id) noexcept {
+    void forget(std::uint16_t packet_id) {
         auto const* const m = messages_.find(packet_id);
         if (m == nullptr || m->quality != qos::exactly_once) return;
         if (m->seen) --unfinished_;
@@ -297,10 +297,12 @@ class received {
         if (is_new && m.place != nowhere) --given_back_;
         if (!m.seen) ++unfinished_;
         m.seen = true;
-        if (m.place == nowhere)
-            m.place = waiting_.push(
-                {m.number, m.print, m.lane, packet.packet_id, packet.qos, false, true, reason_code::success});
-        return {{m.number, packet.packet_id, packet.qos}, is_new};
+        arrival const result{{m.number, packet.packet_id, packet.qos}, is_new};
+        if (m.place != nowhere) return result;
+        m.place =
+            waiting_.push({m.number, m.print, m.lane, packet.packet_id, packet.qos, false, true, reason_code::success});
+        if (m.taken && m.place != waiting_.first()) pass(m.place);
+        return result;
     }
 
     message* find(delivery d) noexcept {
@@ -337,17 +339,20 @@ class received {
 
     // The acknowledgement of a message that `messages_` knows has been sent.
     [[gnu::noinline]] void answered(entry const& e) noexcept {
+        auto* const m = messages_.find(e.packet_id);
+        if (m == nullptr || m->number != e.number) return;
         if (e.quality == qos::at_least_once) {
             --unfinished_;
             messages_.erase(e.packet_id);
         } else if (is_error(e.reason)) {
-            forget(e.packet_id);  // PUBREC with a failure ends the exchange (4.3.3)
-        } else if (auto* const m = messages_.find(e.packet_id)) {
             m->place = nowhere;
+            forget(e.packet_id);  // PUBREC with a failure ends the exchange (4.3.3)
+        } else {
+            m->place = nowhere;
+            m->lane = e.lane;
         }
     }
     [[gnu::noinline]] [[gnu::cold]] void pop_ready() noexcept {
-        is_ready_ = false;
         ready_.pop();
         --overtaken_;
         answered(answered_);
@@ -378,6 +383,7 @@ class received {
                 m->lane = e.lane;
                 enter_lane(e.packet_id, *m);
             }
+            if (!added) --unfinished_;
             waiting_.pop();
         }
     }
@@ -409,12 +415,13 @@ class received {
             if (known) e.reason = m->reason;
             if (known) return m->taken ? &e : nullptr;
             // Else the exchange has ended, and nobody will take the message.
-            if (e.quality == qos::exactly_once) return &e;
+            if (e.quality == qos::exactly_once && m == nullptr) return &e;
             waiting_.pop();
         }
         return nullptr;
     }
     [[gnu::noinline]] [[gnu::cold]] entry const* next_among_lanes() {
+        is_ready_ = false;
         for (;;) {
             if (auto const* const e = next_ready()) return e;
             auto const* const e = oldest_if_taken();
@@ -436,30 +443,35 @@ class received {
         }
     }
 
-    [[gnu::cold]] void leave_lane(std::uint16_t id, message const& m) noexcept {
+    [[gnu::cold]] void leave_lane(std::uint16_t id, message const& m) {
         --overtaken_;
         auto const key = key_of(m.lane, m.quality);
         auto* const l = lanes_.find(key);
         std::uint16_t before = 0;
         auto at = l == nullptr ? std::uint16_t{0} : l->oldest;
-        while (at != 0 && at != id) at = messages_.find(std::exchange(before, at))->next;
-        if (at == 0) {  // in `ready_`
-            ++overtaken_;
-            return;
-        }
+        while (at != 0 && at != id) before = std::exchange(at, messages_.find(at)->next);
+        if (at == 0) return leave_ready(id);
         if (before != 0) messages_.find(before)->next = m.next;
         if (l->oldest == id) l->oldest = m.next;
         if (l->newest == id) l->newest = before;
         if (l->oldest == 0) lanes_.erase(key);
+        advance(key);  // it may have held up others
+    }
+
+    // The identifier may come back, for a message that nobody has taken.
+    [[gnu::cold]] void leave_ready(std::uint16_t id) noexcept {
+        for (auto n = ready_.first(); n != ready_.next(); ++n)
+            if (ready_[n] == id) ready_[n] = 0;
+        ++overtaken_;  // until the place in `ready_` goes
     }
 
     [[gnu::noinline]] [[gnu::cold]] entry const* next_ready() noexcept {
         for (; !ready_.empty(); ready_.pop(), --overtaken_) {
             auto const id = ready_.front();
-            auto const* const m = messages_.find(id);
-            if (m == nullptr || m->place != in_lane) continue;  // the exchange has ended
+            if (id == 0) continue;  // the exchange has ended
+            auto const& m = *messages_.find(id);
             is_ready_ = true;
-            answered_ = {m->number, m->print, m->lane, id, m->quality, true, true, m->reason};
+            answered_ = {m.number, m.print, m.lane, id, m.quality, true, true, m.reason};
             return &answered_;
         }
         return nullptr;
@@ -476,13 +488,12 @@ class received {
             if (m.place == in_lane) leave_lane(id, m);
             messages_.erase(id);
         }
-        if (m.place == in_lane) advance(key_of(m.lane, m.quality));  // it may have held up others
     }
 
     ring_queue<entry> waiting_;
     identifier_map<message> messages_;
     identifier_map<ends_of_lane> lanes_;
-    ring_queue<std::uint16_t> ready_;     // identifiers of lanes' messages that may be acknowledged
+    ring_queue<std::uint16_t> ready_;     // identifiers of lanes' messages that may be acknowledged; 0: gone
     entry answered_{};                    // the oldest of them
     std::vector<std::uint16_t> changed_;  // QoS 2 identifiers
     std::size_t unfinished_ = 0;
