@@ -15,8 +15,8 @@ template <class Enum>
 class layer_error_category final : public std::error_category {
   public:
     char const* name() const noexcept override { return category_name(Enum{}); }
-    std::string message(int value) const override { return describe(static_cast<Enum>(value)); }
-    std::error_condition default_error_condition(int value) const noexcept override {
+    [[gnu::cold]] std::string message(int value) const override { return describe(static_cast<Enum>(value)); }
+    [[gnu::cold]] std::error_condition default_error_condition(int value) const noexcept override {
         if constexpr (requires { condition_of(Enum{}); })
             if (auto const condition = condition_of(static_cast<Enum>(value))) return condition;
         return {value, *this};

@@ -27,7 +27,7 @@ namespace runnel {
 
 /// Fills `size` bytes at `out` from the system's cryptographic source: a system call or more. Throws
 /// `std::system_error` if there is none.
-inline void read_system_entropy(char* out, std::size_t size) {
+[[gnu::cold]] inline void read_system_entropy(char* out, std::size_t size) {
 #if defined(__linux__)
     while (size > 0) {
         ssize_t const n = ::getrandom(out, size, 0);

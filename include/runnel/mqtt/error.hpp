@@ -95,7 +95,7 @@ enum class errc {
 inline char const* category_name(errc) noexcept { return "runnel.mqtt"; }
 
 /// What the error means, in a sentence without a full stop.
-inline char const* describe(errc e) noexcept {
+[[gnu::cold]] inline char const* describe(errc e) noexcept {
     switch (e) {
         case errc::ok: return "success";
         case errc::truncated_packet: return "the packet ends inside one of its fields";

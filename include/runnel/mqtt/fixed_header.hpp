@@ -85,13 +85,13 @@ inline constexpr auto first_byte_errors = [] {
 }
 
 /// Bytes of a whole packet whose fixed header is followed by `remaining_length` bytes.
-constexpr std::size_t packet_size(std::size_t remaining_length) noexcept {
+[[gnu::always_inline]] constexpr std::size_t packet_size(std::size_t remaining_length) noexcept {
     return 1 + variable_integer_size(static_cast<std::uint32_t>(remaining_length)) + remaining_length;
 }
 
 /// Writes a fixed header; returns the end of what was written.
-constexpr char* write_fixed_header(char* out, packet_type type, std::uint8_t flags,
-                                   std::size_t remaining_length) noexcept {
+[[gnu::always_inline]] constexpr char* write_fixed_header(char* out, packet_type type, std::uint8_t flags,
+                                                          std::size_t remaining_length) noexcept {
     *out++ = static_cast<char>(static_cast<unsigned char>(static_cast<unsigned>(type) << 4 | flags));
     return write_variable_integer(out, static_cast<std::uint32_t>(remaining_length));
 }

@@ -179,23 +179,28 @@ class in_flight {
 
     /// Ends the exchange. References to this and older entries are no longer valid.
     [[gnu::always_inline]] void end(entry& e) noexcept {
-        finish(e);
-        sweep();
-    }
-    /// The same, but its place is not free before `sweep`.
-    [[gnu::always_inline]] void finish(entry& e) noexcept {
         drop_packet(e);
         e.at = stage::ended;
         note(e);
-        if (e.stored != record::none) return;
-        --live_;
-        if (!laggards_.empty()) [[unlikely]]
-            has_free_laggard_ = has_free_laggard_ || is_laggard(e);
+        if (e.stored == record::none) --live_;
+        free_oldest();
+        if (watched_ == 0) [[unlikely]] {  // there are laggards
+            note_if_laggard(e);
+            sweep();
+        }
+    }
+    /// The same, but its place is not free before `sweep`.
+    void finish(entry& e) noexcept {
+        drop_packet(e);
+        e.at = stage::ended;
+        note(e);
+        if (e.stored == record::none) --live_;
+        note_if_laggard(e);
     }
 
     /// Frees the places of the oldest entries, as far as they have ended and the store does not hold them any more.
-    [[gnu::always_inline]] void sweep() noexcept {
-        while (!entries_.empty() && is_free(entries_.front())) entries_.pop();
+    void sweep() noexcept {
+        free_oldest();
         if (has_free_laggard_) [[unlikely]]
             sweep_laggards();
     }
@@ -292,6 +297,13 @@ class in_flight {
         if (laggards_.empty() || !is_laggard(e)) return entries_.number_of(e);
         auto const offset = reinterpret_cast<char const*>(&e) - reinterpret_cast<char const*>(laggards_.data());
         return laggards_[static_cast<std::size_t>(offset) / sizeof(laggard)].number;
+    }
+
+    [[gnu::always_inline]] void free_oldest() noexcept {
+        while (!entries_.empty() && is_free(entries_.front())) entries_.pop();
+    }
+    void note_if_laggard(entry const& e) noexcept {
+        if (watched_ == 0 && is_free(e) && is_laggard(e)) has_free_laggard_ = true;
     }
 
     // The oldest entry of the queue becomes a laggard.

@@ -21,7 +21,7 @@ namespace runnel::mqtt {
 
 /// Encodes a packet behind what is in the buffer.
 template <class Packet>
-void append(send_buffer& out, Packet const& packet, protocol_version version) {
+[[gnu::cold]] void append(send_buffer& out, Packet const& packet, protocol_version version) {
     std::size_t const size = encoded_size(packet, version);
     encode(out.prepare(size), packet, version);
     out.commit(size);
@@ -140,7 +140,7 @@ class outgoing {
     }
 
     /// Notes that a request with the next packet identifier, for so many filters, is being sent.
-    void begin_request(packet_type type, std::size_t filters, void* owner) {
+    [[gnu::cold]] void begin_request(packet_type type, std::size_t filters, void* owner) {
         auto const number = in_flight_.begin(0, {.at = stage::request, .request = type, .owner = owner});
         in_flight_[number].size = static_cast<std::uint32_t>(filters);
     }
@@ -150,7 +150,7 @@ class outgoing {
     }
 
     /// Drops a message that has not been sent on any connection. False: it is no such message.
-    bool withdraw(std::uint64_t number) noexcept {
+    [[gnu::cold]] bool withdraw(std::uint64_t number) noexcept {
         auto* const e = in_flight_.at(number);
         if (e == nullptr || e->past != in_flight::history::unsent) return false;
         if (e->at != stage::queued && e->at != stage::freeing) return false;
@@ -181,7 +181,7 @@ class outgoing {
 
     /// Ends an exchange between connections; its owner is told by `on_refused`.
     template <class Handler>
-    void reject(std::uint64_t number, errc why, Handler& handler) {
+    [[gnu::cold]] void reject(std::uint64_t number, errc why, Handler& handler) {
         auto* const e = in_flight_.at(number);
         if (e == nullptr || e->at == stage::ended) return;
         auto* const owner = std::exchange(e->owner, nullptr);
@@ -326,7 +326,7 @@ class outgoing {
     }
 
     /// The network connection has gone: what was sent is to be sent again; requests end.
-    void connection_lost() noexcept {
+    [[gnu::cold]] void connection_lost() noexcept {
         unacknowledged_ = 0;
         has_progress_ = false;
         aliases_.restart(0);
@@ -408,7 +408,7 @@ class outgoing {
     }
 
     /// The exchange has been ended by the peer. References to it and to older ones are no longer valid.
-    void end_acknowledged(entry& e) noexcept {
+    [[gnu::always_inline]] void end_acknowledged(entry& e) noexcept {
         in_flight_.end(e);
         --unacknowledged_;
         has_progress_ = true;
@@ -502,7 +502,7 @@ class outgoing {
     }
 
     /// Ends a message that is not to be sent (again).
-    void give_up(in_flight::entry& e) noexcept {
+    [[gnu::cold]] void give_up(in_flight::entry& e) noexcept {
         take_out(e);
         // Perhaps the peer has a QoS 2 message already: PUBREL frees its identifier.
         if (e.at != stage::resend || e.quality != qos::exactly_once) return in_flight_.finish(e);
@@ -574,7 +574,7 @@ class outgoing {
 
     /// Calls `f` for each exchange that is there now. `f` ends exchanges by their stage.
     template <class F>
-    void for_each_exchange(F&& f) {
+    [[gnu::cold]] void for_each_exchange(F&& f) {
         auto const end = in_flight_.next();
         // What a handler does may free places.
         for (auto n = in_flight_.first(); n < end; n = in_flight_.from(n + 1)) f(in_flight_[n]);

@@ -29,9 +29,8 @@ class outlet {
     /// or in a later turn of the executor. Costs next to nothing if that has been asked for already.
     void flush() {
         if (!gathered_.empty()) has_writer_ ? writer_.wake_one_behind() : alarm_.soon();
-        if (watched_ != nullptr && watched_->has_changes()) alarm_.soon();
-        if (is_held_up_) [[unlikely]]
-            alarm_.soon();
+        if (attends_) [[unlikely]]
+            attend_if_due();
     }
 
     /// Lets the writer, if there is one, look whether there is something to do.
@@ -45,10 +44,16 @@ class outlet {
     void set_writer(bool there_is) noexcept { has_writer_ = there_is; }
 
     /// From now on `flush` sees to what a store is to hold, too.
-    void watch(session_state const& state) noexcept { watched_ = &state; }
+    void watch(session_state const& state) noexcept {
+        watched_ = &state;
+        attends_ = true;
+    }
 
     /// While held up, `flush` has the session attended to: reading may go on.
-    void set_held_up(bool is_held_up) noexcept { is_held_up_ = is_held_up; }
+    void set_held_up(bool is_held_up) noexcept {
+        is_held_up_ = is_held_up;
+        attends_ = is_held_up || watched_ != nullptr;
+    }
     bool is_held_up() const noexcept { return is_held_up_; }
 
     /// Has the session attended to, in a later turn of the executor, or at a time at the latest.
@@ -58,12 +63,17 @@ class outlet {
     void stop_attending() noexcept { alarm_.stop(); }
 
   private:
+    [[gnu::noinline]] void attend_if_due() {
+        if (is_held_up_ || watched_->has_changes()) alarm_.soon();
+    }
+
     send_buffer gathered_;
     parking<Executor> writer_;
     alarm<Executor> alarm_;
     session_state const* watched_ = nullptr;
     bool has_writer_ = false;
     bool is_held_up_ = false;
+    bool attends_ = false;  // `flush` has more to see to
 };
 
 }  // namespace runnel::mqtt

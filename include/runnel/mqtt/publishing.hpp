@@ -23,7 +23,7 @@ class publishing {
     template <class T>
     using awaitable = asio::awaitable<T, Executor>;
 
-    publishing(session_options const& options, session_state& state, outlet<Executor>& packets)
+    [[gnu::cold]] publishing(session_options const& options, session_state& state, outlet<Executor>& packets)
         : state_(state), packets_(packets), queue_(options, state, packets.out()), place_(packets.queue()) {}
     publishing(publishing const&) = delete;
     publishing& operator=(publishing const&) = delete;

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -144,7 +145,7 @@ class received {
 
     /// The acknowledgement of that message has been sent.
     void pop() noexcept {
-        if (overtaken_ != 0 && is_ready_) [[unlikely]]
+        if (overtaken_ != 0 && lanes_->is_next) [[unlikely]]
             return pop_ready();
         auto const& e = waiting_.front();
         waiting_.pop();
@@ -180,7 +181,7 @@ class received {
     std::size_t waiting() const noexcept { return waiting_.size() + overtaken_; }
 
     /// The connection has gone: the peer will send again what was not acknowledged.
-    void connection_lost() noexcept {
+    [[gnu::cold]] void connection_lost() noexcept {
         try {
             for (; !waiting_.empty(); waiting_.pop()) {
                 auto& e = waiting_.front();
@@ -193,8 +194,7 @@ class received {
         } catch (...) {  // no memory: the messages count as new when they are sent again
             waiting_.clear();
         }
-        lanes_.clear();
-        ready_.clear();
+        lanes_.reset();
         overtaken_ = unfinished_ = given_back_ = 0;
         indexes_ = false;
         // A QoS 1 message that the application is done with, and that has not been sent again where others were, will
@@ -210,10 +210,9 @@ class received {
     }
 
     /// The session has gone.
-    void clear() noexcept {
+    [[gnu::cold]] void clear() noexcept {
         waiting_.clear();
-        lanes_.clear();
-        ready_.clear();
+        lanes_.reset();
         overtaken_ = unfinished_ = given_back_ = 0;
         indexes_ = false;
         if (notes_)
@@ -292,7 +291,7 @@ class received {
     }
 
     // One acknowledgement answers all repetitions that came before it.
-    [[gnu::noinline]] arrival arrive_again(message& m, publish const& packet) {
+    [[gnu::noinline]] [[gnu::cold]] arrival arrive_again(message& m, publish const& packet) {
         bool const is_new = std::exchange(m.given_back, false);
         if (is_new && m.place != nowhere) --given_back_;
         if (!m.seen) ++unfinished_;
@@ -353,9 +352,9 @@ class received {
         }
     }
     [[gnu::noinline]] [[gnu::cold]] void pop_ready() noexcept {
-        ready_.pop();
+        lanes_->ready.pop();
         --overtaken_;
-        answered(answered_);
+        answered(lanes_->oldest);
     }
 
     // Enters a QoS 1 message of `waiting_` in `messages_`. False: the sender has used the identifier twice.
@@ -375,6 +374,7 @@ class received {
 
     // The messages up to this one of `waiting_` go to their lanes, and it is acknowledged if it is the oldest there.
     [[gnu::noinline]] [[gnu::cold]] void pass(std::uint64_t last) {
+        if (!lanes_) lanes_ = std::make_unique<lanes>();
         while (waiting_.first() <= last) {
             auto& e = waiting_.front();
             bool const added = e.known || learn(e, waiting_.first());
@@ -393,12 +393,12 @@ class received {
         return static_cast<std::uint16_t>(lane << 2 | 2 | (quality == qos::exactly_once ? 1 : 0));
     }
 
-    void enter_lane(std::uint16_t id, message& m) {
+    [[gnu::cold]] void enter_lane(std::uint16_t id, message& m) {
         auto const key = key_of(m.lane, m.quality);
-        if (auto* const l = lanes_.find(key)) {
+        if (auto* const l = lanes_->all.find(key)) {
             messages_.find(std::exchange(l->newest, id))->next = id;
         } else {
-            lanes_.insert(key, {id, id});
+            lanes_->all.insert(key, {id, id});
         }
         m.next = 0;
         m.place = in_lane;
@@ -421,32 +421,32 @@ class received {
         return nullptr;
     }
     [[gnu::noinline]] [[gnu::cold]] entry const* next_among_lanes() {
-        is_ready_ = false;
+        lanes_->is_next = false;
         for (;;) {
             if (auto const* const e = next_ready()) return e;
             auto const* const e = oldest_if_taken();
-            if (e == nullptr || lanes_.find(key_of(e->lane, e->quality)) == nullptr) return e;
+            if (e == nullptr || lanes_->all.find(key_of(e->lane, e->quality)) == nullptr) return e;
             pass(waiting_.first());  // an older one of its lane has not been taken
         }
     }
 
     // The oldest of a lane may be acknowledged as far as they are taken.
-    void advance(std::uint16_t of) {
-        auto* const l = lanes_.find(of);
+    [[gnu::cold]] void advance(std::uint16_t of) {
+        auto* const l = lanes_->all.find(of);
         while (l != nullptr) {
             auto const id = l->oldest;
             auto& m = *messages_.find(id);
             if (!m.taken) return;
-            ready_.push(id);
+            lanes_->ready.push(id);
             l->oldest = m.next;
-            if (m.next == 0) return lanes_.erase(of);
+            if (m.next == 0) return lanes_->all.erase(of);
         }
     }
 
     [[gnu::cold]] void leave_lane(std::uint16_t id, message const& m) {
         --overtaken_;
         auto const key = key_of(m.lane, m.quality);
-        auto* const l = lanes_.find(key);
+        auto* const l = lanes_->all.find(key);
         std::uint16_t before = 0;
         auto at = l == nullptr ? std::uint16_t{0} : l->oldest;
         while (at != 0 && at != id) before = std::exchange(at, messages_.find(at)->next);
@@ -454,25 +454,25 @@ class received {
         if (before != 0) messages_.find(before)->next = m.next;
         if (l->oldest == id) l->oldest = m.next;
         if (l->newest == id) l->newest = before;
-        if (l->oldest == 0) lanes_.erase(key);
+        if (l->oldest == 0) lanes_->all.erase(key);
         advance(key);  // it may have held up others
     }
 
     // The identifier may come back, for a message that nobody has taken.
     [[gnu::cold]] void leave_ready(std::uint16_t id) noexcept {
-        for (auto n = ready_.first(); n != ready_.next(); ++n)
-            if (ready_[n] == id) ready_[n] = 0;
+        for (auto n = lanes_->ready.first(); n != lanes_->ready.next(); ++n)
+            if (lanes_->ready[n] == id) lanes_->ready[n] = 0;
         ++overtaken_;  // until the place in `ready_` goes
     }
 
     [[gnu::noinline]] [[gnu::cold]] entry const* next_ready() noexcept {
-        for (; !ready_.empty(); ready_.pop(), --overtaken_) {
-            auto const id = ready_.front();
+        for (; !lanes_->ready.empty(); lanes_->ready.pop(), --overtaken_) {
+            auto const id = lanes_->ready.front();
             if (id == 0) continue;  // the exchange has ended
             auto const& m = *messages_.find(id);
-            is_ready_ = true;
-            answered_ = {m.number, m.print, m.lane, id, m.quality, true, true, m.reason};
-            return &answered_;
+            lanes_->is_next = true;
+            lanes_->oldest = {m.number, m.print, m.lane, id, m.quality, true, true, m.reason};
+            return &lanes_->oldest;
         }
         return nullptr;
     }
@@ -490,19 +490,24 @@ class received {
         }
     }
 
+    // Those who have been overtaken.
+    struct lanes {
+        identifier_map<ends_of_lane> all;
+        ring_queue<std::uint16_t> ready;  // identifiers of those that may be acknowledged; 0: gone
+        entry oldest{};                   // of `ready`
+        bool is_next = false;             // what `next_taken` has returned is `oldest`
+    };
+
     ring_queue<entry> waiting_;
     identifier_map<message> messages_;
-    identifier_map<ends_of_lane> lanes_;
-    ring_queue<std::uint16_t> ready_;     // identifiers of lanes' messages that may be acknowledged; 0: gone
-    entry answered_{};                    // the oldest of them
+    std::unique_ptr<lanes> lanes_;        // nullptr as long as `overtaken_` has been 0
     std::vector<std::uint16_t> changed_;  // QoS 2 identifiers
     std::size_t unfinished_ = 0;
     std::size_t overtaken_ = 0;  // in lanes and `ready_`
     std::size_t given_back_ = 0;
     std::uint64_t lost_at_ = 0;  // the number that came next when a connection was lost
     bool notes_ = false;
-    bool is_ready_ = false;  // what `next_taken` has returned is of `ready_`
-    bool indexes_ = false;   // QoS 1 messages of `waiting_` are in `messages_`
+    bool indexes_ = false;  // QoS 1 messages of `waiting_` are in `messages_`
 };
 
 }  // namespace runnel::mqtt

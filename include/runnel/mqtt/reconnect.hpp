@@ -25,7 +25,7 @@ enum class recovery : std::uint8_t {
 /// The recovery from a failure, unless the user knows better (`reconnect_policy::classify`). Errors of layers that are
 /// not known here speak by `std::errc`: `permission_denied` is a refusal of credentials, `invalid_argument` a setting
 /// that cannot work.
-inline recovery recovery_from(std::error_code why) noexcept {
+[[gnu::cold]] inline recovery recovery_from(std::error_code why) noexcept {
     if (is_lasting_error(why)) return recovery::give_up;
     if (why.category() != make_error_code(reason_code{}).category()) {
         if (why.category() == std::system_category()) return recovery::retry;
@@ -67,7 +67,7 @@ struct reconnect_policy {
 };
 
 /// Throws `std::out_of_range`, with the range in its text, if the policy is not possible.
-inline void check(reconnect_policy const& p) {
+[[gnu::cold]] inline void check(reconnect_policy const& p) {
     using namespace std::chrono_literals;
     if (p.initial < 1ms) throw std::out_of_range("reconnect.initial must be 1 ms or more");
     if (p.maximum < p.initial) throw std::out_of_range("reconnect.maximum must not be less than reconnect.initial");
@@ -116,7 +116,7 @@ class reconnect_schedule {
     };
 
     /// `random` is uniform in [0, 1).
-    plan after(failure const& f, time_point now, double random) {
+    [[gnu::cold]] plan after(failure const& f, time_point now, double random) {
         bool const twin = f.lasted && f.thrown_out && thrown_out_ && !reaches(now - *thrown_out_, policy_.twin_window);
         if (f.lasted) {
             since_ = now;

@@ -201,7 +201,7 @@ class router {
         ++slots_taken_;
     }
 
-    void remove_slot(std::uint32_t index) noexcept {
+    [[gnu::cold]] void remove_slot(std::uint32_t index) noexcept {
         auto const mask = slots_.size() - 1;
         auto hole = hash(nodes_[index].parent, nodes_[index].level) & mask;
         while (slots_[hole] != index) hole = (hole + 1) & mask;

@@ -63,8 +63,7 @@ class session final : private session_services {
           storing_(options_, state_),
           packets_(executor, stream_type::headroom, &look_after, this),
           connection_(state_, options_, packets_, stream_type::headroom),
-          publishing_(options_, state_, packets_),
-          places_(packets_.queue()) {
+          publishing_(options_, state_, packets_) {
         if (!storing_) return;
         packets_.watch(state_);
         if (auto const id = storing_.client_id(); !id.empty()) said().assigned_client_id = id;
@@ -133,7 +132,7 @@ class session final : private session_services {
     /// `errc::disconnected`. Messages of QoS 1 and 2 stay in the session; `run` may be called again.
     ///
     /// An error of the store ends it too: nothing is written to the network that depends on what could not be stored.
-    awaitable<void> run();
+    [[gnu::cold]] awaitable<void> run();
 
     /// Publishes a message. QoS 0 completes when there is room for it (`maximum_unwritten`, or `maximum_queued` while
     /// not connected), QoS 1 and 2 when the server has acknowledged it: then the result is the server's reason, always
@@ -183,28 +182,31 @@ class session final : private session_services {
     ///
     /// Throws an `errc` if the filter is not valid, a `reason_code` if the server refuses, `errc::disconnected` when
     /// `run` ends. After an error or cancellation there is no subscription.
-    awaitable<subscription> subscribe(std::string_view filter, subscribe_options o = {}) {
+    [[gnu::cold]] awaitable<subscription> subscribe(std::string_view filter, subscribe_options o = {}) {
         return subscribe(filter, {}, o);
     }
-    awaitable<subscription> subscribe(std::string_view filter, subscribe_options o, std::error_code& error) {
+    [[gnu::cold]] awaitable<subscription> subscribe(std::string_view filter, subscribe_options o,
+                                                    std::error_code& error) {
         return quietly(subscribe(filter, o), error);
     }
 
     /// Subscribes with a handler instead of an inbox: it is called with each message as soon as it has been decoded, as
     /// a view that is valid until it returns; then the message is acknowledged. It must not block. What it throws ends
     /// `run`; the message is not acknowledged then, and comes again on the next connection.
-    awaitable<subscription> subscribe(std::string_view filter, message_handler handler, subscribe_options o = {}) {
+    [[gnu::cold]] awaitable<subscription> subscribe(std::string_view filter, message_handler handler,
+                                                    subscribe_options o = {}) {
         return subscriptions().subscribe_one(filter, std::move(handler), o);
     }
 
     /// Subscribes to several filters by one SUBSCRIBE, as one subscription: a message arrives once, even if several of
     /// the filters match. The server must grant all of them: if it refuses one, the others are given up too. The array
     /// is one with a name: g++ 12 cannot compile a braced list in a `co_await` expression.
-    awaitable<subscription> subscribe(std::span<std::string_view const> filters, subscribe_options o = {}) {
+    [[gnu::cold]] awaitable<subscription> subscribe(std::span<std::string_view const> filters,
+                                                    subscribe_options o = {}) {
         return subscriptions().subscribe(filters, {}, o);
     }
-    awaitable<subscription> subscribe(std::span<std::string_view const> filters, message_handler handler,
-                                      subscribe_options o = {}) {
+    [[gnu::cold]] awaitable<subscription> subscribe(std::span<std::string_view const> filters, message_handler handler,
+                                                    subscribe_options o = {}) {
         return subscriptions().subscribe(filters, std::move(handler), o);
     }
 
@@ -250,7 +252,7 @@ class session final : private session_services {
     ///
     /// After cancellation the connection goes on, though the server may wait for its answer: the next call brings that
     /// authentication to its end instead of beginning another one.
-    awaitable<void> reauthenticate() {
+    [[gnu::cold]] awaitable<void> reauthenticate() {
         if (!authenticating_) throw std::system_error(errc::not_connected);
         auto authenticating = authenticating_->again();  // not of this session, which may go before it ends
         co_await std::move(authenticating);
@@ -260,7 +262,7 @@ class session final : private session_services {
     awaitable<void> connected() {
         if (state_.connected()) co_return;
         waiter<executor_type> w;
-        co_await places_.connected.park(w);
+        co_await where_to_wait().connected.park(w);
         if (w.result) throw std::system_error(w.result);
     }
 
@@ -269,7 +271,7 @@ class session final : private session_services {
     awaitable<std::uint64_t> connected(std::uint64_t after) {
         while (connections_ <= after) {
             waiter<executor_type> w;
-            co_await places_.connected.park(w);
+            co_await where_to_wait().connected.park(w);
             if (w.result) throw std::system_error(w.result);
         }
         co_return connections_;
@@ -281,7 +283,7 @@ class session final : private session_services {
     awaitable<void> drained() {
         if (is_drained()) co_return;
         waiter<executor_type> w;
-        co_await places_.drained.park(w);
+        co_await where_to_wait().drained.park(w);
         if (w.result) throw std::system_error(w.result);  // the session may have gone
     }
 
@@ -293,7 +295,8 @@ class session final : private session_services {
     /// `props` may change the session expiry interval, and have a reason string and user properties. Throws an `errc`,
     /// and does nothing, if DISCONNECT cannot have the reason or the properties; and `errc::close_timeout` if not all
     /// had been sent in time, so that QoS 0 messages may be lost and the will be published.
-    awaitable<void> disconnect(reason_code reason = reason_code::normal_disconnection, property_view props = {}) {
+    [[gnu::cold]] awaitable<void> disconnect(reason_code reason = reason_code::normal_disconnection,
+                                             property_view props = {}) {
         if (!running_) co_return;
         auto const phase = state_.current_phase();
         bool const may_speak = phase == session_state::phase::connecting || phase == session_state::phase::connected;
@@ -303,7 +306,7 @@ class session final : private session_services {
         }
         connection_.close(may_speak);
         waiter<executor_type> w;
-        co_await places_.ended.park(w);
+        co_await where_to_wait().ended.park(w);
         if (w.result) throw std::system_error(w.result);
     }
 
@@ -339,6 +342,10 @@ class session final : private session_services {
             : connected(q), drained(q), ended(q) {}
         parking<executor_type> connected, drained, ended;
     };
+    [[gnu::cold]] places& where_to_wait() {
+        if (!places_) places_ = std::make_unique<places>(packets_.queue());
+        return *places_;
+    }
 
     // What the session state and the connection tell.
     struct listener : session_handler {
@@ -367,7 +374,7 @@ class session final : private session_services {
         }
         void on_read() {
             if (self.must_save_) self.save_before_telling();
-            if (self.quarantine_.is_active()) [[unlikely]]
+            if (self.quarantine_ && self.quarantine_->is_active()) [[unlikely]]
                 self.look_at_answers();
             if (self.subscribing_) self.subscribing_->on_read();
             self.publishing_.offer_room();
@@ -401,8 +408,8 @@ class session final : private session_services {
     flow_position position();
     coroutine attempt(std::optional<stream_type>& s);
     coroutine write_loop(stream_type& s);
-    awaitable<void> open(std::optional<stream_type>& s);
-    awaitable<void> authenticate();
+    [[gnu::cold]] awaitable<void> open(std::optional<stream_type>& s);
+    [[gnu::cold]] awaitable<void> authenticate();
     [[gnu::cold]] void send_connect();
     [[gnu::cold]] void accepted_or_refused(connack const& answer);
 
@@ -444,7 +451,7 @@ class session final : private session_services {
 
     bool is_drained() noexcept { return !state_.holds_messages() && connection_.is_empty(); }
     void wake_if_drained() {
-        if (places_.drained.occupied() && is_drained()) places_.drained.wake_all({});
+        if (places_ && places_->drained.occupied() && is_drained()) places_->drained.wake_all({});
     }
 
     // --- the end
@@ -465,10 +472,11 @@ class session final : private session_services {
         if (subscribing_) subscribing_->close(why);
         if (requesting_) requesting_->close(why);
         if (authenticating_) authenticating_->on_connection_lost();
-        places_.connected.wake_all(why);
-        places_.drained.wake_all(why);
-        places_.ended.wake_all(connection_.life().is_cut_off() ? make_error_code(errc::close_timeout)
-                                                               : std::error_code{});
+        if (!places_) return;
+        places_->connected.wake_all(why);
+        places_->drained.wake_all(why);
+        places_->ended.wake_all(connection_.life().is_cut_off() ? make_error_code(errc::close_timeout)
+                                                                : std::error_code{});
     }
 
     [[gnu::cold]] void tell(session_event const& event) override {
@@ -515,7 +523,7 @@ class session final : private session_services {
     destination<Transport> destination_;
     session_state state_;
     storing storing_;
-    quarantine quarantine_{options_.message_strikes};
+    std::unique_ptr<quarantine> quarantine_;  // nullptr: no connection has ended as if for a message
     outlet<executor_type> packets_;
     connection<executor_type> connection_;
     publishing<executor_type> publishing_;
@@ -526,7 +534,7 @@ class session final : private session_services {
     std::unique_ptr<authenticating_part<executor_type>> authenticating_;
     std::vector<std::weak_ptr<event_watcher>> watchers_;
 
-    places places_;
+    std::unique_ptr<places> places_;  // nullptr: nobody has waited yet
     list_link running_here_;
     std::uint64_t connections_ = 0, messages_received_ = 0, messages_unrouted_ = 0;
     std::uint16_t receive_maximum_ = options_.receive_maximum;

@@ -74,7 +74,7 @@ template <transport Transport>
 void session<Transport>::begin_attempt() {
     connected_at_.reset();
     begins_anew_ = false;
-    state_.narrow(packets_.out(), quarantine_.window());
+    if (quarantine_) state_.narrow(packets_.out(), quarantine_->window());
     if (said_ && said_->response_prefix.empty() && said_->assigned_client_id.empty()) said_.reset();
     if (said_) said_->detail = said_->redirect = {};
     connection_.ask_for_attempt();
@@ -140,8 +140,8 @@ void session<Transport>::look_after() {
         }
         if (packets_.is_held_up()) attend_held_up();
         tell_of_overtaken();
-        if (quarantine_.on_time(now)) {
-            state_.narrow(packets_.out(), quarantine_.window());
+        if (quarantine_ && quarantine_->on_time(now)) {
+            state_.narrow(packets_.out(), quarantine_->window());
             packets_.flush();
         }
         if (connection_.needs_writer() && *stream_) {
@@ -149,7 +149,7 @@ void session<Transport>::look_after() {
             auto writing = write_loop(**stream_);
             connection_.writer().start(get_executor(), std::move(writing));
         }
-        next = std::min({send_due(now), attend_messages(now), quarantine_.deadline(),
+        next = std::min({send_due(now), attend_messages(now), quarantine_ ? quarantine_->deadline() : never,
                          connection_.advance(now, position(), room_ != nullptr)});
     }
     bool const late = publishing_.withdraw_late(now, running_);
@@ -237,11 +237,16 @@ void session<Transport>::judge() {
                          why != std::errc::timed_out && why != std::errc::operation_canceled &&
                          why != std::errc::network_down && why != std::errc::network_unreachable &&
                          why != std::errc::host_unreachable;
-    auto const given_up = quarantine_.disconnected({.left = connection_.left(),
-                                                    .why = why,
-                                                    .by_peer = by_peer,
-                                                    .at = clock::now(),
-                                                    .written = connection_.written_at()});
+    if (!quarantine_) {
+        if (!by_peer || !connected_at_) return;
+        quarantine_ = std::make_unique<quarantine>(options_.message_strikes);
+        quarantine_->connected(*connected_at_);
+    }
+    auto const given_up = quarantine_->disconnected({.left = connection_.left(),
+                                                     .why = why,
+                                                     .by_peer = by_peer,
+                                                     .at = clock::now(),
+                                                     .written = connection_.written_at()});
     if (!given_up) return;
     auto topic = topic_of(*given_up);
     state_.reject(*given_up, errc::message_rejected, listener(*this));
@@ -271,8 +276,8 @@ std::string session<Transport>::topic_of(std::uint64_t number) {
 // The trial of messages goes on.
 template <transport Transport>
 void session<Transport>::look_at_answers() {
-    if (!quarantine_.on_answers(state_.unanswered())) return;
-    state_.narrow(packets_.out(), quarantine_.window());
+    if (!quarantine_->on_answers(state_.unanswered())) return;
+    state_.narrow(packets_.out(), quarantine_->window());
     packets_.flush();
 }
 
@@ -430,10 +435,10 @@ void session<Transport>::accepted_or_refused(connack const& answer) {
     connection_.accept(keep_alive, authenticating_ != nullptr);
     destination_.accepted();
     connected_at_ = clock::now();
-    quarantine_.connected(*connected_at_);
+    if (quarantine_) quarantine_->connected(*connected_at_);
     ++connections_;
     if (subscribing_) subscribing_->on_connected(answer.session_present);
-    places_.connected.wake_all({});
+    if (places_) places_->connected.wake_all({});
     tell({.what = session_event::kind::connected, .session_present = answer.session_present});
 }
 

@@ -191,7 +191,11 @@ class session_state {
     /// Errors: those of `check`, what the peer does not accept (while that is not known, `on_refused` tells later),
     /// `topic_alias_invalid` (an alias is for one connection, so for QoS 0; and it is none of those given by
     /// themselves), `queue_full` and `no_packet_identifier` (try again later).
-    begun publish(send_buffer& out, mqtt::publish const& message, void* owner = nullptr);
+    begun publish(send_buffer& out, mqtt::publish message, void* owner = nullptr) {
+        return publish_in_place(out, message, owner);
+    }
+    /// The same without a copy: `message` gets the packet identifier.
+    begun publish_in_place(send_buffer& out, mqtt::publish& message, void* owner);
 
     /// Sends what has stayed in the queue because `session_limits::unwritten` was reached. To be called whenever what
     /// has gathered in `out` has been taken away for being written.
@@ -500,8 +504,8 @@ class session_state {
     begun send_with_alias(send_buffer& out, mqtt::publish const& message);
     begun choose_alias(send_buffer& out, mqtt::publish packet);
     errc admit(mqtt::publish const& message, publish_size& measured) const;
-    begun send_and_keep(send_buffer& out, mqtt::publish message, void* owner);
-    begun queue(send_buffer& out, mqtt::publish message, void* owner);
+    begun send_and_keep(send_buffer& out, mqtt::publish& message, void* owner);
+    begun queue(send_buffer& out, mqtt::publish& message, void* owner);
     errc check_properties(mqtt::publish const& message, bool at_once) const noexcept;
 
     template <class Packet>

@@ -6,8 +6,9 @@
 
 namespace runnel::mqtt {
 
-[[gnu::always_inline]] inline session_state::begun session_state::publish(send_buffer& out,
-                                                                          mqtt::publish const& message, void* owner) {
+[[gnu::always_inline]] inline session_state::begun session_state::publish_in_place(send_buffer& out,
+                                                                                   mqtt::publish& message,
+                                                                                   void* owner) {
     if (phase_ != sends_at_once_) return queue(out, message, owner);
     if (message.qos == qos::at_most_once) {
         if (outgoing_.holds_at_most_once()) return queue(out, message, owner);
@@ -90,7 +91,7 @@ inline session_state::begun session_state::choose_alias(send_buffer& out, mqtt::
 }
 
 // Sends a QoS 1 or 2 message whose turn it is, as it is.
-[[gnu::noinline]] inline session_state::begun session_state::send_and_keep(send_buffer& out, mqtt::publish message,
+[[gnu::noinline]] inline session_state::begun session_state::send_and_keep(send_buffer& out, mqtt::publish& message,
                                                                            void* owner) {
     outgoing_.make_identifier();
     auto const number = outgoing_.next_number();
@@ -102,7 +103,7 @@ inline session_state::begun session_state::choose_alias(send_buffer& out, mqtt::
 }
 
 // Queues a message, and sends it if it is its turn.
-[[gnu::noinline]] inline session_state::begun session_state::queue(send_buffer& out, mqtt::publish message,
+[[gnu::noinline]] inline session_state::begun session_state::queue(send_buffer& out, mqtt::publish& message,
                                                                    void* owner) {
     outgoing_.make_identifier();
     auto const number = outgoing_.next_number();

@@ -44,8 +44,8 @@ class subscribing final : public subscribing_part, private message_source {
     }
 
     /// See `session::subscribe`.
-    awaitable<subscription> subscribe(std::span<std::string_view const> filters, message_handler handler,
-                                      subscribe_options o) {
+    [[gnu::cold]] awaitable<subscription> subscribe(std::span<std::string_view const> filters, message_handler handler,
+                                                    subscribe_options o) {
         auto const s = std::make_shared<entry>(unanswered_.queue(), filters, o);
         if (errc const e = check_or_send(*s, 0, nullptr); e != errc::ok) throw std::system_error(e);
         s->handler = std::move(handler);
@@ -68,7 +68,8 @@ class subscribing final : public subscribing_part, private message_source {
         co_return subscription(s);
     }
 
-    awaitable<subscription> subscribe_one(std::string_view filter, message_handler handler, subscribe_options o) {
+    [[gnu::cold]] awaitable<subscription> subscribe_one(std::string_view filter, message_handler handler,
+                                                        subscribe_options o) {
         auto subscribed = subscribe({&filter, 1}, std::move(handler), o);
         co_return co_await std::move(subscribed);
     }
@@ -159,7 +160,7 @@ class subscribing final : public subscribing_part, private message_source {
     }
 
     /// All who wait go on with an error, until `reopen`.
-    void close(std::error_code why) override {
+    [[gnu::cold]] void close(std::error_code why) override {
         closed_ = true;
         unanswered_.wake_all(why);
         registry_.close(why);

@@ -67,7 +67,7 @@ class connect_failed : public std::system_error {
 
 /// The addresses in the order in which they are to be tried: the resolver's order, but the two address families in
 /// turn, beginning with that of the first address (RFC 8305 4).
-inline std::vector<asio::ip::tcp::endpoint> in_turns(std::vector<asio::ip::tcp::endpoint> const& endpoints) {
+[[gnu::cold]] inline std::vector<asio::ip::tcp::endpoint> in_turns(std::vector<asio::ip::tcp::endpoint> const& endpoints) {
     std::vector<asio::ip::tcp::endpoint> result;
     std::size_t next[2] = {0, 0};
     bool v6 = !endpoints.empty() && endpoints.front().address().is_v6();
@@ -106,7 +106,7 @@ class connect_race {
     /// Name resolution by the operating system cannot be interrupted; a cancelled call returns at once nevertheless,
     /// and the late answer is dropped.
     template <class Result = socket_type, class Open>
-    static asio::awaitable<Result, Executor> run(Executor executor, target to, duration delay, Open open,
+    [[gnu::cold]] static asio::awaitable<Result, Executor> run(Executor executor, target to, duration delay, Open open,
                                                  std::string doing) {
         auto const s = std::make_shared<state>(std::move(executor));
         dropper const at_end{*s};
@@ -126,7 +126,7 @@ class connect_race {
 
     // Shared with the handlers of what has been started, which may come when the race is over.
     struct state {
-        explicit state(Executor executor)
+        [[gnu::cold]] explicit state(Executor executor)
             : place(std::move(executor)),
               delay_over(place.get_executor(), &due, this),
               resolver(place.get_executor()) {}
@@ -196,7 +196,7 @@ class connect_race {
     // Whatever way the race ends, nothing goes on.
     struct dropper {
         state& s;
-        ~dropper() {
+        [[gnu::cold]] ~dropper() {
             if (s.is_resolving) s.resolver.cancel();
             s.delay_over.stop();
             s.sockets.clear();

@@ -24,7 +24,7 @@ struct server_reference {
 
 /// Reads the first of a list, separated by blanks, of references "name", "name:port" or "[address]:port" [MQTT
 /// 5, 4.11]. Nothing if it is no such thing.
-constexpr std::optional<server_reference> parse_server_reference(std::string_view text) noexcept {
+[[gnu::cold]] constexpr std::optional<server_reference> parse_server_reference(std::string_view text) noexcept {
     while (text.starts_with(' ')) text.remove_prefix(1);
     text = text.substr(0, text.find(' '));
     server_reference result{text, 0};

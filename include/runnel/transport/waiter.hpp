@@ -243,7 +243,7 @@ class parking final : private parking_registry::place {
     explicit parking(std::shared_ptr<queue_type> queue) : queue_(std::move(queue)) { queue_->registry().add(*this); }
     parking(parking const&) = delete;
     parking& operator=(parking const&) = delete;
-    ~parking() {
+    [[gnu::cold]] ~parking() {
         wake_all(asio::error::operation_aborted);
         queue_->registry().remove(*this);
     }

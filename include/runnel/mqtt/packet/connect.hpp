@@ -156,7 +156,7 @@ constexpr errc check(will const& w, protocol_version version) noexcept {
 }
 
 /// Checks that the packet can be sent in this version.
-constexpr errc check(connect const& p, protocol_version version) noexcept {
+[[gnu::cold]] constexpr errc check(connect const& p, protocol_version version) noexcept {
     bool const v5 = version == protocol_version::v5;
     if (errc const error = check_string(p.client_id); error != errc::ok) return error;
     if (!v5 && p.client_id.empty() && !p.clean_start) return errc::client_identifier_empty;

@@ -147,7 +147,7 @@ constexpr errc check_payload_format(publish const& p) noexcept {
 }
 
 /// Checks all of a packet that is to be sent in this version but its topic and its size.
-constexpr errc check_without_topic(publish const& p, protocol_version version) noexcept {
+[[gnu::always_inline]] constexpr errc check_without_topic(publish const& p, protocol_version version) noexcept {
     if (p.qos == qos::at_most_once) {
         if (p.dup) return errc::dup_without_qos;  // [MQTT-3.3.1-2]
     } else {

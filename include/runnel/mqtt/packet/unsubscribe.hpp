@@ -72,7 +72,7 @@ constexpr errc decode(fixed_header const&, std::string_view body, protocol_versi
 }
 
 /// Checks that the packet can be sent in this version.
-constexpr errc check(unsubscribe const& p, protocol_version version) noexcept {
+[[gnu::cold]] constexpr errc check(unsubscribe const& p, protocol_version version) noexcept {
     if (p.packet_id == 0) return errc::packet_identifier_zero;
     if (p.filters.empty()) return errc::empty_list;
     for (auto const& filter : p.filters) {

@@ -66,17 +66,21 @@ class publish_queue {
     /// Begins the call's message, or lets it wait for room: the state says which. Returns why its message could not be
     /// begun. `now` counts only where the options have a time limit or properties, or messages leave at a pace.
     [[gnu::noinline]] errc begin(call& c, time_point now) {
-        if (somebody_waits(c.options.qos)) [[unlikely]]
+        bool const is_new = c.at == state::fresh;
+        if (is_new && somebody_waits(c.options.qos)) [[unlikely]]
             return begin_to_wait(c, errc::queue_full, now);
+        if (c.options.props != nullptr) state_.set_time(to_session_time(now));  // an expiry interval may begin
         bool const later = is_told_later(c);
-        auto const begun = begin_message(c.topic, c.payload, c.options, later ? &c : nullptr, now);
+        auto const begun = begin_message(c.topic, c.payload, c.options, later ? &c : nullptr);
         if (begun.error != errc::ok) [[unlikely]]
-            return begin_to_wait(c, begun.error, now);
+            return is_new ? begin_to_wait(c, begun.error, now) : begun.error;
         c.number = begun.number;
         c.at = state::begun;
         if (!later) return errc::ok;
+        if (!is_new) c.unlink();
         c.insert_before(begun_);
-        if (c.options.timeout.count() != 0) set_deadline(c, now);
+        if (c.options.timeout.count() != 0) [[unlikely]]
+            set_deadline(c, now);
         return errc::ok;
     }
 
@@ -86,7 +90,8 @@ class publish_queue {
         if (somebody_waits(o.qos)) return errc::queue_full;
         if (state_.is_paced() && state_.connected() && !state_.can_leave(o.qos, now)) [[unlikely]]
             return errc::queue_full;
-        return begin_message(topic, payload, o, nullptr, now).error;
+        if (o.props != nullptr) state_.set_time(to_session_time(now));
+        return begin_message(topic, payload, o, nullptr).error;
     }
 
     /// Whether anybody waits for room.
@@ -169,23 +174,22 @@ class publish_queue {
         return c.options.qos != qos::at_most_once || (state_.is_paced() && state_.connected());
     }
 
-    [[gnu::noinline]] session_state::begun begin_message(std::string_view topic, std::string_view payload,
-                                                         publish_options const& o, void* owner, time_point now) {
+    [[gnu::always_inline]] session_state::begun begin_message(std::string_view topic, std::string_view payload,
+                                                              publish_options const& o, void* owner) {
         if (o.qos == qos::at_most_once && !has_room_to_write()) return {errc::queue_full};
-        publish const message{.topic = topic, .payload = payload, .qos = o.qos, .retain = o.retain, .props = o.props};
-        if (o.props != nullptr) state_.set_time(to_session_time(now));  // an expiry interval may begin
-        auto begun = state_.publish(out_, message, owner);
+        publish message{.topic = topic, .payload = payload, .qos = o.qos, .retain = o.retain, .props = o.props};
+        auto begun = state_.publish_in_place(out_, message, owner);
         if (begun.error == errc::queue_full && options_.when_full == overflow::drop_oldest) [[unlikely]]
             begun = make_room_and_begin(message, owner);
         if (begun.error == errc::ok) ++published_;
         return begun;
     }
 
-    [[gnu::cold]] session_state::begun make_room_and_begin(publish const& message, void* owner) {
+    [[gnu::cold]] session_state::begun make_room_and_begin(publish& message, void* owner) {
         session_state::begun begun{errc::queue_full};
         while (begun.error == errc::queue_full && state_.drop_oldest_at_most_once()) {
             ++dropped_;
-            begun = state_.publish(out_, message, owner);
+            begun = state_.publish_in_place(out_, message, owner);
         }
         return begun;
     }
@@ -202,7 +206,8 @@ class publish_queue {
         return e;
     }
 
-    void set_deadline(call& c, time_point now) noexcept {
+    [[gnu::cold]] void set_deadline(call& c, time_point now) noexcept {
+        if (c.deadline != never) return;
         c.deadline = deadline_after(now, c.options.timeout);
         deadline_ = std::min(deadline_, c.deadline);
     }
@@ -222,19 +227,12 @@ class publish_queue {
     bool serve(list_link& list, time_point now, IsGone& is_gone, Tell& tell) {
         if (!list.linked()) return false;
         auto& c = static_cast<call&>(*list.next());
-        bool const gone = is_gone(c);
-        bool const later = is_told_later(c);
-        session_state::begun begun;
-        if (!gone) begun = begin_message(c.topic, c.payload, c.options, later ? &c : nullptr, now);
-        if (is_for_want_of_room(begun.error)) return false;
+        errc const e = is_gone(c) ? errc::ok : begin(c, now);
+        if (is_for_want_of_room(e)) return false;
+        if (list.next() != &c) return true;  // among those begun
         c.unlink();
-        c.number = begun.number;
-        bool const goes_on = !gone && begun.error == errc::ok && later;
-        c.at = goes_on ? state::begun : state::told;
-        if (goes_on)
-            c.insert_before(begun_);
-        else
-            tell(c, begun.error);
+        c.at = state::told;
+        tell(c, e);
         return true;
     }
 

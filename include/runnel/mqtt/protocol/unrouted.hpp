@@ -1,15 +1,14 @@
 #pragma once
 
+#include <runnel/core/list_link.hpp>
 #include <runnel/mqtt/message.hpp>
 #include <runnel/mqtt/protocol/deadline.hpp>
 
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
-#include <deque>
-#include <iterator>
+#include <memory>
 #include <optional>
-#include <utility>
 
 namespace runnel::mqtt {
 
@@ -25,61 +24,89 @@ class unrouted {
 
     /// `timeout`: how long a message is kept. `maximum`: how many are at most.
     unrouted(clock::duration timeout, std::size_t maximum) noexcept : timeout_(timeout), maximum_(maximum) {}
+    unrouted(unrouted const&) = delete;
+    unrouted& operator=(unrouted const&) = delete;
+    [[gnu::cold]] ~unrouted() {
+        while (all_.linked()) delete &front();
+    }
 
     /// Keeps a copy of a message that came at `now`. Returns the message for which there is no room any more, if any:
     /// it is to be acknowledged.
-    std::optional<delivery> keep(publish const& packet, delivery token, clock::time_point now) {
-        kept_.push_back({message::copy_of(packet), token, now});
-        if (kept_.size() <= (in_vain_ ? std::min(few, maximum_) : maximum_)) return std::nullopt;
-        auto const oldest = kept_.front().token;
-        kept_.pop_front();
-        return oldest;
+    [[gnu::cold]] std::optional<delivery> keep(publish const& packet, delivery token, clock::time_point now) {
+        auto* const newest = new kept(packet, token, now);
+        newest->insert_before(all_);
+        if (++size_ <= (in_vain_ ? std::min(few, maximum_) : maximum_)) return std::nullopt;
+        return take_front()->token;
     }
 
-    std::size_t size() const noexcept { return kept_.size(); }
-    bool empty() const noexcept { return kept_.empty(); }
+    std::size_t size() const noexcept { return size_; }
+    bool empty() const noexcept { return size_ == 0; }
 
     /// There is a new subscription: calls `take(publish const&, delivery)` for each message in turn, which is no longer
     /// kept if that returns true. What comes to be kept meanwhile comes behind the others.
     template <class Take>
-    void offer(Take&& take) {
+    [[gnu::cold]] void offer(Take&& take) {
         in_vain_ = false;
-        auto all = std::exchange(kept_, {});
-        std::size_t left = 0;
-        for (auto& k : all)
-            if (!take(k.packet.view(), k.token)) std::swap(all[left++], k);
-        all.erase(all.begin() + static_cast<std::ptrdiff_t>(left), all.end());
-        std::ranges::move(kept_, std::back_inserter(all));
-        kept_ = std::move(all);
+        offering all(all_);
+        while (all.to_come.linked()) {
+            auto& k = static_cast<kept&>(*all.to_come.next());
+            k.unlink();
+            k.insert_before(all.refused);
+            if (!take(k.packet.view(), k.token)) continue;
+            delete &k;
+            --size_;
+        }
     }
 
     /// When the time of the first message is over; none if there is none.
-    clock::time_point next_deadline() const noexcept {
-        return kept_.empty() ? never : deadline_after(kept_.front().since, timeout_);
+    clock::time_point next_deadline() noexcept {
+        return all_.linked() ? deadline_after(front().since, timeout_) : never;
     }
 
     /// Calls `give_up(publish const&, delivery)` for each message whose time is over at `now`: it is to be
     /// acknowledged.
     template <class GiveUp>
-    void expire(clock::time_point now, GiveUp&& give_up) {
+    [[gnu::cold]] void expire(clock::time_point now, GiveUp&& give_up) {
         while (next_deadline() <= now) {
             in_vain_ = true;
-            auto const k = std::move(kept_.front());
-            kept_.pop_front();
-            give_up(k.packet.view(), k.token);
+            auto const k = take_front();
+            give_up(k->packet.view(), k->token);
         }
     }
 
   private:
     static constexpr std::size_t few = 4;
 
-    struct kept {
+    struct kept : list_link {
+        kept(publish const& p, delivery d, clock::time_point now) : packet(message::copy_of(p)), token(d), since(now) {}
         message packet;
         delivery token;
         clock::time_point since;
     };
 
-    std::deque<kept> kept_;  // as there may be 65,535
+    // Takes all out of the list, and puts those that are left in front of what has come since.
+    struct offering {
+        explicit offering(list_link& all) noexcept : list(all) { to_come.take_all(all); }
+        ~offering() {
+            refused.take_all(to_come);
+            refused.take_all(list);
+            list.take_all(refused);
+        }
+        list_link& list;
+        list_link to_come;
+        list_link refused;
+    };
+
+    kept& front() noexcept { return static_cast<kept&>(*all_.next()); }
+    std::unique_ptr<kept> take_front() noexcept {
+        std::unique_ptr<kept> k(&front());
+        k->unlink();
+        --size_;
+        return k;
+    }
+
+    list_link all_;  // of `kept`
+    std::size_t size_ = 0;
     clock::duration timeout_;
     std::size_t maximum_;
     bool in_vain_ = false;
