@@ -76,7 +76,7 @@ struct world {
         if (!client.is_busy()) return;
         answered.reset();
         if (!travelling.empty()) travelling.back().heeded = false;
-        client.unanswered(true, now, make_error_code(errc::timed_out));
+        client.answered(answer::nothing, now, make_error_code(errc::timed_out));
     }
 
     // The platform disables it, and says so.
@@ -91,7 +91,7 @@ struct world {
         bool const lost = !travelling.empty() && travelling.back().heeded;
         travelling.clear();
         client.reconnected();
-        if (lost) client.unanswered(false, now);
+        if (lost) client.lost();
     }
 
     bool is_right() const {
@@ -190,7 +190,7 @@ TEST_CASE("a sub-device that has been logged in is logged in again for as long a
     for (int i = 0; i < 12; ++i) {
         CHECK(one.next(now) == step::log_in);
         one.begin_login();
-        i % 2 ? one.unanswered(true, now) : one.answered(answer::refused, now);
+        one.answered(i % 2 ? answer::nothing : answer::refused, now);
         pauses.push_back(std::chrono::duration_cast<std::chrono::seconds>(one.due() - now));
         now = one.due();
     }
@@ -209,7 +209,7 @@ TEST_CASE("what nobody knows is asked for again, unless somebody sees to it") {
     one.want(true);
     one.begin_login();
     one.want(false);
-    one.unanswered(true, start);
+    one.answered(answer::nothing, start);
     CHECK(one.current() == state::unknown);
     CHECK(one.next(start) == step::log_out);
     one.add_leaver();

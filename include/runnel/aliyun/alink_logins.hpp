@@ -88,7 +88,7 @@ class logins : public device<Session> {
         request_here(logins& g, std::vector<member> o) : changes(g.changes_), of(std::move(o)) {}
         ~request_here() {
             for (auto const& m : of)
-                if (m->login.is_busy()) m->login.unanswered(false, clock::now());
+                if (m->login.is_busy()) m->login.lost();
             if (auto const here = changes.lock()) tell(*here);
         }
         request_here(request_here const&) = delete;
@@ -185,8 +185,12 @@ class logins : public device<Session> {
     std::vector<member> due(sub_device_login::step what) {
         std::vector<member> batch;
         auto const now = clock::now();
-        for (auto const& m : members_)
-            if (batch.size() < max_login_batch && m->login.next(now) == what) batch.push_back(m);
+        for (auto const& m : members_) {
+            if (m->login.next(now) != what) continue;
+            if (m->login.is_single() && !batch.empty()) continue;  // its turn comes
+            batch.push_back(m);
+            if (m->login.is_single() || batch.size() == max_login_batch) break;
+        }
         return batch;
     }
 
@@ -206,28 +210,15 @@ class logins : public device<Session> {
         outcome const came = co_await std::move(asking);
         if (came.gone) co_return;
         here.settled();
-        if (batch.size() == 1 || !came.error || answer_of(came.error) != sub_device_login::answer::refused_ever) {
-            for (auto const& m : batch) take_login(*m, came);
-            co_return;
-        }
-        // All of them are refused for the sake of one.
-        for (auto const& m : batch) m->login.returned();
-        for (auto const& m : batch) {
-            if (m->login.next(clock::now()) != sub_device_login::step::log_in) continue;
-            std::vector<member> one(1, m);
-            auto alone = log_in(std::move(one));
-            co_await std::move(alone);
-        }
+        auto const answer = answer_of(came.error);
+        bool const is_of_one = batch.size() == 1 || answer != sub_device_login::answer::refused_ever;
+        for (auto const& m : batch) is_of_one ? take_login(*m, answer, came) : m->login.returned();
+        changed();
     }
 
-    void take_login(membership& m, outcome const& came) {
+    void take_login(membership& m, sub_device_login::answer answer, outcome const& came) {
         bool const kept = m.login.is_kept();
-        auto const now = clock::now();
-        if (is_unanswered(came.error))
-            m.login.unanswered(true, now, came.error, came.text);
-        else
-            m.login.answered(answer_of(came.error), now, came.error, came.text);
-        changed();
+        m.login.answered(answer, clock::now(), came.error, came.text);
         // Nobody need be waiting for it.
         if (kept && came.error && !m.login.is_in())
             this->box().report(came.error, this->topics().template of<topic_kind::sub_device_login>().view(),
@@ -258,14 +249,10 @@ class logins : public device<Session> {
 
     static std::string aliyun_name(aliyun::device const& d) { return d.product_key.str() + "/" + d.device_name.str(); }
 
-    // Whether nobody knows what the platform has done.
-    static bool is_unanswered(std::error_code e) noexcept {
-        bool const alien = e && e.category() != make_error_code(errc::ok).category();
-        return alien || e == errc::timed_out || e == errc::answer_invalid;
-    }
     static sub_device_login::answer answer_of(std::error_code e) noexcept {
         using enum sub_device_login::answer;
         if (!e) return done;
+        if (e.category() != make_error_code(errc::ok).category()) return nothing;  // the session's
         switch (static_cast<errc>(e.value())) {
             case errc::login_repeated: return done;
             case errc::throttled:
@@ -273,6 +260,8 @@ class logins : public device<Session> {
             case errc::product_query_failed:
             case errc::metadata_query_failed:
             case errc::system_error: return refused;
+            case errc::timed_out:
+            case errc::answer_invalid: return nothing;
             default: return refused_ever;
         }
     }
@@ -363,14 +352,9 @@ class logins : public device<Session> {
         auto const now = clock::now();
         auto const answer = answer_of_logout(came.error);
         using enum sub_device_login::answer;
-        for (auto const& m : members) {
-            if (is_unanswered(came.error))
-                m->login.unanswered(true, now);
-            else if (ids.size() > 1 && (answer == out_already || answer == refused_ever))
-                m->login.returned();  // for the sake of another, perhaps: each is tried alone then
-            else
-                m->login.answered(answer, now);
-        }
+        // It may be for the sake of one of them.
+        bool const is_of_one = ids.size() == 1 || (answer != out_already && answer != refused_ever);
+        for (auto const& m : members) is_of_one ? m->login.answered(answer, now) : m->login.returned();
         co_return std::move(came);
     }
 

@@ -33,8 +33,9 @@ namespace runnel::aliyun::alink {
 /// | `answered`: done                 |       |       |           | `in` (*)              | `out` (*)             |
 /// | `answered`: it is `out` already  |       |       |           |                       | `out` (*)             |
 /// | `answered`: refused              |       |       |           | as before the request | as before the request |
+/// | `answered`: nothing              |       |       |           | `unknown`             | `unknown`             |
 /// | `returned`                       |       |       |           | as before the request | as before the request |
-/// | `unanswered`                     |       |       |           | `unknown`             | `unknown`             |
+/// | `lost`                           |       |       |           | `unknown`             | `unknown`             |
 /// | `ended`, by the platform         | `out` | `out` | `unknown` | goes on               | goes on               |
 /// | `reconnected`                    | `out` | `out` | `unknown` | goes on               | goes on               |
 ///
@@ -49,12 +50,13 @@ class sub_device_login {
     using time_point = std::chrono::steady_clock::time_point;
     enum class state : std::uint8_t { out, in, unknown, logging_in, logging_out };
     enum class step : std::uint8_t { none, log_in, log_out };
-    /// What an answer says.
+    /// What has come of a request that was sent, or was to be sent.
     enum class answer : std::uint8_t {
         done,
         out_already,   ///< of a logout: it is not logged in
         refused,       ///< for now: nothing has changed
         refused_ever,  ///< for good: only `want` makes another attempt
+        nothing,       ///< in time, or nothing that can be understood: nobody knows whether it was done
     };
 
     static constexpr std::uint32_t max_attempts = 3;
@@ -105,35 +107,37 @@ class sub_device_login {
         begin(state::logging_out);
     }
 
-    /// The platform has answered. `why` and `text` say why if it has refused.
+    /// The request has come to its end. `why` and `text` say why if it has failed.
     void answered(answer what, time_point now, std::error_code why = {}, std::string text = {}) {
         assert(is_busy());
         bool const login = at_ == state::logging_in;
         assert(!login || what != answer::out_already);
+        is_single_ = false;
         if (what == answer::done || what == answer::out_already) {
             auto const made = login ? state::in : state::out;
             at_ = is_void_ ? state::unknown : made;
             if (login && wanted_) kept_ = true;
             return try_again_at_once();
         }
-        at_ = before_;
+        at_ = what == answer::nothing ? state::unknown : before_;
         bool const for_good = what == answer::refused_ever;
         login ? login_failed(for_good, now, why, std::move(text)) : logout_failed(now);
     }
 
-    /// No answer has come, and none will be heeded. `counts`: it is a failure, and not the connection's.
-    void unanswered(bool counts, time_point now, std::error_code why = {}, std::string text = {}) {
+    /// The connection has gone before there was an answer, or whoever waited for it: which is no failure.
+    void lost() noexcept {
         assert(is_busy());
-        bool const login = at_ == state::logging_in;
         at_ = state::unknown;
-        if (counts) login ? login_failed(false, now, why, std::move(text)) : logout_failed(now);
     }
 
-    /// A request has been refused for the sake of others in it.
+    /// A request for several has been refused, for the sake of one of them: it `is_single` now.
     void returned() noexcept {
         assert(is_busy());
         at_ = before_;
+        is_single_ = true;
     }
+    /// Whether the next request is to be for it alone.
+    bool is_single() const noexcept { return is_single_; }
 
     /// The platform has logged it out. `why`: and does not let it in again.
     void ended(std::error_code why = {}) noexcept {
@@ -205,6 +209,7 @@ class sub_device_login {
     bool is_void_ = false;       // it has been overtaken by `ended` or `reconnected`
     bool wanted_ = false;
     bool kept_ = false;
+    bool is_single_ = false;
     std::uint32_t failures_ = 0;  // in a row
     std::uint32_t leavers_ = 0;
     time_point due_ = time_point::min();
