@@ -307,6 +307,125 @@ TEST_CASE("a login of several that is refused for the sake of one is made for ea
     CHECK(p.requests.size() == 3);
 }
 
+TEST_CASE("a request and then a logout, in one turn or at any later time, leave the sub-device logged out") {
+    for (int const turns : {0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30}) {
+        place p;
+        task<json> post(p.io, p.first().post_properties(values));
+        for (int i = 0; i < turns; ++i) p.io.poll_one();
+        auto const logout = test::error_of(p.io, p.first().logout());
+        CHECK((!logout || logout == errc::session_missing));
+        auto const error = post.run_for_error();
+        CHECK((!error || error == errc::overtaken));
+        p.wait(5ms);
+        CHECK_FALSE(p.cloud.logged_in(sensor));
+        CHECK_FALSE(p.first().is_logged_in());
+    }
+}
+
+TEST_CASE("a request decides when it is called, and not again when it is awaited, or when its turn comes") {
+    place p;
+    p.run(p.first().login());
+    auto posting = p.first().post_properties(values);
+    p.run(p.first().logout());
+    task<json> post(p.io, std::move(posting));
+    CHECK(post.run_for_error() == errc::overtaken);
+
+    auto with_shadow = sub_device_type::usual_options();
+    with_shadow.features = with_shadow.features | alink::feature::shadow;
+    sub_device_type sub(p.gateway, other, with_shadow);
+    p.run(sub.login());
+    p.cloud.delay_answers(20ms);
+    task<void> one(p.io, test::only(sub.get_shadow()));
+    test::settle(p.io);
+    task<void> two(p.io, test::only(sub.get_shadow()));
+    test::settle(p.io);
+    p.run(sub.logout());
+    CHECK_FALSE(one.run_for_error());
+    CHECK(two.run_for_error() == errc::overtaken);
+    p.wait(30ms);
+    CHECK_FALSE(p.cloud.logged_in(other));
+}
+
+TEST_CASE("what waits for its turn when the connection is lost follows the login on the next one") {
+    place p(5s, {.qos_0 = 6, .qos_1 = 6, .span = 20ms, .connects = 0});
+    p.run(p.first().login());
+    std::vector<std::unique_ptr<task<json>>> posts;
+    for (int i = 0; i < 30; ++i) {
+        json const value = {{"n", i}};
+        posts.push_back(std::make_unique<task<json>>(p.io, p.first().post_properties(value)));
+    }
+    task<json> cancelled(p.io, p.first().post_properties({{"cancelled", true}}));
+    p.wait(15ms);
+    cancelled.cancel();
+    CHECK(cancelled.run_for_error() == asio::error::operation_aborted);
+    for (int i = 0; i < 2; ++i) {
+        p.reconnect();
+        p.wait(30ms);
+    }
+    // But those that had left, and whose answers were lost.
+    int lost = 0;
+    for (auto& t : posts) lost += !t->done() && t->run_for_error(6s) == errc::timed_out;
+    CHECK(lost <= 12);
+    CHECK(p.cloud.thing(sensor).properties["n"] == 29);
+    CHECK_FALSE(p.cloud.thing(sensor).properties.contains("cancelled"));
+    CHECK(p.session.counters().queued_bytes == 0);
+}
+
+TEST_CASE("a sub-device that is taken out of the topology is not logged in any more, and can come back") {
+    place p;
+    p.run(p.first().login());
+    std::array const ids = {alink::id_of(sensor)};
+    p.run(p.gateway.remove(ids));
+    CHECK_FALSE(p.first().is_logged_in());
+    CHECK(test::error_of(p.io, p.first().post_properties(values)) == errc::topology_missing);
+    p.run(p.gateway.add(subs));
+    p.run(p.first().post_properties(values));
+    CHECK(p.first().is_logged_in());
+}
+
+TEST_CASE("a sub-device that was perhaps taken out of the topology is logged in again, if it can be") {
+    for (bool const removed : {true, false}) {
+        place p(30ms);
+        p.run(p.first().login());
+        p.cloud.answer_next(1, {.silent = !removed, .garbage = removed});
+        std::array const ids = {alink::id_of(sensor)};
+        CHECK(test::error_of(p.io, p.gateway.remove(ids)) == errc::timed_out);
+        auto const is_settled = [&] {
+            return removed ? p.faults.size() == 2 : p.requests.size() == 2 && p.first().is_logged_in();
+        };
+        CHECK(test::wait_until(p.io, is_settled));
+        CHECK(p.first().is_logged_in() != removed);
+        CHECK(p.cloud.logged_in(sensor) != removed);
+        if (removed) CHECK(p.faults.back() == errc::topology_missing);
+    }
+}
+
+TEST_CASE("the first request of a sub-device ends with the session, as the later ones do") {
+    place p;
+    p.run(p.first().login());
+    p.cloud.drop_next(1);
+    task<json> post(p.io, p.first().post_properties(values));
+    p.wait(10ms);
+    p.run(p.session.disconnect());
+    CHECK(post.run_for_error() == errc::disconnected);
+    CHECK_FALSE(p.gateway_running->run_for_error());
+    CHECK_FALSE(p.session_running->run_for_error());
+    // And it is logged in again when all of it runs again.
+    p.session_running.emplace(p.io, p.session.run());
+    p.gateway_running.emplace(p.io, p.gateway.run());
+    p.run(p.first().post_properties(values));
+}
+
+TEST_CASE("the longest timeouts are longer than any clock, and no error") {
+    constexpr auto longest = std::chrono::milliseconds::max();
+    place p(longest);
+    p.run(p.first().login());
+    p.run(p.first().post_properties(values, {.timeout = longest}));
+    p.run(p.first().post_properties(values, {.timeout = std::chrono::hours(24 * 365 * 290)}));
+    p.run(test::only(p.gateway.get_shadow()));
+    p.run(p.first().logout());
+}
+
 // --- at random
 
 namespace {

@@ -7,6 +7,7 @@
 #include <deque>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -85,6 +86,12 @@ struct world {
         client.ended();
     }
 
+    // It was perhaps taken out of the topology.
+    void doubt(bool rightly) {
+        in = in && !rightly;
+        client.doubted();
+    }
+
     // An answer that is on its way may be kept for the next connection.
     void reconnect() {
         in = false;
@@ -130,10 +137,10 @@ void for_each_sequence(int kinds, int length, Try&& try_it) {
 TEST_CASE(
     "whatever happens in whatever order, six events long, the gateway's view comes to be the platform's, and the last "
     "word counts") {
-    enum : int { want_in, want_out, perform, process, refuse, receive, time_out, end, reconnect, kinds };
+    enum : int { want_in, want_out, perform, process, refuse, receive, time_out, end, doubt, reconnect, kinds };
     for_each_sequence(kinds, 6, [](std::vector<int> const& sequence) {
         world w;
-        bool last_word = false;
+        bool last_word = false, rightly = true;
         for (int const event : sequence) {
             w.refusing = event == refuse;
             switch (event) {
@@ -145,6 +152,7 @@ TEST_CASE(
                 case receive: w.receive(); break;
                 case time_out: w.time_out(); break;
                 case end: w.end(); break;
+                case doubt: w.doubt(std::exchange(rightly, !rightly)); break;
                 default: w.reconnect();
             }
             if (!w.is_right()) FAIL("its view is not the platform's");

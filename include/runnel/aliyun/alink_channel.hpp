@@ -124,6 +124,9 @@ class channel {
     box_type& box() noexcept { return *box_; }
     handler_table<Session>& handlers() noexcept { return handlers_; }
 
+    /// Is called when a request is begun, before anything is waited for.
+    virtual void begin_request() {}
+
     /// Completes when requests can be sent. Is awaited by each of them, within its timeout.
     virtual awaitable<void> ready() { return start(); }
 
@@ -145,6 +148,7 @@ class channel {
         std::string id = next_id();
         std::string text = encode_call(id, method_of(topic), params, how.reply);
         if (!how.reply) return send(std::move(topic), std::move(text), how.timeout);
+        begin_request();
         return ask(kind, std::move(id), std::move(topic), std::move(text), how.timeout);
     }
 
@@ -157,6 +161,10 @@ class channel {
     }
 
     awaitable<json> send(std::string topic, std::string text, std::chrono::milliseconds timeout = {}) {
+        begin_request();
+        return send_in_time(std::move(topic), std::move(text), timeout);
+    }
+    awaitable<json> send_in_time(std::string topic, std::string text, std::chrono::milliseconds timeout) {
         auto sending = publish(std::move(topic), std::move(text), box_->options.quality, deadline_after(timeout));
         auto limited = limit(std::move(sending), timeout);
         co_await std::move(limited);
@@ -182,7 +190,7 @@ class channel {
 
     /// Ends `task` with an error when its time is over, or the session.
     awaitable<void> limit(awaitable<void> task, std::chrono::milliseconds timeout) {
-        auto sleeping = sleep_for<executor_type>(session_.get_executor(), timeout_or_usual(timeout));
+        auto sleeping = sleep_for<executor_type>(session_.get_executor(), deadline_after(timeout) - clock::now());
         auto ending = ended();
         std::size_t first = 0;
         try {
@@ -237,15 +245,32 @@ class channel {
     }
 
     // What has not been sent by the deadline never is: a request that has ended must not be carried out afterwards.
-    // That is why QoS 0 waits for a connection here, and not in the session.
+    // That is why QoS 0 waits for a connection here, and not in the session. What has not left when the connection is
+    // lost begins anew on the next one, where things may have to be done first.
     awaitable<void> publish(std::string topic, std::string text, mqtt::qos quality, clock::time_point deadline) {
         co_await ready();
         if constexpr (tells_of_connection<Session>)
-            while (quality == mqtt::qos::at_most_once && !session_.is_connected()) {
-                co_await session_.connected();
-                co_await ready();  // on this connection
+            while (quality == mqtt::qos::at_most_once) {
+                if (session_.is_connected()) {
+                    auto publishing = publish_here(topic, text, deadline);
+                    if (co_await std::move(publishing)) co_return;
+                } else {
+                    co_await session_.connected();
+                }
+                co_await ready();
             }
         co_await session_.publish(topic, text, {.qos = quality, .timeout = left_until(deadline)});
+    }
+
+    // False: the connection was lost first.
+    awaitable<bool> publish_here(std::string const& topic, std::string const& text, clock::time_point deadline) {
+        try {
+            co_await session_.publish(topic, text, {.timeout = left_until(deadline), .this_connection = true});
+        } catch (std::system_error const& e) {
+            if (e.code() != mqtt::errc::not_connected) throw;
+            co_return false;
+        }
+        co_return true;
     }
 
     awaitable<void> publish_and_wait(pending& p, std::string topic, std::string text, clock::time_point deadline) {
@@ -292,7 +317,8 @@ class channel {
             co_await race(box->place, std::move(waiting), std::move(sleeping));
         }
         // With hardly any time left it would be given up as well, and the next would have to wait for it in its turn.
-        if (deadline - clock::now() >= box->options.timeout / 4) co_return;
+        auto const now = clock::now();
+        if (deadline - now >= (deadline_after(std::chrono::milliseconds(0)) - now) / 4) co_return;
         box->withdraw_from_line(p);
         throw std::system_error(make_error_code(errc::timed_out));
     }
@@ -303,16 +329,21 @@ class channel {
         if (w.result) throw std::system_error(w.result);
     }
 
-    // Completes when the session has ended.
+    // Completes when the session has ended, which a subscription tells.
     awaitable<void> ended() {
-        std::error_code why;
-        if (!groups_.empty()) {
-            auto first = groups_.front().handle;
-            co_await first.receive(why);
-            if (why == mqtt::errc::disconnected) co_return;
+        auto const box = box_;
+        for (;;) {
+            auto const some = std::ranges::find_if(groups_, [](group const& g) { return !g.is_refused(); });
+            if (some != groups_.end()) {
+                auto handle = some->handle;
+                std::error_code why;
+                co_await handle.receive(why);
+                if (why == mqtt::errc::disconnected || why == asio::error::operation_aborted) co_return;
+            }
+            waiter<executor_type> others;
+            co_await box->starters.park(others);
+            if (others.result) throw std::system_error(others.result);
         }
-        waiter<executor_type> never;
-        co_await box_->place.park(never);
     }
 
     // The filters which are subscribed to with one packet: as many as the session and the platform allow.

@@ -144,6 +144,7 @@ class device : public offers<Session> {
 
     /// Asks the platform for the time.
     awaitable<time_difference> ask_time() {
+        this->begin_request();
         auto const sent = base::now();
         auto const begin = std::chrono::steady_clock::now();
         std::string const id = std::to_string(sent);
@@ -235,6 +236,7 @@ class device : public offers<Session> {
     }
 
     awaitable<shadow_message> shadow_request(shadow_line::question q, std::string text) {
+        this->begin_request();
         typename base::pending p(this->box(), topic_kind::shadow_get, {});
         p.question = q;
         auto asking = this->exchange(p, this->topics().template of<topic_kind::shadow_update>().str(), std::move(text),

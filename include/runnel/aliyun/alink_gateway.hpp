@@ -62,8 +62,13 @@ class gateway : public logins<Session> {
         for (auto const& d : sub_devices) params.push_back(make_proof(d, base::now(), "signmethod"));
         return this->template request<topic_kind::topology_add>(params);
     }
+    /// The opposite, with which their logins end, too.
     awaitable<json> remove(std::span<device_id const> sub_devices) {
-        return this->template request<topic_kind::topology_delete>(base::list(sub_devices));
+        std::vector<typename base::member> members;
+        for (auto const& m : this->members_)
+            if (std::ranges::find(sub_devices, id_of(m->who)) != sub_devices.end()) members.push_back(m);
+        return removed(this->template request<topic_kind::topology_delete>(base::list(sub_devices)),
+                       std::move(members));
     }
     /// The sub-devices.
     awaitable<std::vector<device_id>> topology() {
@@ -146,6 +151,20 @@ class gateway : public logins<Session> {
     static alink::options with_gateway(alink::options o) {
         o.features = o.features | feature::gateway;
         return o;
+    }
+
+    awaitable<json> removed(awaitable<json> request, std::vector<typename base::member> members) {
+        std::error_code error;
+        json data;
+        try {
+            data = co_await std::move(request);
+        } catch (std::system_error const& e) {
+            error = e.code();
+            if (base::answer_of(error) != sub_device_login::answer::nothing) throw;
+        }
+        for (auto const& m : members) error ? this->doubt(*m) : this->ended(*m, errc::topology_missing);
+        if (error) throw std::system_error(error);
+        co_return std::move(data);
     }
 
     template <class T>

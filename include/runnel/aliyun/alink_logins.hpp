@@ -141,6 +141,11 @@ class logins : public device<Session> {
         changed();
     }
 
+    void doubt(membership& m) {
+        m.login.doubted();
+        changed();
+    }
+
     static void tell(changes_type& c) {
         ++c.count;
         c.place.wake_all({});

@@ -17,7 +17,8 @@ enum class sub_device_event : std::uint8_t { disabled, enabled, deleted };
 /// A device behind a `gateway`: all that a device has, over the gateway's session. It must not outlive the gateway.
 ///
 /// Its messages are of QoS 0, as the platform prescribes. Requests log it in if that has not been done, and wait until
-/// it is.
+/// it is: decided when they are called (of the shadow and the time: awaited). They end with `errc::overtaken` if it is
+/// told to log out meanwhile.
 template <counting_session Session>
 class sub_device : public device<Session> {
   public:
@@ -50,12 +51,15 @@ class sub_device : public device<Session> {
     /// platform's refusal, after which it is not tried again until this is called again, and `errc::overtaken` if it is
     /// told to log out meanwhile. It is `gateway::run` that does it: cancel this if that may not run.
     awaitable<void> login() {
-        if (!self_->login.is_wanted()) gateway_.want(*self_, true);
+        begin_request();
         return logged_in(self_);
     }
 
     /// As `device::start`, once it is logged in.
-    awaitable<void> start() { return ready(); }
+    awaitable<void> start() {
+        begin_request();
+        return ready();
+    }
 
     /// Logs it out, and keeps it so: decided when this is called. A login under way is waited for and undone. Completes
     /// with the platform's reply; with null if there is no connection, as nobody is logged in then. Throws the
@@ -78,11 +82,15 @@ class sub_device : public device<Session> {
     }
 
   protected:
+    // A request has it logged in when it is begun; what has been decided since is not decided anew.
+    void begin_request() override {
+        if (!self_->login.is_wanted()) gateway_.want(*self_, true);
+    }
+
     awaitable<void> ready() override {
-        auto logging_in = login();
         for (bool is_ready = false; !is_ready;) {
+            auto logging_in = logged_in(self_);
             co_await std::move(logging_in);
-            logging_in = logged_in(self_);  // what has been decided since is not decided anew
             auto starting = start_on_this_connection();
             is_ready = co_await std::move(starting);
         }
@@ -130,7 +138,7 @@ class sub_device : public device<Session> {
         co_return std::move(data);
     }
 
-    // Subscribes. False: the login has gone meanwhile, and whatever came of it must be done again.
+    // Subscribes. False: the login has gone meanwhile, so that whatever came of it says nothing.
     awaitable<bool> start_on_this_connection() {
         auto const self = self_;
         auto const on = gateway_.connection();
@@ -139,7 +147,7 @@ class sub_device : public device<Session> {
             co_await std::move(starting);
         } catch (std::system_error const& e) {
             bool const over = e.code() == asio::error::operation_aborted || e.code() == mqtt::errc::disconnected;
-            if (over || on == gateway_.connection()) throw;
+            if (over || (gateway_.is_online(*self) && on == gateway_.connection())) throw;
         }
         co_return gateway_.is_online(*self) && on == gateway_.connection();
     }

@@ -37,10 +37,11 @@ namespace runnel::aliyun::alink {
 /// | `returned`                       |       |       |           | as before the request | as before the request |
 /// | `lost`                           |       |       |           | `unknown`             | `unknown`             |
 /// | `ended`, by the platform         | `out` | `out` | `unknown` | goes on               | goes on               |
+/// | `doubted`                        | `out` | `unknown` | `unknown` | goes on           | goes on               |
 /// | `reconnected`                    | `out` | `out` | `unknown` | goes on               | goes on               |
 ///
-/// (*) `unknown` if `ended` or `reconnected` came between request and answer: which was first, nobody can tell. "As
-/// before the request" is `out` then, where it was `in`. A blank is not possible, which is asserted.
+/// (*) `unknown` if `ended`, `doubted` or `reconnected` came between request and answer: which was first, nobody can
+/// tell. "As before the request" is `out` then, where it was `in`. A blank is not possible, which is asserted.
 ///
 /// What is wanted and not known to be is to be asked for (`next`), at once or after a pause if that has failed before.
 /// A first login is tried `max_attempts` times; once a sub-device has been logged in, it is tried for as long as it is
@@ -146,6 +147,14 @@ class sub_device_login {
         wanted_ = kept_ = false;
         refusal_ = why;
         text_.clear();
+        try_again_at_once();
+    }
+
+    /// The platform may have logged it out, or not.
+    void doubted() noexcept {
+        is_void_ = true;  // of a request under way
+        auto& known = is_busy() ? before_ : at_;
+        if (known == state::in) known = state::unknown;
         try_again_at_once();
     }
 

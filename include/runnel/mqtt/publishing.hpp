@@ -76,6 +76,12 @@ class publishing {
             serve();
     }
 
+    /// The connection is over.
+    [[gnu::cold]] void connection_lost() {
+        queue_.connection_lost([this](auto& c, std::error_code e) { wake(c, e); });
+        offer_room();
+    }
+
     /// Withdraws the messages whose time is over: of publishers and, if the session runs, messages whose expiry
     /// interval is over before they could be sent. True: once that is stored, `tell_late` is due.
     [[gnu::cold]] bool withdraw_late(clock::time_point now, bool running) {
@@ -163,7 +169,7 @@ class publishing {
     // Its coroutine has been cancelled or destroyed; perhaps others have room now.
     [[gnu::cold]] void give_up(publisher& p) {
         queue_.cancel(p);
-        if (queue_.is_waited()) packets_.attend();
+        if (queue_.is_waited() || p.options.this_connection) packets_.attend();
     }
 
     void wake(publish_queue::call& c, std::error_code why) { place_.wake(static_cast<publisher&>(c).waiting, why); }

@@ -115,6 +115,10 @@ struct publish_options {
     /// `errc::message_expired`, and the message is not sent; or `errc::response_timeout`, if it has been sent and the
     /// acknowledgement is still to come.
     std::chrono::milliseconds timeout{0};
+    /// Of `publish` and QoS 0: whether the message is for this connection and this call only. If it has not left when
+    /// the connection is lost, or the call is cancelled, it never does; `publish` throws `errc::not_connected` then,
+    /// and at once if there is no connection.
+    bool this_connection = false;
 };
 
 /// How to subscribe. The same remark holds.

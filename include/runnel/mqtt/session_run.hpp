@@ -87,7 +87,7 @@ void session<Transport>::end_attempt() {
     judge();
     connection_.reset();
     if (authenticating_) authenticating_->on_connection_lost();
-    publishing_.offer_room();
+    publishing_.connection_lost();
     tell(session_event::kind::disconnected,
          connection_.life().is_ending() ? std::error_code{} : connection_.life().cause(), said().detail);
     stream_->reset();

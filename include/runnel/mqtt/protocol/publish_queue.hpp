@@ -23,13 +23,15 @@ inline std::chrono::milliseconds to_session_time(session_clock::time_point t) no
 /// The calls of `publish` that go on: in which order they get room for their messages, when their time is over, and
 /// that each is told its end once. Without I/O, clock and coroutines.
 ///
-/// | state     | what the call waits for                       | goes on by                                          |
-/// |-----------|-----------------------------------------------|-----------------------------------------------------|
-/// | `fresh`   | nothing yet                                   | `begin`: `begun`, `waiting`, or it is told an error |
-/// | `waiting` | room, behind those that wait for room already | `offer_room`: `begun`, or `told`; `withdraw_late`   |
-/// | `begun`   | the acknowledgement; QoS 0: its turn, at a pace, else nothing | `on_acknowledged`, `on_sent`,
-/// `on_refused`, `withdraw_late` | | `late`    | to be told that its time is over              | `tell_late`, once what
-/// has been withdrawn is stored | | `told`    | nothing: its coroutine may go on              | |
+/// | state     | what the call waits for                                       | goes on by             |
+/// |-----------|---------------------------------------------------------------|------------------------|
+/// | `fresh`   | nothing yet                                                   | `begin`                |
+/// | `waiting` | room, behind those that wait for room already                 | `offer_room` and (*)   |
+/// | `begun`   | the acknowledgement; QoS 0: its turn, at a pace, else nothing | `on_end`, `on_sent`, (*) |
+/// | `late`    | to be told that its time is over                              | `tell_late`, once that is stored |
+/// | `told`    | nothing: its coroutine may go on                              |                        |
+///
+/// (*) `withdraw_late`: `late`; `connection_lost`: those that are for one connection are `told`.
 ///
 /// A message of a call that waits is begun here, where the room is found, and not by the coroutine once it goes on: so
 /// nobody can come in between. While connected, QoS 0 waits for room to write, and QoS 1 and 2 for room in the queue;
@@ -66,6 +68,10 @@ class publish_queue {
     /// Begins the call's message, or lets it wait for room: the state says which. Returns why its message could not be
     /// begun. `now` counts only where the options have a time limit or properties, or messages leave at a pace.
     [[gnu::noinline]] errc begin(call& c, time_point now) {
+        if (has_lost_connection(c)) [[unlikely]] {
+            c.at = state::told;
+            return errc::not_connected;
+        }
         bool const is_new = c.at == state::fresh;
         if (is_new && somebody_waits(c.options.qos)) [[unlikely]]
             return begin_to_wait(c, errc::queue_full, now);
@@ -140,11 +146,27 @@ class publish_queue {
         c.number = session_state::no_exchange;
     }
 
-    /// The call goes away: it is told nothing any more. A message that has begun goes on.
+    /// The call goes away: it is told nothing any more. A message that has begun goes on, unless it is only for the
+    /// call.
     void cancel(call& c) noexcept {
         if (!c.linked()) return;
         c.unlink();
-        if (c.at == state::begun) state_.disown(c.number);
+        if (c.at == state::begun) let_go(c);
+    }
+
+    /// The connection has gone, and there is no other yet: what was for it only is not sent any more.
+    template <class Tell>
+    [[gnu::cold]] void connection_lost(Tell&& tell) {
+        for (auto* list : {&writing_, &begun_})
+            for (auto* link = list->next(); link != list;) {
+                auto& c = static_cast<call&>(*link);
+                link = link->next();
+                if (!has_lost_connection(c)) continue;
+                c.unlink();
+                if (c.at == state::begun) let_go(c);
+                c.at = state::told;
+                tell(c, errc::not_connected);
+            }
     }
 
     /// All are told `why`.
@@ -172,6 +194,18 @@ class publish_queue {
     // Whether the end of a message that begins now is told by the session state. At a pace, QoS 0 waits for its turn.
     [[gnu::always_inline]] bool is_told_later(call const& c) const noexcept {
         return c.options.qos != qos::at_most_once || (state_.is_paced() && state_.connected());
+    }
+
+    static bool is_for_this_connection(call const& c) noexcept {
+        return c.options.this_connection && c.options.qos == qos::at_most_once;
+    }
+    [[gnu::always_inline]] bool has_lost_connection(call const& c) const noexcept {
+        return is_for_this_connection(c) && !state_.connected();
+    }
+
+    // Nobody waits for the end of its message any more.
+    void let_go(call& c) noexcept {
+        if (!is_for_this_connection(c) || !state_.withdraw(c.number)) state_.disown(c.number);
     }
 
     [[gnu::always_inline]] session_state::begun begin_message(std::string_view topic, std::string_view payload,
@@ -258,7 +292,7 @@ class publish_queue {
         while (list.linked()) {
             auto& c = static_cast<call&>(*list.next());
             c.unlink();
-            if (c.at == state::begun) state_.disown(c.number);
+            if (c.at == state::begun) let_go(c);
             c.at = state::told;
             tell(c, why ? why : make_error_code(c.error));
         }
