@@ -118,6 +118,35 @@ TEST_CASE("whoever goes away while a message waits is not told, and neither is o
     CHECK(orphan.run_for_error() == runnel::mqtt::errc::disconnected);
 }
 
+TEST_CASE("a QoS 0 message for one connection and one call only does not outlive either") {
+    test::connected_session p(paced({.at_most_once = 1, .span = 100ms}), {.recorded_messages = 100});
+    publish_options const here{.this_connection = true};
+    CHECK(p.publish("t", "sent", qos::at_most_once) == reason_code::success);
+    publish_task lost(p.io, p.session.publish("t", "lost", here));
+    publish_task cancelled(p.io, p.session.publish("t", "cancelled", here));
+    publish_task kept(p.io, p.session.publish("t", "kept"));
+    test::settle(p.io);
+    CHECK_FALSE(lost.done());
+    cancelled.cancel();
+    CHECK(cancelled.run_for_error() == asio::error::operation_aborted);
+    auto const before = p.session.counters().connections;
+    REQUIRE(p.broker.drop_client(p.broker.received().front().client));
+    CHECK(lost.run_for_error() == errc::not_connected);
+    publish_task none(p.io, p.session.publish("t", "none", here));
+    CHECK(none.run_for_error() == errc::not_connected);
+    test::run(p.io, p.session.connected(before));
+    CHECK(kept.run().what == publish_result::outcome::sent);
+    publish_task at_end(p.io, p.session.publish("t", "at the end", here));
+    test::settle(p.io);
+    p.running.cancel();
+    p.running.run_for_error();
+    CHECK(at_end.run_for_error() == errc::not_connected);
+    CHECK(p.session.counters().queued_bytes == 0);
+    std::vector<std::string> arrived;
+    for (auto const& m : p.broker.received()) arrived.push_back(m.payload);
+    CHECK(arrived == std::vector<std::string>{"sent", "kept"});
+}
+
 TEST_CASE("where nothing waits for a pace, nobody is told anything new") {
     test::connected_session p;
     CHECK(p.session.try_publish("t", "x"));

@@ -63,10 +63,10 @@ struct scene {
         }
     };
 
-    void publish(qos quality, std::size_t size, std::chrono::milliseconds timeout = 0ms) {
+    void publish(qos quality, std::size_t size, std::chrono::milliseconds timeout = 0ms, bool here = false) {
         auto const name = std::to_string(callers.size());
-        callers.push_back(
-            std::make_unique<caller>(name, size, mqtt::publish_options{.qos = quality, .timeout = timeout}));
+        mqtt::publish_options const how{.qos = quality, .timeout = timeout, .this_connection = here};
+        callers.push_back(std::make_unique<caller>(name, size, how));
         auto& c = *callers.back();
         errc const e = queue.begin(c.call, now);
         if (c.call.at == stage::told) c.error = e;
@@ -88,6 +88,7 @@ struct scene {
         state.connection_lost();
         out.clear();
         unacknowledged.clear();
+        queue.connection_lost([this](auto& c, std::error_code e) { tell(c, e); });
         offer();
     }
     // The network takes what has gathered.
@@ -169,7 +170,8 @@ struct scene {
             must(c.at != stage::late, "told when it is late");
             if (c.at != stage::told) must(c.deadline > now, "each deadline fires");
             if (c.at != stage::told) must(queue.deadline() <= c.deadline, "no deadline is forgotten");
-            if (p->error == errc::message_expired)
+            if (c.options.this_connection && !state.connected()) must(p->told == 1, "it is for no other one");
+            if (p->error == errc::message_expired || p->error == errc::not_connected)
                 must(std::ranges::count(sent, p->topic) == 0, "what was told not sent never is");
             if (c.at != stage::waiting) continue;
             // Nobody sleeps while there is room; who comes later does not overtake.
@@ -214,7 +216,7 @@ struct scene {
     bool was_connected = false;
 };
 
-constexpr int events = 11;
+constexpr int events = 12;
 
 void apply(scene& s, int event) {
     switch (event) {
@@ -229,6 +231,7 @@ void apply(scene& s, int event) {
         case 8: return s.pass_time(600ms);
         case 9: return s.cancel();
         case 10: return s.go_on();
+        case 11: return s.publish(qos::at_most_once, 70, 0ms, true);
         default: return;
     }
 }
