@@ -22,7 +22,8 @@ class alarm {
     using function = void (*)(void* of);
 
     /// Calls `call(of)` on the executor. What it throws leaves the executor's `run`.
-    [[gnu::cold]] alarm(Executor const& executor, function call, void* of) : state_(std::make_shared<state>(executor, call, of)) {}
+    [[gnu::cold]] alarm(Executor const& executor, function call, void* of)
+        : state_(std::make_shared<state>(executor, call, of)) {}
     alarm(alarm const&) = delete;
     alarm& operator=(alarm const&) = delete;
     [[gnu::cold]] ~alarm() {

@@ -67,7 +67,8 @@ class connect_failed : public std::system_error {
 
 /// The addresses in the order in which they are to be tried: the resolver's order, but the two address families in
 /// turn, beginning with that of the first address (RFC 8305 4).
-[[gnu::cold]] inline std::vector<asio::ip::tcp::endpoint> in_turns(std::vector<asio::ip::tcp::endpoint> const& endpoints) {
+[[gnu::cold]] inline std::vector<asio::ip::tcp::endpoint> in_turns(
+    std::vector<asio::ip::tcp::endpoint> const& endpoints) {
     std::vector<asio::ip::tcp::endpoint> result;
     std::size_t next[2] = {0, 0};
     bool v6 = !endpoints.empty() && endpoints.front().address().is_v6();
@@ -107,7 +108,7 @@ class connect_race {
     /// and the late answer is dropped.
     template <class Result = socket_type, class Open>
     [[gnu::cold]] static asio::awaitable<Result, Executor> run(Executor executor, target to, duration delay, Open open,
-                                                 std::string doing) {
+                                                               std::string doing) {
         auto const s = std::make_shared<state>(std::move(executor));
         dropper const at_end{*s};
         s->find(s, to);
