@@ -72,6 +72,9 @@ asio::awaitable<void> wait_long(runnel::memory_stream<>& s) {
     co_await runnel::sleep_for<test::executor>(s.get_executor(), 1h);
 }
 
+// The server has gone before DISCONNECT could be written.
+bool gone(std::error_code error) { return error == asio::error::eof || error == asio::error::broken_pipe; }
+
 // How many handlers run in so much time.
 std::size_t handlers_in(asio::io_context& io, steady::duration time) {
     auto const end = steady::now() + time;
@@ -401,7 +404,7 @@ TEST_CASE("a session can be disconnected at each moment, whatever the server doe
                 bool behaves = false;
                 raw_server server{[&](runnel::memory_stream<>& s, std::size_t) -> asio::awaitable<void> {
                                       char room[4096];
-                                      if (behaves || kind == peer::closes) {
+                                      if (behaves || kind == peer::closes) {  // perhaps before DISCONNECT
                                           co_await s.read_some(asio::buffer(room));
                                       } else if (kind == peer::half_closes) {
                                           co_await s.shutdown();
@@ -441,13 +444,15 @@ TEST_CASE("a session can be disconnected at each moment, whatever the server doe
                 REQUIRE(test::wait_until(
                     server.io, [&] { return running.done() && leaving.done() && leaving_too.done(); }, 1s));
                 CHECK_FALSE(running.error());
-                CHECK((!leaving.error() || leaving.error() == errc::close_timeout));
+                bool const server_ends = kind == peer::closes || kind == peer::half_closes;
+                CHECK((!leaving.error() || leaving.error() == errc::close_timeout ||
+                       (server_ends && gone(leaving.error()))));
                 behaves = true;
                 task<void> again(server.io, session.run());
                 REQUIRE(test::wait_until(server.io, [&] { return session.is_connected(); }, 1s));
                 task<void> last(server.io, session.disconnect());
                 REQUIRE(test::wait_until(server.io, [&] { return again.done() && last.done(); }, 1s));
-                CHECK_FALSE(last.error());
+                CHECK((!last.error() || gone(last.error())));
                 ++ends;
             }
         }

@@ -132,7 +132,10 @@ struct websocket {
 template <class Kind>
 void converse(protocol_version version, script& plan) {
     memory_place p;
-    mqtt::session s(p.io.get_executor(), Kind::transport(p, plan), quick("client", version));
+    auto options = quick("client", version);
+    bool const is_to_fail = plan.fails != script::never;
+    if (is_to_fail) options.close_timeout = std::chrono::milliseconds(10);
+    mqtt::session s(p.io.get_executor(), Kind::transport(p, plan), std::move(options));
     task<void> running(p.io, s.run());
     auto inbox = test::run(p.io, s.subscribe("t"));
     for (auto const* const round : {"1", "2"}) {
@@ -146,7 +149,8 @@ void converse(protocol_version version, script& plan) {
     p.settle();
     while (auto const m = inbox.try_receive()) arrived.emplace_back(m->payload());
     test::run(p.io, s.unsubscribe(inbox));
-    test::run(p.io, s.disconnect());
+    auto const said = test::error_of(p.io, s.disconnect());
+    CHECK((!said || is_to_fail));
     CHECK_FALSE(running.run_for_error());
     plan.lingering.clear();
     p.settle();

@@ -113,6 +113,12 @@ class connection {
         end({});
     }
 
+    /// The stream goes, with what it has not passed on, as `at` says. That is lost, but for what has come behind
+    /// DISCONNECT: close_notify, a close frame, the end itself.
+    void leave(flow_position at) noexcept {
+        if (at.written - at.taken > largest_ending) life_.lose();
+    }
+
     /// Forgets what belonged to a connection that has gone.
     void reset() noexcept {
         in_.clear();
@@ -224,7 +230,7 @@ class connection {
         if (state_.is_paced()) packets_.attend();
     }
     /// Whether there are packets that may be written.
-    bool has_packets() noexcept { return !is_held_ && !packets_.out().empty(); }
+    bool has_packets() noexcept { return !is_held_ && !is_output_over_ && !packets_.out().empty(); }
     /// Whether all that is to be written has been, so that the stream can be shut down.
     bool is_written() noexcept { return life_.is(state::closing) && !is_held_ && is_empty(); }
     /// The stream is shut down towards the peer.
@@ -250,7 +256,7 @@ class connection {
             if (action == keep_alive::action::dead) end(errc::keep_alive_timeout);
         }
         if (life_.deadline() <= now) {
-            life_.expire(now, !is_empty() || position.taken < position.written);
+            life_.expire(now, !is_empty() || is_under_way(position));
             stop();
         }
         return std::min(life_.deadline(), keep_alive_.due());
@@ -265,10 +271,12 @@ class connection {
 
   private:
     static constexpr std::size_t ping_size = 2;
+    static constexpr std::size_t largest_ending = 256;
+    static constexpr std::chrono::milliseconds hearing_limit{100};  // what a socket has is read at once
 
     // What is being done ends. The first cause counts.
     [[gnu::cold]] void end(std::error_code why) {
-        life_.end(why);
+        life_.end(why, !is_empty());
         stop();
     }
 
@@ -299,16 +307,23 @@ class connection {
         } catch (...) {
             failure_ = std::move(error);
         }
+        // A socket tells of a reset once: if a write is told, a read only finds that there is nothing more.
+        if (why == asio::error::eof && life_.broken() == asio::error::connection_reset) why = {};
         end(why);
     }
 
     [[gnu::cold]] static void reader_ended(void* of, std::exception_ptr error) {
         auto& self = *static_cast<connection*>(of);
         self.is_input_over_ = true;
-        // What is left is still to be written, if it may be; and then the end of the input is no failure.
-        bool const closing = self.life_.is(state::closing);
+        // What is left is still to be written, if it may be.
+        bool const closing = self.life_.is(state::closing) && !self.life_.broken();
         if (closing && !self.is_held_ && self.has_to_write_or_writes()) return;
-        self.end_by(closing ? nullptr : std::move(error));
+        self.end_by(std::move(error));
+    }
+
+    // Whether something is under way that the peer has not had. If it has ended, that may be what follows DISCONNECT.
+    bool is_under_way(flow_position at) const noexcept {
+        return at.written - at.taken > (is_input_over_ ? largest_ending : 0);
     }
 
     bool has_to_write_or_writes() noexcept { return writer_.running() || has_to_write(); }
@@ -316,10 +331,29 @@ class connection {
     [[gnu::cold]] static void writer_ended(void* of, std::exception_ptr error) {
         auto& self = *static_cast<connection*>(of);
         self.packets_.set_writer(false);
+        if (error && self.can_hear()) return self.break_off(error);
         bool const closed = self.is_output_over_ && self.is_input_over_;
         if (error || closed || self.life_.is(state::over)) return self.end_by(std::move(error));
         self.is_resting_ = false;
         self.packets_.flush();  // what has come meanwhile
+    }
+
+    // Whether the peer may have said why it does not take what is written.
+    bool can_hear() const noexcept { return is_reading() && !is_input_over_ && !life_.is_violated(); }
+
+    // A write has failed: what the peer has said before goes first.
+    [[gnu::cold]] void break_off(std::exception_ptr const& error) noexcept {
+        try {
+            std::rethrow_exception(error);
+        } catch (std::system_error const& e) {
+            life_.break_off(e.code(), clock::now(),
+                            std::min<std::chrono::milliseconds>(options_.close_timeout, hearing_limit));
+        } catch (...) {
+            return end_by(error);
+        }
+        is_output_over_ = true;
+        keep_alive_.end();
+        packets_.attend();
     }
 
     // A ping and its answer were all there was: an idle session keeps no memory that it can do without.

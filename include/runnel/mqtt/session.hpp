@@ -72,7 +72,7 @@ class session final : private session_services {
     session& operator=(session const&) = delete;
     /// Does not block; pending operations end with `errc::disconnected`.
     [[gnu::cold]] ~session() {
-        finish();
+        finish(errc::disconnected);
         run_guard::leave(running_here_);
         for (auto const& w : watchers_)
             if (auto const stream = w.lock()) stream->close();
@@ -293,8 +293,12 @@ class session final : private session_services {
     /// makes the server publish the will.
     ///
     /// `props` may change the session expiry interval, and have a reason string and user properties. Throws an `errc`,
-    /// and does nothing, if DISCONNECT cannot have the reason or the properties; and `errc::close_timeout` if not all
-    /// had been sent in time, so that QoS 0 messages may be lost and the will be published.
+    /// and does nothing, if DISCONNECT cannot have the reason or the properties. If not all could be sent, so that
+    /// QoS 0 messages may be lost and the will be published, it throws `errc::close_timeout`, or what has ended the
+    /// connection before: the server's reason if it gave one, else the network's error. What `run` throws, it throws
+    /// too, and `errc::disconnected` if `run` is cancelled.
+    ///
+    /// What the network has taken counts as sent; that the server has it, only acknowledgements tell (see `drained`).
     [[gnu::cold]] awaitable<void> disconnect(reason_code reason = reason_code::normal_disconnection,
                                              property_view props = {}) {
         if (!running_) co_return;
@@ -320,8 +324,9 @@ class session final : private session_services {
     struct run_guard : pending<session> {
         explicit run_guard(session& s) noexcept : pending<session>(&s, s.running_here_) {}
         ~run_guard() {
-            if (this->of != nullptr) this->of->finish();
+            if (this->of != nullptr) this->of->finish(error);
         }
+        std::error_code error = errc::disconnected;  // for `disconnect`
     };
 
     // What the server has said.
@@ -462,7 +467,7 @@ class session final : private session_services {
         std::rethrow_exception(std::move(why));
     }
 
-    [[gnu::cold]] void finish() noexcept {
+    [[gnu::cold]] void finish(std::error_code ended) noexcept {
         running_ = false;
         stream_ = nullptr;
         packets_.stop_attending();
@@ -475,8 +480,7 @@ class session final : private session_services {
         if (!places_) return;
         places_->connected.wake_all(why);
         places_->drained.wake_all(why);
-        places_->ended.wake_all(connection_.life().is_cut_off() ? make_error_code(errc::close_timeout)
-                                                                : std::error_code{});
+        places_->ended.wake_all(ended);
     }
 
     [[gnu::cold]] void tell(session_event const& event) override {

@@ -51,13 +51,18 @@ auto session<Transport>::run() -> awaitable<void> {
             if (is_cancelled()) throw std::system_error(asio::error::operation_aborted);
             connection_.rethrow_failure();
         }
+        storing_.save();
+    } catch (std::system_error const& e) {
+        failure = std::current_exception();
+        if (!is_cancelled()) at_end.error = e.code();
+        connection_.cancel();
     } catch (...) {
         failure = std::current_exception();
         connection_.cancel();  // an attempt that has been asked for
     }
     co_await asio::this_coro::throw_if_cancelled(throws);
     if (failure) std::rethrow_exception(std::move(failure));
-    storing_.save();
+    at_end.error = connection_.life().cut_off();
 }
 
 // --- connection after connection
@@ -85,6 +90,7 @@ void session<Transport>::begin_attempt() {
 template <transport Transport>
 void session<Transport>::end_attempt() {
     judge();
+    if (connected_at_) connection_.leave(position());
     connection_.reset();
     if (authenticating_) authenticating_->on_connection_lost();
     publishing_.connection_lost();

@@ -18,8 +18,22 @@ using time_point = lifecycle::time_point;
 
 constexpr auto limit = 10s;
 
-enum class event { attempt, pause, open, accept, close, close_silently, violate, fail, end, deadline, rest };
-constexpr std::size_t events = 11;
+enum class event {
+    attempt,
+    pause,
+    open,
+    accept,
+    close,
+    close_silently,
+    violate,
+    break_off,
+    fail,
+    end,
+    lose,  // an end before all had left
+    deadline,
+    rest
+};
+constexpr std::size_t events = 13;
 constexpr std::size_t states = 7;
 constexpr auto no = static_cast<state>(255);  // the event cannot come in that state
 
@@ -33,19 +47,24 @@ constexpr state table[events][states] = {
     {state::idle, state::over, state::closing, state::closing, state::closing, state::over, state::over},  // close
     {state::idle, state::over, state::over, state::over, state::closing, state::over, state::over},  // close_silently
     {no, no, state::closing, state::closing, state::closing, state::over, no},                       // violate
+    {no, no, state::closing, state::closing, state::closing, no, no},                                // break_off
     {state::idle, state::over, state::over, state::over, state::over, state::over, state::over},     // fail
     {state::idle, state::over, state::over, state::over, state::over, state::over, state::over},     // end
+    {state::idle, state::over, state::over, state::over, state::over, state::over, state::over},     // lose
     {no, no, state::over, no, state::over, no, state::over},                                         // deadline
     {no, no, no, no, no, state::idle, no},                                                           // rest
 };
 
 std::error_code io_error() { return std::make_error_code(std::errc::io_error); }
+std::error_code write_error() { return std::make_error_code(std::errc::broken_pipe); }
 
 // What must be true of the machine, told by the events alone.
 struct model {
     std::optional<std::error_code> cause;
+    std::error_code cut_off;
     bool ending = false;
     bool violated = false;
+    bool broken = false;
 
     void apply(event e, state before) {
         bool const idle = before == state::idle;
@@ -53,7 +72,7 @@ struct model {
         switch (e) {
             case event::attempt:
                 cause.reset();
-                violated = false;
+                violated = broken = false;
                 break;
             case event::close:
             case event::close_silently: ending = true; break;
@@ -61,17 +80,28 @@ struct model {
                 if (!over) blame(errc::unexpected_packet);
                 violated = violated || !over;
                 break;
+            case event::break_off: broken = true; break;
             case event::fail:
                 if (!idle && !over) blame(io_error());
                 break;
+            case event::end:
+            case event::lose:
+                if (!idle && !over && broken) blame(write_error());
+                if (e == event::lose && before == state::closing) lose(cause.value_or(errc::disconnected));
+                break;
             case event::deadline:
                 if (before == state::opening) blame(errc::connect_timeout);
+                if (broken) blame(write_error());
+                if (before == state::closing) lose(broken ? *cause : errc::close_timeout);
                 break;
             default: break;
         }
     }
     void blame(std::error_code why) {
         if (!cause) cause = why;
+    }
+    void lose(std::error_code why) {
+        if (ending && !cut_off) cut_off = why;
     }
 };
 
@@ -84,8 +114,10 @@ void apply(lifecycle& l, event e, time_point now) {
         case event::close: return l.close(true, now, limit);
         case event::close_silently: return l.close(false, now, limit);
         case event::violate: return l.violate(errc::unexpected_packet, now, limit);
+        case event::break_off: return l.break_off(write_error(), now, 1s);
         case event::fail: return l.end(io_error());
         case event::end: return l.end({});
+        case event::lose: return l.end({}, true);
         case event::deadline:
             CHECK_FALSE(l.expire(l.deadline() - 1ns, false));
             CHECK(l.expire(l.deadline(), true));
@@ -102,6 +134,8 @@ void check(lifecycle const& l, model const& m) {
     REQUIRE((l.deadline() != never) == bounded);
     REQUIRE(l.is_open() == (l.is(state::opening) || l.is(state::online) || l.is(state::closing)));
     REQUIRE(l.is_ending() == m.ending);
+    REQUIRE(l.cut_off() == m.cut_off);
+    if (l.is(state::closing) && m.broken) REQUIRE(l.broken() == write_error());
     if (!l.is(state::pausing)) REQUIRE(l.is_violated() == m.violated);
     if (m.cause && !l.is(state::due)) REQUIRE(l.cause() == *m.cause);
 }
@@ -143,11 +177,12 @@ TEST_CASE("a close that takes too long is cut off, unless all had left") {
         l.accept();
         l.close(true, {}, limit);
         CHECK(l.expire(l.deadline(), lost));
-        CHECK(l.is_cut_off() == lost);
+        auto const expected = lost ? make_error_code(errc::close_timeout) : std::error_code{};
+        CHECK(l.cut_off() == expected);
         l.rest();
-        CHECK(l.is_cut_off() == lost);
+        CHECK(l.cut_off() == expected);
         l.begin_run();
-        CHECK_FALSE(l.is_cut_off());
+        CHECK_FALSE(l.cut_off());
     }
 }
 
@@ -159,7 +194,25 @@ TEST_CASE("that a connection was cut off which the peer had spoilt says nothing 
     l.accept();
     l.violate(errc::unexpected_packet, {}, limit);
     CHECK(l.expire(l.deadline(), true));
-    CHECK_FALSE(l.is_cut_off());
+    CHECK_FALSE(l.cut_off());
+}
+
+TEST_CASE("what is read behind a failed write goes before it, and an end in good order tells of it") {
+    for (bool const said : {false, true}) {
+        lifecycle l;
+        l.begin_run();
+        l.attempt();
+        l.open({}, limit);
+        l.accept();
+        l.close(true, {}, limit);
+        l.break_off(write_error(), {}, 1s);
+        CHECK(l.deadline() == time_point{} + 1s);
+        if (said) l.blame(errc::session_lost);
+        l.end({}, true);
+        auto const expected = said ? make_error_code(errc::session_lost) : write_error();
+        CHECK(l.cause() == expected);
+        CHECK(l.cut_off() == expected);
+    }
 }
 
 TEST_CASE("what the server has said of the end counts, not how the stream ends") {

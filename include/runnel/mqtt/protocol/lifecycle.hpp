@@ -3,6 +3,7 @@
 #include <runnel/mqtt/error.hpp>
 #include <runnel/mqtt/protocol/deadline.hpp>
 
+#include <algorithm>
 #include <cassert>
 #include <chrono>
 #include <cstdint>
@@ -33,10 +34,12 @@ namespace runnel::mqtt {
 /// | `close`, may speak   | idle    | over    | closing | closing | closing | over | over    |
 /// | `close`, may not     | idle    | over    | over    | over    | closing | over | over    |
 /// | `violate`            |         |         | closing | closing | closing | over |         |
+/// | `break_off`          |         |         | closing | closing | closing |      |         |
 /// | `end`                | idle    | over    | over    | over    | over    | over | over    |
 /// | `rest`               |         |         |         |         |         | idle |         |
 ///
-/// An empty place: the event cannot come there. The first cause counts: a connection has one end.
+/// An empty place: the event cannot come there. The first cause counts: a connection has one end. What has been read
+/// goes before what a write has failed with: a server says why it ends a connection, and resets it in the same moment.
 class lifecycle {
   public:
     enum class state : std::uint8_t { idle, due, opening, online, closing, over, pausing };
@@ -56,13 +59,17 @@ class lifecycle {
     bool is_ending() const noexcept { return is_ending_; }
     /// Whether the connection closes because the peer has broken the protocol.
     bool is_violated() const noexcept { return is_violated_; }
-    /// Whether `close_timeout` has ended an end in good order before all had left. Holds until `begin_run`.
-    bool is_cut_off() const noexcept { return is_cut_off_; }
+    /// What a write has failed with, so that the connection only closes to hear what the peer has said before.
+    std::error_code broken() const noexcept { return broken_; }
+    /// What has ended an end in good order before all had left: `errc::close_timeout`, or the cause. No error: nothing
+    /// has. Holds until `begin_run`.
+    std::error_code cut_off() const noexcept { return cut_off_; }
 
     /// A new series of attempts begins.
     void begin_run() noexcept {
         assert(is(state::idle));
-        is_ending_ = is_cut_off_ = false;
+        is_ending_ = false;
+        cut_off_ = {};
     }
 
     /// An attempt to connect is to begin.
@@ -70,6 +77,7 @@ class lifecycle {
         assert(is(state::idle));
         enter(state::due, never);
         cause_ = errc::disconnected;
+        broken_ = {};
         is_caused_ = is_violated_ = false;
     }
 
@@ -104,11 +112,21 @@ class lifecycle {
         if (!is(state::closing)) enter(state::closing, deadline_after(now, limit));
     }
 
+    /// A write has failed with `why`. That is the cause only if what is read within `limit` says nothing else.
+    void break_off(std::error_code why, time_point now, duration limit) noexcept {
+        assert(is_open());
+        broken_ = why;
+        enter(state::closing, std::min(deadline_, deadline_after(now, limit)));
+    }
+
     /// Nothing goes on: the peer has ended the connection, something has failed, the user has cancelled. `why` may be
-    /// no error, where something else says it.
-    void end(std::error_code why) noexcept {
+    /// no error, where something else says it. `is_lost`: not all that was to be sent has left.
+    void end(std::error_code why, bool is_lost = false) noexcept {
         if (is(state::idle)) return;
-        if (!is(state::over)) blame(why);
+        if (!is(state::over)) {
+            blame(why ? why : broken_);
+            if (is(state::closing) && is_lost) lose();
+        }
         enter(state::over, never);
     }
 
@@ -119,11 +137,16 @@ class lifecycle {
         is_caused_ = true;
     }
 
+    /// Not all that was to be sent before an end in good order has left, or can have arrived.
+    void lose() noexcept {
+        if (is_ending_ && !cut_off_) cut_off_ = cause_;
+    }
+
     /// Ends what has lasted too long. `is_lost`: not all that was to be sent has left. False: nothing has.
     bool expire(time_point now, bool is_lost) noexcept {
         if (now < deadline_) return false;
-        if (is(state::closing) && is_ending_) is_cut_off_ = is_lost;
-        end(is(state::opening) ? make_error_code(errc::connect_timeout) : std::error_code{});
+        if (is(state::closing) && is_ending_ && is_lost && !broken_) cut_off_ = errc::close_timeout;
+        end(is(state::opening) ? make_error_code(errc::connect_timeout) : std::error_code{}, is_lost);
         return true;
     }
 
@@ -147,11 +170,12 @@ class lifecycle {
 
     time_point deadline_ = never;
     std::error_code cause_;
+    std::error_code broken_;   // by a write
+    std::error_code cut_off_;  // an end in good order
     state state_ = state::idle;
     bool is_caused_ = false;
     bool is_ending_ = false;
     bool is_violated_ = false;
-    bool is_cut_off_ = false;
 };
 
 }  // namespace runnel::mqtt
