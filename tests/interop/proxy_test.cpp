@@ -88,12 +88,7 @@ asio::awaitable<void> exchange(mqtt::session<Transport>& s, std::string topic) {
         auto const m = co_await inbox.receive();
         CHECK(m.payload() == payload);
     }
-    // A proxy that is slow to pass an end on makes it take close_timeout, which is told; all has arrived before.
-    try {
-        co_await s.disconnect();
-    } catch (std::system_error const& e) {
-        CHECK(e.code() == mqtt::errc::close_timeout);
-    }
+    co_await s.disconnect();
 }
 
 // Runs a session to its end; the error of `run`.

@@ -7,6 +7,7 @@
 
 #include "support/run.hpp"
 #include "support/streams.hpp"
+#include <chrono>
 #include <string>
 
 using namespace runnel::websocket;
@@ -73,6 +74,38 @@ TEST_CASE("opening hands host and port down, shakes hands and carries bytes, ove
     CHECK(test::run(io, test::read_exactly(client, 25)) == "there back from /mqtt?a=b");
     test::run(io, client.shutdown());
     CHECK(serving.run() == "127.0.0.1:" + std::to_string(transport.port));
+}
+
+TEST_CASE("closing does not wait for a peer whose end has been read already, over real TCP") {
+    asio::io_context io;
+    asio::ip::tcp::acceptor acceptor(io, {asio::ip::make_address("127.0.0.1"), 0});
+    ws const transport{.host = "127.0.0.1", .port = acceptor.local_endpoint().port()};
+    runnel::parking<test::executor> gate(io.get_executor());
+    auto const serve = [&]() -> asio::awaitable<void> {
+        auto socket = co_await acceptor.async_accept(asio::use_awaitable);
+        server_options options;
+        options.subprotocols = "mqtt";
+        runnel::asio_stream below(std::move(socket));
+        auto accepting = stream<decltype(below)>::accept(std::move(below), options);
+        auto server = co_await std::move(accepting);
+        runnel::waiter<test::executor> w;
+        co_await gate.park(w);
+        co_await server.next_layer().shutdown();  // no close frame comes, and no reset
+        co_await gate.park(w);
+    };
+    test::task serving(io, serve());
+    auto client = test::run(io, transport.open(io.get_executor()));
+    test::task reading(io, test::read_exactly(client, 1));
+    auto const begin = std::chrono::steady_clock::now();
+    test::task closing(io, client.shutdown());
+    io.restart();
+    io.run_for(std::chrono::milliseconds(20));
+    gate.wake_all({});
+    CHECK(reading.run_for_error() == errc::ended_without_close);
+    closing.run();
+    CHECK(std::chrono::steady_clock::now() - begin < transport.close_timeout / 2);
+    gate.wake_all({});
+    serving.run();
 }
 
 TEST_CASE("the transport below may have a host and a port of its own") {

@@ -211,7 +211,8 @@ class exchange {
     }
 
     // The end of the stream below before the peer's close frame is not an end in good order.
-    [[noreturn]] static void rethrow_end(std::system_error const& error) {
+    [[noreturn]] void rethrow_end(std::system_error const& error) {
+        input_ended_ = true;
         if (error.code() == asio::error::eof) throw std::system_error(errc::ended_without_close);
         throw error;
     }
@@ -328,7 +329,7 @@ class exchange {
         co_await flush();
         typename turn::holder reading(reading_);
         if (!reading.try_take()) co_await reading.take();
-        while (protocol_.failure() == errc::ok && !protocol_.close_received()) {
+        while (protocol_.failure() == errc::ok && !protocol_.close_received() && !input_ended_) {
             buffer_.next_message();
             protocol_.unframe(buffer_.raw(), buffer_.raw_size());
             buffer_.release();
@@ -342,7 +343,8 @@ class exchange {
         // end keeps a socket from being closed with bytes unread, which would reset the connection before the peer has
         // read all.
         if (side_ == role::server || protocol_.failure() != errc::ok) co_await end_below();
-        for (;;) {
+        // A socket tells its end once: who reads again waits for nothing.
+        while (!input_ended_) {
             auto const room = buffer_.prepare();
             co_await next_.read_some(asio::buffer(room.data(), room.size()));
         }
@@ -375,6 +377,7 @@ class exchange {
     send_buffer sending_;
     message_buffer buffer_;
     bool below_ended_ = false;
+    bool input_ended_ = false;    // a read from the stream below has failed
     bool message_given_ = false;  // the user has seen the message: it is dropped before the next
     bool compression_on_ = false;
     [[no_unique_address]] typename compressor<Compression>::type compression_;
