@@ -42,12 +42,7 @@ class authenticating final : public authenticating_part<Executor> {
 
     /// Is awaited before CONNECT, which is sent at once.
     awaitable<void> begin() override { return begin(core_); }
-    /// Whether the server wants an `answer`.
-    bool is_challenged() const noexcept override { return core_->steps.at() == stage::challenged; }
-    /// Gathers the AUTH that answers the server's.
-    awaitable<void> answer() override { return answer(core_); }
-    /// The server is content; now the authenticator must be.
-    awaitable<void> finish() override { return finish(core_); }
+    awaitable<void> go_on(bool is_held) override { return go_on(core_, is_held); }
     /// See `session::reauthenticate`.
     awaitable<void> again() override { return again(core_); }
 
@@ -124,6 +119,17 @@ class authenticating final : public authenticating_part<Executor> {
         check_connecting(*c);
         c->data = std::move(data);
         c->steps.sent();
+    }
+    static awaitable<void> go_on(shared c, bool is_held) {
+        bool const connecting = c->state->current_phase() == session_state::phase::connecting;
+        if (connecting && c->steps.at() == stage::challenged) {
+            auto answering = answer(c);
+            co_await std::move(answering);
+        } else if (is_held) {
+            auto finishing = finish(c);
+            co_await std::move(finishing);
+            c->session.on_proven();
+        }
     }
     static awaitable<void> answer(shared c) {
         auto answering = c->user.answer(c->steps.data());

@@ -414,7 +414,6 @@ class session final : private session_services {
     coroutine attempt(std::optional<stream_type>& s);
     coroutine write_loop(stream_type& s);
     [[gnu::cold]] awaitable<void> open(std::optional<stream_type>& s);
-    [[gnu::cold]] awaitable<void> authenticate();
     [[gnu::cold]] void send_connect();
     [[gnu::cold]] void accepted_or_refused(connack const& answer);
 
@@ -433,6 +432,7 @@ class session final : private session_services {
     // A message that no subscription wants, at present: it may belong to a subscription of an earlier process, say.
     [[gnu::cold]] void keep(mqtt::publish const& packet, delivery token) override;
     [[gnu::cold]] void drop(delivery token);
+    [[gnu::cold]] void on_proven() override { connection_.release(); }
     [[gnu::cold]] unrouted* kept() noexcept override { return unrouted_.get(); }
     [[gnu::cold]] clock::time_point attend_messages(clock::time_point now);
     [[gnu::cold]] awaitable<void> wait_for_room();

@@ -28,6 +28,8 @@ class session_services {
     virtual void tell(session_event const& event) = 0;
     /// Ends the connection, if there is one, for a reason of which the server is told.
     virtual void end_connection(errc why) = 0;
+    /// The server of a new connection has proven itself: what waits for that may be written.
+    virtual void on_proven() = 0;
 
   protected:
     ~session_services() = default;
@@ -83,9 +85,9 @@ class authenticating_part {
     /// The data of CONNECT, after `begin`.
     virtual std::string_view data() const noexcept = 0;
     virtual asio::awaitable<void, Executor> begin() = 0;
-    virtual bool is_challenged() const noexcept = 0;
-    virtual asio::awaitable<void, Executor> answer() = 0;
-    virtual asio::awaitable<void, Executor> finish() = 0;
+    /// Something has been read: answers the server's challenge, or, while nothing else may be written (`is_held`),
+    /// judges the server's proof, and then tells the session so.
+    virtual asio::awaitable<void, Executor> go_on(bool is_held) = 0;
     virtual asio::awaitable<void, Executor> again() = 0;
     virtual void on_auth(auth const& packet) = 0;
     virtual void on_connack(connack const& answer) = 0;

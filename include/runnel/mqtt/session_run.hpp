@@ -338,7 +338,10 @@ auto session<Transport>::attempt(std::optional<stream_type>& s) -> coroutine {
             else
                 read.size = co_await s->read_some(connection_.room());
             connection_.handle(read, listener(*this));
-            if (authenticating_) co_await authenticate();
+            if (authenticating_) [[unlikely]] {
+                auto authenticating = authenticating_->go_on(connection_.is_held());
+                co_await std::move(authenticating);
+            }
         }
         if (refused_) throw std::system_error(refused_);
     } catch (...) {
@@ -398,18 +401,6 @@ void session<Transport>::send_connect() {
     if (authenticating_) request.authenticate(authenticating_->method(), authenticating_->data());
     errc const e = state_.connect(packets_.out(), request.packet(), request.own());
     if (e != errc::ok) fail(std::make_exception_ptr(std::system_error(e, "CONNECT")));
-}
-
-// Answers the server's challenge, or judges its proof: until that is done nothing else is written.
-template <transport Transport>
-auto session<Transport>::authenticate() -> awaitable<void> {
-    if (state_.current_phase() == session_state::phase::connecting && authenticating_->is_challenged()) {
-        co_await authenticating_->answer();
-        packets_.flush();
-    } else if (connection_.is_held()) {
-        co_await authenticating_->finish();
-        connection_.release();
-    }
 }
 
 template <transport Transport>
