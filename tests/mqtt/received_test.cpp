@@ -387,6 +387,23 @@ TEST_CASE("a message whose identifier is given to another one holds up nobody an
     CHECK(acknowledged(table) == "3");
 }
 
+TEST_CASE("a message that changes its lane when a later one has been taken holds up what follows in the new lane") {
+    for (auto const quality : {qos::at_least_once, qos::exactly_once}) {
+        received table;
+        auto const kept = arrive(table, 1, quality, "kept");
+        table.take(arrive(table, 2, quality, "other"), ok);
+        CHECK(acknowledged(table) == "2");
+        table.assign(kept, 100);  // a subscription has come for it
+        auto const next = table.arrive(packet(3, quality)).token;
+        table.assign(next, 100);
+        table.take(next, ok);
+        CHECK(acknowledged(table) == "");
+        table.take(kept, ok);
+        CHECK(acknowledged(table) == "1 3");
+        CHECK(table.waiting() == 0);
+    }
+}
+
 TEST_CASE("a message with the identifier of one that was about to be acknowledged is not acknowledged for it") {
     for (auto const quality : {qos::at_least_once, qos::exactly_once}) {
         received table;

@@ -99,6 +99,22 @@ TEST_CASE("a message given back goes to those only that have not had it, and is 
     CHECK(p.all.take({8, 1, qos::at_least_once}));
 }
 
+TEST_CASE("a message that comes again for some of its subscriptions is in the lane of the others of its topic") {
+    place p;
+    auto const a = p.add("t");
+    auto const b = p.add("+");
+    auto const first = p.dispatch("t", 7);
+    inbox::pop(a->box);
+    CHECK_FALSE(p.all.take({7, 1, qos::at_least_once}));
+    inbox::pop(b->box);
+    p.all.give_back({7, 1, qos::at_least_once}, *b->box);
+    auto const again = p.dispatch("t", 7);
+    CHECK(again.lane == first.lane);
+    CHECK(a->box->size() == 0);
+    CHECK(b->box->size() == 1);
+    CHECK(p.dispatch("t", 8).lane == first.lane);
+}
+
 TEST_CASE("a handler may receive the message that it is told of from another inbox") {
     place p;
     auto const a = p.add("t");

@@ -91,13 +91,15 @@ class received {
             index_too(e, d);
     }
 
-    /// Puts a message that has just come into a lane; all are in lane 0 else. Messages of one topic belong together.
-    void assign(delivery d, std::uint16_t lane) noexcept {
+    /// Puts a message that has just come into a lane, or, behind those there, one that has waited in another; all are
+    /// in lane 0 else. Messages of one topic belong together.
+    void assign(delivery d, std::uint16_t lane) {
         auto place = d.number;
         if (!waiting_.contains(place)) [[unlikely]] {
             auto* const m = find(d);
             if (m == nullptr) return;
-            if (m->place != in_lane) m->lane = lane;
+            if (m->place == in_lane) return change_lane(d.packet_id, *m, lane);
+            m->lane = lane;
             place = m->place;
         }
         if (waiting_.contains(place) && waiting_[place].number == d.number) waiting_[place].lane = lane;
@@ -404,6 +406,13 @@ class received {
         m.place = in_lane;
         ++overtaken_;
         advance(key);
+    }
+
+    [[gnu::noinline]] [[gnu::cold]] void change_lane(std::uint16_t id, message& m, std::uint16_t lane) {
+        if (m.lane == lane || m.taken) return;
+        leave_lane(id, m);
+        m.lane = lane;
+        enter_lane(id, m);
     }
 
     entry const* oldest_if_taken() noexcept {

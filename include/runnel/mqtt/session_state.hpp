@@ -300,7 +300,7 @@ class session_state {
 
     /// Puts a message that `on_message` tells of into a lane, within which acknowledgements keep their order: see
     /// `received`. All messages of one topic must be in the same.
-    void assign(delivery d, std::uint16_t lane) noexcept { received_.assign(d, lane); }
+    void assign(delivery d, std::uint16_t lane) { received_.assign(d, lane); }
 
     /// Whether the application has as many messages as it may without having taken them (`session_limits::not_taken`).
     /// In MQTT 5 the receive maximum sees to that, unless a larger one had to be announced; a server of MQTT 3.1.1 does

@@ -201,10 +201,13 @@ class subscription_registry {
         if (!packet.props.empty()) name_matches(packet.props);
         std::size_t const matched = matches_.size();
         bool const plain = matched == 1 && shares_.empty();
+        // The same for all messages of a topic, be it that some have had this one before.
+        std::uint16_t lane = 0;
+        for (auto const* p : matches_)
+            if (!p->of.handler) lane = static_cast<std::uint16_t>(lane * 40503u + p->of.lane);
         if (!plain) [[unlikely]]
             prepare(token);
         ++messages_;
-        std::uint16_t lane = 0;
         std::size_t holders = 0;
         for (auto const* p : matches_) {
             auto& s = p->of;
@@ -219,7 +222,6 @@ class subscription_registry {
                 }
             } else if (s.box->push(packet, token)) {
                 ++holders;
-                lane = static_cast<std::uint16_t>(lane * 40503u + s.lane);  // the same for all messages of a topic
                 s.receivers.wake_one();
             }
         }
