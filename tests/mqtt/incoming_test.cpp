@@ -570,3 +570,56 @@ TEST_CASE("what was on its way when the application unsubscribed holds up nothin
         CHECK(payloads(other) == "");
     });
 }
+
+TEST_CASE("a server that sends no more, as all that it sends at a time was given back, is asked for it again") {
+    for_each_kind([](auto version, qos quality) {
+        test::memory_place place({.in_flight = 3});
+        auto o = lasting(version);
+        o.stalled_after = 10ms;
+        followed f(place, o);
+        auto inbox = f.subscribe("a");
+        for (auto const text : {"1", "2", "3", "4"}) place.broker.publish("a", text, quality);
+        place.settle();
+        auto const times = [&] { return count(f.told, mqtt::session_event::kind::asking_again); };
+        auto held = inbox.try_receive();
+        for (int i = 0; i < 2; ++i) inbox.try_receive()->abandon();
+        // The application may still take the other one.
+        test::wait_until(place.io, [] { return false; }, 50ms);
+        CHECK(times() == 0);
+        held->abandon();
+        CHECK(inbox.size() == 0);
+        REQUIRE(test::wait_until(place.io, [&] { return inbox.size() == 3; }));
+        CHECK(times() == 1);
+        CHECK(payloads(inbox) == "123");
+        place.settle();
+        CHECK(payloads(inbox) == "4");
+        test::wait_until(place.io, [] { return false; }, 50ms);
+        CHECK(times() == 1);
+        CHECK(f.session->counters().connections == 2);
+    });
+}
+
+TEST_CASE("what is given back again and again is asked for at growing intervals, and not where it would be lost") {
+    for (bool const lasts : {true, false}) {
+        CAPTURE(lasts);
+        test::memory_place place;
+        auto o = lasts ? lasting(mqtt::protocol_version::v3_1_1) : quick();
+        o.clean_start = !lasts;
+        o.stalled_after = 10ms;
+        followed f(place, o);
+        auto inbox = f.subscribe("a");
+        place.broker.publish("a", "1", qos::at_least_once);
+        auto const give_back = [&] {
+            while (auto m = inbox.try_receive()) m->abandon();
+            return false;
+        };
+        test::wait_until(place.io, give_back, 200ms);
+        auto const connections = f.session->counters().connections;
+        if (lasts) {
+            CHECK(connections > 1);
+            CHECK(connections < 7);  // after 10, 20, 40, 80 ms
+        } else {
+            CHECK(connections == 1);
+        }
+    }
+}

@@ -404,6 +404,27 @@ TEST_CASE("a message that changes its lane when a later one has been taken holds
     }
 }
 
+TEST_CASE("nothing but what was given back is held when all others have been taken") {
+    for (auto const quality : {qos::at_least_once, qos::exactly_once}) {
+        received table;
+        CHECK_FALSE(table.holds_only_given_back());
+        auto const a = arrive(table, 1, quality);
+        auto const b = arrive(table, 2, quality);
+        auto const c = arrive(table, 3, quality, "other");
+        table.give_back(a);
+        CHECK_FALSE(table.holds_only_given_back());
+        table.take(b, ok);
+        CHECK_FALSE(table.holds_only_given_back());
+        table.take(c, ok);
+        CHECK(acknowledged(table) == "3");
+        CHECK(table.holds_only_given_back());
+        arrive(table, 4, quality);
+        CHECK_FALSE(table.holds_only_given_back());
+        table.connection_lost();
+        CHECK_FALSE(table.holds_only_given_back());
+    }
+}
+
 TEST_CASE("a message with the identifier of one that was about to be acknowledged is not acknowledged for it") {
     for (auto const quality : {qos::at_least_once, qos::exactly_once}) {
         received table;

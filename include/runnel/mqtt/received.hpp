@@ -137,6 +137,17 @@ class received {
     }
     /// Messages of this connection that have been given back.
     std::size_t given_back() const noexcept { return given_back_; }
+    /// Whether some have, and all that wait for their first acknowledgement have been too, or have been taken and wait
+    /// for such: the application does nothing more about any of them.
+    [[gnu::cold]] bool holds_only_given_back() noexcept {
+        bool all = given_back_ != 0;
+        for (auto n = waiting_.first(); all && n != waiting_.next(); ++n) all = waiting_[n].known || waiting_[n].taken;
+        messages_.for_each(
+            [&](std::uint16_t, message const& m) { all = all && (m.place == nowhere || m.taken || m.given_back); });
+        return all;
+    }
+    /// How many have come so far.
+    std::uint64_t arrived() const noexcept { return waiting_.next(); }
 
     /// The next message whose acknowledgement may go out; then `pop` removes it.
     entry const* next_taken() {

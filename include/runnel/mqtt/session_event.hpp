@@ -31,6 +31,9 @@ struct session_event {
         /// Nobody has received from an inbox for `pause` (`session_options::stalled_after`), in which QoS 1 or 2
         /// messages wait; they use up what the server may send. `detail` is the (first) topic filter.
         stalled,
+        /// All that the server has sent for `pause` has been given back, so that it may not send more: the connection
+        /// ends, and what was given back comes again on the next one.
+        asking_again,
     };
     kind what{};
     std::error_code error{};
@@ -59,6 +62,7 @@ inline std::string to_string(session_event const& e) {
         case unrouted: return "no subscription wants a message to " + e.detail + ", which is kept for now";
         case given_up: return "no subscription has come for a message to " + e.detail + ": acknowledged";
         case stalled: return "nobody receives the messages of " + e.detail + ", which hold up others";
+        case asking_again: return "connecting anew to get what has been given back, as nothing else comes";
         case message_rejected: return "a message to " + e.detail + " was given up: " + e.error.message();
         case unacknowledged:
             return "the server does not acknowledge a message to " + e.detail + ", but many later ones";

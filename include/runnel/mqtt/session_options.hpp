@@ -77,7 +77,9 @@ struct session_options {
     /// at a time, until the next subscription is made.
     std::chrono::milliseconds unrouted_timeout{10'000};
     /// After how long an inbox in which QoS 1 or 2 messages wait and from which nobody receives is told of by
-    /// `session_event::kind::stalled`: 0 (never) to a day.
+    /// `session_event::kind::stalled`: 0 (never) to a day. After as long without any other message the session connects
+    /// anew to get those that have been given back (`message::abandon`), if it outlasts the connection; each time in a
+    /// row that they are all given back again after twice as long, up to 32 times.
     std::chrono::milliseconds stalled_after{10'000};
     std::uint16_t incoming_topic_aliases = 16;      ///< MQTT 5: topics that the server may abbreviate; 0: none
     std::uint16_t outgoing_topic_aliases = 16;      ///< MQTT 5: topics abbreviated, if the server takes that; 0: none

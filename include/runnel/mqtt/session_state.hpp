@@ -166,7 +166,7 @@ class session_state {
         peer_known_ = false;
         expected_ = 0;
         received_.connection_lost();
-        leaves_out_ = false;
+        leaves_out_ = asks_again_ = false;
         outgoing_.connection_lost();
         acknowledgement_details_.clear();
     }
@@ -314,11 +314,22 @@ class session_state {
     /// acknowledged, until the next connection, so that none overtakes another.
     bool can_take_more() const noexcept { return !is_full() || leaves_out_ || outgoing_.size() != 0; }
     /// Only another connection helps: messages were left out, and there is room for them again; or all that the server
-    /// may send has been given back. The server sends them again.
+    /// may send has been given back, or seems to have been (`ask_again`). The server sends them again.
     bool wants_new_connection() const noexcept {
         auto const most = std::min<std::size_t>(limits_.not_taken, own_.receive_maximum);
-        return connected() &&
-               ((leaves_out_ && received_.waiting() <= limits_.not_taken / 2u) || received_.given_back() >= most);
+        return connected() && ((leaves_out_ && received_.waiting() <= limits_.not_taken / 2u) ||
+                               received_.given_back() >= most || asks_again_);
+    }
+    /// The messages that wait for the application, as `received` counts them: those given back, whether there are
+    /// others, and how many have come so far.
+    std::size_t given_back() const noexcept { return received_.given_back(); }
+    [[gnu::cold]] bool holds_only_given_back() noexcept { return received_.holds_only_given_back(); }
+    std::uint64_t arrived() const noexcept { return received_.arrived(); }
+    /// Client: what has been given back is to come again on another connection, as this one brings nothing more. False:
+    /// it would not come, as the session ends with the connection.
+    [[gnu::cold]] bool ask_again() noexcept {
+        return asks_again_ =
+                   connected() && !clean_start_ && (version_ != protocol_version::v5 || !ends_with_connection_);
     }
 
     /// Sends the next step of an authentication (MQTT 5, 4.12): an answer to `on_auth`, or, from a client, the
@@ -587,6 +598,7 @@ class session_state {
     bool must_begin_anew_ = false;
     bool ends_with_connection_ = false;
     bool leaves_out_ = false;  // QoS 1 and 2 messages, until the next connection
+    bool asks_again_ = false;
 };
 
 }  // namespace runnel::mqtt

@@ -2,6 +2,7 @@
 
 #include <runnel/mqtt/outlet.hpp>
 #include <runnel/mqtt/pending.hpp>
+#include <runnel/mqtt/protocol/deadline.hpp>
 #include <runnel/mqtt/protocol/subscriptions.hpp>
 #include <runnel/mqtt/session_options.hpp>
 #include <runnel/mqtt/session_parts.hpp>
@@ -109,17 +110,8 @@ class subscribing final : public subscribing_part, private message_source {
     }
     clock::time_point attend(clock::time_point now) override {
         if (wants_kept_) take_kept();
-        if (!watches_ || options_.stalled_after.count() == 0) return clock::time_point::max();
-        if (next_look_ <= now) {
-            watches_ = registry_.find_stalled([this](entry const& s) {
-                services_.tell({.what = session_event::kind::stalled,
-                                .pause = options_.stalled_after,
-                                .detail = s.parts.front().filter});
-            });
-            next_look_ = clock::time_point::max();
-        }
-        if (watches_ && next_look_ == clock::time_point::max()) next_look_ = now + options_.stalled_after;
-        return next_look_;
+        if (options_.stalled_after.count() == 0) return clock::time_point::max();
+        return std::min(look_at_inboxes(now), again_at_ <= now ? look_at_given_back(now) : again_at_);
     }
     /// What the handler has thrown.
     std::exception_ptr take_failure() noexcept override { return registry_.take_failure(); }
@@ -330,6 +322,7 @@ class subscribing final : public subscribing_part, private message_source {
     [[gnu::cold]] void given_back(delivery token, inbox const& by) override {
         if (registry_.give_back(token, by)) return acknowledge(token, reason_code::success, {});
         state_.give_back(token);
+        if (again_at_ == clock::time_point::max()) await_others(clock::now());
         packets_.attend();
     }
     [[gnu::cold]] void deserted(inbox const& box) override {
@@ -372,6 +365,41 @@ class subscribing final : public subscribing_part, private message_source {
         return !failed;
     }
 
+    clock::time_point look_at_inboxes(clock::time_point now) {
+        if (!watches_) return clock::time_point::max();
+        if (next_look_ <= now) {
+            watches_ = registry_.find_stalled([this](entry const& s) {
+                services_.tell({.what = session_event::kind::stalled,
+                                .pause = options_.stalled_after,
+                                .detail = s.parts.front().filter});
+            });
+            next_look_ = clock::time_point::max();
+        }
+        if (watches_ && next_look_ == clock::time_point::max()) next_look_ = now + options_.stalled_after;
+        return next_look_;
+    }
+    // A server may send fewer messages than it is allowed to. If it has sent all these, and they have been given back,
+    // nothing comes any more: after a while without any they are to come again, on another connection. Where they are
+    // given back once more, the next time takes longer.
+    [[gnu::cold]] void await_others(clock::time_point now) {
+        again_at_ = deadline_after(now, options_.stalled_after * patience_);
+        arrived_ = state_.arrived();
+    }
+    [[gnu::cold]] clock::time_point look_at_given_back(clock::time_point now) {
+        again_at_ = clock::time_point::max();
+        bool const is_idle = state_.holds_only_given_back();
+        if (!is_idle) patience_ = 1;
+        if (is_idle && state_.arrived() == arrived_) {
+            if (!state_.ask_again()) return again_at_;
+            services_.tell({.what = session_event::kind::asking_again, .pause = options_.stalled_after * patience_});
+            patience_ = std::min(2 * patience_, 32);
+            packets_.attend();
+        } else if (state_.given_back() != 0) {
+            await_others(now);
+        }
+        return again_at_;
+    }
+
     [[gnu::cold]] void watch() {
         watches_ = true;
         packets_.attend();
@@ -400,6 +428,9 @@ class subscribing final : public subscribing_part, private message_source {
     bool takes_kept_ = false;  // they are being offered
     bool watches_ = false;     // whether inboxes are read from
     clock::time_point next_look_ = clock::time_point::max();
+    clock::time_point again_at_ = clock::time_point::max();  // when to look at what was given back
+    std::uint64_t arrived_ = 0;                              // messages by then
+    int patience_ = 1;                                       // in units of `stalled_after`
 };
 
 }  // namespace runnel::mqtt
