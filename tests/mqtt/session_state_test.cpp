@@ -837,6 +837,24 @@ TEST_CASE("a message given back is told of again on the next connection, and a Q
         }
 }
 
+TEST_CASE("another connection helps where all that the server may send was given back or waits behind such") {
+    for (auto version : both_versions)
+        for (qos const quality : {q1, q2}) {
+            session_end c(role::client, version, {.not_taken = 3});
+            c.connect();
+            for (std::uint16_t id = 1; id <= 3; ++id) c.receive_publish("a", quality, id);
+            c.state.give_back(c.messages[0].token);
+            c.state.acknowledge(c.out, c.messages[1].token);
+            CHECK_FALSE(c.state.wants_new_connection());
+            c.state.acknowledge(c.out, c.messages[2].token);
+            CHECK(c.sent() == "");
+            CHECK(c.state.wants_new_connection());
+            c.lose_connection();
+            c.connect(true);
+            CHECK_FALSE(c.state.wants_new_connection());
+        }
+}
+
 TEST_CASE("in MQTT 3.1.1 an application that takes nothing is sent no more than it may have") {
     session_end c(role::client, v3, {.not_taken = 2});
     c.connect();

@@ -314,11 +314,11 @@ class session_state {
     /// acknowledged, until the next connection, so that none overtakes another.
     bool can_take_more() const noexcept { return !is_full() || leaves_out_ || outgoing_.size() != 0; }
     /// Only another connection helps: messages were left out, and there is room for them again; or all that the server
-    /// may send has been given back, or seems to have been (`ask_again`). The server sends them again.
-    bool wants_new_connection() const noexcept {
-        auto const most = std::min<std::size_t>(limits_.not_taken, own_.receive_maximum);
-        return connected() && ((leaves_out_ && received_.waiting() <= limits_.not_taken / 2u) ||
-                               received_.given_back() >= most || asks_again_);
+    /// may send has been given back, or waits behind such, or seems to have been (`ask_again`). The server sends it
+    /// again.
+    bool wants_new_connection() noexcept {
+        return connected() && ((leaves_out_ && received_.waiting() <= limits_.not_taken / 2u) || asks_again_ ||
+                               (received_.given_back() != 0 && is_used_up()));
     }
     /// The messages that wait for the application, as `received` counts them: those given back, whether there are
     /// others, and how many have come so far.
@@ -457,6 +457,10 @@ class session_state {
                 .releases = narrowed_,
                 .peer_maximum = peer_.maximum_packet_size,
                 .unwritten = unwritten};
+    }
+    [[gnu::cold]] [[gnu::noinline]] bool is_used_up() noexcept {
+        return received_.waiting() >= std::min(limits_.not_taken, own_.receive_maximum) &&
+               received_.holds_only_given_back();
     }
     void set_window() noexcept { window_ = std::min({limits_.in_flight, peer_.receive_maximum, narrowed_}); }
     // Whether the next exchange's packet identifier is known to be free at the peer.
