@@ -316,13 +316,19 @@ TEST_CASE("a shared subscription gives each message to one of its members in tur
     CHECK(p.broker.publish("t/x", "m") == 1);
 }
 
-TEST_CASE("MQTT 3.1.1 knows no shared subscriptions: $share is a level like any other") {
+TEST_CASE("MQTT 3.1.1 has shared subscriptions as MQTT 5 has, and both may be members of one") {
     place p;
-    mqtt_client client(p.io, protocol_version::v3_1_1);
-    REQUIRE(p.connect(client, "a") == reason_code::success);
-    client.subscribe("$share/g/t");
-    CHECK(p.broker.publish("t", "x") == 0);
-    CHECK(p.broker.publish("$share/g/t", "x") == 1);
+    mqtt_client old(p.io, protocol_version::v3_1_1), modern(p.io);
+    REQUIRE(p.connect(old, "a") == reason_code::success);
+    REQUIRE(p.connect(modern, "b") == reason_code::success);
+    old.subscribe("$share/g/t");
+    modern.subscribe("$share/g/t");
+    for (int i = 0; i < 4; ++i) CHECK(p.broker.publish("t", "x") == 1);
+    CHECK(old.wait_for(2));
+    CHECK(modern.wait_for(2));
+    old.unsubscribe("$share/g/t");
+    CHECK(p.broker.publish("t", "x") == 1);
+    CHECK(modern.wait_for(3));
 }
 
 TEST_CASE("with no local a client does not get what it publishes itself") {

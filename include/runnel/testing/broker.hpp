@@ -16,6 +16,7 @@
 #include <asio/redirect_error.hpp>
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -47,12 +48,13 @@ struct over_tcp {
 ///     std::uint16_t port = broker.listen_tcp();
 ///
 /// Not thread-safe: all of it runs on the executor. Work of the broker keeps the execution context running until
-/// `close`. Destroying it closes it.
+/// `close`. Destroying it closes it. What clients can make it hold is bounded: see docs/testing.md.
 template <class Executor = asio::any_io_executor>
 class basic_broker {
   public:
     using executor_type = Executor;
 
+    /// Throws `std::out_of_range` if the options are not possible.
     explicit basic_broker(Executor executor, broker_options options = {})
         : state_(std::make_shared<shared>(std::move(executor), std::move(options))) {}
     basic_broker(basic_broker const&) = delete;
@@ -64,11 +66,14 @@ class basic_broker {
 
     Executor get_executor() const { return state_->executor; }
 
-    /// Serves a client at the other end of `connection`. Returns at once.
+    /// Serves a client at the other end of `connection`. Returns at once. With `broker_options::connection_limit`
+    /// connections there are, the connection is closed instead.
     template <stream S>
     requires std::same_as<typename S::executor_type, Executor>
     void attach(S connection, connection_info from = {"memory", "", false}) {
-        auto const l = std::make_shared<link>(state_->executor, std::move(from));
+        state_->open();
+        if (!state_->has_room_for(from)) return;
+        auto const l = std::make_shared<link>(*state_, std::move(from));
         state_->start(l, serve(state_, l, std::move(connection)));
     }
 
@@ -82,18 +87,26 @@ class basic_broker {
         asio::ip::tcp::endpoint const where(asio::ip::address_v4::loopback(), port);
         acceptor_type acceptor(state_->executor, where);  // with SO_REUSEADDR
         auto const actual = acceptor.local_endpoint().port();
+        state_->open();
         auto const t = std::make_shared<task>();
-        state_->start(t, accept_all(state_, std::move(acceptor), std::move(layer)));
+        state_->start(t, accept_all(state_, t, std::move(acceptor), std::move(layer)));
         return actual;
     }
 
-    /// Ends all listeners and cuts all connections. What runs ends in the next turns of the executor; sessions and
-    /// retained messages are kept, and the broker can listen and be attached to again.
+    /// Ends all listeners and cuts all connections. What runs ends in the next turns of the executor, and nothing is
+    /// left that keeps it running. Sessions and retained messages are kept, and the broker can listen and be attached
+    /// to again; what has become due until then, as wills and the ends of sessions, is done then.
     void close() {
+        state_->closed = true;
         state_->timer.cancel();
         state_->armed.reset();
-        for (auto const& t : state_->tasks) t->signal.emit(asio::cancellation_type::terminal);
+        for (auto const& t : state_->tasks) {
+            t->stopped = true;
+            t->signal.emit(asio::cancellation_type::terminal);
+        }
     }
+    /// False from `close` until the broker listens or is attached to again.
+    bool is_open() const noexcept { return !state_->closed; }
 
     /// What the broker asks and tells. To be set before clients come.
     broker_hooks& hooks() noexcept { return state_->core.hooks; }
@@ -151,21 +164,7 @@ class basic_broker {
     struct task {
         virtual ~task() = default;
         asio::cancellation_signal signal;
-    };
-
-    // A client's connection.
-    struct link final : task, broker_connection {
-        link(Executor executor, connection_info from)
-            : broker_connection(std::move(from)), place(std::move(executor)) {}
-
-        void wake() override { place.wake(writer); }
-        void abort() override { this->signal.emit(asio::cancellation_type::terminal); }
-
-        parking<Executor> place;
-        waiter<Executor> writer;
-        waiter<Executor> reader;
-        bool input_ended = false;
-        bool output_ended = false;
+        bool stopped = false;
     };
 
     // What outlives the broker until the last coroutine has ended.
@@ -181,15 +180,27 @@ class basic_broker {
                                                                 t](std::exception_ptr) { self->tasks.erase(t); }));
         }
 
+        // Takes up again what `close` has ended.
+        void open() {
+            closed = false;
+            arm();
+        }
+
+        bool has_room_for(connection_info const& from) {
+            if (*connections < core.options().connection_limit) return true;
+            core.log("closed a connection over " + from.transport + ": there are as many as there may be");
+            return false;
+        }
+
         // Sees to it that `advance` is called at the next deadline.
         void arm() {
-            auto const next = core.next_deadline();
+            auto const next = closed ? std::nullopt : core.next_deadline();
             if (!next || (armed && *armed <= *next)) return;
             armed = next;
             timer.expires_at(*next);
             timer.async_wait([weak = this->weak_from_this()](std::error_code error) {
                 auto const self = weak.lock();
-                if (error || !self) return;
+                if (error || !self || self->closed) return;
                 self->armed.reset();
                 self->core.advance(clock::now());
                 self->arm();
@@ -200,7 +211,28 @@ class basic_broker {
         broker_core core;
         timer_type timer;
         std::optional<clock::time_point> armed;
+        bool closed = false;
+        std::shared_ptr<std::size_t> connections = std::make_shared<std::size_t>();  // links may outlive this
         std::set<std::shared_ptr<task>> tasks;
+    };
+
+    // A client's connection.
+    struct link final : task, broker_connection {
+        link(shared const& broker, connection_info from)
+            : broker_connection(std::move(from)), count(broker.connections), place(broker.executor) {
+            ++*count;
+        }
+        ~link() { --*count; }
+
+        void wake() override { place.wake(writer); }
+        void abort() override { this->signal.emit(asio::cancellation_type::terminal); }
+
+        std::shared_ptr<std::size_t> count;
+        parking<Executor> place;
+        waiter<Executor> writer;
+        waiter<Executor> reader;
+        bool input_ended = false;
+        bool output_ended = false;
     };
 
     using shared_ptr = std::shared_ptr<shared>;
@@ -214,12 +246,13 @@ class basic_broker {
     }
 
     template <class Layer>
-    static asio::awaitable<void, Executor> accept_all(shared_ptr self, acceptor_type acceptor, Layer layer) {
+    static asio::awaitable<void, Executor> accept_all(shared_ptr self, std::shared_ptr<task> t, acceptor_type acceptor,
+                                                      Layer layer) {
         while (true) {
             socket_type socket(self->executor);
             std::error_code error;
             co_await acceptor.async_accept(socket, asio::redirect_error(asio::use_awaitable_t<Executor>{}, error));
-            if (error == asio::error::operation_aborted) co_return;
+            if (error == asio::error::operation_aborted || t->stopped) co_return;
             if (error) {  // no file descriptors left, perhaps
                 co_await sleep_for<Executor>(self->executor, std::chrono::milliseconds(20));
                 continue;
@@ -229,7 +262,8 @@ class basic_broker {
             auto const peer = socket.remote_endpoint(ignored);
             connection_info from{layer.name(), peer.address().to_string() + ':' + std::to_string(peer.port()),
                                  Layer::secure};
-            auto const l = std::make_shared<link>(self->executor, std::move(from));
+            if (!self->has_room_for(from)) continue;
+            auto const l = std::make_shared<link>(*self, std::move(from));
             self->start(l, accept_one(self, l, asio_stream<socket_type>(std::move(socket)), layer));
         }
     }
@@ -282,7 +316,7 @@ class basic_broker {
         receive_buffer in;
         try {
             while (true) {
-                while (!l.closing && l.out.size() >= self.core.options().output_limit) co_await wait(l, l.reader);
+                while (!self.core.wants_input(l)) co_await wait(l, l.reader);
                 auto const room = in.prepare(l.expected);
                 asio::mutable_buffer const into(room.data(), room.size());
                 std::size_t const n = co_await connection.read_some(into);

@@ -16,6 +16,8 @@ inline void broker_core::begin_authentication(broker_connection& c, connect_atte
     a.connect = body;
     a.session_name = request.session_name;
     a.assigned_client_identifier = request.assigned_client_identifier;
+    a.is_named_by_broker =
+        request.packet.client_id.empty() && request.session_name == request.assigned_client_identifier;
     a.maximum_packet_size = mqtt::capabilities::from(props.parse()).maximum_packet_size;
     authenticate(c, props.get<mqtt::property_id::authentication_data>());
 }
@@ -84,6 +86,9 @@ inline void broker_core::finish_connect(broker_connection& c, mqtt::reason_code 
     auto const body = std::exchange(a.connect, {});
     mqtt::connect packet;
     decode(mqtt::fixed_header{}, body, mqtt::protocol_version::v5, packet);
+    // Somebody may have come with the identifier meanwhile.
+    if (a.is_named_by_broker && sessions_.contains(a.session_name))
+        a.assigned_client_identifier = a.session_name = make_identifier();
     connect_attempt const request{
         packet, mqtt::protocol_version::v5, c.info, a.session_name, a.assigned_client_identifier, {}, {}, {}};
     if (reason == mqtt::reason_code::success)

@@ -13,13 +13,9 @@ inline void broker_core::receive_connect(broker_connection& c, std::string_view&
 
     auto version = mqtt::protocol_version::v3_1_1;
     mqtt::connect packet;
-    mqtt::errc e = next.error;
-    if (e == mqtt::errc::ok && next.header.type != mqtt::packet_type::connect)
-        e = mqtt::errc::packet_before_connect;  // [MQTT-3.1.0-1]
-    else if (e == mqtt::errc::ok)
-        e = mqtt::read_protocol_version(next.body, version);
-    bool const versed = e == mqtt::errc::ok;
-    if (versed) e = decode(next.header, next.body, version, packet);
+    std::string renamed;
+    bool versed = false;
+    mqtt::errc const e = read_connect(next, renamed, version, versed, packet);
     if (e == mqtt::errc::ok) {
         handle_connect(c, packet, version, next.body);
         input.remove_prefix(next.total_size);
@@ -36,11 +32,36 @@ inline void broker_core::receive_connect(broker_connection& c, std::string_view&
     close(c);
 }
 
+// `renamed` holds what the packet refers to if its protocol name has been replaced by that of MQTT 3.1.1; `versed`
+// tells whether the version is known.
+inline mqtt::errc broker_core::read_connect(mqtt::frame const& f, std::string& renamed, mqtt::protocol_version& version,
+                                            bool& versed, mqtt::connect& packet) const {
+    if (f.error != mqtt::errc::ok) return f.error;
+    if (f.header.type != mqtt::packet_type::connect) return mqtt::errc::packet_before_connect;  // [MQTT-3.1.0-1]
+    auto body = f.body;
+    constexpr std::string_view v3_1("\0\6MQIsdp\3", 9), v3_1_1("\0\4MQTT\4", 7);
+    if (options_.accepts_v3_1 && body.starts_with(v3_1)) {
+        renamed.assign(v3_1_1).append(body.substr(v3_1.size()));
+        body = renamed;
+    }
+    auto e = mqtt::read_protocol_version(body, version);
+    versed = e == mqtt::errc::ok;
+    return versed ? decode(f.header, body, version, packet) : e;
+}
+
+// An identifier that no session has [MQTT-3.2.2-16].
+inline std::string broker_core::make_identifier() {
+    while (true) {
+        auto name = "runnel-" + std::to_string(++assigned_);
+        if (!sessions_.contains(name)) return name;
+    }
+}
+
 inline void broker_core::handle_connect(broker_connection& c, mqtt::connect const& packet,
                                         mqtt::protocol_version version, std::string_view body) {
     connect_attempt request{packet, version, c.info, std::string(packet.client_id), std::nullopt, {}, {}, {}};
     if (packet.client_id.empty()) {
-        request.session_name = "runnel-" + std::to_string(++assigned_);
+        request.session_name = make_identifier();
         request.assigned_client_identifier = request.session_name;
     }
     auto const reason = check_connect(request);
@@ -78,11 +99,11 @@ inline void broker_core::refuse(broker_connection& c, connect_attempt const& req
         if (!why.empty()) p.reason_string = why;
         if (!request.server_reference.empty()) p.server_reference = request.server_reference;
         answer.props = &p;
-        auto const limit = request.packet.props.get<mqtt::property_id::maximum_packet_size>();
-        if (limit && encoded_size(answer, request.version) > *limit) answer.props = {};  // [MQTT-3.2.2-19]
     }
+    auto const limit = mqtt::capabilities::from(request.packet.props.parse()).maximum_packet_size;
+    if (encoded_size(answer, request.version) > limit) answer.props = {};  // [MQTT-3.2.2-19]
     ++counters_.refused;
-    send_packet(c, answer, request.version);
+    if (encoded_size(answer, request.version) <= limit) send_packet(c, answer, request.version);  // [MQTT-3.1.2-24]
     close(c);
 }
 
@@ -112,55 +133,83 @@ inline void broker_core::keep_will(broker_session& s, mqtt::will const& w) {
     s.will_delay = w.props.get<mqtt::property_id::will_delay_interval>().value_or(0);
 }
 
+// What CONNACK of MQTT 5 tells a client that is accepted.
+inline mqtt::properties broker_core::announce(connect_attempt const& request, mqtt::properties const& asked,
+                                              std::uint32_t expiry) const {
+    auto const& accepts = options_.accepts;
+    mqtt::capabilities const defaults;
+    mqtt::properties p;
+    if (accepts.receive_maximum != defaults.receive_maximum) p.receive_maximum = accepts.receive_maximum;
+    if (accepts.maximum_packet_size != defaults.maximum_packet_size)
+        p.maximum_packet_size = accepts.maximum_packet_size;
+    if (accepts.maximum_qos != defaults.maximum_qos) p.maximum_qos = static_cast<std::uint8_t>(accepts.maximum_qos);
+    if (!accepts.retain_available) p.retain_available = 0;
+    if (!accepts.wildcard_subscription_available) p.wildcard_subscription_available = 0;
+    if (!accepts.shared_subscription_available) p.shared_subscription_available = 0;
+    if (!accepts.subscription_identifier_available) p.subscription_identifier_available = 0;
+    if (accepts.topic_alias_maximum != 0) p.topic_alias_maximum = accepts.topic_alias_maximum;
+    if (expiry != asked.session_expiry_interval.value_or(0)) p.session_expiry_interval = expiry;
+    if (request.assigned_client_identifier) p.assigned_client_identifier = *request.assigned_client_identifier;
+    p.authentication_method = asked.authentication_method;  // [MQTT-4.12.0-5]
+    if (auto const keep_alive = keep_alive_for(request);
+        options_.server_keep_alive || keep_alive != request.packet.keep_alive)
+        p.server_keep_alive = keep_alive;
+    return p;
+}
+
+// The keep alive that the connection gets: seconds, or 0.
+inline std::uint16_t broker_core::keep_alive_for(connect_attempt const& request) const {
+    auto const asked = request.packet.keep_alive;
+    if (request.version != mqtt::protocol_version::v5) return asked;
+    if (options_.server_keep_alive) return *options_.server_keep_alive;
+    auto const most = options_.maximum_keep_alive.value_or(0);
+    return most != 0 && (asked == 0 || asked > most) ? most : asked;
+}
+
 inline void broker_core::accept(broker_connection& c, connect_attempt const& request,
                                 std::optional<std::string_view> reply) {
     auto const& packet = request.packet;
     bool const v5 = request.version == mqtt::protocol_version::v5;
-    bool present = false;
-    auto const s = find_or_make_session(request, present);
+    if (sessions_.size() >= options_.session_limit && !sessions_.contains(request.session_name))
+        return refuse(c, request, mqtt::reason_code::quota_exceeded);
     auto const asked = packet.props.parse();
-    auto const& accepts = options_.accepts;
+    auto const asked_expiry = v5                   ? asked.session_expiry_interval.value_or(0)
+                              : packet.clean_start ? 0
+                                                   : broker_session::never;
+    auto const expiry = std::min(asked_expiry, options_.maximum_session_expiry);
+    auto const peer = v5 ? mqtt::capabilities::from(asked) : mqtt::capabilities{};
 
+    mqtt::connack answer;
+    mqtt::properties p;
+    if (v5) {
+        p = announce(request, asked, expiry);
+        p.authentication_data = reply;
+        answer.props = &p;
+    }
+    if (encoded_size(answer, request.version) > peer.maximum_packet_size) {  // [MQTT-3.1.2-24]
+        ++counters_.refused;
+        log("refused client " + request.session_name + ": its maximum packet size leaves no room for CONNACK");
+        return close(c);
+    }
+    auto const s = find_or_make_session(request, answer.session_present);
     sessions_due_.clear(*s);
     s->ends_at.reset();
     s->will_at.reset();
     s->will = nullptr;  // [MQTT-3.1.3-9]
+    s->from = c.info;
     if (packet.will) keep_will(*s, *packet.will);
-    s->expiry = v5 ? asked.session_expiry_interval.value_or(0) : packet.clean_start ? 0 : broker_session::never;
-    s->expiry = std::min(s->expiry, options_.maximum_session_expiry);
-    auto keep_alive = packet.keep_alive;
-
-    mqtt::connack answer{.session_present = present};
-    mqtt::properties p;
-    if (v5) {
-        mqtt::capabilities const defaults;
-        if (accepts.receive_maximum != defaults.receive_maximum) p.receive_maximum = accepts.receive_maximum;
-        if (accepts.maximum_packet_size != defaults.maximum_packet_size)
-            p.maximum_packet_size = accepts.maximum_packet_size;
-        if (accepts.maximum_qos != defaults.maximum_qos) p.maximum_qos = static_cast<std::uint8_t>(accepts.maximum_qos);
-        if (!accepts.retain_available) p.retain_available = 0;
-        if (!accepts.wildcard_subscription_available) p.wildcard_subscription_available = 0;
-        if (!accepts.shared_subscription_available) p.shared_subscription_available = 0;
-        if (!accepts.subscription_identifier_available) p.subscription_identifier_available = 0;
-        if (accepts.topic_alias_maximum != 0) p.topic_alias_maximum = accepts.topic_alias_maximum;
-        if (s->expiry != asked.session_expiry_interval.value_or(0)) p.session_expiry_interval = s->expiry;
-        if (request.assigned_client_identifier) p.assigned_client_identifier = *request.assigned_client_identifier;
-        p.authentication_method = asked.authentication_method;  // [MQTT-4.12.0-5]
-        p.authentication_data = reply;
-        if (options_.server_keep_alive) p.server_keep_alive = keep_alive = *options_.server_keep_alive;
-        answer.props = &p;
-    }
-    auto const peer = v5 ? mqtt::capabilities::from(asked) : mqtt::capabilities{};
+    s->asked_expiry = asked_expiry;
+    s->expiry = expiry;
     c.session = s;
     s->connection = &c;
     ++counters_.accepted;
-    if (present) ++counters_.resumed;
-    c.silence = std::chrono::milliseconds(1500) * keep_alive;  // [MQTT-3.1.2-22]
-    if (keep_alive == 0)
+    if (answer.session_present) ++counters_.resumed;
+    c.silence = std::chrono::milliseconds(1500) * keep_alive_for(request);  // [MQTT-3.1.2-22]
+    if (c.silence.count() == 0)
         connections_.clear(c);
     else
         connections_.set(c, now_ + c.silence);
-    auto own = accepts;
+    auto own = options_.accepts;
     if (!v5) own.maximum_packet_size = options_.maximum_packet_size_v3_1_1;
     tell_time(*s);
     s->state.accept(c.out, answer, request.version, own, peer);

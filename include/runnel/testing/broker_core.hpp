@@ -3,8 +3,8 @@
 #include <runnel/testing/broker_options.hpp>
 #include <runnel/testing/broker_session.hpp>
 #include <runnel/testing/deadlines.hpp>
+#include <runnel/testing/outgoing_queue.hpp>
 #include <runnel/testing/retained_messages.hpp>
-#include <runnel/testing/stored_message.hpp>
 #include <runnel/testing/subscription_table.hpp>
 
 #include <algorithm>
@@ -30,7 +30,8 @@ class broker_core {
   public:
     using time_point = broker_connection::time_point;
 
-    explicit broker_core(broker_options options = {}) : options_(std::move(options)) {}
+    /// Throws `std::out_of_range` if the options are not possible.
+    explicit broker_core(broker_options options = {}) : options_(std::move(options)) { check(options_); }
     broker_core(broker_core const&) = delete;
     broker_core& operator=(broker_core const&) = delete;
 
@@ -46,6 +47,7 @@ class broker_core {
         now_ = now;
         ++counters_.connections;
         c.heard = now;
+        c.behind_since.reset();
         c.authentication.reset();
         connections_.set(c, now + options_.connect_limit);
     }
@@ -53,10 +55,19 @@ class broker_core {
     /// Bytes have come. Whole packets are handled and removed from `input`; of the rest `c.expected` tells more.
     void receive(broker_connection& c, std::string_view& input, time_point now);
 
-    /// All of `c.out` has been taken to be sent.
+    /// Whether the driver is to read on from the client. Not before `sent`, if it does not take its answers.
+    bool wants_input(broker_connection& c) const noexcept {
+        c.input_held = !c.closing && c.out.size() >= options_.output_limit;
+        return !c.input_held;
+    }
+
+    /// All that was taken from `c.out` has been sent.
     void sent(broker_connection& c, time_point now) {
         now_ = now;
+        if (c.input_held) c.heard = now;  // it takes its answers; what it says cannot be heard yet
+        c.behind_since.reset();
         if (c.session) send_queued(*c.session);
+        if (!c.out.empty()) c.behind_since = now;
     }
 
     /// The client sends nothing more, but may still read. Without a DISCONNECT before, its will is published.
@@ -166,12 +177,18 @@ class broker_core {
 
     // broker_connect.hpp
     void receive_connect(broker_connection& c, std::string_view& input);
+    mqtt::errc read_connect(mqtt::frame const& f, std::string& renamed, mqtt::protocol_version& version, bool& versed,
+                            mqtt::connect& packet) const;
     void handle_connect(broker_connection& c, mqtt::connect const& packet, mqtt::protocol_version version,
                         std::string_view body);
+    std::string make_identifier();
     void refuse(broker_connection& c, connect_attempt const& request, mqtt::reason_code reason);
     mqtt::reason_code check_connect(connect_attempt& request);
     std::shared_ptr<broker_session> find_or_make_session(connect_attempt const& request, bool& present);
     void keep_will(broker_session& s, mqtt::will const& w);
+    mqtt::properties announce(connect_attempt const& request, mqtt::properties const& asked,
+                              std::uint32_t expiry) const;
+    std::uint16_t keep_alive_for(connect_attempt const& request) const;
     void accept(broker_connection& c, connect_attempt const& request, std::optional<std::string_view> reply = {});
 
     // broker_authentication.hpp
@@ -185,8 +202,11 @@ class broker_core {
     // broker_packets.hpp
     void receive_packets(broker_connection& c, std::string_view& input);
     void handle_message(broker_session& s, mqtt::publish const& m, mqtt::delivery d);
+    publish_verdict take_message(broker_session& s, mqtt::publish const& m);
+    bool fits_answer(broker_session& s, mqtt::packet_type type, std::size_t reasons);
     void handle_subscribe(broker_session& s, mqtt::subscribe const& packet);
     void handle_unsubscribe(broker_session& s, mqtt::unsubscribe const& packet);
+    void forget_retained(broker_session& s, std::string_view filter);
     void handle_disconnect(broker_session& s, mqtt::disconnect const& packet);
     mqtt::reason_code check_subscription(broker_session& s, mqtt::subscribe const& packet,
                                          mqtt::subscription_request const& request);
@@ -215,86 +235,17 @@ class broker_core {
         c.out.commit(size);
     }
 
-    // Messages to clients.
-
-    std::size_t route(message_ptr const& m, broker_session const* from) {
-        if (m->retain() && options_.accepts.retain_available) retained_.store(m);
-        auto hits = std::exchange(hits_, {});  // a hook may publish while this goes on
-        table_.find(*m, from, hits);
-        for (auto& h : hits)
-            deliver(*h.session, {m, h.quality, h.retain, std::move(h.identifiers), std::string(h.share)});
-        auto const count = hits.size();
-        hits.clear();
-        hits_ = std::move(hits);
-        return count;
-    }
-
-    void deliver(broker_session& s, outgoing_message m) {
-        if (m.quality == mqtt::qos::at_most_once) {
-            if (!s.connected()) return;
-            if (s.connection->out.size() >= options_.output_limit)
-                ++counters_.messages_dropped;
-            else
-                send(s, m);
-            return;
-        }
-        if (s.queue.size() >= options_.queue_limit) {
-            ++counters_.messages_dropped;
-            return;
-        }
-        s.queue.push_back(std::move(m));
-        send_queued(s);
-    }
-
-    // Sends what is queued, as far as the client's receive maximum and the limit of its output allow.
-    void send_queued(broker_session& s) {
-        if (!s.connected()) return;
-        auto const window = std::min(options_.in_flight, s.state.peer().receive_maximum);
-        while (!s.queue.empty() && s.state.unacknowledged() < window &&
-               s.connection->out.size() < options_.output_limit) {
-            auto const m = std::move(s.queue.front());
-            s.queue.pop_front();
-            send(s, m);
-        }
-    }
-
-    // What has to be sent again counts its expiry down.
-    void tell_time(broker_session& s) const noexcept {
-        s.state.set_time(std::chrono::duration_cast<std::chrono::milliseconds>(now_.time_since_epoch()));
-    }
-
-    void send(broker_session& s, outgoing_message const& o) {
-        auto const& m = *o.message;
-        if (m.expired(now_)) {
-            ++counters_.messages_expired;
-            return;
-        }
-        mqtt::publish packet{.topic = m.topic(), .payload = m.payload(), .qos = o.quality, .retain = o.retain};
-        mqtt::properties p;
-        if (s.state.version() == mqtt::protocol_version::v5) {
-            packet.props = m.props();
-            if (m.expires() || !o.identifiers.empty()) {
-                p = m.props().parse();
-                if (m.expires()) p.message_expiry_interval = m.seconds_left(now_);  // [MQTT-3.3.2-6]
-                p.subscription_identifiers = o.identifiers;
-                packet.props = &p;
-            }
-        }
-        auto& c = *s.connection;
-        tell_time(s);
-        lent_message* lent = nullptr;
-        if (!o.share.empty() && o.quality == mqtt::qos::at_least_once) {
-            lent = &s.lent.emplace_back(lent_message{o.message, o.share, {}});
-            lent->place = std::prev(s.lent.end());
-        }
-        if (s.state.publish(c.out, packet, lent).error != mqtt::errc::ok) {
-            if (lent != nullptr) s.lent.pop_back();
-            ++counters_.messages_dropped;  // too large for the client [MQTT-3.1.2-24] [MQTT-3.1.2-25]
-            return;
-        }
-        ++counters_.messages_sent;
-        c.wake();
-    }
+    // broker_delivery.hpp
+    static constexpr std::size_t written_at_once = 64 * 1024;
+    std::size_t route(message_ptr const& m, broker_session const* from);
+    void deliver(broker_session& s, outgoing_message m);
+    bool can_send(broker_session const& s, mqtt::qos quality) const;
+    void send_queued(broker_session& s);
+    bool send_first(broker_session& s, outgoing_queue& queue, mqtt::qos quality);
+    void send_retained(broker_session& s);
+    bool send_retained(broker_session& s, retained_request& r);
+    void tell_time(broker_session& s) const noexcept;
+    bool send(broker_session& s, outgoing_message const& o);
 
     broker_options options_;
     broker_counters counters_;
@@ -351,5 +302,6 @@ inline void broker_core::advance(time_point now) {
 
 #include <runnel/testing/broker_authentication.hpp>
 #include <runnel/testing/broker_connect.hpp>
+#include <runnel/testing/broker_delivery.hpp>
 #include <runnel/testing/broker_endings.hpp>
 #include <runnel/testing/broker_packets.hpp>

@@ -37,6 +37,7 @@ inline void broker_core::end_connection(broker_connection& c, bool abnormal) {
     if (!s) return;
     s->connection = nullptr;
     s->state.connection_lost();
+    s->waiting.clear();
     if (!abnormal) s->will = nullptr;
     if (s->expiry != broker_session::never) s->ends_at = now_ + std::chrono::seconds(s->expiry);
     if (s->will) s->will_at = now_ + std::chrono::seconds(s->will_delay);
@@ -57,16 +58,16 @@ inline void broker_core::check_offline(broker_session& s) {
         sessions_due_.clear(s);
 }
 
+// A will is a message of its client's as any other, but that there is nobody to tell whether it goes its way.
 inline void broker_core::publish_will(broker_session& s) {
     auto const will = std::exchange(s.will, nullptr);
     s.will_at.reset();
-    // Made anew, since its expiry counts from now on.
-    mqtt::publish const m{.topic = will->topic(),
-                          .payload = will->payload(),
-                          .qos = will->quality(),
-                          .retain = will->retain(),
-                          .props = will->props()};
-    route(std::make_shared<stored_message const>(m, now_), &s);
+    mqtt::publish m{.topic = will->topic(),
+                    .payload = will->payload(),
+                    .qos = will->quality(),
+                    .retain = will->retain(),
+                    .props = will->props()};
+    take_message(s, m);
 }
 
 // `s` is gone when this returns, unless the caller holds it.
@@ -84,11 +85,10 @@ inline void broker_core::end_session(broker_session& s) {
 inline void broker_core::pass_on(broker_session& s) {
     auto const again = [this](message_ptr const& m, std::string_view share) {
         subscription_table::hit h{};
-        if (table_.find_member(*m, share, h))
-            deliver(*h.session, {m, h.quality, h.retain, std::move(h.identifiers), std::string(share)});
+        if (table_.find_member(m, share, h, now_)) deliver(*h.session, std::move(h.message));
     };
     for (auto const& m : std::exchange(s.lent, {})) again(m.message, m.share);
-    for (auto const& m : std::exchange(s.queue, {}))
+    for (auto const& m : s.queue.take_all())
         if (!m.share.empty()) again(m.message, m.share);
 }
 

@@ -3,12 +3,12 @@
 #include <runnel/core/send_buffer.hpp>
 #include <runnel/mqtt/session_state.hpp>
 #include <runnel/testing/broker_options.hpp>
-#include <runnel/testing/stored_message.hpp>
+#include <runnel/testing/outgoing_queue.hpp>
+#include <runnel/testing/retained_messages.hpp>
 
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <limits>
 #include <list>
@@ -28,6 +28,7 @@ struct client_authentication {
     std::string connect;         ///< the body of its CONNECT, until CONNACK
     std::string session_name;
     std::optional<std::string> assigned_client_identifier;
+    bool is_named_by_broker = false;  ///< the session's name is an identifier that the broker has made
     std::size_t maximum_packet_size = mqtt::max_variable_integer + 5;  ///< that the client takes
     std::string memory;                                                ///< of the user
     unsigned step = 0;
@@ -58,6 +59,8 @@ class broker_connection {
     time_point heard{};                   ///< when anything came from the client
     std::chrono::milliseconds silence{};  ///< how long it may be silent; 0: without limit
     std::optional<time_point> deadline;
+    bool input_held = false;                 ///< nothing is read, as it does not take its answers
+    std::optional<time_point> behind_since;  ///< since when it has taken nothing of what is to be sent
 
   protected:
     ~broker_connection() = default;
@@ -70,15 +73,6 @@ struct broker_subscription {
     bool no_local;
     bool retain_as_published;
     std::uint32_t identifier;  ///< 0: none
-};
-
-/// A message on its way to one client.
-struct outgoing_message {
-    message_ptr message;
-    mqtt::qos quality;
-    bool retain;
-    std::vector<std::uint32_t> identifiers;  ///< of the subscriptions that it matched
-    std::string share = {};                  ///< "$share/..." if it came by a shared subscription, or else empty
 };
 
 /// A message of a shared subscription that one member has been sent, and that goes to another one if the member's
@@ -96,21 +90,50 @@ struct broker_session {
 
     broker_session(std::string session_name, mqtt::protocol_version version, broker_options const& options)
         : name(std::move(session_name)),
+          limits(options),
           state(mqtt::role::server, version,
                 {.queued_bytes = std::numeric_limits<std::size_t>::max(),
                  .in_flight = options.in_flight,
                  .outgoing_topic_aliases = options.outgoing_topic_aliases}) {}
 
-    client_info info() const { return {name, state.version(), connection->info, subscriptions.size()}; }
+    client_info info() const { return {name, state.version(), from, subscriptions.size()}; }
     bool connected() const noexcept { return connection != nullptr; }
 
+    /// Whether another message is taken.
+    bool has_room(outgoing_message const& m) const noexcept {
+        auto const cost = m.message->cost();
+        if (m.quality == mqtt::qos::at_most_once) {
+            auto const used = connected() ? connection->out.size() + waiting.bytes() : limits.output_limit;
+            return used < limits.output_limit;
+        }
+        auto const used = queue.bytes() + state.queued_bytes();
+        return used == 0 ||
+               (queue.size() < limits.queue_limit && used < limits.queue_bytes && cost <= limits.queue_bytes - used);
+    }
+
+    /// How well it is suited to get a message of a shared subscription; 0: not at all.
+    unsigned readiness(outgoing_message const& m, time_point now) const {
+        if (!has_room(m)) return 0;
+        if (!connected()) return 1;
+        bool const stalled = connection->behind_since && *connection->behind_since + stall < now;
+        return stalled || !(m.quality == mqtt::qos::at_most_once ? waiting : queue).empty() ? 2 : best_readiness;
+    }
+    static constexpr unsigned best_readiness = 3;
+    /// A connection that has taken nothing for so long is stalled.
+    static constexpr std::chrono::seconds stall{1};
+
     std::string name;
-    mqtt::session_state state;  ///< holds what has been sent; what waits for its turn is in `queue`
+    broker_options const& limits;
+    mqtt::session_state state;  ///< holds what has been sent; what waits for its turn is in `waiting` and `queue`
     broker_connection* connection = nullptr;
-    std::deque<outgoing_message> queue;                                     ///< QoS 1 and 2
-    std::list<lent_message> lent;                                           ///< QoS 1, sent and not acknowledged
+    connection_info from;                  ///< of the connection, or of the last one
+    outgoing_queue waiting;                ///< QoS 0, while connected
+    outgoing_queue queue;                  ///< QoS 1 and 2
+    std::list<retained_request> retained;  ///< what new subscriptions are still to get, before all in the queues
+    std::list<lent_message> lent;          ///< QoS 1, sent and not acknowledged
     std::map<std::string, broker_subscription, std::less<>> subscriptions;  ///< by topic filter
     std::vector<mqtt::delivery> held;                                       ///< acknowledgements held back on demand
+    std::uint32_t asked_expiry = 0;                                         ///< seconds, that CONNECT has asked for
     std::uint32_t expiry = 0;                                               ///< seconds after the end of the connection
 
     message_ptr will;

@@ -3,6 +3,7 @@
 #include <runnel/mqtt/packet.hpp>
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -42,6 +43,11 @@ class stored_message {
     stored_message(stored_message const&) = delete;
     stored_message& operator=(stored_message const&) = delete;
 
+    /// What a kept message takes besides its bytes, about.
+    static constexpr std::size_t fixed_cost = 128;
+    /// Bytes that limits count for it.
+    std::size_t cost() const noexcept { return fixed_cost + bytes_.size(); }
+
     std::string_view topic() const noexcept { return topic_; }
     std::string_view payload() const noexcept { return payload_; }
     mqtt::property_view const& props() const noexcept { return props_; }
@@ -49,6 +55,7 @@ class stored_message {
     bool retain() const noexcept { return retain_; }
 
     bool expires() const noexcept { return expires_.has_value(); }
+    time_point expires_at() const noexcept { return *expires_; }
     bool expired(time_point now) const noexcept { return expires_ && *expires_ <= now; }
 
     /// Whole seconds until it expires, at least 1 as long as it has not.

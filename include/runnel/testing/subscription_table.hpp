@@ -11,6 +11,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace runnel::testing {
@@ -18,10 +19,12 @@ namespace runnel::testing {
 /// All subscriptions of a broker, of which it finds those that get a message.
 class subscription_table {
   public:
-    /// Adds a subscription under its filter, or under `$share/group/filter` if `shared`. Must not be there already.
-    void add(std::string const& filter, broker_subscription& s, bool shared) {
+    using time_point = stored_message::time_point;
+
+    /// Adds a subscription under its filter, which may be `$share/group/filter`. Must not be there already.
+    void add(std::string const& filter, broker_subscription& s) {
         auto const parts = mqtt::split_shared(filter);
-        if (!shared || !parts.is_shared()) {
+        if (!parts.is_shared()) {
             router_.insert(filter, {&s, nullptr});
             return;
         }
@@ -48,20 +51,17 @@ class subscription_table {
     /// A session that gets a message, and how.
     struct hit {
         broker_session* session;
-        mqtt::qos quality;
-        bool retain;
-        std::vector<std::uint32_t> identifiers;
-        std::string_view share = {};  ///< "$share/..." if it is a shared subscription's; valid as long as that is
+        outgoing_message message;
     };
 
     /// Finds who gets the message: each session once, with the highest QoS and the identifiers of all its subscriptions
     /// that match [MQTT-3.3.4-2] [MQTT-3.3.4-5], and besides one member of each shared subscription. `from` is who
     /// published it, or nullptr.
-    void find(stored_message const& m, broker_session const* from, std::vector<hit>& hits) {
+    void find(message_ptr const& m, broker_session const* from, std::vector<hit>& hits, time_point now) {
         ++match_;
-        router_.match(m.topic(), [&](entry& e) {
+        router_.match(m->topic(), [&](entry& e) {
             if (e.shared != nullptr) {
-                if (auto* const s = e.shared->next()) hits.push_back(make_hit(m, *s, e.shared->filter));
+                if (auto* const s = e.shared->next(m, now)) hits.push_back(make_hit(m, *s, e.shared->filter));
                 return;
             }
             auto& s = *e.direct;
@@ -71,32 +71,40 @@ class subscription_table {
                 s.session->hit_index = hits.size();
                 hits.push_back(make_hit(m, s));
             } else {
-                merge(hits[s.session->hit_index], make_hit(m, s));
+                merge(hits[s.session->hit_index].message, make_hit(m, s).message);
             }
         });
     }
 
     /// The member of a shared subscription whose turn it is to get the message; false if there is none.
-    bool find_member(stored_message const& m, std::string_view share, hit& found) {
+    bool find_member(message_ptr const& m, std::string_view share, hit& found, time_point now) {
         auto const g = groups_.find(share);
-        auto* const s = g == groups_.end() ? nullptr : g->second->next();
+        auto* const s = g == groups_.end() ? nullptr : g->second->next(m, now);
         if (s != nullptr) found = make_hit(m, *s, g->second->filter);
         return s != nullptr;
     }
 
   private:
-    // Takes its members in turn; those that are not connected only when nobody is.
+    // Takes its members in turn: those that are connected and not behind first, then those that have room at least.
     struct group {
         std::string filter;
         std::vector<broker_subscription*> members;
         std::size_t turn = 0;
 
-        broker_subscription* next() noexcept {
-            for (std::size_t i = 0; i < members.size(); ++i) {
-                auto* const s = members[++turn % members.size()];
-                if (s->session->connected()) return s;
+        broker_subscription* next(message_ptr const& m, time_point now) {
+            auto const count = members.size();
+            std::size_t chosen = ++turn;
+            unsigned best = 0;
+            for (std::size_t i = turn; i < turn + count && best < broker_session::best_readiness; ++i) {
+                auto const& s = *members[i % count];
+                outgoing_message const o{m, std::min(m->quality(), s.maximum_qos), false, {}};
+                auto const ready = s.session->readiness(o, now);
+                if (ready <= best) continue;
+                best = ready;
+                chosen = i;
             }
-            return members.empty() ? nullptr : members[turn % members.size()];
+            turn = chosen;
+            return count == 0 ? nullptr : members[chosen % count];
         }
     };
 
@@ -106,13 +114,14 @@ class subscription_table {
         friend bool operator==(entry const&, entry const&) = default;
     };
 
-    static hit make_hit(stored_message const& m, broker_subscription const& s, std::string_view share = {}) {
-        hit h{s.session, std::min(m.quality(), s.maximum_qos), s.retain_as_published && m.retain(), {}, share};
-        if (s.identifier != 0) h.identifiers.push_back(s.identifier);
-        return h;
+    static hit make_hit(message_ptr const& m, broker_subscription const& s, std::string_view share = {}) {
+        outgoing_message o{
+            m, std::min(m->quality(), s.maximum_qos), s.retain_as_published && m->retain(), {}, std::string(share)};
+        if (s.identifier != 0) o.identifiers.push_back(s.identifier);
+        return {s.session, std::move(o)};
     }
 
-    static void merge(hit& into, hit const& other) {
+    static void merge(outgoing_message& into, outgoing_message const& other) {
         into.quality = std::max(into.quality, other.quality);
         into.retain = into.retain || other.retain;
         into.identifiers.insert(into.identifiers.end(), other.identifiers.begin(), other.identifiers.end());
