@@ -108,6 +108,9 @@ void listen(platform_type& platform, settings const& given) {
         open("wss", [&] { return over_websocket(over_tls(context)); });
     }
     if (!any) throw usage_error("one of --tcp, --tls, --ws, --wss is needed");
+    for (auto const* name : {"cert", "key", "ca-out"})
+        if (given.has(name) && !given.has("tls") && !given.has("wss"))
+            throw usage_error("--" + std::string(name) + " goes with --tls or --wss");
 }
 
 int start(settings const& given) {

@@ -532,3 +532,91 @@ TEST_CASE("a gateway registers sub-devices with the secret of their product, eac
     CHECK(data["failures"][0]["code"] == 6600);
     CHECK(data["failures"][1]["code"] == 6250);
 }
+
+TEST_CASE("JSON that is nested too deep is refused, whoever sends it") {
+    place p;
+    std::string const deep = std::string(120'000, '[') + std::string(120'000, ']');
+    for (auto const& payload :
+         {"{\"id\":" + deep + ",\"params\":{\"a\":1}}", "{\"id\":\"1\",\"params\":" + deep + "}"}) {
+        p.client.messages.clear();
+        p.client.publish(own + "/thing/event/property/post", payload, qos::at_least_once);
+        json const reply = json::parse(p.client.last().payload);
+        CHECK(reply["code"] == 460);
+        p.client.messages.clear();
+        p.client.publish("/shadow/update/a1B2c3D4e5F/thermostat-7", payload, qos::at_least_once);
+        CHECK(json::parse(p.client.last().payload)["payload"]["content"]["errorcode"] == "400");
+    }
+    CHECK(p.cloud.thing(thermostat).properties.empty());
+    p.client.messages.clear();
+    test::task<json> asking(p.io, p.cloud.call_service_synchronously(thermostat, "reboot", {}));
+    auto const request = p.client.last();
+    std::string response(request.topic);
+    response.replace(response.find("/request/"), 9, "/response/");
+    p.client.publish(response, deep);
+    CHECK_THROWS_AS(asking.run(), std::runtime_error);
+}
+
+TEST_CASE("what a device tells is kept up to a limit, the newest of it") {
+    place p;
+    auto& thing = p.cloud.thing(thermostat);
+    std::string const filling(2000, 'x');
+    for (int i = 0; i < 1500; ++i) {
+        json const params = {{"value", {{"n", i}, {"text", filling}}}};
+        p.client.begin_publish({.topic = own + "/thing/event/e/post", .payload = json{{"params", params}}.dump()});
+        p.client.begin_publish({.topic = own + "/thing/model/up_raw", .payload = std::to_string(i)});
+        p.client.begin_publish(
+            {.topic = "/ota/device/progress/a1B2c3D4e5F/thermostat-7", .payload = R"({"params":{"step":"1"}})"});
+        if (i % 50 == 0) p.client.ping();
+    }
+    p.client.ping();
+    CHECK(thing.events.size() <= testing::max_history_bytes / 2000);
+    CHECK(thing.events.size() > 400);
+    CHECK(thing.events.back().params["n"] == 1499);
+    CHECK(thing.raw.size() == testing::max_history);
+    CHECK(thing.raw.back() == "1499");
+    CHECK(thing.progress.size() == testing::max_history);
+    thing.raw.clear();  // as the user may
+    p.client.publish(own + "/thing/model/up_raw", "again");
+    p.client.ping();
+    CHECK(thing.raw == std::vector<std::string>{"again"});
+}
+
+TEST_CASE("a device cannot invent names for ever") {
+    place p;
+    auto const code_of = [&](int first) {
+        json params = json::object();
+        for (int i = first; i < first + 200; ++i) params["p" + std::to_string(i)] = i;
+        return p.ask(own + "/thing/event/property/post", params)["code"];
+    };
+    for (int i = 0; i < 1000; i += 200) CHECK(code_of(i) == 200);
+    CHECK(code_of(1000) == 6106);
+    CHECK(code_of(800) == 200);
+    CHECK(p.cloud.thing(thermostat).properties.size() == testing::max_names);
+    json reported = json::object();
+    for (int i = 0; i < 129; ++i) reported["a" + std::to_string(i)] = i;
+    auto const update = [&](int version) {
+        json const body = {{"method", "update"}, {"state", {{"reported", reported}}}, {"version", version}};
+        return p.ask("/shadow/update/a1B2c3D4e5F/thermostat-7", body, "/shadow/get/a1B2c3D4e5F/thermostat-7");
+    };
+    CHECK(update(1)["payload"]["content"]["errorcode"] == "408");
+    reported.erase("a128");
+    CHECK(update(2)["payload"]["status"] == "success");
+}
+
+TEST_CASE("closing the cloud ends delayed answers and whoever waits for one, and it can be used again") {
+    place p;
+    p.cloud.delay_answers(1h);
+    p.client.publish(own + "/thing/event/property/post", R"({"id":"1","params":{"a":1}})", qos::at_least_once);
+    test::task<json> asking(p.io, p.cloud.call_service(thermostat, "reboot", {}, 1h));
+    REQUIRE(p.client.wait_for(2));  // its own message, too
+    p.cloud.close();
+    CHECK(asking.run_for_error() == asio::error::operation_aborted);
+    CHECK(test::error_of(p.io, p.cloud.call_service(thermostat, "reboot", {}, 1h)) == asio::error::operation_aborted);
+    p.io.restart();
+    p.io.run_for(5s);
+    CHECK(p.io.stopped());
+    CHECK_FALSE(p.cloud.connected(thermostat));
+    auto const port = p.cloud.listen_tcp();
+    CHECK(port != 0);
+    CHECK(test::error_of(p.io, p.cloud.call_service(thermostat, "reboot", {}, 20ms)) == asio::error::timed_out);
+}

@@ -424,3 +424,73 @@ TEST_CASE("rates are limited on demand: 5 connections a minute, 30 messages a se
     CHECK(client.publish(topic, "", qos::at_least_once) == reason_code::quota_exceeded);
     CHECK(p.platform.counters().messages_refused == 2);
 }
+
+TEST_CASE("CONNECTs that are not signed by the device do not use up its connections") {
+    place p;
+    p.platform.limit_rates();
+    auto const forged = aliyun::sign({"a1B2c3D4e5F", "thermostat-7", "a guess"}, {.mode = aliyun::secure_mode::plain});
+    for (int i = 0; i < 20; ++i) {
+        mqtt_client stranger(p.io);
+        CHECK(p.connect(stranger, place::packet_of(forged)) == reason_code::bad_user_name_or_password);
+    }
+    mqtt_client client(p.io);
+    for (int i = 0; i < 5; ++i) CHECK(p.connect(client) == reason_code::success);
+    mqtt_client late(p.io);
+    CHECK(p.connect(late) == reason_code::connection_rate_exceeded);
+}
+
+TEST_CASE("a device that is refused for its keep alive has not been activated, and may register") {
+    place p;
+    p.platform.add_product({"a1B2c3D4e5F", "the secret of the product"});
+    auto const credentials = aliyun::sign(thermostat, {.mode = aliyun::secure_mode::plain});
+    auto packet = place::packet_of(credentials);
+    aliyun::parameter const list[] = {{"deviceName", "thermostat-7"}, {"productKey", "a1B2c3D4e5F"}, {"random", "42"}};
+    auto const password = aliyun::sign_parameters<digest::sha256>("the secret of the product", list);
+    auto const enroll = [&] {
+        mqtt_client client(p.io, protocol_version::v3_1_1);
+        return p.connect(client,
+                         {.client_id = "c|securemode=2,authType=register,random=42,signmethod=hmacsha256|",
+                          .user_name = "thermostat-7&a1B2c3D4e5F",
+                          .password = password.view()},
+                         true);
+    };
+    mqtt_client client(p.io, protocol_version::v3_1_1);
+    packet.keep_alive = 10;
+    CHECK(p.connect(client, packet) == reason_code::not_authorized);
+    CHECK(enroll() == reason_code::success);
+    p.platform.add_device(thermostat);  // the registration has changed its secret
+    packet.keep_alive = 60;
+    CHECK(p.connect(client, packet) == reason_code::success);
+    CHECK(enroll() == reason_code::bad_user_name_or_password);
+}
+
+TEST_CASE("devices of MQTT 3.1 are let in") {
+    place p;
+    mqtt_client client(p.io, protocol_version::v3_1_1);
+    auto const credentials = aliyun::sign(thermostat, {.mode = aliyun::secure_mode::plain});
+    auto const packet = place::packet_of(credentials);
+    std::string bytes(encoded_size(packet, protocol_version::v3_1_1), '\0');
+    encode(bytes.data(), packet, protocol_version::v3_1_1);
+    auto const name = bytes.find(std::string("\0\4MQTT\4", 7));
+    REQUIRE(name == 3);  // behind a length of two bytes
+    bytes.replace(name, 7, std::string("\0\6MQIsdp\3", 9));
+    bytes[1] = static_cast<char>(bytes[1] + 2);
+    REQUIRE((bytes[1] & 0x80) != 0);  // it has not overflowed into the next one
+    auto [near, far] = memory_stream<>::pair(p.io.get_executor());
+    p.platform.attach(std::move(far), {"tcp", "", false});
+    client.open(std::move(near));
+    client.send(bytes);
+    CHECK(mqtt_client::run_until(p.io, [&] { return p.platform.connected(thermostat); }));
+}
+
+TEST_CASE("in MQTT 3.1.1 messages come with the QoS of their publisher, whatever the subscription's is") {
+    for (auto const version : versions) {
+        place p;
+        mqtt_client client(p.io, version);
+        REQUIRE(p.connect(client) == reason_code::success);
+        std::string const topic = "/a1B2c3D4e5F/thermostat-7/user/get";
+        CHECK(client.subscribe(topic, qos::at_most_once) == reason_code::granted_qos_0);
+        p.platform.publish(topic, "x", qos::at_least_once);
+        CHECK(client.last().qos == (version == protocol_version::v3_1_1 ? qos::at_least_once : qos::at_most_once));
+    }
+}

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/aliyun/alink_codec.hpp>
 #include <runnel/testing/aliyun_gateway_answers.hpp>
 #include <runnel/testing/aliyun_request.hpp>
 #include <runnel/testing/aliyun_service_answers.hpp>
@@ -11,6 +12,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace runnel::testing {
 
@@ -27,6 +29,12 @@ struct aliyun_outgoing {
     std::string topic;
     std::string payload;
 };
+
+/// What a payload holds; null if it is not JSON, or is nested deeper than anything that a device has to say.
+inline json parsed(std::string_view payload) {
+    json value;
+    return aliyun::alink::parse(payload, value) == aliyun::alink::errc::ok ? std::move(value) : json();
+}
 
 /// What the platform's services answer to the requests of devices. No I/O, and no clock.
 class aliyun_answers {
@@ -51,15 +59,8 @@ class aliyun_answers {
         auto const* const whom = identities_.find(aliyun_name_of(parts.product_key, parts.device_name));
         auto const* const who = identities_.find(sender);
         if (whom == nullptr || who == nullptr) return std::nullopt;
-        aliyun_request r{parts,
-                         json::parse(payload, nullptr, false),
-                         payload,
-                         records_.of(*who),
-                         records_.of(*whom),
-                         records_,
-                         identities_,
-                         now};
-        if (r.body.is_discarded()) r.body = nullptr;
+        aliyun_request r{parts,    parsed(payload), payload, records_.of(*who), records_.of(*whom),
+                         records_, identities_,     now};
         return respond(r);
     }
 

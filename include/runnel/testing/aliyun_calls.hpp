@@ -54,10 +54,15 @@ class aliyun_calls : public std::enable_shared_from_this<aliyun_calls<Executor>>
         });
     }
 
-    void close() {
-        closed_ = true;
+    /// Ends all waiting with `operation_aborted`, and drops what was to be done later.
+    void cancel() {
         for (auto const& timer : timers_) timer->cancel();
         place_.wake_all(asio::error::operation_aborted);
+    }
+    /// The same, for good.
+    void close() {
+        closed_ = true;
+        cancel();
     }
 
   private:

@@ -13,6 +13,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -34,7 +35,8 @@ namespace runnel::testing {
 /// Whatever is sent to devices goes to those that have subscribed.
 ///
 /// The functions that wait for a device's answer complete with all of it (`{"id":..., "code":..., "data":...}`) and
-/// throw `std::system_error` with `timed_out` if none comes. Not thread-safe: all of it runs on the executor.
+/// throw `std::system_error` with `timed_out` if none comes, `operation_aborted` if the cloud is closed. Not
+/// thread-safe: all of it runs on the executor.
 template <class Executor = asio::any_io_executor>
 class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
     using base = basic_aliyun_platform<Executor>;
@@ -65,6 +67,13 @@ class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
     std::function<void(client_info const&, mqtt::publish const&)> on_message;
     /// Is told of every connection that ends, in place of `hooks().on_disconnect`.
     std::function<void(std::string_view name)> on_disconnect;
+
+    /// Ends all listeners, cuts all connections, drops answers that are delayed, and ends with `operation_aborted`
+    /// whoever waits for a device's answer.
+    void close() {
+        calls_->cancel();
+        base::close();
+    }
 
     /// Forgets a device and ends its connection. False: it was not known.
     bool remove_device(aliyun::device const& d) {
@@ -269,7 +278,7 @@ class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
         if (on_message) on_message(who, m);
         if (is_answer(m)) return;
         auto answer = answers_.answer(who.name, m.topic, m.payload, now());
-        if (!answer) return;
+        if (!answer || !this->broker().is_open()) return;
         if (pause_ == duration::zero()) return send(*answer);
         calls_->later(pause_, [this, late = std::move(*answer)] { send(late); });
     }
@@ -278,7 +287,7 @@ class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
     bool is_answer(mqtt::publish const& m) {
         if (calls_->answered(m.topic, m.payload)) return true;  // RRPC: the topic is that of one request
         if (!m.topic.ends_with("_reply")) return false;
-        auto const body = json::parse(m.payload, nullptr, false);
+        auto const body = testing::parsed(m.payload);
         return calls_->answered(std::string(m.topic) + ' ' + text_of(body, "id"), m.payload);
     }
 
@@ -297,14 +306,18 @@ class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
     }
 
     awaitable<std::string> exchange(std::string topic, std::string key, std::string payload, duration timeout) {
-        auto sending = [this, m = aliyun_outgoing{std::move(topic), std::move(payload)}] { send(m); };
+        auto sending = [this, m = aliyun_outgoing{std::move(topic), std::move(payload)}] {
+            if (!this->broker().is_open()) throw std::system_error(asio::error::operation_aborted);
+            send(m);
+        };
         return calls_->wait(std::move(key), std::move(sending), timeout);
     }
 
     static awaitable<json> parsed(awaitable<std::string> answering) {
         auto const text = co_await std::move(answering);
-        auto answer = json::parse(text, nullptr, false);
-        if (answer.is_discarded()) throw std::runtime_error("the device's answer is not JSON: " + text);
+        json answer;
+        if (auto const e = aliyun::alink::parse(text, answer); e != aliyun::alink::errc::ok)
+            throw std::runtime_error("the device's answer cannot be read (" + std::string(describe(e)) + "): " + text);
         co_return std::move(answer);
     }
 

@@ -111,7 +111,9 @@ inline aliyun_answer answer_devices_found(aliyun_request& r) {
     if (!params.is_array()) return {460};
     for (auto const& entry : params)
         if (text_of(entry, "productKey").empty()) return {460};
-    for (auto const& entry : params) r.sender.found.push_back(entry);
+    auto& found = r.sender.found;
+    for (auto const& entry : params) found.push_back(entry);
+    if (found.size() > max_history) found.erase(found.begin(), found.end() - max_history);
     return {};
 }
 

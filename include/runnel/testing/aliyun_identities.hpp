@@ -101,7 +101,10 @@ class aliyun_identities {
     }
 
     /// Whether a client may connect. A refusal is explained in `request`. `greeting` is then for the client.
-    mqtt::reason_code check_connect(connect_attempt& request, std::optional<aliyun_greeting>& greeting) {
+    /// `within_rate` is asked once the client has proved who it is; false refuses it.
+    mqtt::reason_code check_connect(
+        connect_attempt& request, std::optional<aliyun_greeting>& greeting,
+        std::function<bool()> const& within_rate = [] { return true; }) {
         auto const user = request.packet.user_name.value_or("");
         request.session_name = user;
         aliyun::client_id_parts id;
@@ -110,12 +113,14 @@ class aliyun_identities {
                           "client identifier '" + std::string(request.packet.client_id) +
                               "' is not of the form id|name=value,...|: " + describe(e));
         auto const type = aliyun::find_parameter(id.parameters, "authType").value_or("");
-        if (type == "register" || type == "regnwl") return check_registration(request, id, type, greeting);
-        auto const reason = type == "connwl" ? check_token(request, id) : check_device(request, id);
+        if (type == "register" || type == "regnwl") return check_registration(request, id, type, greeting, within_rate);
+        auto reason = type == "connwl" ? check_token(request, id) : check_device(request, id);
+        if (reason == mqtt::reason_code::success && !within_rate()) reason = refuse_rate(request);
+        if (reason == mqtt::reason_code::success) reason = check_connection(request);
         if (reason != mqtt::reason_code::success) return reason;
         active_.insert(std::string(user));
         if (id.client_id.empty()) request.assigned_client_identifier = user;
-        return check_connection(request);
+        return reason;
     }
 
   private:
@@ -127,6 +132,10 @@ class aliyun_identities {
     }
     static mqtt::reason_code refuse(connect_attempt& request, std::string why) {
         return refuse(request, mqtt::reason_code::bad_user_name_or_password, std::move(why));
+    }
+
+    static mqtt::reason_code refuse_rate(connect_attempt& request) {
+        return refuse(request, mqtt::reason_code::connection_rate_exceeded, "more than 5 connections a minute");
     }
 
     // What holds for devices, but not for those that register.
@@ -168,7 +177,8 @@ class aliyun_identities {
     // Which codes refuse a registration is what the vendor's SDK says of them: 2 for wrong parameters, which includes
     // plain TCP, 4 for a failed authentication.
     mqtt::reason_code check_registration(connect_attempt& request, aliyun::client_id_parts const& id,
-                                         std::string_view type, std::optional<aliyun_greeting>& greeting) {
+                                         std::string_view type, std::optional<aliyun_greeting>& greeting,
+                                         std::function<bool()> const& within_rate) {
         auto const user = std::exchange(request.session_name, "registration of " + request.session_name);
         auto const and_sign = user.rfind('&');
         auto const device_name = std::string_view(user).substr(0, and_sign);
@@ -188,6 +198,7 @@ class aliyun_identities {
         aliyun::parameter const list[] = {{"deviceName", device_name}, {"productKey", key}, {"random", random}};
         if (!is_signature(*method, p->product_secret, list, request.packet.password.value_or("")))
             return refuse(request, "the signature does not match");
+        if (!within_rate()) return refuse_rate(request);
         if (!without && find(user) == nullptr) return refuse(request, "no such device has been pre-registered");
         if (is_active(user)) return refuse(request, "the device has been activated already");
         greeting = hand_out(user, key, device_name, without);

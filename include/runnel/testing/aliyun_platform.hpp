@@ -41,7 +41,9 @@ namespace runnel::testing {
 /// - A device gets what it publishes itself if it subscribes to the topic: the topics have the permission "publish and
 ///   subscribe". On the platform that is set for each topic class of the product, or a rule forwards.
 ///
-/// Which return codes the platform uses for each refusal is not documented; those here are the fitting ones.
+/// - In MQTT 3.1.1 messages come with their publisher's QoS, whatever the subscription's is. MQTT 3.1 is served, too.
+///
+/// Where the platform's documentation is silent, docs/testing.md says what is done here.
 ///
 /// Not thread-safe: all of it runs on the executor.
 template <class Executor = asio::any_io_executor>

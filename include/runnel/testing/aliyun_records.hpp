@@ -2,15 +2,47 @@
 
 #include <runnel/testing/aliyun_identities.hpp>
 
+#include <cstddef>
+#include <deque>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace runnel::testing {
 
 using json = nlohmann::json;
+
+/// Of each list of what a device has told, so many entries are kept, and so many bytes of their JSON: the newest ones,
+/// the last one always.
+inline constexpr std::size_t max_history = 1000;
+inline constexpr std::size_t max_history_bytes = 1024 * 1024;
+/// So many names of properties, of tags and of modules are kept of a device.
+inline constexpr std::size_t max_names = 1000;
+
+/// The sizes of the entries of a list.
+struct aliyun_history {
+    std::deque<std::size_t> sizes;
+    std::size_t bytes = 0;
+};
+
+/// Adds an entry of `size` bytes to a list, and drops the oldest ones as the limits ask for. The list may have been
+/// changed by the user meanwhile.
+template <class T>
+void keep_newest(std::vector<T>& list, aliyun_history& of, T entry, std::size_t size) {
+    if (of.sizes.size() != list.size()) of = {std::deque<std::size_t>(list.size()), 0};
+    std::size_t drop = 0;
+    for (; drop < list.size() && (list.size() - drop >= max_history || of.bytes + size > max_history_bytes); ++drop) {
+        of.bytes -= of.sizes.front();
+        of.sizes.pop_front();
+    }
+    list.erase(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(drop));
+    list.push_back(std::move(entry));
+    of.sizes.push_back(size);
+    of.bytes += size;
+}
 
 /// An event that a device has posted.
 struct posted_event {
@@ -40,6 +72,7 @@ struct aliyun_record {
     int log_mode = 0;                ///< 1: the device is to post its log
     std::vector<std::string> raw;    ///< payloads of the thing model that are not JSON
     json found = json::array();      ///< the sub-devices that a gateway has reported
+    aliyun_history events_kept, progress_kept, logs_kept, raw_kept;
 
     std::vector<std::string> sub_devices;  ///< of a gateway, by `aliyun_name_of`
     std::string gateway;                   ///< whose sub-device this is, by `aliyun_name_of`; empty: nobody's

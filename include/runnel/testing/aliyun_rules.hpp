@@ -84,6 +84,8 @@ class aliyun_rules {
         options.accepts.maximum_packet_size = aliyun::max_payload_size;
         options.accepts.receive_maximum = aliyun::max_in_flight;
         options.accepts.topic_alias_maximum = 20;
+        options.accepts_v3_1 = true;
+        options.ignores_subscription_qos_v3_1_1 = true;
         options.maximum_session_expiry = static_cast<std::uint32_t>(
             std::chrono::duration_cast<std::chrono::seconds>(aliyun::offline_retention).count());
         return options;
@@ -92,13 +94,11 @@ class aliyun_rules {
     /// Whether a client may connect. A refusal is explained in `request`; `greeting` is for the client if it may.
     mqtt::reason_code check_connect(connect_attempt& request, std::optional<aliyun_greeting>& greeting,
                                     time_point now) {
-        auto const user = request.packet.user_name.value_or("");
-        if (limits_rates && !rates_of(user).connections.try_take(now)) {
-            request.session_name = user;
-            request.reason_string = "more than 5 connections a minute";
-            return mqtt::reason_code::connection_rate_exceeded;
-        }
-        return identities.check_connect(request, greeting);
+        // Whoever cannot prove to be the device does not use up its connections.
+        return identities.check_connect(request, greeting, [&] {
+            auto const user = request.packet.user_name.value_or("");
+            return !limits_rates || rates_of(user).connections.try_take(now);
+        });
     }
 
     /// Whether a device may publish this message.

@@ -2,6 +2,7 @@
 
 #include <runnel/testing/aliyun_request.hpp>
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -24,11 +25,15 @@ inline std::string module_in(json const& params) {
 /// /ota/device/inform/...; no answer.
 inline void keep_version(aliyun_request& r) {
     auto const version = text_of(r.params(), "version");
-    if (!version.empty()) r.self.versions[module_in(r.params())] = version;
+    auto const module = module_in(r.params());
+    bool const kept = r.self.versions.contains(module) || r.self.versions.size() < max_names;
+    if (!version.empty() && kept) r.self.versions[module] = version;
 }
 
 /// /ota/device/progress/...; no answer.
-inline void keep_progress(aliyun_request& r) { r.self.progress.push_back(r.params()); }
+inline void keep_progress(aliyun_request& r) {
+    keep_newest(r.self.progress, r.self.progress_kept, r.params(), r.payload.size());
+}
 
 /// thing/ota/firmware/get: what is offered, unless the device has it already.
 inline aliyun_answer answer_firmware_get(aliyun_request& r) {
@@ -54,7 +59,8 @@ inline aliyun_answer answer_log_post(aliyun_request& r) {
     for (auto const& entry : params)
         for (auto const* member : {"utcTime", "logLevel", "module", "code", "logContent"})
             if (!entry.is_object() || !entry.contains(member)) return {460};
-    for (auto const& entry : params) r.self.logs.push_back(entry);
+    auto const share = r.payload.size() / params.size();
+    for (auto const& entry : params) keep_newest(r.self.logs, r.self.logs_kept, entry, share);
     return {};
 }
 
@@ -90,6 +96,9 @@ inline aliyun_answer answer_job_update(aliyun_request& r) {
         if (r.params().contains(member)) (*found)[member] = r.params()[member];
     return {200, {{"taskId", id}}};
 }
+
+/// Attributes that each side of a shadow may have.
+inline constexpr std::size_t max_shadow_attributes = 128;
 
 /// A refusal of the shadow's: its codes are texts.
 inline json shadow_error(int code, std::string text) {
@@ -127,6 +136,15 @@ inline void change_shadow(json& shadow, char const* side, json const& given, std
     }
 }
 
+/// Whether one side of a shadow takes more attributes.
+inline bool shadow_has_room(json const& shadow, char const* side, json const& given) {
+    auto const& state = shadow["state"][side];
+    auto names = state.size();
+    for (auto const& [name, value] : given.items())
+        names += !value.is_null() && value != "null" && !state.contains(name);
+    return names <= max_shadow_attributes;
+}
+
 /// The changes of an `update` or a `delete`: null if all is well, otherwise the refusal.
 inline json update_shadow(json& shadow, json const& body, std::int64_t seconds) {
     bool const deletes = text_of(body, "method") == "delete";
@@ -143,6 +161,9 @@ inline json update_shadow(json& shadow, json const& body, std::int64_t seconds) 
         return shadow_error(404, "the state has no reported field");
     if (!deletes && state->contains("reported") && (*state)["reported"].is_object() && (*state)["reported"].empty())
         return shadow_error(405, "the reported field is empty");
+    for (auto const* side : {"reported", "desired"})
+        if (state->contains(side) && (*state)[side].is_object() && !shadow_has_room(shadow, side, (*state)[side]))
+            return shadow_error(408, "there are more than 128 attributes");
     for (auto const* side : {"reported", "desired"})
         if (state->contains(side)) change_shadow(shadow, side, (*state)[side], seconds);
     shadow["version"] = given == -1 ? 0 : given;

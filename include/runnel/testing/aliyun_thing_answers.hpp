@@ -21,9 +21,16 @@ inline void keep_property(aliyun_record& to, std::string const& name, json const
     if (wrapped && given.contains("time")) to.property_times[name] = given["time"];
 }
 
-/// Takes over properties by name. False, and nothing is taken over: that is no object.
+/// Whether `to`, by name, takes the names of `given` without there being too many.
+inline bool has_room_for(json const& to, json const& given) {
+    std::size_t names = to.size();
+    for (auto const& [name, value] : given.items()) names += !to.contains(name);
+    return names <= max_names;
+}
+
+/// Takes over properties by name. False, and nothing is taken over: that is no object, or has too many new names.
 inline bool keep_properties(aliyun_record& to, json const& given) {
-    if (!given.is_object()) return false;
+    if (!given.is_object() || !has_room_for(to.properties, given)) return false;
     for (auto const& [name, value] : given.items()) {
         if (value.is_array())
             for (auto const& one : value) keep_property(to, name, one);
@@ -35,7 +42,9 @@ inline bool keep_properties(aliyun_record& to, json const& given) {
 
 inline void keep_event(aliyun_record& to, std::string id, json const& given) {
     bool const wrapped = given.is_object() && given.contains("value");
-    to.events.push_back({std::move(id), wrapped ? given["value"] : given});
+    auto const& params = wrapped ? given["value"] : given;
+    auto const size = id.size() + params.dump(-1, ' ', false, json::error_handler_t::replace).size();
+    keep_newest(to.events, to.events_kept, posted_event{std::move(id), params}, size);
 }
 
 /// Takes over events by identifier, each an object or an array of them.
@@ -53,8 +62,7 @@ inline void keep_events(aliyun_record& to, json const& given) {
 inline aliyun_answer answer_property_post(aliyun_request& r) {
     auto const& params = r.params();
     if (!params.is_object() || params.empty()) return {460};
-    if (params.size() > max_properties) return {6106};
-    keep_properties(r.self, params);
+    if (params.size() > max_properties || !keep_properties(r.self, params)) return {6106};
     return {};
 }
 
@@ -118,7 +126,7 @@ inline aliyun_answer answer_event_post(aliyun_request& r) {
 
 /// thing/model/up_raw
 inline aliyun_answer answer_raw(aliyun_request& r) {
-    r.self.raw.emplace_back(r.payload);
+    keep_newest(r.self.raw, r.self.raw_kept, std::string(r.payload), r.payload.size());
     return {};
 }
 
@@ -153,7 +161,11 @@ inline aliyun_answer answer_tags_update(aliyun_request& r) {
     if (!params.is_array() || params.empty()) return {460};
     for (auto const& tag : params)
         if (text_of(tag, "attrKey").empty() || !tag.contains("attrValue")) return {460};
-    for (auto const& tag : params) r.self.tags[text_of(tag, "attrKey")] = tag["attrValue"];
+    for (auto const& tag : params) {
+        auto const key = text_of(tag, "attrKey");
+        if (!r.self.tags.contains(key) && r.self.tags.size() >= max_names) return {460};
+        r.self.tags[key] = tag["attrValue"];
+    }
     return {};
 }
 
