@@ -129,6 +129,25 @@ TEST_CASE("a client without an identifier of its own is told the assigned one af
     CHECK(p.core.connected("runnel-1"));
 }
 
+TEST_CASE("an identifier assigned before a challenge is not that of a client that comes meanwhile [MQTT-3.2.2-16]") {
+    place p;
+    client c(p), other(p);
+    mqtt::properties props;
+    props.authentication_method = method;
+    REQUIRE(c.state.connect(c.sending, {.client_id = "", .props = &props}, {}) == errc::ok);
+    auto input = c.sending.view();
+    p.core.receive(c, input, p.now);
+    c.sending.clear();  // the challenge is on its way
+    REQUIRE(other.state.connect(other.sending, {.client_id = "runnel-1"}, {}) == errc::ok);
+    other.exchange();
+    CHECK(other.connack == success);
+    c.exchange();
+    CHECK(c.connack == success);
+    CHECK_FALSE(other.closing);
+    CHECK(p.core.connected("runnel-1"));
+    CHECK(p.core.connected("runnel-2"));
+}
+
 TEST_CASE("a broker refuses a client that fails the challenge [MQTT-4.12.0-4]") {
     place p;
     client c(p, "a guess");
