@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -241,6 +242,31 @@ TEST_CASE("each retained message reaches a new subscription, however many there 
         CHECK(in_order);
         CHECK(p.core.counters().messages_dropped == 0);
     }
+}
+
+TEST_CASE("retained messages are looked up by the beginning of the filter, however many others there are") {
+    auto const time_for = [](int others) {
+        testing::retained_messages all;
+        testing::retained_messages::time_point const now{};
+        auto const keep = [&](std::string const& topic) {
+            mqtt::publish const m{.topic = topic, .payload = "x", .retain = true};
+            all.store(std::make_shared<testing::stored_message const>(m, now));
+        };
+        for (int i = 0; i < others; ++i) keep("other/" + std::to_string(i));
+        for (auto const* topic : {"a/1", "a/1/x", "a/12"}) keep(topic);
+        auto const begin = std::chrono::steady_clock::now();
+        for (int i = 0; i < 1000; ++i) {
+            for (auto const* filter : {"a/1", "a/+", "a/1/#"}) {
+                testing::retained_request r{filter, q2, 0, false, all.next_number(), {}, false};
+                int found = 0;
+                while (all.next(r, now)) ++found;
+                REQUIRE(found == (std::string_view(filter) == "a/1" ? 1 : 2));
+            }
+        }
+        return std::chrono::steady_clock::now() - begin;
+    };
+    auto const few = time_for(10);
+    CHECK(time_for(20'000) < 50 * few);  // 2,000 times as long if all are gone through
 }
 
 TEST_CASE("a message does not overtake the retained one of its topic, nor come twice for it") {
