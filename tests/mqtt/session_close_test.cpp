@@ -308,7 +308,7 @@ std::error_code cause_under_flood(asio::io_context& io, Transport const& transpo
 
 TEST_CASE("the reason that a server gives over TCP counts, though it resets the connection in the same moment") {
     for (auto const how : {ending::reset, ending::close}) {
-        for (std::size_t const size : {10, 1000, 100'000}) {
+        for (std::size_t const size : {10u, 1000u, 100'000u}) {
             for (int i = 0; i < 5; ++i) {
                 CAPTURE(static_cast<int>(how));
                 CAPTURE(size);
@@ -321,7 +321,7 @@ TEST_CASE("the reason that a server gives over TCP counts, though it resets the 
 
 TEST_CASE("the reason that a server gives in memory counts, though the connection is cut in the same moment") {
     asio::io_context io;
-    for (std::size_t const size : {10, 100'000}) {
+    for (std::size_t const size : {10u, 100'000u}) {
         std::optional<task<void>> serving;
         auto const serve = [](runnel::memory_stream<> s) -> asio::awaitable<void> {
             char room[4096];
