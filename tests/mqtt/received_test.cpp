@@ -430,7 +430,7 @@ TEST_CASE("a message with the identifier of one that was about to be acknowledge
         received table;
         arrive(table, 1, quality, "first");
         auto const b = arrive(table, 2, quality, "b");
-        table.take(b, ok);  // stands in `ready_` from now on
+        table.take(b, ok);  // stands in `ready` from now on
         table.forget(2);    // PUBREL of QoS 2
         arrive(table, 2, quality, "another lane");
         auto const c = arrive(table, 3, quality, "third lane!");

@@ -179,10 +179,7 @@ class in_flight {
 
     /// Ends the exchange. References to this and older entries are no longer valid.
     [[gnu::always_inline]] void end(entry& e) noexcept {
-        drop_packet(e);
-        e.at = stage::ended;
-        note(e);
-        if (e.stored == record::none) --live_;
+        mark_ended(e);
         free_oldest();
         if (watched_ == 0) [[unlikely]] {  // there are laggards
             note_if_laggard(e);
@@ -191,10 +188,7 @@ class in_flight {
     }
     /// The same, but its place is not free before `sweep`.
     void finish(entry& e) noexcept {
-        drop_packet(e);
-        e.at = stage::ended;
-        note(e);
-        if (e.stored == record::none) --live_;
+        mark_ended(e);
         note_if_laggard(e);
     }
 
@@ -299,6 +293,12 @@ class in_flight {
         return laggards_[static_cast<std::size_t>(offset) / sizeof(laggard)].number;
     }
 
+    [[gnu::always_inline]] void mark_ended(entry& e) noexcept {
+        drop_packet(e);
+        e.at = stage::ended;
+        note(e);
+        if (e.stored == record::none) --live_;
+    }
     [[gnu::always_inline]] void free_oldest() noexcept {
         while (!entries_.empty() && is_free(entries_.front())) entries_.pop();
     }

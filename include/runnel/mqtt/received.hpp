@@ -41,8 +41,8 @@ struct delivery {
 /// |------------|---------------------------------|--------------------------------------------------------|
 /// | `waiting_` | all, to begin with              | it is the oldest and taken: acknowledged;              |
 /// |            |                                 | a later one is taken: to its lane, with all before it  |
-/// | a lane     | those overtaken of one lane     | it is the oldest of the lane and taken: to `ready_`    |
-/// | `ready_`   | those that may be acknowledged  | it is the oldest: acknowledged                         |
+/// | a lane     | those overtaken of one lane     | it is the oldest of the lane and taken: to `ready`     |
+/// | `ready`    | those that may be acknowledged  | it is the oldest: acknowledged                         |
 ///
 /// So in the usual case there is a queue and no more.
 class received {
@@ -482,7 +482,7 @@ class received {
     [[gnu::cold]] void leave_ready(std::uint16_t id) noexcept {
         for (auto n = lanes_->ready.first(); n != lanes_->ready.next(); ++n)
             if (lanes_->ready[n] == id) lanes_->ready[n] = 0;
-        ++overtaken_;  // until the place in `ready_` goes
+        ++overtaken_;  // until the place in `ready` goes
     }
 
     [[gnu::noinline]] [[gnu::cold]] entry const* next_ready() noexcept {
@@ -523,7 +523,7 @@ class received {
     std::unique_ptr<lanes> lanes_;        // nullptr as long as `overtaken_` has been 0
     std::vector<std::uint16_t> changed_;  // QoS 2 identifiers
     std::size_t unfinished_ = 0;
-    std::size_t overtaken_ = 0;  // in lanes and `ready_`
+    std::size_t overtaken_ = 0;  // in lanes and `ready`
     std::size_t given_back_ = 0;
     std::uint64_t lost_at_ = 0;  // the number that came next when a connection was lost
     bool notes_ = false;
