@@ -8,6 +8,7 @@
 #include <string_view>
 #include <support/packets.hpp>
 #include <support/session_end.hpp>
+#include <support/timed_broker.hpp>
 
 // Clauses about servers, shown of the embedded broker by the packets that go in and those that come out.
 
@@ -27,27 +28,14 @@ constexpr auto q0 = qos::at_most_once;
 constexpr auto q1 = qos::at_least_once;
 constexpr auto q2 = qos::exactly_once;
 
-// A broker whose time passes only when the test says so.
-struct place {
+struct place : test::timed_broker {
     place() : place({.accepts = {}}) {}  // without topic aliases, for plain CONNACKs
-    explicit place(testing::broker_options options) : core(std::move(options)) {}
-
-    void pass(std::chrono::milliseconds duration) {
-        auto const end = now + duration;
-        for (auto next = core.next_deadline(); next && *next <= end; next = core.next_deadline()) {
-            now = std::max(now, *next);
-            core.advance(now);
-        }
-        now = end;
-    }
+    explicit place(testing::broker_options options) : timed_broker(std::move(options)) {}
     std::size_t publish(std::string_view topic, qos quality, mqtt::properties const* props = nullptr) {
         mqtt::publish m{.topic = topic, .payload = "p", .qos = quality};
         if (props != nullptr) m.props = props;
         return core.publish(m, now);
     }
-
-    testing::broker_core::time_point now{};
-    testing::broker_core core;
 };
 
 // A client without any rules of its own: it says packets and hears packets.

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <string>
 #include <string_view>
+#include <support/timed_broker.hpp>
 #include <vector>
 
 namespace {
@@ -15,22 +16,9 @@ using mqtt::protocol_version;
 using mqtt::qos;
 using mqtt::reason_code;
 
-// A broker whose time passes only when the test says so.
-struct place {
-    explicit place(testing::broker_options options = {}) : core(std::move(options)) {}
-
-    void pass(std::chrono::milliseconds duration) {
-        auto const end = now + duration;
-        for (auto next = core.next_deadline(); next && *next <= end; next = core.next_deadline()) {
-            now = std::max(now, *next);
-            core.advance(now);
-        }
-        now = end;
-    }
+struct place : test::timed_broker {
+    using timed_broker::timed_broker;
     std::size_t publish(mqtt::publish const& m) { return core.publish(m, now); }
-
-    testing::broker_core::time_point now{};
-    testing::broker_core core;
 };
 
 // A client that talks to the core without a network in between.

@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <support/packets.hpp>
+#include <support/timed_broker.hpp>
 #include <utility>
 #include <vector>
 
@@ -32,27 +33,14 @@ constexpr auto q0 = qos::at_most_once;
 constexpr auto q1 = qos::at_least_once;
 constexpr auto q2 = qos::exactly_once;
 
-// A broker whose time passes only when the test says so.
-struct place {
-    explicit place(testing::broker_options options = {}) : core(std::move(options)) {}
-
-    void pass(std::chrono::milliseconds duration) {
-        auto const end = now + duration;
-        for (auto next = core.next_deadline(); next && *next <= end; next = core.next_deadline()) {
-            now = std::max(now, *next);
-            core.advance(now);
-        }
-        now = end;
-    }
+struct place : test::timed_broker {
+    using timed_broker::timed_broker;
     std::size_t publish(std::string_view topic, std::string_view payload, qos quality, bool retain = false,
                         mqtt::properties const* props = nullptr) {
         mqtt::publish m{.topic = topic, .payload = payload, .qos = quality, .retain = retain};
         if (props != nullptr) m.props = props;
         return core.publish(m, now);
     }
-
-    testing::broker_core::time_point now{};
-    testing::broker_core core;
 };
 
 struct heard_packet {
