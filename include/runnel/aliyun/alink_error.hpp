@@ -84,7 +84,7 @@ enum class errc {
     configuration_missing = 6710,
 };
 
-inline char const* category_name(errc) noexcept { return "runnel.aliyun.alink"; }
+constexpr char const* category_name(errc) noexcept { return "runnel.aliyun.alink"; }
 
 inline char const* describe(errc e) noexcept {
     switch (e) {

@@ -53,7 +53,7 @@ enum class errc {
     registration_answer_invalid,
 };
 
-inline char const* category_name(errc) noexcept { return "runnel.aliyun"; }
+constexpr char const* category_name(errc) noexcept { return "runnel.aliyun"; }
 
 inline char const* describe(errc e) noexcept {
     switch (e) {

@@ -92,7 +92,7 @@ enum class errc {
     message_discarded,
 };
 
-inline char const* category_name(errc) noexcept { return "runnel.mqtt"; }
+constexpr char const* category_name(errc) noexcept { return "runnel.mqtt"; }
 
 /// What the error means, in a sentence without a full stop.
 [[gnu::cold]] inline char const* describe(errc e) noexcept {

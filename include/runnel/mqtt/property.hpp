@@ -7,6 +7,7 @@
 #include <runnel/mqtt/wire.hpp>
 
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -130,6 +131,26 @@ class packet_set {
     std::uint32_t bits_ = 0;
 };
 
+/// Where a property's value stands in `properties`: the member that has the type of the value. Lists have one member
+/// each, and need no place.
+union property_place {
+    template <class T>
+    using member = std::optional<T> properties::*;
+
+    constexpr property_place() noexcept = default;
+    constexpr property_place(member<std::uint8_t> m) noexcept : byte(m) {}
+    constexpr property_place(member<std::uint16_t> m) noexcept : two_bytes(m) {}
+    constexpr property_place(member<std::uint32_t> m) noexcept : four_bytes(m) {}
+    constexpr property_place(member<std::string_view> m) noexcept : text(m) {}
+    constexpr property_place(subscription_identifier_list properties::*) noexcept {}
+    constexpr property_place(user_property_list properties::*) noexcept {}
+
+    member<std::uint8_t> byte = nullptr;
+    member<std::uint16_t> two_bytes;
+    member<std::uint32_t> four_bytes;
+    member<std::string_view> text;
+};
+
 /// What the table below says of one property.
 struct property_definition {
     property_id id{};
@@ -140,6 +161,7 @@ struct property_definition {
     std::uint32_t maximum = 0xFFFF'FFFF;  ///< greatest value of an integer
     packet_set repeats{};                 ///< where it may stand more than once
     std::uint32_t bit = 0;                ///< what stands for it in a set of properties; as `definition_of` tells
+    property_place place{};               ///< as `definition_of` tells
 };
 
 /// A definition and the member of `properties` that holds the value.
@@ -214,6 +236,7 @@ inline constexpr auto property_definitions = [] {
         auto& definition = by_id[static_cast<std::size_t>(std::get<i>(property_table).id)];
         definition = std::get<i>(property_table);
         definition.bit = std::uint32_t{1} << i;
+        definition.place = std::get<i>(property_table).member;
         return true;
     });
     return by_id;
@@ -222,6 +245,56 @@ inline constexpr auto property_definitions = [] {
 constexpr property_definition const& definition_of(property_id id) noexcept {
     auto const index = static_cast<std::size_t>(id);
     return property_definitions[index < property_definitions.size() ? index : 0];
+}
+
+/// Calls `f(member)` with the member of `p` that belongs to a property: an optional value, or a list of values.
+template <class Properties, class F>
+constexpr auto visit_property(Properties& p, property_definition const& property, F f) noexcept {
+    using enum property_type;
+    switch (property.type) {
+        case byte: return f(p.*property.place.byte);
+        case two_byte_integer: return f(p.*property.place.two_bytes);
+        case four_byte_integer: return f(p.*property.place.four_bytes);
+        case variable_byte_integer: return f(p.subscription_identifiers);
+        case string_pair: return f(p.user_properties);
+        case binary_data:
+        case string:
+        case topic_name: break;
+    }
+    return f(p.*property.place.text);
+}
+
+/// Whether a property is there. (A list that is may have no element.)
+template <class T>
+constexpr bool is_present(std::optional<T> const& member) noexcept {
+    return member.has_value();
+}
+template <class T, class Codec>
+constexpr bool is_present(packed_list<T, Codec> const& member) noexcept {
+    return !member.is_blank();
+}
+
+/// Which properties are there: the bits of their definitions.
+[[gnu::noinline]] constexpr std::uint32_t present(properties const& p) noexcept {
+    std::uint32_t bits = 0;
+    for_each_property([&](auto i) {
+        bits |= std::uint32_t{is_present(p.*std::get<i>(property_table).member)} << i;
+        return true;
+    });
+    return bits;
+}
+
+/// The definition whose bit is the lowest of `bits`, which are not 0.
+constexpr property_definition const& lowest_of(std::uint32_t bits) noexcept {
+    constexpr auto ids = [] {
+        std::array<property_id, property_count> in_order{};
+        for_each_property([&](auto i) {
+            in_order[i] = std::get<i>(property_table).id;
+            return true;
+        });
+        return in_order;
+    }();
+    return definition_of(ids[static_cast<std::size_t>(std::countr_zero(bits))]);
 }
 
 /// The name of a property as the specification writes it: "Topic Alias".

@@ -106,60 +106,49 @@ constexpr bool property_list_codec<Id, T>::read(char const*& at, char const* end
     return false;
 }
 
-/// Reads the value at `at` of property `I` of the table into its member, from the bytes `all` of a packet's properties
-/// that were validated before, and moves `at` behind it.
-template <std::size_t I>
-constexpr void read_property(properties& p, char const*& at, std::string_view all) noexcept {
-    constexpr auto field = std::get<I>(property_table);
-    auto& member = p.*field.member;
-    using member_type = std::remove_cvref_t<decltype(member)>;
-    if constexpr (field.repeats.empty()) {
-        member = read_property_value<field.type, typename member_type::value_type>(at);
-    } else {
-        at = skip_property_value(field.type, at);
-        member = member_type::from_encoded(all);
+/// How the value of a member of `properties` that is no list is encoded. (Topic names and binary data are encoded as
+/// strings are.)
+template <class T>
+inline constexpr property_type encoding_of = sizeof(T) == 1   ? property_type::byte
+                                             : sizeof(T) == 2 ? property_type::two_byte_integer
+                                             : sizeof(T) == 4 ? property_type::four_byte_integer
+                                                              : property_type::string;
+
+/// Reads a value at `at` into its member, from the bytes `all` of a packet's properties that were validated before, and
+/// moves `at` behind it.
+template <class T>
+constexpr void read_property(std::optional<T>& member, property_type, char const*& at, std::string_view) noexcept {
+    member = read_property_value<encoding_of<T>, T>(at);
+}
+template <class T, class Codec>
+constexpr void read_property(packed_list<T, Codec>& member, property_type type, char const*& at,
+                             std::string_view all) noexcept {
+    at = skip_property_value(type, at);
+    member = packed_list<T, Codec>::from_encoded(all);
+}
+
+/// Calls `f(id, member)` for each property that is present and may stand in packets of this type, in ascending order of
+/// the identifiers.
+template <class F>
+constexpr void for_each_present(properties const& p, packet_type type, F f) noexcept {
+    for (auto bits = present(p); bits != 0; bits &= bits - 1) {
+        auto const& property = lowest_of(bits);
+        if (property.packets.contains(type))
+            visit_property(p, property, [&](auto const& member) { f(property.id, member); });
     }
 }
 
-/// The lines of the table whose properties may stand in packets of type `Type`; of all, if it is no type.
-template <class Type>
-inline constexpr auto property_indices = [] {
-    struct {
-        std::array<std::size_t, property_count> index{};
-        std::size_t count = 0;
-    } indices;
-    for_each_property([&](auto i) {
-        bool included = true;
-        if constexpr (!std::same_as<Type, packet_type>)
-            included = std::get<i>(property_table).packets.contains(Type::value);
-        if (included) indices.index[indices.count++] = i;
+/// The same, faster and larger.
+template <packet_type Type, class F>
+[[gnu::always_inline]] constexpr void for_each_present(properties const& p, std::integral_constant<packet_type, Type>,
+                                                       F f) noexcept {
+    for_each_property([&](auto i) __attribute__((always_inline)) {
+        constexpr auto& property = std::get<i>(property_table);
+        if constexpr (property.packets.contains(Type)) {
+            if (is_present(p.*property.member)) f(property.id, p.*property.member);
+        }
         return true;
     });
-    return indices;
-}();
-
-/// Calls `f(i, member)`, where `i` is the constant `I`, if the property of line `I` of the table is present and may
-/// stand in packets of this type: `member` is the optional value, or the list of values.
-template <std::size_t I, packet_type_or_constant Type, class F>
-[[gnu::always_inline]] constexpr void if_present(properties const& p, Type type, F& f) noexcept {
-    constexpr auto& field = std::get<I>(property_table);
-    if constexpr (std::same_as<Type, packet_type>) {
-        if (!field.packets.contains(type)) return;
-    }
-    auto const& member = p.*field.member;
-    if constexpr (field.repeats.empty()) {
-        if (member) f(std::integral_constant<std::size_t, I>{}, member);
-    } else {
-        if (!member.is_blank()) f(std::integral_constant<std::size_t, I>{}, member);
-    }
-}
-
-/// `if_present` of each property that may stand in packets of this type, in the order of the table.
-template <packet_type_or_constant Type, class F>
-[[gnu::always_inline]] constexpr void for_each_present(properties const& p, Type type, F f) noexcept {
-    [&]<std::size_t... I>(std::index_sequence<I...>) __attribute__((always_inline)) {
-        (if_present<property_indices<Type>.index[I]>(p, type, f), ...);
-    }(std::make_index_sequence<property_indices<Type>.count>{});
 }
 
 /// Calls `f` with the bytes of each property `id`, its identifier included, among properties that were validated
@@ -187,53 +176,50 @@ constexpr void for_each_encoded(property_id id, std::string_view encoded, F f) n
     return out;
 }
 
-/// Bytes that a property takes which is line `I` of the table.
-template <std::size_t I, class T>
-constexpr std::size_t property_size(T const& value) noexcept {
-    return 1 + property_value_size<std::get<I>(property_table).type>(value);
-}
-template <std::size_t I, class T>
+/// Bytes that a property takes.
+template <class T>
 constexpr std::size_t property_size(std::optional<T> const& value) noexcept {
-    return property_size<I>(*value);
+    return 1 + property_value_size<encoding_of<T>>(*value);
 }
-template <std::size_t I, class T, class Codec>
-[[gnu::always_inline]] constexpr std::size_t property_size(packed_list<T, Codec> const& values) noexcept {
-    if (!values.encoded().empty()) return encoded_size(std::get<I>(property_table).id, values.encoded());
+template <property_id Id, class T>
+[[gnu::always_inline]] constexpr std::size_t property_size(
+    packed_list<T, property_list_codec<Id, T>> const& values) noexcept {
+    if (!values.encoded().empty()) return encoded_size(Id, values.encoded());
     std::size_t size = 0;
-    for (T const& value : values.objects()) size += property_size<I>(value);
+    for (T const& value : values.objects()) size += 1 + property_value_size<definition_of(Id).type>(value);
     return size;
 }
 
-/// Writes a property which is line `I` of the table; returns the end of what was written.
-template <std::size_t I, class T>
-[[gnu::always_inline]] constexpr char* write_property(char* out, T const& value) noexcept {
-    constexpr auto& field = std::get<I>(property_table);
-    *out++ = static_cast<char>(field.id);
-    return write_property_value<field.type>(out, value);
-}
-template <std::size_t I, class T>
-constexpr char* write_property(char* out, std::optional<T> const& value) noexcept {
-    return write_property<I>(out, *value);
+/// Writes a property; returns the end of what was written.
+template <class T>
+[[gnu::always_inline]] constexpr char* write_property(char* out, property_id id,
+                                                      std::optional<T> const& value) noexcept {
+    *out++ = static_cast<char>(id);
+    return write_property_value<encoding_of<T>>(out, *value);
 }
 /// Not inline, as every packet may have user properties.
-template <std::size_t I, class T, class Codec>
-[[gnu::noinline]] constexpr char* write_property(char* out, packed_list<T, Codec> const& values) noexcept {
-    if (!values.encoded().empty()) return write_encoded(out, std::get<I>(property_table).id, values.encoded());
-    for (T const& value : values.objects()) out = write_property<I>(out, value);
+template <property_id Id, class T>
+[[gnu::noinline]] constexpr char* write_property(char* out, property_id,
+                                                 packed_list<T, property_list_codec<Id, T>> const& values) noexcept {
+    if (!values.encoded().empty()) return write_encoded(out, Id, values.encoded());
+    for (T const& value : values.objects()) {
+        *out++ = static_cast<char>(Id);
+        out = write_property_value<definition_of(Id).type>(out, value);
+    }
     return out;
 }
 
 /// Bytes that the properties which may stand in packets of this type take, without the length in front of them.
 constexpr std::size_t property_length(properties const& p, packet_type_or_constant auto type) noexcept {
     std::size_t size = 0;
-    for_each_present(p, type, [&](auto i, auto const& member) { size += property_size<i>(member); });
+    for_each_present(p, type, [&](property_id, auto const& member) { size += property_size(member); });
     return size;
 }
 
 /// Writes the properties that may stand in packets of this type, without their length; returns the end of what was
 /// written.
 constexpr char* write_values(char* out, properties const& p, packet_type_or_constant auto type) noexcept {
-    for_each_present(p, type, [&](auto i, auto const& member) { out = write_property<i>(out, member); });
+    for_each_present(p, type, [&](property_id id, auto const& member) { out = write_property(out, id, member); });
     return out;
 }
 
@@ -261,49 +247,49 @@ constexpr char* encode(char* out, properties const& p, packet_type_or_constant a
 }
 
 /// Checks a value that is to be sent.
-template <property_type Type, class T>
-constexpr errc check_property_value(T const& value, std::uint32_t minimum, std::uint32_t maximum) noexcept {
-    using enum property_type;
-    if constexpr (Type == string_pair) {
-        errc const error = check_string(value.name);
-        return error == errc::ok ? check_string(value.value) : error;
-    } else if constexpr (Type == string) {
-        return check_string(value);
-    } else if constexpr (Type == topic_name) {
-        return check_topic_name(value);
-    } else if constexpr (Type == binary_data) {
-        return value.size() > max_string_size ? errc::string_too_long : errc::ok;
-    } else {
-        return value < minimum || value > maximum ? errc::property_value_out_of_range : errc::ok;
+constexpr errc check_property_value(property_definition const& property, std::uint32_t value) noexcept {
+    return value < property.minimum || value > property.maximum ? errc::property_value_out_of_range : errc::ok;
+}
+[[gnu::noinline]] constexpr errc check_property_value(property_definition const& property,
+                                                      std::string_view value) noexcept {
+    if (property.type == property_type::topic_name) return check_topic_name(value);
+    if (property.type == property_type::string) return check_string(value);
+    return value.size() > max_string_size ? errc::string_too_long : errc::ok;
+}
+constexpr errc check_property_value(property_definition const&, user_property const& value) noexcept {
+    errc const error = check_string(value.name);
+    return error == errc::ok ? check_string(value.value) : error;
+}
+
+/// Checks a property that is there and to be sent in a packet of this type.
+template <class T>
+constexpr errc check_property(property_definition const& property, std::optional<T> const& member,
+                              packet_type type) noexcept {
+    return property.packets.contains(type) ? check_property_value(property, *member) : errc::property_not_allowed;
+}
+template <class T, class Codec>
+[[gnu::noinline]] constexpr errc check_property(property_definition const& property, packed_list<T, Codec> const& member,
+                              packet_type type) noexcept {
+    std::size_t count = 0;
+    for (auto const& value : member) {
+        if (!property.packets.contains(type)) return errc::property_not_allowed;
+        if (errc const error = check_property_value(property, value); error != errc::ok) return error;
+        if (++count == 2 && !property.repeats.contains(type)) return errc::duplicate_property;
     }
+    return errc::ok;
 }
 
 /// Checks that a packet of this type can be sent with these properties: each of them may stand there, has a value in
 /// its range, and strings are valid.
 constexpr errc check(properties const& p, packet_type type) noexcept {
-    errc error = errc::ok;
-    for_each_property([&](auto i) {
-        constexpr auto field = std::get<i>(property_table);
-        auto const& member = p.*field.member;
-        auto const add = [&](auto const& value) {
-            error = field.packets.contains(type) ? check_property_value<field.type>(value, field.minimum, field.maximum)
-                                                 : errc::property_not_allowed;
-            return error == errc::ok;
-        };
-        if constexpr (field.repeats.empty())
-            return !member || add(*member);
-        else {
-            std::size_t count = 0;
-            for (auto const& value : member) {
-                if (!add(value)) return false;
-                if (++count == 2 && !field.repeats.contains(type)) error = errc::duplicate_property;
-            }
-            return error == errc::ok;
-        }
-    });
-    if (error == errc::ok && p.authentication_data && !p.authentication_method && type != packet_type::connack)
-        error = errc::authentication_data_without_method;
-    return error;
+    for (auto bits = present(p); bits != 0; bits &= bits - 1) {
+        auto const& property = lowest_of(bits);
+        errc const error =
+            visit_property(p, property, [&](auto const& member) { return check_property(property, member, type); });
+        if (error != errc::ok) return error;
+    }
+    bool const without_method = p.authentication_data && !p.authentication_method;
+    return without_method && type != packet_type::connack ? errc::authentication_data_without_method : errc::ok;
 }
 
 /// Checks the string or binary field at `at`, and moves `at` behind it. Bytes can be read up to `readable_end`.

@@ -62,13 +62,8 @@ class property_view {
         if (is_own()) return *own_;
         properties p;
         for (char const *at = raw().data(), *end = at + raw().size(); at != end;) {
-            auto const id = property_id(static_cast<unsigned char>(*at++));
-            for_each_property([&](auto i) {
-                constexpr auto& field = std::get<i>(property_table);
-                if (field.id != id) return true;
-                read_property<i>(p, at, raw());
-                return false;
-            });
+            auto const& property = definition_of(property_id(static_cast<unsigned char>(*at++)));
+            visit_property(p, property, [&](auto& member) { read_property(member, property.type, at, raw()); });
         }
         return p;
     }
@@ -142,25 +137,11 @@ constexpr errc check(property_view const& view, packet_type type) noexcept {
     return view.is_own() ? check(*view.own(), type) : validate_properties(view.raw(), type).error;
 }
 
-/// Whether all properties are absent.
-[[gnu::cold]] constexpr bool has_none(properties const& p) noexcept {
-    bool none = true;
-    for_each_property([&](auto i) {
-        constexpr auto& field = std::get<i>(property_table);
-        if constexpr (field.repeats.empty())
-            none = !(p.*field.member).has_value();
-        else
-            none = (p.*field.member).empty();
-        return none;
-    });
-    return none;
-}
-
 /// Checks that a packet can be sent in this version with these properties; MQTT 3.1.1 has none.
 constexpr errc check(property_view const& view, packet_type type, protocol_version version) noexcept {
     if (view.empty()) return errc::ok;
     if (version == protocol_version::v5) return check(view, type);
-    return view.is_own() && has_none(*view.own()) ? errc::ok : errc::property_not_allowed;
+    return view.is_own() && present(*view.own()) == 0 ? errc::ok : errc::property_not_allowed;
 }
 
 }  // namespace runnel::mqtt

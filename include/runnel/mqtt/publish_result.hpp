@@ -21,7 +21,7 @@ struct publish_details {
         auto details = std::make_shared<publish_details>();
         if (auto const text = ack.props.get<property_id::reason_string>()) details->reason_string = *text;
         for (auto const& [name, value] : ack.props.get<property_id::user_property>())
-            details->user_properties.emplace_back(name, value);
+            details->user_properties.push_back({std::string(name), std::string(value)});
         return details;
     }
 };

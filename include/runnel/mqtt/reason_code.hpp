@@ -244,7 +244,7 @@ constexpr reason_code reason_for(errc error) noexcept {
                                                        : reason_code::unspecified_error;
 }
 
-inline char const* category_name(reason_code) noexcept { return "runnel.mqtt.reason"; }
+constexpr char const* category_name(reason_code) noexcept { return "runnel.mqtt.reason"; }
 inline std::error_code make_error_code(reason_code code) noexcept { return make_layer_error(code); }
 
 }  // namespace runnel::mqtt

@@ -354,6 +354,7 @@ class session final : private session_services {
 
     // What the session state and the connection tell.
     struct listener : session_handler {
+        static constexpr bool is_client = true;
         session& self;
         explicit listener(session& s) noexcept : self(s) {}
         void on_connack(connack const& answer) { self.accepted_or_refused(answer); }
@@ -411,7 +412,7 @@ class session final : private session_services {
     [[gnu::cold]] std::string topic_of(std::uint64_t number);
     [[gnu::cold]] void judge();
     flow_position position();
-    coroutine attempt(std::optional<stream_type>& s);
+    [[gnu::cold]] coroutine attempt(std::optional<stream_type>& s);
     coroutine write_loop(stream_type& s);
     [[gnu::cold]] awaitable<void> open(std::optional<stream_type>& s);
     [[gnu::cold]] void send_connect();

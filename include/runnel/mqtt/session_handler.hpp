@@ -8,6 +8,9 @@ namespace runnel::mqtt {
 /// What `session_state::receive` tells its user; the defaults do nothing. A handler may call any function of the
 /// session state but `connect`, `accept` and `receive`. The views it is given are valid until it returns.
 struct session_handler {
+    /// True: this end is always a client, so that there is no code for what servers receive.
+    static constexpr bool is_client = false;
+
     // At the client:
     void on_connack(connack const&) {}                     ///< also a refusal
     void on_suback(void* /*owner*/, suback const&) {}      ///< SUBSCRIBE has been answered

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/mqtt/message.hpp>
 #include <runnel/mqtt/packet.hpp>
 #include <runnel/mqtt/protocol/unrouted.hpp>
 #include <runnel/mqtt/received.hpp>
@@ -52,8 +53,8 @@ enum class routing : std::uint8_t {
     unwanted  ///< likewise, and the application has unsubscribed from it
 };
 
-/// Subscriptions: see `subscribing`.
-class subscribing_part {
+/// Subscriptions: see `subscribing`. Inboxes know it as where their messages come from.
+class subscribing_part : public message_source {
   public:
     virtual ~subscribing_part() = default;
     virtual routing dispatch(publish const& packet, delivery token) = 0;

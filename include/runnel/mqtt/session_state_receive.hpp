@@ -103,7 +103,7 @@ errc session_state::receive_other(frame const& f, send_buffer& out, Handler& han
         return errc::packet_before_connack;
     if (type == packet_type::connect && role_ == role::server) return errc::second_connect;  // [MQTT-3.1.0-2]
     if (!may_send(sender, type, version_)) return errc::unexpected_packet;
-    auto const with = [&]<class Packet>(Packet packet, auto act) {
+    auto const with = [&]<class Packet>(Packet packet, auto act) __attribute__((cold)) {
         errc e = decode(f.header, f.body, version_, packet);
         if constexpr (requires { packet.props; })
             if (e == errc::ok && !packet.props.empty()) e = check_wanted(type, packet.props);
@@ -121,18 +121,24 @@ errc session_state::receive_other(frame const& f, send_buffer& out, Handler& han
         case packet_type::unsuback:
             return with(mqtt::unsuback{},
                         [&](auto& p) { return receive_answer(p, packet_type::unsubscribe, handler); });
-        case packet_type::subscribe:
-            return with(mqtt::subscribe{}, [&](auto& p) { return handler.on_subscribe(p), errc::ok; });
-        case packet_type::unsubscribe:
-            return with(mqtt::unsubscribe{}, [&](auto& p) { return handler.on_unsubscribe(p), errc::ok; });
-        case packet_type::pingreq:
-            return with(pingreq{}, [&](auto&) { return reply(out, pingresp{}), errc::ok; });  // [MQTT-3.12.4-1]
         case packet_type::pingresp: return with(pingresp{}, [&](auto&) { return handler.on_pingresp(), errc::ok; });
         case packet_type::disconnect:
             return with(mqtt::disconnect{}, [&](auto& p) { return receive_disconnect(p, handler); });
         case packet_type::auth: return with(mqtt::auth{}, [&](auto& p) { return receive_auth(p, handler); });
-        default: return errc::unexpected_packet;
+        default: break;
     }
+    if constexpr (!Handler::is_client) {
+        switch (type) {
+            case packet_type::subscribe:
+                return with(mqtt::subscribe{}, [&](auto& p) { return handler.on_subscribe(p), errc::ok; });
+            case packet_type::unsubscribe:
+                return with(mqtt::unsubscribe{}, [&](auto& p) { return handler.on_unsubscribe(p), errc::ok; });
+            case packet_type::pingreq:
+                return with(pingreq{}, [&](auto&) { return reply(out, pingresp{}), errc::ok; });  // [MQTT-3.12.4-1]
+            default: break;
+        }
+    }
+    return errc::unexpected_packet;
 }
 
 template <class Handler>

@@ -26,7 +26,7 @@ enum class store_errc {
     not_durable,         ///< the place cannot keep what is stored in it
 };
 
-inline char const* category_name(store_errc) noexcept { return "runnel.store"; }
+constexpr char const* category_name(store_errc) noexcept { return "runnel.store"; }
 
 /// What the error means, in a sentence without a full stop.
 inline char const* describe(store_errc e) noexcept {

@@ -28,7 +28,7 @@ namespace runnel::mqtt {
 
 /// The part of a session that subscribes, keeps its subscriptions alive, and gives them their messages.
 template <class Executor>
-class subscribing final : public subscribing_part, private message_source {
+class subscribing final : public subscribing_part {
   public:
     using subscription = basic_subscription<Executor>;
     using message_handler = std::function<void(publish const&)>;

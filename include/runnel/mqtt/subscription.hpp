@@ -27,9 +27,9 @@ class subscription_watcher;
 template <class Executor>
 struct subscription_state {
     struct part {
-        part(subscription_state& s, std::string_view f) : of(s), filter(f) {}
-        subscription_state& of;
+        explicit part(std::string_view f) : filter(f) {}
         std::string filter;
+        subscription_state* of = nullptr;
         subscriptions::filter const* known = nullptr;  ///< by which identifiers the server may name it in MQTT 5
         std::optional<qos> granted;
         bool named = false;  ///< the server names it in the message that is being dispatched
@@ -37,9 +37,12 @@ struct subscription_state {
 
     [[gnu::cold]] subscription_state(std::shared_ptr<wake_queue<Executor>> const& queue,
                                      std::span<std::string_view const> filters, subscribe_options const& o)
-        : options(o), box(std::make_shared<inbox>(o.inbox)), receivers(queue), answered(queue) {
-        parts.reserve(filters.size());
-        for (auto const filter : filters) parts.emplace_back(*this, filter);
+        : options(o),
+          parts(filters.begin(), filters.end()),
+          box(std::make_shared<inbox>(o.inbox)),
+          receivers(queue),
+          answered(queue) {
+        for (auto& p : parts) p.of = this;
     }
     subscription_state(subscription_state const&) = delete;
     subscription_state& operator=(subscription_state const&) = delete;

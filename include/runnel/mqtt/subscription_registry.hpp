@@ -77,7 +77,7 @@ class subscription_registry {
         part const* const only = shares_.empty() && !has_special_ ? only_match(packet.topic) : nullptr;
         if (only == nullptr) [[unlikely]]
             return dispatch_to_all(packet, token);
-        auto& s = only->of;
+        auto& s = *only->of;
         if (s.closed) [[unlikely]]
             return {1, true, 0, false};
         if (s.handler) {
@@ -204,13 +204,13 @@ class subscription_registry {
         // The same for all messages of a topic, be it that some have had this one before.
         std::uint16_t lane = 0;
         for (auto const* p : matches_)
-            if (!p->of.handler) lane = static_cast<std::uint16_t>(lane * 40503u + p->of.lane);
+            if (!p->of->handler) lane = static_cast<std::uint16_t>(lane * 40503u + p->of->lane);
         if (!plain) [[unlikely]]
             prepare(token);
         ++messages_;
         std::size_t holders = 0;
         for (auto const* p : matches_) {
-            auto& s = p->of;
+            auto& s = *p->of;
             bool const has_it = std::exchange(s.last_message, messages_) == messages_;  // another filter has matched
             if (has_it || s.closed) [[unlikely]]
                 continue;
@@ -301,7 +301,7 @@ class subscription_registry {
         auto const of = shares_.find(token.number);
         if (of == shares_.end()) return;
         auto const again = std::exchange(of->second.waiting, {});
-        std::erase_if(matches_, [&](part* p) { return std::ranges::find(again, &p->of) == again.end(); });
+        std::erase_if(matches_, [&](part* p) { return std::ranges::find(again, p->of) == again.end(); });
     }
     // Notes who has a message that has been given out. True: nobody has or wants it.
     [[gnu::cold]] [[gnu::noinline]] bool share(delivery token, std::size_t holders) {
@@ -311,7 +311,7 @@ class subscription_registry {
             return of != shares_.end() && std::ranges::find(of->second.waiting, e) != of->second.waiting.end();
         };
         bool had = std::ranges::any_of(matches_,
-                                       [&](part const* p) { return p->of.handler != nullptr && !has_failed(&p->of); });
+                                       [&](part const* p) { return p->of->handler != nullptr && !has_failed(p->of); });
         if (given_out_.number == token.number) {
             had = had || given_out_.taken > 0;
             holders -= given_out_.taken + given_out_.gone;

@@ -8,6 +8,7 @@
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
+#include <list>
 #include <memory>
 #include <span>
 #include <string>
@@ -112,20 +113,21 @@ class subscriptions {
 
     /// Nobody wants it any more. Returns the ticket of the debt that comes of it, or `nothing`.
     [[gnu::cold]] std::uint64_t remove(subscription& s) {
-        for (auto const& r : sent_)
-            if (r->of == &s) r->of = nullptr;
+        for (auto& r : sent_)
+            if (r.of == &s) r.of = nullptr;
         std::uint64_t ticket = nothing;
-        auto debt = std::make_unique<request>(request{packet_type::unsubscribe, nothing, 0, nullptr, {}});
+        requests debt;
+        debt.push_back({packet_type::unsubscribe, nothing, 0, nullptr, {}});
         for (auto* f : s.filters) {
             if (--f->wanted != 0 || f->claims.empty()) continue;
             if (auto const paid = debt_for(*f); paid != nothing)
                 ticket = paid;
             else
-                debt->filters.push_back(&use(*f));
+                debt.front().filters.push_back(&use(*f));
         }
-        if (!debt->filters.empty()) {
-            ticket = debt->ticket = ++tickets_;
-            owed_.push_back(std::move(debt));
+        if (!debt.front().filters.empty()) {
+            ticket = debt.front().ticket = ++tickets_;
+            owed_.splice(owed_.end(), debt);
         }
         auto const at = std::ranges::find_if(wanted_, [&](auto const& p) { return p.get() == &s; });
         assert(at != wanted_.end());
@@ -153,23 +155,25 @@ class subscriptions {
 
     /// Whether this debt is neither paid nor refused.
     [[gnu::cold]] bool owes(std::uint64_t ticket) const noexcept {
-        auto const is_it = [=](auto const& r) { return r->ticket == ticket; };
+        auto const is_it = [=](auto const& r) { return r.ticket == ticket; };
         return ticket != nothing && (std::ranges::any_of(owed_, is_it) || std::ranges::any_of(sent_, is_it));
     }
 
     /// There is a new connection. What was unanswered on the one before will not be answered any more.
     [[gnu::cold]] void connected(bool session_present) {
         for (auto* const list : {&sent_, &refused_}) {
-            for (auto& r : *list)
-                if (r->type == packet_type::unsubscribe)
-                    insert_by_ticket(std::move(r));
+            for (auto r = list->begin(); r != list->end();) {
+                auto const at = r++;
+                if (at->type == packet_type::unsubscribe)
+                    owe_again(*list, at);
                 else
-                    release(*r);
+                    release(*at);
+            }
             list->clear();
         }
         if (!session_present)
             for (auto const& f : filters_) f->claims.clear();
-        for (auto const& r : owed_) r->order = 0;
+        for (auto& r : owed_) r.order = 0;
         // Or the server has answered a newer SUBSCRIBE, and so the UNSUBSCRIBE before it.
         drop_debts(owed_, session_present ? moot::granted_since : moot::all, nullptr);
         for (auto const& s : wanted_)
@@ -181,66 +185,65 @@ class subscriptions {
     /// is answered, taken back, given up, or there is another connection. nullptr: nothing.
     [[gnu::cold]] request* next() {
         if (!owed_.empty()) {
-            sent_.push_back(std::move(owed_.front()));
-            owed_.erase(owed_.begin());
-            sent_.back()->order = ++orders_;
-            return sent_.back().get();
+            sent_.splice(sent_.end(), owed_, owed_.begin());
+            sent_.back().order = ++orders_;
+            return &sent_.back();
         }
         while (asked_ < wanted_.size() && wanted_[asked_]->at != stage::wanted) ++asked_;
         if (asked_ == wanted_.size()) return nullptr;
         auto& s = *wanted_[asked_++];
         move(s, stage::asked);
-        auto r = std::make_unique<request>(request{packet_type::subscribe, nothing, ++orders_, &s, {}});
+        sent_.push_back({packet_type::subscribe, nothing, ++orders_, &s, {}});
         for (auto* f : s.filters) {
-            r->filters.push_back(&use(*f));
-            push_claim(*f, {s.identifier, r->order});
+            sent_.back().filters.push_back(&use(*f));
+            push_claim(*f, {s.identifier, orders_});
             drop_debts(refused_, moot::this_one, f);  // a new one may come of it
         }
-        sent_.push_back(std::move(r));
-        return sent_.back().get();
+        return &sent_.back();
     }
 
     /// It has not been sent after all, for want of a packet identifier.
     [[gnu::cold]] void take_back(request& which) {
-        auto r = answered(which);
-        if (r->type == packet_type::unsubscribe) {
-            r->order = 0;
-            owed_.insert(owed_.begin(), std::move(r));
+        auto own = answered(which);
+        if (which.type == packet_type::unsubscribe) {
+            which.order = 0;
+            owed_.splice(owed_.begin(), own);
             return;
         }
-        erase_claims(*r);
-        if (r->of != nullptr) move(*r->of, stage::wanted);
+        erase_claims(which);
+        if (which.of != nullptr) move(*which.of, stage::wanted);
         asked_ = 0;
-        release(*r);
+        release(which);
     }
 
     /// It cannot be sent on this connection: a subscription is refused by that, a debt goes on with the next one.
     [[gnu::cold]] void give_up(request& which) {
-        auto r = answered(which);
-        if (r->type == packet_type::unsubscribe) {
-            refused_.push_back(std::move(r));
+        auto own = answered(which);
+        if (which.type == packet_type::unsubscribe) {
+            refused_.splice(refused_.end(), own);
             return;
         }
-        erase_claims(*r);
-        if (r->of != nullptr) move(*r->of, stage::refused);
-        release(*r);
+        erase_claims(which);
+        if (which.of != nullptr) move(*which.of, stage::refused);
+        release(which);
     }
 
     /// SUBACK, with a reason for each filter. Returns the subscription, now `granted` or `refused`: then it is to be
     /// removed. nullptr: it has been removed already. The request is no more.
     [[gnu::cold]] subscription* on_suback(request& which, reason_code_list const& reasons) {
-        auto const r = answered(which);
+        auto const own = answered(which);
         bool granted = true;
-        auto f = r->filters.begin();
+        auto f = which.filters.begin();
         for (auto const reason : reasons) {
             granted = granted && !is_error(reason);
-            std::erase_if((*f++)->claims,
-                          [&](claim const& c) { return is_error(reason) ? c.order == r->order : c.order < r->order; });
+            std::erase_if((*f++)->claims, [&](claim const& c) {
+                return is_error(reason) ? c.order == which.order : c.order < which.order;
+            });
         }
-        auto* const s = r->of;
+        auto* const s = which.of;
         if (s != nullptr) move(*s, granted ? stage::granted : stage::refused);
         if (s != nullptr && granted) s->was_granted = true;
-        release(*r);
+        release(which);
         return s;
     }
 
@@ -253,19 +256,19 @@ class subscriptions {
     /// UNSUBACK, with a reason for each filter, or, in MQTT 3.1.1, without any. Success and "no subscription existed"
     /// are good (3.11.3); what is refused is asked for again on the next connection. The request is no more.
     [[gnu::cold]] settled on_unsuback(request& which, reason_code_list const& reasons) {
-        auto r = answered(which);
-        settled end{r->ticket, reason_code::success};
+        auto own = answered(which);
+        settled end{which.ticket, reason_code::success};
         auto reason = reasons.begin();
-        std::erase_if(r->filters, [&](filter* f) {
+        std::erase_if(which.filters, [&](filter* f) {
             auto const answer = reason != reasons.end() ? *reason++ : reason_code::success;
             if (is_error(answer) && !is_error(end.reason)) end.reason = answer;
-            if (!is_error(answer)) std::erase_if(f->claims, [&](claim const& c) { return c.order < r->order; });
+            if (!is_error(answer)) std::erase_if(f->claims, [&](claim const& c) { return c.order < which.order; });
             // A SUBSCRIBE has been sent since: a debt of its own may come of it.
-            bool const stays = is_error(answer) && !f->claims.empty() && f->claims.back().order < r->order;
+            bool const stays = is_error(answer) && !f->claims.empty() && f->claims.back().order < which.order;
             if (!stays) release(*f);
             return !stays;
         });
-        if (!r->filters.empty()) refused_.push_back(std::move(r));
+        if (!which.filters.empty()) refused_.splice(refused_.end(), own);
         return end;
     }
 
@@ -281,7 +284,7 @@ class subscriptions {
             std::size_t wanted = 0, used = 0;
             for (auto const& s : wanted_) wanted += static_cast<std::size_t>(std::ranges::count(s->filters, f.get()));
             for (auto const* list : {&owed_, &sent_, &refused_})
-                for (auto const& r : *list) used += static_cast<std::size_t>(std::ranges::count(r->filters, f.get()));
+                for (auto const& r : *list) used += static_cast<std::size_t>(std::ranges::count(r.filters, f.get()));
             if (f->wanted != wanted || f->used != used + wanted || f->used == 0) return false;
             // Nothing that the server may have is forgotten.
             if (wanted == 0 && !f->claims.empty() && used == 0) return false;
@@ -290,7 +293,7 @@ class subscriptions {
     }
 
   private:
-    using requests = std::vector<std::unique_ptr<request>>;
+    using requests = std::list<request>;
     static constexpr std::uint32_t last_identifier = 268'435'455;
     static constexpr std::size_t maximum_claims = 16;
 
@@ -354,25 +357,23 @@ class subscriptions {
     // The ticket of the UNSUBSCRIBE that will undo all that the server may have of this filter.
     [[gnu::cold, gnu::noinline]] std::uint64_t debt_for(filter const& f) {
         auto const has_it = [&](auto const& r) {
-            bool const undoes = r->order == 0 || f.claims.empty() || r->order > f.claims.back().order;
-            return r->type == packet_type::unsubscribe && undoes &&
-                   std::ranges::find(r->filters, &f) != r->filters.end();
+            bool const undoes = r.order == 0 || f.claims.empty() || r.order > f.claims.back().order;
+            return r.type == packet_type::unsubscribe && undoes && std::ranges::find(r.filters, &f) != r.filters.end();
         };
         for (auto const* list : {&owed_, &sent_})
-            if (auto const r = std::ranges::find_if(*list, has_it); r != list->end()) return (*r)->ticket;
+            if (auto const r = std::ranges::find_if(*list, has_it); r != list->end()) return r->ticket;
         auto const r = std::ranges::find_if(refused_, has_it);
         if (r == refused_.end()) return nothing;
-        owed_.push_back(std::move(*r));
-        refused_.erase(r);
-        owed_.back()->order = 0;
-        return owed_.back()->ticket;
+        owed_.splice(owed_.end(), refused_, r);
+        r->order = 0;
+        return r->ticket;
     }
 
     // Takes filters out of the debts, and debts without any out of the list.
     enum class moot : std::uint8_t { all, granted_since, this_one };
     [[gnu::cold, gnu::noinline]] void drop_debts(requests& list, moot which, filter const* one) {
-        for (auto const& r : list) {
-            std::erase_if(r->filters, [&](filter* f) {
+        for (auto& r : list) {
+            std::erase_if(r.filters, [&](filter* f) {
                 bool const goes = which == moot::this_one        ? f == one
                                   : which == moot::granted_since ? f->wanted != 0 && is_granted(*f)
                                                                  : true;
@@ -380,20 +381,21 @@ class subscriptions {
                 return goes;
             });
         }
-        std::erase_if(list, [](auto const& r) { return r->filters.empty(); });
+        std::erase_if(list, [](auto const& r) { return r.filters.empty(); });
     }
-    [[gnu::cold, gnu::noinline]] void insert_by_ticket(std::unique_ptr<request> r) {
-        auto at = owed_.begin();
-        while (at != owed_.end() && (*at)->ticket < r->ticket) ++at;
-        owed_.insert(at, std::move(r));
+    // Moves a debt to those that are to be sent, where their tickets are in order.
+    [[gnu::cold, gnu::noinline]] void owe_again(requests& from, requests::iterator debt) {
+        auto const later = [&](auto const& r) { return r.ticket >= debt->ticket; };
+        owed_.splice(std::ranges::find_if(owed_, later), from, debt);
     }
 
-    [[gnu::cold, gnu::noinline]] std::unique_ptr<request> answered(request& which) {
-        auto const at = std::ranges::find_if(sent_, [&](auto const& r) { return r.get() == &which; });
+    // A request that was sent, as a list of its own.
+    [[gnu::cold, gnu::noinline]] requests answered(request const& which) {
+        auto const at = std::ranges::find_if(sent_, [&](auto const& r) { return &r == &which; });
         assert(at != sent_.end());
-        auto r = std::move(*at);
-        sent_.erase(at);
-        return r;
+        requests one;
+        one.splice(one.end(), sent_, at);
+        return one;
     }
 
     std::vector<std::unique_ptr<filter>> filters_;       // by name
