@@ -14,13 +14,13 @@ namespace runnel::mqtt {
 /// where nothing is said, and in MQTT 3.1.1.
 struct capabilities {
     std::uint16_t receive_maximum = 65535;  ///< QoS 1 and 2 messages not acknowledged, 1 to 65,535
+    std::uint16_t topic_alias_maximum = 0;  ///< topic aliases from 1 to this one
     std::uint32_t maximum_packet_size = max_variable_integer + 5;  ///< bytes of a whole packet
     qos maximum_qos = qos::exactly_once;
     bool retain_available = true;
     bool wildcard_subscription_available = true;
     bool shared_subscription_available = true;
     bool subscription_identifier_available = true;
-    std::uint16_t topic_alias_maximum = 0;  ///< topic aliases from 1 to this one
     bool problem_information = true;  ///< client: takes reason strings and user properties in all packets (3.1.2.11.7)
 
     /// What the properties of a CONNECT or CONNACK announce.

@@ -5,6 +5,7 @@
 #include <runnel/mqtt/types.hpp>
 
 #include <algorithm>
+#include <bitset>
 #include <cassert>
 #include <chrono>
 #include <cstddef>
@@ -91,11 +92,11 @@ class in_flight {
     in_flight& operator=(in_flight const&) = delete;
 
     /// Entries are numbered in the order in which they were begun: from `first()` on, `next()` being the next.
-    std::uint64_t first() const noexcept { return laggards_.empty() ? entries_.first() : laggards_.front().number; }
+    std::uint64_t first() const noexcept { return laggards_ ? laggards_->all.front().number : entries_.first(); }
     std::uint64_t next() const noexcept { return entries_.next(); }
     /// The number of the first entry from `number` on; `next()` if there is none.
     std::uint64_t from(std::uint64_t number) const noexcept {
-        if (!laggards_.empty() && number <= laggards_.back().number) [[unlikely]]
+        if (laggards_ && number <= laggards_->all.back().number) [[unlikely]]
             return position_of(number)->number;
         return std::max(number, entries_.first());
     }
@@ -106,7 +107,7 @@ class in_flight {
     /// The entry of any number; nullptr if there is none.
     entry* at(std::uint64_t number) noexcept {
         if (entries_.contains(number)) return &entries_[number];
-        if (laggards_.empty() || number > laggards_.back().number) return nullptr;
+        if (!laggards_ || number > laggards_->all.back().number) return nullptr;
         auto const found = position_of(number);
         return found->number == number ? &found->value : nullptr;
     }
@@ -121,7 +122,7 @@ class in_flight {
     bool has_identifier() const noexcept { return entries_.size() < room_ || live_ <= max_identifier / 2; }
     /// The bytes of all packets held.
     std::size_t bytes() const noexcept { return bytes_; }
-    bool empty() const noexcept { return entries_.empty() && laggards_.empty(); }
+    bool empty() const noexcept { return entries_.empty() && !laggards_; }
     /// Entries that have not ended, or of whose end the store does not know.
     std::size_t size() const noexcept { return live_; }
 
@@ -146,7 +147,7 @@ class in_flight {
         auto const number =
             entries_.first() + identifier - oldest + (identifier < oldest ? std::uint64_t{max_identifier} : 0);
         if (entries_.contains(number) && entries_[number].at != stage::ended) return &entries_[number];
-        return laggards_.empty() ? nullptr : find_laggard(identifier);
+        return laggards_ ? find_laggard(identifier) : nullptr;
     }
 
     /// The expiry of an entry that has a packet and `expires`.
@@ -195,7 +196,7 @@ class in_flight {
     /// Frees the places of the oldest entries, as far as they have ended and the store does not hold them any more.
     void sweep() noexcept {
         free_oldest();
-        if (has_free_laggard_) [[unlikely]]
+        if (laggards_) [[unlikely]]
             sweep_laggards();
     }
 
@@ -213,7 +214,8 @@ class in_flight {
     /// Calls `f(number, entry)` for all entries that may not be what the store holds of them.
     template <class F>
     void for_each_change(F&& f) {
-        for (auto& l : laggards_) f(l.number, l.value);
+        if (laggards_)
+            for (auto& l : laggards_->all) f(l.number, l.value);
         auto const oldest = entries_.first();
         for (auto n = std::max(changed_first_, oldest); n < std::min(changed_end_, new_); ++n) f(n, entries_[n]);
         for (auto n = std::max(new_, oldest); n < next(); ++n) f(n, entries_[n]);
@@ -228,7 +230,7 @@ class in_flight {
         changed_first_ = std::numeric_limits<std::uint64_t>::max();
         changed_end_ = 0;
         new_ = next();
-        has_free_laggard_ = !laggards_.empty();  // perhaps
+        if (laggards_) laggards_->has_free = true;  // perhaps
         sweep();
     }
 
@@ -251,11 +253,16 @@ class in_flight {
     static constexpr std::size_t expiry_size = sizeof(expiry);
     static_assert(expiry_size % alignof(expiry) == 0);
     /// A shorter queue keeps its laggards.
-    static constexpr std::size_t short_queue = 4096;
+    static constexpr std::uint32_t short_queue = 4096;
 
     struct laggard {
         std::uint64_t number;
         entry value;
+    };
+    struct laggards {
+        std::vector<laggard> all;               // one or more, in the order of their numbers
+        std::bitset<max_identifier + 1> taken;  // their identifiers
+        bool has_free = false;                  // perhaps
     };
 
     static bool is_free(entry const& e) noexcept { return e.at == stage::ended && e.stored == record::none; }
@@ -270,27 +277,25 @@ class in_flight {
     void give_back(entry const& e) noexcept { pool_.give_back(e.expires ? e.packet - expiry_size : e.packet); }
 
     // The first laggard that has this number or a greater one.
-    [[gnu::noinline]] std::vector<laggard>::const_iterator position_of(std::uint64_t number) const noexcept {
-        return std::lower_bound(laggards_.begin(), laggards_.end(), number,
-                                [](laggard const& l, std::uint64_t n) { return l.number < n; });
+    [[gnu::cold, gnu::noinline]] laggard* position_of(std::uint64_t number) const noexcept {
+        return &*std::ranges::lower_bound(laggards_->all, number, {}, &laggard::number);
     }
-    std::vector<laggard>::iterator position_of(std::uint64_t number) noexcept {
-        return laggards_.begin() + (std::as_const(*this).position_of(number) - laggards_.cbegin());
-    }
-    [[gnu::cold]] entry* find_laggard(std::uint16_t identifier) noexcept {
-        for (auto& l : laggards_)
+    [[gnu::cold]] entry* find_laggard(std::uint16_t identifier) const noexcept {
+        for (auto& l : laggards_->all)
             if (identifier_of(l.number) == identifier && l.value.at != stage::ended) return &l.value;
         return nullptr;
     }
-    bool is_laggard(entry const& e) const noexcept {
+    // The laggard that this entry is, told by where it lies; nullptr: it is none.
+    [[gnu::cold]] laggard const* laggard_of(entry const& e) const noexcept {
         auto const* const at = reinterpret_cast<char const*>(&e);
-        auto const* const all = reinterpret_cast<char const*>(laggards_.data());
-        return !std::less<>()(at, all) && std::less<>()(at, all + laggards_.size() * sizeof(laggard));
+        auto const* const all = reinterpret_cast<char const*>(laggards_->all.data());
+        auto const size = laggards_->all.size() * sizeof(laggard);
+        if (std::less<>()(at, all) || !std::less<>()(at, all + size)) return nullptr;
+        return &laggards_->all[static_cast<std::size_t>(at - all) / sizeof(laggard)];
     }
     std::uint64_t number_of(entry const& e) const noexcept {
-        if (laggards_.empty() || !is_laggard(e)) return entries_.number_of(e);
-        auto const offset = reinterpret_cast<char const*>(&e) - reinterpret_cast<char const*>(laggards_.data());
-        return laggards_[static_cast<std::size_t>(offset) / sizeof(laggard)].number;
+        auto const* const l = laggards_ ? laggard_of(e) : nullptr;
+        return l != nullptr ? l->number : entries_.number_of(e);
     }
 
     [[gnu::always_inline]] void mark_ended(entry& e) noexcept {
@@ -303,14 +308,14 @@ class in_flight {
         while (!entries_.empty() && is_free(entries_.front())) entries_.pop();
     }
     void note_if_laggard(entry const& e) noexcept {
-        if (watched_ == 0 && is_free(e) && is_laggard(e)) has_free_laggard_ = true;
+        if (laggards_ && is_free(e) && laggard_of(e) != nullptr) laggards_->has_free = true;
     }
 
     // The oldest entry of the queue becomes a laggard.
     [[gnu::cold]] void set_aside() {
-        if (!taken_) taken_ = std::make_unique<bool[]>(max_identifier + 1);
-        taken_[identifier_of(entries_.first())] = true;
-        laggards_.push_back({entries_.first(), entries_.front()});
+        if (!laggards_) laggards_ = std::make_unique<laggards>();
+        laggards_->taken.set(identifier_of(entries_.first()));
+        laggards_->all.push_back({entries_.first(), entries_.front()});
         do {
             entries_.pop();
         } while (!entries_.empty() && is_free(entries_.front()));
@@ -318,42 +323,43 @@ class in_flight {
 
     // Goes on until more than half of the queue is in use. The first `limit_` places need not be looked at again.
     [[gnu::cold]] void set_laggards_aside() {
-        if (has_free_laggard_) sweep_laggards();
+        if (laggards_) sweep_laggards();
         while (!entries_.empty()) {
             if (is_free(entries_.front())) {
                 entries_.pop();
                 continue;
             }
-            auto const in_use = live_ - laggards_.size();
-            bool const fits = entries_.size() + laggards_.size() <= max_identifier;
+            auto const in_use = live_ - laggard_count();
+            bool const fits = entries_.size() + laggard_count() <= max_identifier;
             if (in_use * 2 > entries_.size() && fits) break;
             set_aside();
         }
-        limit_ = std::max(short_queue, entries_.size() * 2);
+        limit_ = std::max(short_queue, static_cast<std::uint32_t>(entries_.size() * 2));
         count_laggards();
     }
 
     [[gnu::cold]] void sweep_laggards() noexcept {
-        has_free_laggard_ = false;
-        std::erase_if(laggards_, [&](laggard const& l) {
+        if (!std::exchange(laggards_->has_free, false)) return;
+        std::erase_if(laggards_->all, [&](laggard const& l) {
             bool const ended = is_free(l.value);
-            if (ended) taken_[identifier_of(l.number)] = false;
+            if (ended) laggards_->taken.reset(identifier_of(l.number));
             return ended;
         });
-        if (laggards_.empty()) taken_.reset();
+        if (laggards_->all.empty()) laggards_.reset();
         count_laggards();
     }
 
+    std::size_t laggard_count() const noexcept { return laggards_ ? laggards_->all.size() : 0; }
     // What follows from how many laggards there are.
-    void count_laggards() noexcept {
-        room_ = max_identifier - laggards_.size();
+    [[gnu::cold]] void count_laggards() noexcept {
+        room_ = static_cast<std::uint32_t>(max_identifier - laggard_count());
         limit_ = std::min(limit_, room_);
-        watched_ = laggards_.empty() ? limit_ : 0;
+        watched_ = laggards_ ? 0 : limit_;
     }
 
     [[gnu::cold]] void find_identifier() {
         if (entries_.size() >= limit_) set_laggards_aside();
-        while (taken_ && taken_[identifier_of(next())]) {
+        while (laggards_ && laggards_->taken.test(identifier_of(next()))) {
             if (entries_.empty())
                 entries_.restart_at(next() + 1);
             else
@@ -367,12 +373,10 @@ class in_flight {
     std::size_t live_ = 0;
     // Of `entries_`: with so many there is perhaps no identifier left, or it is time to look for laggards, or there is
     // something to see to before each new entry.
-    std::size_t room_ = max_identifier;
-    std::size_t limit_ = short_queue;
-    std::size_t watched_ = short_queue;
-    std::vector<laggard> laggards_;  // in the order of their numbers
-    std::unique_ptr<bool[]> taken_;  // the identifiers of the laggards
-    bool has_free_laggard_ = false;
+    std::uint32_t room_ = max_identifier;
+    std::uint32_t limit_ = short_queue;
+    std::uint32_t watched_ = short_queue;
+    std::unique_ptr<laggards> laggards_;  // nullptr: there are none
     // What the store does not know: the changed entries are in the first range, and all from `new_` on are new.
     std::uint64_t changed_first_ = std::numeric_limits<std::uint64_t>::max();
     std::uint64_t changed_end_ = 0;

@@ -27,14 +27,16 @@ template <class Packet>
     out.commit(size);
 }
 
-/// Nearly all acknowledgements have nothing but a packet identifier.
+/// An acknowledgement with nothing but a packet identifier, as nearly all are.
+[[gnu::always_inline]] inline void append_plain(send_buffer& out, packet_type type, std::uint16_t packet_id) {
+    char* const to = out.prepare(4);
+    write_big_endian(write_fixed_header(to, type, type == packet_type::pubrel ? 2 : 0, 2), packet_id);
+    out.commit(4);
+}
 inline void append(send_buffer& out, acknowledgement const& packet, protocol_version version) {
     if (packet.reason != reason_code::success || !packet.props.empty())
         return append<acknowledgement>(out, packet, version);
-    char* const to = out.prepare(4);
-    write_big_endian(write_fixed_header(to, packet.type, packet.type == packet_type::pubrel ? 2 : 0, 2),
-                     packet.packet_id);
-    out.commit(4);
+    append_plain(out, packet.type, packet.packet_id);
 }
 
 /// What a session sends and waits to be answered: the exchanges in flight, what of them has been sent on this
@@ -589,10 +591,10 @@ class outgoing {
     std::uint64_t accepted_ = 0;                     // QoS 1 and 2 messages
     std::uint64_t accepted_stored_ = 0;              // of these the store knows
     std::size_t unacknowledged_ = 0;
-    std::size_t queued_at_most_once_ = 0;
     std::uint64_t resent_ = 0;
     std::uint64_t unknown_until_ = 0;  // with lower numbers: the peer may hold the identifier taken
-    bool has_progress_ = false;        // on this connection
+    std::uint32_t queued_at_most_once_ = 0;
+    bool has_progress_ = false;  // on this connection
 };
 
 }  // namespace runnel::mqtt

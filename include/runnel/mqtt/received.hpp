@@ -189,7 +189,7 @@ class received {
 
     /// The messages of this connection that count for the receive maximum: those without PUBACK, PUBCOMP, or PUBREC
     /// with a failure (4.9). Never less than those that wait for their first acknowledgement.
-    std::size_t unacknowledged() const noexcept { return std::max(unfinished_, waiting()); }
+    std::size_t unacknowledged() const noexcept { return std::max<std::size_t>(unfinished_, waiting()); }
     /// Those that wait for their first acknowledgement: the application has them, or they for their turn.
     std::size_t waiting() const noexcept { return waiting_.size() + overtaken_; }
 
@@ -522,10 +522,10 @@ class received {
     identifier_map<message> messages_;
     std::unique_ptr<lanes> lanes_;        // nullptr as long as `overtaken_` has been 0
     std::vector<std::uint16_t> changed_;  // QoS 2 identifiers
-    std::size_t unfinished_ = 0;
-    std::size_t overtaken_ = 0;  // in lanes and `ready`
-    std::size_t given_back_ = 0;
-    std::uint64_t lost_at_ = 0;  // the number that came next when a connection was lost
+    std::uint64_t lost_at_ = 0;           // the number that came next when a connection was lost
+    std::uint32_t unfinished_ = 0;
+    std::uint32_t overtaken_ = 0;  // in lanes and `ready`
+    std::uint32_t given_back_ = 0;
     bool notes_ = false;
     bool indexes_ = false;  // QoS 1 messages of `waiting_` are in `messages_`
 };

@@ -100,7 +100,7 @@ class reconnect_schedule {
 
     /// `policy` must outlive the schedule. `renewable`: there are fresh credentials for each attempt.
     reconnect_schedule(reconnect_policy const& policy, bool renewable, time_point now) noexcept
-        : policy_(policy), renewable_(renewable), since_(now) {}
+        : policy_(policy), since_(now), renewable_(renewable) {}
 
     /// How an attempt to connect, and perhaps the connection, have ended.
     struct failure {
@@ -117,7 +117,8 @@ class reconnect_schedule {
 
     /// `random` is uniform in [0, 1).
     [[gnu::cold]] plan after(failure const& f, time_point now, double random) {
-        bool const twin = f.lasted && f.thrown_out && thrown_out_ && !reaches(now - *thrown_out_, policy_.twin_window);
+        bool const again_so_soon = thrown_out_ != never_yet && !reaches(now - thrown_out_, policy_.twin_window);
+        bool const twin = f.lasted && f.thrown_out && again_so_soon;
         if (f.lasted) {
             since_ = now;
             renewed_ = 0;
@@ -135,13 +136,15 @@ class reconnect_schedule {
     }
 
   private:
+    static constexpr auto never_yet = time_point::min();
+
     reconnect_policy const& policy_;
-    bool renewable_;
-    time_point since_;                      // without a connection
-    std::optional<time_point> thrown_out_;  // the last time
+    time_point since_;                   // without a connection
+    time_point thrown_out_ = never_yet;  // the last time
     std::uint32_t failures_ = 0;
     std::uint32_t renewed_ = 0;
     std::uint32_t twins_ = 0;
+    bool renewable_;
 };
 
 }  // namespace runnel::mqtt

@@ -59,7 +59,8 @@ class session final : private session_services {
           state_(role::client, options_.version,
                  {options_.maximum_queued, options_.maximum_in_flight, options_.outgoing_topic_aliases,
                   options_.accept_unknown_session, options_.maximum_queued_messages, options_.maximum_unwritten,
-                  options_.pace, options_.receive_maximum}),
+                  options_.receive_maximum},
+                 options_.pace),
           storing_(options_, state_),
           packets_(executor, stream_type::headroom, &look_after, this),
           connection_(state_, options_, packets_, stream_type::headroom),
@@ -335,6 +336,7 @@ class session final : private session_services {
         std::string response_prefix;  // the beginning of response topics
         std::string detail;           // of the end of the last connection
         std::string redirect;         // the server that it named
+        std::error_code refused;      // by CONNACK
     };
     remarks& said() {
         if (!said_) said_ = std::make_unique<remarks>();
@@ -542,12 +544,11 @@ class session final : private session_services {
     std::unique_ptr<places> places_;  // nullptr: nobody has waited yet
     list_link running_here_;
     std::uint64_t connections_ = 0, messages_received_ = 0, messages_unrouted_ = 0;
-    std::uint16_t receive_maximum_ = options_.receive_maximum;
     std::uint64_t overtaken_ = session_state::no_exchange;  // the message last told of
     std::optional<clock::time_point> connected_at_;         // the last connection, if it was accepted
-    std::error_code refused_;                               // by CONNACK
     std::unique_ptr<remarks> said_;                         // nullptr: nothing
     std::optional<stream_type>* stream_ = nullptr;          // of `run`
+    std::uint16_t receive_maximum_ = options_.receive_maximum;
     bool running_ = false;
     bool begins_anew_ = false;  // this end has ended the connection, to get messages again
     bool must_save_ = false;    // what has been given up, before anybody is told

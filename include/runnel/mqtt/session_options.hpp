@@ -46,14 +46,14 @@ struct session_options {
     /// True: each connection begins a new session, and what the server holds for an old one is lost. False: the session
     /// outlives the connection, so that QoS 1 and 2 hold across reconnects; it needs a client identifier.
     bool clean_start = false;
-    /// MQTT 5: how long the server keeps the session after the connection has ended, 0 to 4,294,967,295 s.
-    std::chrono::seconds session_expiry{3600};
     /// What to do when the server has kept a session of which this object knows nothing, as after a restart of the
     /// process. True: take it up, and with it the messages that wait there. False: end the connection with
     /// `errc::session_present_unexpected`, as [MQTT-3.2.2-4] asks of a client that has lost its state.
     bool accept_unknown_session = true;
     /// MQTT 5: asks the server for the beginning of response topics (3.1.2.11.6); `session::request` then uses it.
     bool request_response_information = false;
+    /// MQTT 5: how long the server keeps the session after the connection has ended, 0 to 4,294,967,295 s.
+    std::chrono::seconds session_expiry{3600};
     std::chrono::seconds keep_alive{60};  ///< longest silence before a ping, 0 (none) to 65,535 s
     std::optional<will_message_options> will;
 
@@ -81,23 +81,23 @@ struct session_options {
     /// anew to get those that have been given back (`message::abandon`), if it outlasts the connection; each time in a
     /// row that they are all given back again after twice as long, up to 32 times.
     std::chrono::milliseconds stalled_after{10'000};
-    std::uint16_t incoming_topic_aliases = 16;      ///< MQTT 5: topics that the server may abbreviate; 0: none
-    std::uint16_t outgoing_topic_aliases = 16;      ///< MQTT 5: topics abbreviated, if the server takes that; 0: none
-    std::uint16_t maximum_in_flight = 1024;         ///< QoS 1 and 2 messages sent but not acknowledged, 1 to 65,535
-    std::size_t maximum_queued = 4 * 1024 * 1024;   ///< bytes of packets that wait to be sent or acknowledged
-    std::uint16_t maximum_queued_messages = 65535;  ///< the same in messages, from the oldest on, 1 to 65,535
+    std::uint16_t incoming_topic_aliases = 16;  ///< MQTT 5: topics that the server may abbreviate; 0: none
+    std::uint16_t outgoing_topic_aliases = 16;  ///< MQTT 5: topics abbreviated, if the server takes that; 0: none
+    std::uint16_t maximum_in_flight = 1024;     ///< QoS 1 and 2 messages sent but not acknowledged, 1 to 65,535
+    /// Messages that wait to be sent or acknowledged, from the oldest on, 1 to 65,535.
+    std::uint16_t maximum_queued_messages = 65535;
+    std::size_t maximum_queued = 4 * 1024 * 1024;  ///< bytes of packets that wait to be sent or acknowledged
+    std::size_t maximum_unwritten = 256 * 1024;    ///< bytes beyond which QoS 0 messages wait for the network
     /// How often in a row the server must have ended the connection for a QoS 1 or 2 message alone, in a trial, until
     /// it is given up (see `quarantine`): 0 is never.
     std::uint32_t message_strikes = 3;
-    std::size_t maximum_unwritten = 256 * 1024;  ///< bytes beyond which QoS 0 messages wait for the network
-    overflow when_full = overflow::wait;         ///< what becomes of a message for which there is no room
-    /// If set, how fast messages leave, those sent again after a reconnect included. `publish` of a QoS 0 message then
-    /// completes when it leaves, not at once; its timeout counts while it waits.
-    publish_pace pace;
-
+    overflow when_full = overflow::wait;  ///< what becomes of a message for which there is no room
     /// MQTT 5: whether to follow a server that names another one (4.11), at most five in a row: at once, by the same
     /// transport to that host. Mind that it then gets the credentials. False: such a refusal is one like others.
     bool follow_redirects = false;
+    /// If set, how fast messages leave, those sent again after a reconnect included. `publish` of a QoS 0 message then
+    /// completes when it leaves, not at once; its timeout counts while it waits.
+    publish_pace pace;
 
     /// If set, keeps what of the session must outlive the process (kill -9 at any moment included): QoS 1 and 2
     /// messages that are queued or not acknowledged, and what makes QoS 2 exactly once. A `std::shared_ptr` to any

@@ -324,12 +324,10 @@ template <transport Transport>
 auto session<Transport>::attempt(std::optional<stream_type>& s) -> coroutine {
     std::exception_ptr error;
     try {
-        auto opening = open(s);
-        co_await std::move(opening);
+        co_await open(s);
         while (connection_.is_reading()) {
             if (state_.is_full()) [[unlikely]] {
-                auto room = wait_for_room();
-                co_await std::move(room);
+                co_await wait_for_room();
                 if (!connection_.is_reading()) break;
             }
             read_outcome read;
@@ -338,12 +336,10 @@ auto session<Transport>::attempt(std::optional<stream_type>& s) -> coroutine {
             else
                 read.size = co_await s->read_some(connection_.room());
             connection_.handle(read, listener(*this));
-            if (authenticating_) [[unlikely]] {
-                auto authenticating = authenticating_->go_on(connection_.is_held());
-                co_await std::move(authenticating);
-            }
+            if (authenticating_) [[unlikely]]
+                co_await authenticating_->go_on(connection_.is_held());
         }
-        if (refused_) throw std::system_error(refused_);
+        if (said_ && said_->refused) throw std::system_error(said_->refused);
     } catch (...) {
         error = std::current_exception();
     }
@@ -381,7 +377,7 @@ auto session<Transport>::open(std::optional<stream_type>& s) -> awaitable<void> 
     auto opened = co_await destination_.open(get_executor());
     s.emplace(std::move(opened));
     if (authenticating_) co_await authenticating_->begin();
-    refused_ = {};
+    if (said_) said_->refused = {};
     send_connect();
     packets_.flush();
 }
@@ -407,10 +403,10 @@ template <transport Transport>
 void session<Transport>::accepted_or_refused(connack const& answer) {
     connection_.on_answer();
     if (answer.reason != reason_code::success) {
-        refused_ = answer.reason;
+        said().refused = answer.reason;
         said().detail = answer.props.get<property_id::reason_string>().value_or("");
         said().redirect = answer.props.get<property_id::server_reference>().value_or("");
-        tell(session_event::kind::refused, refused_, said().detail);
+        tell(session_event::kind::refused, said().refused, said().detail);
         return;
     }
     auto keep_alive = options_.keep_alive;

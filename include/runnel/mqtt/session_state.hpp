@@ -39,7 +39,6 @@ struct session_limits {
     /// Bytes in the `send_buffer` beyond which QoS 1 and 2 messages, and all that are queued, stay in the queue until
     /// `send_more`, so that what else is sent does not stand behind all of them.
     std::size_t unwritten = std::numeric_limits<std::size_t>::max();
-    publish_pace pace = {};  ///< how fast messages leave
     /// QoS 1 and 2 messages that the application may have without having taken them: see `can_take_more`.
     std::uint16_t not_taken = 65535;
 };
@@ -61,10 +60,12 @@ class session_state {
   public:
     enum class phase : std::uint8_t { disconnected, connecting, connected, disconnecting };
 
-    [[gnu::cold]] explicit session_state(role own, protocol_version version, session_limits limits = {})
+    /// `pace`: how fast messages leave.
+    [[gnu::cold]] explicit session_state(role own, protocol_version version, session_limits limits = {},
+                                         publish_pace pace = {})
         : role_(own), version_(version), limits_(limits) {
-        if (!limits.pace.is_limited()) return;
-        pacing_ = std::make_unique<pacing>(limits.pace);
+        if (!pace.is_limited()) return;
+        pacing_ = std::make_unique<pacing>(pace);
         sends_at_once_ = no_phase;
     }
 
@@ -93,7 +94,7 @@ class session_state {
     /// When there may be something to `expire`; none, as long as no message with an expiry interval waits to be sent.
     std::optional<std::chrono::milliseconds> next_expiry() const noexcept { return outgoing_.next_expiry(); }
 
-    /// Whether messages leave at a pace (`session_limits::pace`): then `publish` and what is received only queue them,
+    /// Whether messages leave at a pace (`publish_pace`): then `publish` and what is received only queue them,
     /// and `send_due` sends.
     bool is_paced() const noexcept { return pacing_ != nullptr; }
 
@@ -465,7 +466,7 @@ class session_state {
     void set_window() noexcept { window_ = std::min({limits_.in_flight, peer_.receive_maximum, narrowed_}); }
     // Whether the next exchange's packet identifier is known to be free at the peer.
     bool has_known_identifier(qos quality) const noexcept {
-        return outgoing_.next_number() >= outgoing_.unknown_until() || quality != qos::exactly_once;
+        return quality != qos::exactly_once || outgoing_.next_number() >= outgoing_.unknown_until();
     }
 
     /// Sends what is of use on this connection only. Nothing follows DISCONNECT [MQTT-3.14.4-1].

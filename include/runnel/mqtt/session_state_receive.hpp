@@ -238,7 +238,7 @@ errc session_state::receive_pubrec(outgoing::entry* e, acknowledgement const& ac
         return errc::ok;
     }
     outgoing_.release(*e);
-    reply(out, acknowledgement{packet_type::pubrel, ack.packet_id, {}, {}});
+    if (connected()) append_plain(out, packet_type::pubrel, ack.packet_id);
     return errc::ok;
 }
 

@@ -72,27 +72,26 @@ constexpr char* write_bytes(char* out, std::string_view bytes) noexcept {
     return out + bytes.size();
 }
 
-/// Like `write_bytes`, without a call where there are 4 to 32 bytes, as nearly always in a topic or a property: two
-/// moves, which may overlap.
+/// Copies `n` bytes, at least `Half` and at most twice as many: two moves, which may overlap.
+template <std::size_t Half>
+[[gnu::always_inline]] inline void copy_by_ends(char* out, char const* from, std::size_t n) noexcept {
+    char ends[2][Half];
+    std::memcpy(ends[0], from, Half);
+    std::memcpy(ends[1], from + n - Half, Half);
+    std::memcpy(out, ends[0], Half);
+    std::memcpy(out + n - Half, ends[1], Half);
+}
+
+/// Like `write_bytes`, without a call where there are 4 to 32 bytes, as nearly always in a topic or a property.
 [[gnu::always_inline]] constexpr char* write_short_bytes(char* out, std::string_view bytes) noexcept {
     std::size_t const n = bytes.size();
-    if (std::is_constant_evaluated()) return write_bytes(out, bytes);
-    auto const move_ends = [&]<std::size_t Half>(std::integral_constant<std::size_t, Half>) {
-        char ends[2][Half];
-        std::memcpy(ends[0], bytes.data(), Half);
-        std::memcpy(ends[1], bytes.data() + n - Half, Half);
-        std::memcpy(out, ends[0], Half);
-        std::memcpy(out + n - Half, ends[1], Half);
-    };
-    if (n > 16) {
-        if (n > 32) return write_bytes(out, bytes);
-        move_ends(std::integral_constant<std::size_t, 16>{});
-    } else if (n >= 8) {
-        move_ends(std::integral_constant<std::size_t, 8>{});
-    } else {
-        if (n < 4) return write_bytes(out, bytes);
-        move_ends(std::integral_constant<std::size_t, 4>{});
-    }
+    if (std::is_constant_evaluated() || n < 4 || n > 32) return write_bytes(out, bytes);
+    if (n > 16)
+        copy_by_ends<16>(out, bytes.data(), n);
+    else if (n >= 8)
+        copy_by_ends<8>(out, bytes.data(), n);
+    else
+        copy_by_ends<4>(out, bytes.data(), n);
     return out + n;
 }
 

@@ -44,7 +44,7 @@ void for_each_sequence(int kinds, int length, Try&& try_it) {
 
 // A client whose messages leave at a pace, and a server that acknowledges when it is told to.
 struct ends {
-    explicit ends(publish_pace pace) : client(role::client, protocol_version::v3_1_1, {.pace = pace}) {}
+    explicit ends(publish_pace pace) : client(role::client, protocol_version::v3_1_1, {}, pace) {}
 
     struct handler : session_handler {
         ends& of;
@@ -258,9 +258,10 @@ TEST_CASE("whether another message could leave counts those before it") {
 }
 
 TEST_CASE("a window that is closed holds up QoS 1 only") {
-    session_limits limits{.in_flight = 1, .pace = {.at_most_once = 5, .acknowledged = 5, .span = 1s}};
+    session_limits limits{.in_flight = 1};
     ends e({});
-    session_state paced(role::client, protocol_version::v3_1_1, limits);
+    session_state paced(role::client, protocol_version::v3_1_1, limits,
+                        {.at_most_once = 5, .acknowledged = 5, .span = 1s});
     CHECK(paced.is_paced());
     CHECK_FALSE(e.client.is_paced());
     runnel::send_buffer out{0};

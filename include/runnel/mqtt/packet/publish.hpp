@@ -45,7 +45,7 @@ struct publish_size {
 }
 
 /// Bytes that follow the fixed header.
-constexpr std::size_t remaining_length(publish const& p, protocol_version version) noexcept {
+[[gnu::always_inline]] constexpr std::size_t remaining_length(publish const& p, protocol_version version) noexcept {
     return measure(p, version).remaining_length;
 }
 

@@ -41,8 +41,8 @@ class keep_alive {
     /// the wait for an answer, as do three quarters of the keep alive.
     void begin(std::chrono::seconds interval, std::chrono::milliseconds response_timeout, time_point now) noexcept {
         state_ = interval.count() == 0 ? state::off : state::quiet;
-        interval_ = duration(interval) * 3 / 4;
-        limit_ = response_timeout < interval ? std::min<duration>(response_timeout, interval_) : interval_;
+        interval_ = std::chrono::duration_cast<milliseconds>(duration(interval) * 3 / 4);
+        limit_ = response_timeout < interval_ ? std::chrono::duration_cast<milliseconds>(response_timeout) : interval_;
         sent_ = received_ = now;
     }
     /// There is no connection any more.
@@ -95,8 +95,10 @@ class keep_alive {
   private:
     static constexpr auto never_reached = static_cast<std::uint64_t>(-1);
 
-    duration interval_{};
-    duration limit_{};
+    using milliseconds = std::chrono::duration<std::uint32_t, std::milli>;
+
+    milliseconds interval_{};
+    milliseconds limit_{};
     time_point sent_{};
     time_point received_{};
     time_point life_{};       // the last sign of it, since the ping
