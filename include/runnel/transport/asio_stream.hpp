@@ -3,14 +3,18 @@
 #include <runnel/transport/direct_read.hpp>
 #include <runnel/transport/race.hpp>
 #include <runnel/transport/stream.hpp>
+#include <runnel/transport/stream_state.hpp>
 
 #include <asio/cancellation_type.hpp>
 #include <asio/error.hpp>
+#include <asio/post.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/socket_base.hpp>
 #include <asio/use_awaitable.hpp>
 
+#include <chrono>
 #include <cstddef>
+#include <optional>
 #include <system_error>
 #include <type_traits>
 #include <utility>
@@ -24,6 +28,10 @@ namespace runnel {
 /// Any stream of Asio's as a `runnel::stream`: a TCP or local socket, a serial port, an `asio::ssl::stream`, or a type
 /// of the user's that models AsyncReadStream and AsyncWriteStream. It must be connected already.
 ///
+/// A stream that is destroyed with operations under way closes what it wraps by `lowest_layer().close()` or `close()`,
+/// and keeps it until they have ended. A type that has neither is destroyed at once, with its operations under way. An
+/// `asio::ssl::stream` may still use a reader's buffer after that, until the operation has ended.
+///
 ///     runnel::asio_stream stream(std::move(connected_socket));
 template <class Next>
 class asio_stream {
@@ -34,23 +42,31 @@ class asio_stream {
     /// Nothing is put in front of what is written.
     static constexpr std::size_t headroom = 0;
 
-    explicit asio_stream(Next next) : next_(std::move(next)) {}
+    explicit asio_stream(Next next) : state_(new state(std::move(next))) {}
 
-    executor_type get_executor() { return next_.get_executor(); }
+    executor_type get_executor() { return state_->next->get_executor(); }
 
     /// The wrapped stream, for its options and addresses.
-    Next& next_layer() noexcept { return next_; }
-    Next const& next_layer() const noexcept { return next_; }
+    Next& next_layer() noexcept { return *state_->next; }
+    Next const& next_layer() const noexcept { return *state_->next; }
 
     /// Reads at least one byte into `into`, which is not empty; returns how many. Throws `std::system_error`, with
     /// `asio::error::eof` once the peer has ended the flow.
     asio::awaitable<std::size_t, executor_type> read_some(asio::mutable_buffer into) {
-        return next_.async_read_some(into, asio::use_awaitable_t<executor_type>{});
+        asio::use_awaitable_t<executor_type> token;
+        return asio::async_initiate<asio::use_awaitable_t<executor_type>, void(std::error_code, std::size_t)>(
+            [s = state_.share(), into](auto&& handler) {
+                read_operation<std::decay_t<decltype(handler)>> reading{{std::forward<decltype(handler)>(handler)}, *s};
+                if constexpr (!is_closable)
+                    if (!s->next) return reading.post();
+                s->next->async_read_some(into, std::move(reading));
+            },
+            token);
     }
 
     /// The same, where it matters how much memory it takes to wait for something to read: see `direct_read`.
-    direct_read<Next> read_directly(asio::mutable_buffer into, read_outcome& outcome) noexcept {
-        return {next_, into, outcome};
+    auto read_directly(asio::mutable_buffer into, read_outcome& outcome) noexcept {
+        return direct_read<state>(*state_, into, outcome);
     }
 
     /// Completes when the operating system has taken all bytes of `out`, which is then empty.
@@ -58,9 +74,12 @@ class asio_stream {
         if (out.empty()) return nothing();
         asio::use_awaitable_t<executor_type> token;
         return asio::async_initiate<asio::use_awaitable_t<executor_type>, void(std::error_code)>(
-            [this, &out](auto&& handler) {
-                write_operation<std::decay_t<decltype(handler)>>{next_, out, std::forward<decltype(handler)>(handler)}
-                    .start();
+            [s = state_.share(), &out](auto&& handler) {
+                write_operation<std::decay_t<decltype(handler)>> writing{
+                    {std::forward<decltype(handler)>(handler)}, *s, out};
+                if constexpr (!is_closable)
+                    if (!s->next) return writing.post();
+                s->is_abandoned() ? writing.start({}) : writing.start({out.data(), out.size()});
             },
             token);
     }
@@ -69,10 +88,10 @@ class asio_stream {
     /// socket on Linux; else 0.
     std::size_t backlog() noexcept {
 #if defined(__linux__)
-        if constexpr (requires(unsent& u, std::error_code& e) { next_.io_control(u, e); }) {
+        if constexpr (requires(Next& n, unsent& u, std::error_code& e) { n.io_control(u, e); }) {
             unsent query;
             std::error_code error;
-            next_.io_control(query, error);
+            state_->next->io_control(query, error);
             if (!error && query.bytes > 0) return static_cast<std::size_t>(query.bytes);
         }
 #endif
@@ -82,18 +101,7 @@ class asio_stream {
     /// Ends the flow towards the peer: a socket's sending half is shut down, an `asio::ssl::stream` exchanges
     /// close_notify for at most `shutdown_limit`, any other stream is left as it is. Throws nothing if the peer has
     /// gone already.
-    asio::awaitable<void, executor_type> shutdown() {
-        if constexpr (requires(std::error_code& e) { next_.shutdown(asio::socket_base::shutdown_send, e); }) {
-            std::error_code ignored;
-            next_.shutdown(asio::socket_base::shutdown_send, ignored);
-        } else if constexpr (requires { next_.async_shutdown(asio::use_awaitable_t<executor_type>{}); }) {
-            parking<executor_type> place(next_.get_executor());
-            auto closing = close_politely();
-            auto sleeping = sleep_for<executor_type>(next_.get_executor(), shutdown_limit);
-            co_await race(place, std::move(closing), std::move(sleeping));
-        }
-        co_return;
-    }
+    asio::awaitable<void, executor_type> shutdown() { return shutdown(state_.share()); }
 
     static constexpr std::chrono::seconds shutdown_limit{5};
 
@@ -107,40 +115,109 @@ class asio_stream {
     };
 #endif
 
-    // Writes until nothing is left, then calls `handler`. Not a coroutine: it would cost a frame for each write.
-    template <class Handler>
-    struct write_operation {
-        Next& next;
-        send_buffer& out;
-        Handler handler;
+    static constexpr bool is_closable =
+        requires(Next& n, std::error_code& e) { n.lowest_layer().close(e); } || requires(Next& n) { n.close(); };
 
+    // What is wrapped belongs to the operations, too, until they have ended.
+    struct state : stream_state {
+        explicit state(Next n) : next(std::move(n)) {}
+
+        [[gnu::cold]] void abandon() noexcept {
+            if constexpr (requires(std::error_code& e) { next->lowest_layer().close(e); }) {
+                auto& lowest = next->lowest_layer();
+                std::error_code ignored;
+                // As a socket's own destructor does it, so that no option of the user's makes it wait.
+                if constexpr (requires { typename std::remove_reference_t<decltype(lowest)>::protocol_type; })
+                    lowest.set_option(asio::socket_base::linger(false, 0), ignored);
+                lowest.close(ignored);
+            } else if constexpr (is_closable) {
+                next->close();
+            } else {
+                next.reset();
+            }
+        }
+
+        std::optional<Next> next;
+    };
+
+    // Is what the handler is, to Asio.
+    template <class Handler>
+    struct operation {
         using executor_type = typename Handler::executor_type;
         using cancellation_slot_type = typename Handler::cancellation_slot_type;
         executor_type get_executor() const noexcept { return handler.get_executor(); }
         cancellation_slot_type get_cancellation_slot() const noexcept { return handler.get_cancellation_slot(); }
 
-        void start() { next.async_write_some(asio::const_buffer(out.data(), out.size()), std::move(*this)); }
+        Handler handler;
+    };
+
+    // The coroutine that waits for the handler has a share in the state.
+    template <class Handler>
+    struct read_operation : operation<Handler> {
+        void operator()(std::error_code error, std::size_t n) {
+            if (of.is_abandoned()) [[unlikely]]
+                this->handler(asio::error::operation_aborted, 0);
+            else
+                this->handler(error, n);
+        }
+        void post() {
+            auto const executor = this->get_executor();
+            asio::post(executor, [h = std::move(*this)]() mutable { h({}, 0); });
+        }
+
+        state& of;
+    };
+
+    // Writes until nothing is left, then calls `handler`. Not a coroutine: it would cost a frame for each write.
+    template <class Handler>
+    struct write_operation : operation<Handler> {
+        void start(asio::const_buffer part) { of.next->async_write_some(part, std::move(*this)); }
 
         void operator()(std::error_code error, std::size_t n) {
+            if (of.is_abandoned()) [[unlikely]]
+                return this->handler(asio::error::operation_aborted);
             out.consume(n);
             // A cancellation between two parts has found nothing to cancel.
-            if (!error && !out.empty() && handler.get_cancellation_state().cancelled() != asio::cancellation_type::none)
+            if (!error && !out.empty() &&
+                this->handler.get_cancellation_state().cancelled() != asio::cancellation_type::none)
                 error = asio::error::operation_aborted;
             if (error || out.empty())
-                handler(error);
+                this->handler(error);
             else
-                start();
+                start({out.data(), out.size()});
         }
+        void post() {
+            auto const executor = this->get_executor();
+            asio::post(executor, [h = std::move(*this)]() mutable { h({}, 0); });
+        }
+
+        state& of;
+        send_buffer& out;
     };
 
     static asio::awaitable<void, executor_type> nothing() { co_return; }
 
-    asio::awaitable<void, executor_type> close_politely() {
-        std::error_code ignored;
-        co_await next_.async_shutdown(asio::redirect_error(asio::use_awaitable_t<executor_type>{}, ignored));
+    static asio::awaitable<void, executor_type> shutdown(state_share<state> s) {
+        s->check();
+        if constexpr (requires(Next& n, std::error_code& e) { n.shutdown(asio::socket_base::shutdown_send, e); }) {
+            std::error_code ignored;
+            s->next->shutdown(asio::socket_base::shutdown_send, ignored);
+        } else if constexpr (requires(Next& n) { n.async_shutdown(asio::use_awaitable_t<executor_type>{}); }) {
+            parking<executor_type> place(s->next->get_executor());
+            auto closing = close_politely(*s->next);
+            auto sleeping = sleep_for<executor_type>(place.get_executor(), shutdown_limit);
+            co_await race(place, std::move(closing), std::move(sleeping));
+            s->check();
+        }
+        co_return;
     }
 
-    Next next_;
+    static asio::awaitable<void, executor_type> close_politely(Next& next) {
+        std::error_code ignored;
+        co_await next.async_shutdown(asio::redirect_error(asio::use_awaitable_t<executor_type>{}, ignored));
+    }
+
+    state_owner<state> state_;
 };
 
 }  // namespace runnel

@@ -3,6 +3,7 @@
 #include <runnel/transport/http_connect.hpp>
 #include <runnel/transport/proxy_handshake.hpp>
 #include <runnel/transport/stream.hpp>
+#include <runnel/transport/stream_state.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -41,25 +42,34 @@ class tunnel_stream {
 
     /// As those of the stream to the proxy.
     asio::awaitable<std::size_t, executor_type> read_some(asio::mutable_buffer into) {
-        return early_.empty() ? next_.read_some(into) : read_early(into);
+        return !early_ || early_->bytes.empty() ? next_.read_some(into) : read_early(early_.share(), into);
     }
     asio::awaitable<void, executor_type> write(send_buffer& out) { return next_.write(out); }
     asio::awaitable<void, executor_type> shutdown() { return next_.shutdown(); }
     std::size_t backlog() noexcept { return backlog_of(next_); }
 
     /// Bytes to be read before those of the stream to the proxy.
-    void put_back(std::string_view bytes) { early_.assign(bytes); }
+    void put_back(std::string_view bytes) {
+        if (!early_ && !bytes.empty()) early_ = state_owner<early>(new early);
+        if (early_) early_->bytes.assign(bytes);
+    }
 
   private:
-    asio::awaitable<std::size_t, executor_type> read_early(asio::mutable_buffer into) {
-        std::size_t const n = std::min(early_.size(), into.size());
-        std::memcpy(into.data(), early_.data(), n);
-        early_.erase(0, n);
+    struct early : stream_state {
+        void abandon() noexcept {}
+        std::string bytes;
+    };
+
+    static asio::awaitable<std::size_t, executor_type> read_early(state_share<early> s, asio::mutable_buffer into) {
+        s->check();
+        std::size_t const n = std::min(s->bytes.size(), into.size());
+        std::memcpy(into.data(), s->bytes.data(), n);
+        s->bytes.erase(0, n);
         co_return n;
     }
 
     Next next_;
-    std::string early_;
+    state_owner<early> early_{nullptr};
 };
 
 /// A way through an HTTP proxy by CONNECT, in the place of `tcp`: `tls<http_proxy<tcp>>` is TLS to the target through a

@@ -85,10 +85,7 @@ class memory_stream {
     std::size_t backlog() const noexcept { return connection_->halves[end_].bytes.data().size(); }
 
     /// Ends the flow to the peer, who reads `asio::error::eof` behind the last byte; does not wait.
-    asio::awaitable<void, Executor> shutdown() {
-        connection_->end(end_);
-        co_return;
-    }
+    asio::awaitable<void, Executor> shutdown() { return shutdown(connection_, end_); }
 
     /// Cuts the connection now, both ways.
     void cut() { connection_->cut(outgoing().cut_error); }
@@ -121,6 +118,7 @@ class memory_stream {
         }
 
         void close(std::size_t from) {
+            gone[from] = true;
             end(from);
             auto& towards = halves[1 - from];
             towards.dead = true;
@@ -129,8 +127,14 @@ class memory_stream {
             place.wake(towards.writer);
         }
 
+        // Before an operation of an end goes on.
+        void check(std::size_t of) const {
+            if (gone[of]) throw std::system_error(asio::error::operation_aborted);
+        }
+
         parking<Executor> place;
         half halves[2];
+        bool gone[2] = {false, false};  // the ends that have been destroyed
     };
 
     memory_stream(std::shared_ptr<connection> shared, std::size_t end) : connection_(std::move(shared)), end_(end) {}
@@ -139,9 +143,11 @@ class memory_stream {
     static asio::awaitable<std::size_t, Executor> read_some(std::shared_ptr<connection> shared, std::size_t from,
                                                             asio::mutable_buffer into) {
         half& h = shared->halves[from];
+        shared->check(1 - from);
         while (h.bytes.empty()) {
             if (h.end) throw std::system_error(h.end);
             co_await shared->place.park(h.reader);
+            shared->check(1 - from);
             if (h.reader.result) throw std::system_error(h.reader.result);
         }
         std::size_t const n = std::min({h.bytes.data().size(), into.size(), h.flow.max_read});
@@ -155,6 +161,7 @@ class memory_stream {
     static asio::awaitable<void, Executor> write(std::shared_ptr<connection> shared, std::size_t from,
                                                  send_buffer& out) {
         half& h = shared->halves[from];
+        shared->check(from);
         ++h.flow.writes;
         while (!out.empty()) {
             if (h.dead) throw std::system_error(asio::error::broken_pipe);
@@ -162,6 +169,7 @@ class memory_stream {
             std::size_t const held = h.bytes.data().size();
             if (held >= h.flow.capacity) {
                 co_await shared->place.park(h.writer);
+                shared->check(from);
                 if (h.writer.result) throw std::system_error(h.writer.result);
                 continue;
             }
@@ -177,6 +185,12 @@ class memory_stream {
                 shared->cut(h.flow.cut_error);
             }
         }
+    }
+
+    static asio::awaitable<void, Executor> shutdown(std::shared_ptr<connection> shared, std::size_t end) {
+        shared->check(end);
+        shared->end(end);
+        co_return;
     }
 
     std::shared_ptr<connection> connection_;

@@ -2,6 +2,7 @@
 
 #include <runnel/transport/race.hpp>
 #include <runnel/transport/stream.hpp>
+#include <runnel/transport/stream_state.hpp>
 #include <runnel/transport/tls_engine.hpp>
 #include <runnel/transport/write_turn.hpp>
 
@@ -9,7 +10,7 @@
 
 #include <chrono>
 #include <exception>
-#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -31,10 +32,10 @@ class tls_stream {
 
     /// `server_name`: what a client expects the server to be, a host name or an address. Servers leave it empty.
     tls_stream(Next next, tls_context context, tls_role role, std::string_view server_name = {})
-        : state_(std::make_unique<state>(std::move(next), std::move(context), role, server_name)) {}
+        : state_(new state(std::move(next), std::move(context), role, server_name)) {}
 
     executor_type get_executor() const { return state_->turn.get_executor(); }
-    Next& next_layer() noexcept { return state_->next; }
+    Next& next_layer() noexcept { return *state_->next; }
     SSL* native_handle() const noexcept { return state_->engine.native_handle(); }
 
     /// "TLSv1.2" or "TLSv1.3", after the handshake.
@@ -58,99 +59,97 @@ class tls_stream {
     }
 
     /// Agrees on keys with the peer and, as a client or where client certificates are required, checks who it is.
-    asio::awaitable<void, executor_type> handshake() {
-        state& s = *state_;
-        while (true) {
-            auto const progress = s.engine.handshake();
-            if (progress == tls_engine::progress::failed) {
-                co_await send_alert(s);
-                s.engine.failure().raise("TLS handshake");
-            }
-            if (!s.engine.outgoing.empty()) co_await flush(s);
-            if (progress == tls_engine::progress::done) co_return;
-            co_await fill(s);
-            if (s.engine.failure()) s.engine.failure().raise("TLS handshake");
-        }
-    }
+    asio::awaitable<void, executor_type> handshake() { return shake_hands(state_.share()); }
 
     /// Reads at least one byte into `into`, which is not empty; returns how many.
-    asio::awaitable<std::size_t, executor_type> read_some(asio::mutable_buffer into) { return read(*state_, into); }
+    asio::awaitable<std::size_t, executor_type> read_some(asio::mutable_buffer into) {
+        return read(state_.share(), into);
+    }
 
     /// Completes when all bytes have been encrypted and handed to the stream below.
-    asio::awaitable<void, executor_type> write(send_buffer& out) { return write(*state_, out); }
+    asio::awaitable<void, executor_type> write(send_buffer& out) { return write(state_.share(), out); }
 
     /// Bytes under way, encrypted: here and in the stream below.
     std::size_t backlog() noexcept {
-        return state_->engine.outgoing.size() + state_->sending.size() + backlog_of(state_->next);
+        return state_->engine.outgoing.size() + state_->sending.size() + backlog_of(*state_->next);
     }
 
     /// Sends close_notify and shuts the stream below down. Throws `transport_errc::shutdown_timeout` if that stream
     /// does not take it within `shutdown_limit`. Does not wait for the peer's close_notify.
-    asio::awaitable<void, executor_type> shutdown() {
-        state& s = *state_;
-        parking<executor_type> place(s.turn.get_executor());
-        auto closing = close(s);
-        auto limited =
-            within<executor_type>(place, shutdown_limit, transport_errc::shutdown_timeout, std::move(closing));
-        co_await std::move(limited);
-        co_await s.next.shutdown();
-    }
+    asio::awaitable<void, executor_type> shutdown() { return shut_down(state_.share()); }
 
     static constexpr std::chrono::seconds shutdown_limit{5};
 
   private:
     using turn_type = write_turn<executor_type>;
 
-    struct state;
-
-    // Tells others that a read is under way. The stream may be destroyed meanwhile.
-    struct read_marker {
-        explicit read_marker(state& of) : s(&of) { s->reading = this; }
-        read_marker(read_marker const&) = delete;
-        read_marker& operator=(read_marker const&) = delete;
-        ~read_marker() {
-            if (s == nullptr) return;
-            s->reading = nullptr;
-            s->read_ends.wake_all({});
-        }
-        state* s;
-    };
-
-    struct state {
+    struct state : stream_state {
         state(Next n, tls_context context, tls_role role, std::string_view server_name)
             : next(std::move(n)),
               engine(std::move(context), role, server_name, Next::headroom),
               sending(Next::headroom),
-              read_ends(next.get_executor()),
-              turn(next.get_executor()) {}
-        ~state() {
-            if (reading != nullptr) reading->s = nullptr;
+              reading(next->get_executor()),
+              turn(next->get_executor()) {}
+
+        [[gnu::cold]] void abandon() noexcept {
+            next.reset();
+            reading.close();
+            turn.close();
         }
 
-        Next next;
+        std::optional<Next> next;
         tls_engine engine;
-        send_buffer sending;             // on its way; only for whoever holds the turn
-        bool write_unfinished = false;   // a write to `next` has failed, was cancelled, or is under way
-        std::error_code flush_error;     // of a flush by the reader, which had bytes to deliver first
-        read_marker* reading = nullptr;  // of the read from `next` that is under way
-        parking<executor_type> read_ends;
-        turn_type turn;
+        send_buffer sending;            // on its way; only for whoever holds the turn
+        bool write_unfinished = false;  // a write to `next` has failed, was cancelled, or is under way
+        std::error_code flush_error;    // of a flush by the reader, which had bytes to deliver first
+        turn_type reading;              // to read from `next`
+        turn_type turn;                 // to write to it
     };
+    using shared = state_share<state>;
 
-    static asio::awaitable<std::size_t, executor_type> read(state& s, asio::mutable_buffer into) {
+    static asio::awaitable<void, executor_type> shake_hands(shared of) {
+        state& s = *of;
+        s.check();
+        while (true) {
+            auto const progress = s.engine.handshake();
+            if (progress == tls_engine::progress::failed) {
+                co_await send_alert(s);
+                s.engine.failure().raise("TLS handshake");
+            }
+            if (!s.engine.outgoing.empty()) {
+                typename turn_type::holder turn(s.turn);
+                if (!turn.try_take()) co_await turn.take();
+                co_await flush(s);
+            }
+            if (progress == tls_engine::progress::done) co_return;
+            typename turn_type::holder reading(s.reading);
+            if (!reading.try_take()) co_await reading.take();
+            co_await fill(s);
+            if (s.engine.failure()) s.engine.failure().raise("TLS handshake");
+        }
+    }
+
+    static asio::awaitable<std::size_t, executor_type> read(shared of, asio::mutable_buffer into) {
+        state& s = *of;
+        s.check();
+        typename turn_type::holder reading(s.reading);
+        if (!reading.try_take()) co_await reading.take();
         while (true) {
             if (s.flush_error) throw std::system_error(s.flush_error);
             std::size_t const n = s.engine.decrypt(static_cast<char*>(into.data()), into.size());
             // Reading produces output now and then: answers to key updates, alerts.
-            if (!s.engine.outgoing.empty()) co_await flush_if_free(s);
+            if (!s.engine.outgoing.empty()) [[unlikely]]
+                co_await send_answers(s, n == 0 && s.engine.has_many_answers());
             if (n != 0) co_return n;
             if (s.engine.closed_by_peer()) throw std::system_error(asio::error::eof);
             if (s.engine.failure()) s.engine.failure().raise("reading from the TLS stream");
-            co_await fill(s);
+            if (s.engine.incoming.empty()) co_await fill(s);
         }
     }
 
-    static asio::awaitable<void, executor_type> write(state& s, send_buffer& out) {
+    static asio::awaitable<void, executor_type> write(shared of, send_buffer& out) {
+        state& s = *of;
+        s.check();
         if (out.empty()) co_return;
         typename turn_type::holder turn(s.turn);
         if (!turn.try_take()) co_await turn.take();
@@ -165,6 +164,24 @@ class tls_stream {
         }
     }
 
+    static asio::awaitable<void, executor_type> shut_down(shared of) {
+        state& s = *of;
+        s.check();
+        parking<executor_type> place(s.turn.get_executor());
+        auto closing = close(s);
+        auto limited =
+            within<executor_type>(place, shutdown_limit, transport_errc::shutdown_timeout, std::move(closing));
+        try {
+            co_await std::move(limited);
+            s.check();
+            co_await s.next->shutdown();
+        } catch (std::system_error const&) {
+            s.check();
+            throw;
+        }
+        s.check();
+    }
+
     static asio::awaitable<void, executor_type> close(state& s) {
         typename turn_type::holder turn(s.turn);
         if (!turn.try_take()) co_await turn.take();
@@ -172,33 +189,36 @@ class tls_stream {
         if (!s.write_unfinished) co_await flush(s);
     }
 
-    // Reads more encrypted bytes.
+    // Reads more encrypted bytes. The caller holds the turn to read.
     static asio::awaitable<void, executor_type> fill(state& s) {
-        read_marker const under_way(s);
         auto const room = s.engine.incoming.prepare();
         asio::mutable_buffer const into(room.data(), room.size());
         try {
-            std::size_t const n = co_await s.next.read_some(into);
+            std::size_t const n = co_await s.next->read_some(into);
             s.engine.incoming.commit(n);
         } catch (std::system_error const& e) {
+            s.check();
             if (e.code() != asio::error::eof) throw;
             s.engine.input_ended();
         }
+        s.check();
     }
 
-    // Sends the engine's output, also what is added meanwhile. The caller holds the turn, or is the handshake.
+    // Sends the engine's output, also what is added meanwhile. The caller holds the turn to write.
     static asio::awaitable<void, executor_type> flush(state& s) {
         std::exception_ptr error;
         while (!s.engine.outgoing.empty() && !error) {
             s.sending.swap(s.engine.outgoing);
             s.write_unfinished = true;
             try {
-                co_await s.next.write(s.sending);
+                co_await s.next->write(s.sending);
                 s.write_unfinished = false;
             } catch (std::system_error const& e) {
+                s.check();
                 if (e.code() == asio::error::operation_aborted) throw;
                 error = std::current_exception();
             }
+            s.check();
         }
         if (!error) co_return;
         auto looking = look_for_reason(s);
@@ -217,31 +237,34 @@ class tls_stream {
         try {
             co_await std::move(limited);
         } catch (std::system_error const& e) {
-            if (e.code() == asio::error::operation_aborted) throw;  // then `s` may be gone
+            s.check();
+            if (e.code() == asio::error::operation_aborted) throw;
         }
+        s.check();
     }
 
+    // There is one reader: while the user reads he finds it, and while this does, the user's read waits.
     static asio::awaitable<void, executor_type> read_to_alert(state& s) {
-        while (!s.engine.find_alert()) {
-            if (s.reading != nullptr) {  // the user's own read gets it
-                waiter<executor_type> waiting;
-                co_await s.read_ends.park(waiting);
-                if (waiting.result) throw std::system_error(waiting.result);
-            } else {
-                co_await fill(s);
-            }
-        }
+        typename turn_type::holder reading(s.reading);
+        if (!reading.try_take()) co_await reading.take();
+        while (!s.engine.find_alert()) co_await fill(s);
     }
 
     static constexpr std::chrono::seconds reason_limit{1};
 
-    // The reader's flush: if somebody else is writing, that one flushes. An error is kept for the next read.
-    static asio::awaitable<void, executor_type> flush_if_free(state& s) {
+    // The reader's flush: if somebody else is writing, that one flushes, and the reader waits for that only if
+    // `must_wait`. An error is kept for the next read. What cannot be written any more is dropped.
+    [[gnu::cold]] static asio::awaitable<void, executor_type> send_answers(state& s, bool must_wait) {
         typename turn_type::holder turn(s.turn);
-        if (s.write_unfinished || !turn.try_take()) co_return;
+        if (!turn.try_take()) {
+            if (!must_wait) co_return;
+            co_await turn.take();
+        }
+        if (s.write_unfinished) s.engine.outgoing.clear();
         try {
             co_await flush(s);
         } catch (std::system_error const& e) {
+            s.check();
             s.flush_error = e.code();
         }
     }
@@ -249,12 +272,15 @@ class tls_stream {
     // Tells the peer why the handshake failed, if it can still be told.
     static asio::awaitable<void, executor_type> send_alert(state& s) {
         try {
+            typename turn_type::holder turn(s.turn);
+            if (!turn.try_take()) co_await turn.take();
             co_await flush(s);
         } catch (std::system_error const&) {
+            s.check();
         }
     }
 
-    std::unique_ptr<state> state_;
+    state_owner<state> state_;
 };
 
 /// TLS to a host over any network transport: `tls<tcp>`. Verifies chain and host name unless the context says

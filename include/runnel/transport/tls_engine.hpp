@@ -66,25 +66,12 @@ class tls_engine {
     }
 
     /// Decrypts what there is of `incoming` to at most `size` bytes at `out`; returns how many. 0: more input is
-    /// needed, or the end is reached (see `failure`).
+    /// needed, or the end is reached (see `failure`), or `incoming` is left because there are `max_answers` in
+    /// `outgoing`, which are to be sent first.
     std::size_t decrypt(char* out, std::size_t size) {
-        std::size_t total = 0;
-        while (total < size && !closed_by_peer_ && !failure_) {
-            ERR_clear_error();
-            std::size_t n = 0;
-            int const result = SSL_read_ex(ssl_, out + total, size - total, &n);
-            total += n;
-            if (result == 1) {
-                // Saves the call that would only say that nothing is left.
-                if (incoming.empty() && SSL_has_pending(ssl_) == 0) break;
-                continue;
-            }
-            switch (SSL_get_error(ssl_, result)) {
-                case SSL_ERROR_WANT_READ: return total;
-                case SSL_ERROR_ZERO_RETURN: closed_by_peer_ = true; return total;
-                default: fail();
-            }
-        }
+        decrypting_ = true;
+        std::size_t const total = decrypt_some(out, size);
+        decrypting_ = false;
         return total;
     }
 
@@ -114,8 +101,9 @@ class tls_engine {
     }
 
     /// Looks for an alert in `incoming`, without taking plain bytes: true if there is a failure now, or nothing more to
-    /// come. False: it may be in bytes that have not come yet.
+    /// come. False: it may be in bytes that have not come yet. For when nothing more can be sent: answers are dropped.
     bool find_alert() {
+        outgoing.clear();
         if (failure_ || closed_by_peer_) return true;
         ERR_clear_error();
         char ignored = 0;
@@ -144,8 +132,33 @@ class tls_engine {
 
     /// Plain bytes encrypted at once at most: four records, so that a large message is not held twice as a whole.
     static constexpr std::size_t slice = 64 * 1024;
+    /// So many bytes of answers to what the peer asks for (key updates, new handshakes) may wait to be sent, and those
+    /// to one record more: a peer that does not take them is not read from any further.
+    static constexpr std::size_t max_answers = 4 * 1024;
+    bool has_many_answers() const noexcept { return outgoing.size() >= max_answers; }
 
   private:
+    std::size_t decrypt_some(char* out, std::size_t size) {
+        std::size_t total = 0;
+        while (total < size && !closed_by_peer_ && !failure_) {
+            ERR_clear_error();
+            std::size_t n = 0;
+            int const result = SSL_read_ex(ssl_, out + total, size - total, &n);
+            total += n;
+            if (result == 1) {
+                // Saves the call that would only say that nothing is left.
+                if (incoming.empty() && SSL_has_pending(ssl_) == 0) break;
+                continue;
+            }
+            switch (SSL_get_error(ssl_, result)) {
+                case SSL_ERROR_WANT_READ: return total;
+                case SSL_ERROR_ZERO_RETURN: closed_by_peer_ = true; return total;
+                default: fail();
+            }
+        }
+        return total;
+    }
+
     void become_client(std::string name) {
         SSL_set_connect_state(ssl_);
         if (name.ends_with('.')) name.pop_back();  // a fully qualified name; certificates have no final dot
@@ -202,9 +215,10 @@ class tls_engine {
     static tls_engine& self(BIO* bio) { return *static_cast<tls_engine*>(BIO_get_data(bio)); }
 
     static int take_input(BIO* bio, char* out, int size) {
-        auto& in = self(bio).incoming;
+        auto& engine = self(bio);
+        auto& in = engine.incoming;
         BIO_clear_retry_flags(bio);
-        if (in.empty()) {
+        if (in.empty() || (engine.decrypting_ && engine.has_many_answers())) {
             BIO_set_retry_read(bio);
             return -1;
         }
@@ -247,6 +261,7 @@ class tls_engine {
     tls_failure failure_;
     tls_failure write_failure_;
     bool closed_by_peer_ = false;
+    bool decrypting_ = false;
     bool out_of_memory_ = false;
 };
 

@@ -27,17 +27,19 @@ class write_turn {
         holder& operator=(holder const&) = delete;
         ~holder() { give_back(); }
 
-        /// Takes the turn if nobody holds it; false otherwise.
+        /// Takes the turn if nobody holds it; false otherwise, and once it is closed.
         bool try_take() noexcept {
-            if (turn_->holder_ != nullptr) return false;
+            if (turn_->holder_ != nullptr || turn_->closed_) return false;
             turn_->holder_ = this;
             return true;
         }
 
-        /// Waits until the turn is free and takes it. Throws `operation_aborted` when cancelled, without the turn.
+        /// Waits until the turn is free and takes it. Throws `operation_aborted` when cancelled, without the turn, and
+        /// once it is closed.
         asio::awaitable<void, Executor> take() {
             waiter<Executor> waiting;
             while (!try_take()) {
+                if (turn_->closed_) throw std::system_error(asio::error::operation_aborted);
                 co_await turn_->place_.park(waiting);
                 if (waiting.result) throw std::system_error(waiting.result);
             }
@@ -67,12 +69,20 @@ class write_turn {
     }
 
     bool taken() const noexcept { return holder_ != nullptr; }
+
+    /// Nobody gets the turn any more: those who wait for it, now or later, are told `operation_aborted`.
+    void close() {
+        closed_ = true;
+        place_.wake_all(asio::error::operation_aborted);
+    }
+
     Executor const& get_executor() const noexcept { return place_.get_executor(); }
 
   private:
     parking<Executor> place_;
     list_link holders_;         // all that may come to hold the turn
     holder* holder_ = nullptr;  // the one that does
+    bool closed_ = false;
 };
 
 }  // namespace runnel

@@ -3,6 +3,7 @@
 #include <runnel/core/send_buffer.hpp>
 #include <runnel/transport/race.hpp>
 #include <runnel/transport/stream.hpp>
+#include <runnel/transport/stream_state.hpp>
 #include <runnel/transport/write_turn.hpp>
 #include <runnel/websocket/connection.hpp>
 #include <runnel/websocket/message_buffer.hpp>
@@ -11,6 +12,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -21,7 +23,7 @@ namespace runnel::websocket {
 /// A whole message as `stream::read_message` gives it.
 struct message {
     message_kind kind = message_kind::binary;
-    /// Valid until the next read.
+    /// Valid until the next read, or until the stream is closed or destroyed.
     std::string_view data;
 };
 
@@ -33,12 +35,13 @@ struct no_compression {
     };
 };
 
-/// The input and output of a WebSocket after the opening handshake: what a `stream` keeps at one address, as its
-/// coroutines refer to it. The members are those of `stream`, and documented there.
+/// The input and output of a WebSocket after the opening handshake: what a `stream` shares with its operations, each of
+/// which has a share as its first argument. The members are those of `stream`, and documented there.
 template <runnel::stream Next, class Compression>
-class exchange {
+class exchange : public stream_state {
   public:
     using executor_type = typename Next::executor_type;
+    using shared = state_share<exchange>;
 
     /// One frame header, and what the layers below put in front of it.
     static constexpr std::size_t headroom = max_frame_header + Next::headroom;
@@ -48,16 +51,23 @@ class exchange {
           protocol_({side, options.accept_text, false, options.max_message, options.max_frame}),
           options_(options),
           side_(side),
-          place_(next_.get_executor()),
-          writing_(next_.get_executor()),
-          reading_(next_.get_executor()),
+          place_(next_->get_executor()),
+          writing_(next_->get_executor()),
+          reading_(next_->get_executor()),
           control_(Next::headroom),
           sending_(headroom) {}
 
     executor_type get_executor() const { return place_.get_executor(); }
-    Next& next_layer() noexcept { return next_; }
+    Next& next_layer() noexcept { return *next_; }
     connection const& protocol() const noexcept { return protocol_; }
     bool compressed() const noexcept { return compression_on_; }
+
+    /// The stream has been destroyed: see `stream_state`.
+    [[gnu::cold]] void abandon() noexcept {
+        next_.reset();
+        writing_.close();
+        reading_.close();
+    }
 
     /// Takes bytes that came behind the handshake.
     void append_received(std::string_view bytes) { buffer_.append_raw(bytes); }
@@ -77,34 +87,18 @@ class exchange {
         }
     }
 
-    asio::awaitable<std::size_t, executor_type> read_some(asio::mutable_buffer into) {
+    asio::awaitable<std::size_t, executor_type> read_some(shared self, asio::mutable_buffer into) {
         if constexpr (Compression::enabled)
-            if (compression_on_) return read_inflated(into);
-        return read_payload(into);
+            if (compression_on_) return read_inflated(std::move(self), into);
+        return read_payload(std::move(self), into);
     }
 
-    asio::awaitable<message, executor_type> read_message() {
-        typename turn::holder reading(reading_);
-        if (!reading.try_take()) co_await reading.take();
-        for (;;) {
-            message found;
-            bool const there = take_message(found);
-            if (protocol_.has_pending()) co_await respond();
-            if (there) co_return found;
-            check_open();
-            auto const room = buffer_.prepare();
-            try {
-                std::size_t const n = co_await next_.read_some(asio::buffer(room.data(), room.size()));
-                buffer_.commit(n);
-            } catch (std::system_error const& error) {
-                rethrow_end(error);
-            }
-        }
-    }
+    asio::awaitable<message, executor_type> read_message(shared self) { return receive(std::move(self), false); }
 
     bool try_read_message(message& out) { return !reading_.taken() && take_message(out); }
 
-    asio::awaitable<void, executor_type> write(send_buffer& out) {
+    asio::awaitable<void, executor_type> write(shared self, send_buffer& out) {
+        self->check();
         if (out.empty()) co_return;
         typename turn::holder writing(writing_);
         if (!writing.try_take()) co_await writing.take();
@@ -116,7 +110,8 @@ class exchange {
                 if (compression_on_) piece = compression_.deflate(piece);
             protocol_.append_frame(sending_, opcode::binary, piece, true, compression_on_);
             out.consume(piece_size);
-            co_await next_.write(sending_);
+            co_await next_->write(sending_);
+            self->check();
             if (protocol_.has_pending()) co_await write_pending();
         }
         check_sending();
@@ -128,11 +123,13 @@ class exchange {
             }
         }
         protocol_.frame(out, opcode::binary, true, compression_on_);
-        co_await next_.write(out);
+        co_await next_->write(out);
+        self->check();
         if (protocol_.has_pending()) co_await write_pending();
     }
 
-    asio::awaitable<void, executor_type> write_message(message_kind kind, std::string_view data) {
+    asio::awaitable<void, executor_type> write_message(shared self, message_kind kind, std::string_view data) {
+        self->check();
         typename turn::holder writing(writing_);
         if (!writing.try_take()) co_await writing.take();
         if (protocol_.close_sent()) throw std::system_error(errc::closing);
@@ -146,37 +143,44 @@ class exchange {
             bool const rsv1 = compression_on_ && op != opcode::continuation;
             protocol_.append_frame(sending_, op, piece, data.empty(), rsv1);
             op = opcode::continuation;
-            co_await next_.write(sending_);
+            co_await next_->write(sending_);
+            self->check();
             if (protocol_.has_pending()) co_await write_pending();
         } while (!data.empty() && !protocol_.close_sent());
         if (!data.empty()) throw std::system_error(errc::closing);
     }
 
+    // What is compressed refers to what was compressed before (RFC 7692 7.2), so that the order of compressing must be
+    // that of sending. What is packed waits, in frames that `write_packed` makes anew.
     void pack(send_buffer& out, message_kind kind, std::string_view data) {
-        if constexpr (Compression::enabled)
-            if (compression_on_) data = compression_.deflate(data);
-        protocol_.append_frame(out, static_cast<opcode>(kind), data, true, compression_on_);
+        if (!compression_on_) return protocol_.append_frame(out, static_cast<opcode>(kind), data);
+        connection({.side = role::server}).append_frame(out, static_cast<opcode>(kind), data);
     }
 
-    asio::awaitable<void, executor_type> write_packed(send_buffer& out) {
+    asio::awaitable<void, executor_type> write_packed(shared self, send_buffer& out) {
+        self->check();
         if (out.empty()) co_return;
         typename turn::holder writing(writing_);
         if (!writing.try_take()) co_await writing.take();
         if (protocol_.close_sent()) throw std::system_error(errc::closing);
-        co_await next_.write(out);
+        if constexpr (Compression::enabled)
+            if (compression_on_) compress_packed(out);
+        co_await next_->write(out);
+        self->check();
         if (protocol_.has_pending()) co_await write_pending();
     }
 
-    asio::awaitable<void, executor_type> ping(std::string_view payload) {
+    asio::awaitable<void, executor_type> ping(shared self, std::string_view payload) {
         protocol_.ping(payload);
-        return flush();
+        return flush(std::move(self));
     }
 
-    asio::awaitable<void, executor_type> close(close_code code, std::string_view reason) {
+    asio::awaitable<void, executor_type> close(shared self, close_code code, std::string_view reason) {
         using clock = std::chrono::steady_clock;
+        self->check();
         auto const begin = clock::now();
         protocol_.close(code, reason);
-        auto closing = exchange_close();
+        auto closing = exchange_close(self);
         auto bounded = attempted(std::move(closing), options_.close_timeout);
         co_await std::move(bounded);
         if (below_ended_) co_return;
@@ -187,7 +191,7 @@ class exchange {
         co_await std::move(ended);
     }
 
-    std::size_t backlog() { return sending_.size() + backlog_of(next_); }
+    std::size_t backlog() { return sending_.size() + backlog_of(*next_); }
 
   private:
     using turn = write_turn<executor_type>;
@@ -212,12 +216,14 @@ class exchange {
 
     // The end of the stream below before the peer's close frame is not an end in good order.
     [[noreturn]] void rethrow_end(std::system_error const& error) {
+        check();
         input_ended_ = true;
         if (error.code() == asio::error::eof) throw std::system_error(errc::ended_without_close);
         throw error;
     }
 
-    asio::awaitable<std::size_t, executor_type> read_payload(asio::mutable_buffer into) {
+    asio::awaitable<std::size_t, executor_type> read_payload(shared self, asio::mutable_buffer into) {
+        self->check();
         typename turn::holder reading(reading_);
         if (!reading.try_take()) co_await reading.take();
         char* const bytes = static_cast<char*>(into.data());
@@ -225,25 +231,67 @@ class exchange {
             check_open();
             std::size_t n = buffer_.take_raw(bytes, into.size());
             try {
-                if (n == 0) n = co_await next_.read_some(into);
+                if (n == 0) n = co_await next_->read_some(into);
             } catch (std::system_error const& error) {
                 rethrow_end(error);
             }
+            self->check();
             n = protocol_.unframe(bytes, n);
             if (protocol_.has_pending()) co_await respond();
             if (n != 0) co_return n;
         }
     }
 
-    asio::awaitable<std::size_t, executor_type> read_inflated(asio::mutable_buffer into) {
+    // Waits for a whole message; the caller may have the turn to read already.
+    asio::awaitable<message, executor_type> receive(shared self, bool has_turn) {
+        self->check();
+        typename turn::holder reading(reading_);
+        if (!has_turn && !reading.try_take()) co_await reading.take();
+        for (;;) {
+            message found;
+            bool const there = take_message(found);
+            if (protocol_.has_pending()) co_await respond();
+            if (there) co_return found;
+            check_open();
+            auto const room = buffer_.prepare();
+            try {
+                std::size_t const n = co_await next_->read_some(asio::buffer(room.data(), room.size()));
+                buffer_.commit(n);
+            } catch (std::system_error const& error) {
+                rethrow_end(error);
+            }
+            self->check();
+        }
+    }
+
+    asio::awaitable<std::size_t, executor_type> read_inflated(shared self, asio::mutable_buffer into) {
+        self->check();
+        typename turn::holder reading(reading_);
+        if (!reading.try_take()) co_await reading.take();
         while (unread_.empty()) {
-            message const next = co_await read_message();
+            auto receiving = receive(self, true);
+            message const next = co_await std::move(receiving);
             unread_ = next.data;
         }
         std::size_t const n = std::min(into.size(), unread_.size());
         std::memcpy(into.data(), unread_.data(), n);
         unread_.remove_prefix(n);
         co_return n;
+    }
+
+    // Makes the frames of `pack` those that are sent. The caller has the turn to write.
+    void compress_packed(send_buffer& out) {
+        for (std::string_view rest = out.view(); !rest.empty();) {
+            frame_header header;
+            decode(rest.data(), header);
+            rest.remove_prefix(header_size(rest[1]));
+            auto const data = rest.substr(0, static_cast<std::size_t>(header.length));
+            rest.remove_prefix(data.size());
+            protocol_.append_frame(sending_, header.op, compression_.deflate(data), true, true);
+        }
+        out.clear();
+        out.append(sending_.view());
+        sending_.clear();
     }
 
     // Looks at the raw bytes up to the end of a message.
@@ -283,15 +331,17 @@ class exchange {
     // Writes the pending frames if it is anybody's turn; else the one who writes will.
     asio::awaitable<void, executor_type> respond() {
         if (writing_.taken()) co_return;
-        auto flushing = flush();
+        auto flushing = flush(shared(this));
         try {
             // An answer to a close frame, or one about a violation, may find a peer that does not read any more.
             if (protocol_.close_sent()) flushing = limited(std::move(flushing), options_.close_timeout);
             co_await std::move(flushing);
         } catch (std::system_error const& error) {
             // What has been read counts; if the stream is broken the next read says so.
+            check();
             if (error.code() == asio::error::operation_aborted) throw;
         }
+        check();
     }
 
     asio::awaitable<void, executor_type> limited(asio::awaitable<void, executor_type> task,
@@ -307,11 +357,14 @@ class exchange {
         try {
             co_await std::move(trying);
         } catch (std::system_error const& error) {
+            check();
             if (error.code() == asio::error::operation_aborted) throw;
         }
+        check();
     }
 
-    asio::awaitable<void, executor_type> flush() {
+    asio::awaitable<void, executor_type> flush(shared self) {
+        self->check();
         typename turn::holder writing(writing_);
         if (!writing.try_take()) co_await writing.take();
         co_await write_pending();
@@ -321,21 +374,25 @@ class exchange {
     asio::awaitable<void, executor_type> write_pending() {
         while (protocol_.has_pending()) {
             protocol_.take_pending(control_);
-            co_await next_.write(control_);
+            co_await next_->write(control_);
+            check();
         }
     }
 
-    asio::awaitable<void, executor_type> exchange_close() {
-        co_await flush();
+    asio::awaitable<void, executor_type> exchange_close(shared self) {
+        auto flushing = flush(self);
+        co_await std::move(flushing);
         typename turn::holder reading(reading_);
         if (!reading.try_take()) co_await reading.take();
+        unread_ = {};
         while (protocol_.failure() == errc::ok && !protocol_.close_received() && !input_ended_) {
             buffer_.next_message();
             protocol_.unframe(buffer_.raw(), buffer_.raw_size());
             buffer_.release();
             if (protocol_.close_received()) break;
             auto const room = buffer_.prepare();
-            std::size_t const n = co_await next_.read_some(asio::buffer(room.data(), room.size()));
+            std::size_t const n = co_await next_->read_some(asio::buffer(room.data(), room.size()));
+            self->check();
             buffer_.commit(n);
         }
         // The server ends the connection first, so that its port, not the client's, waits out the TCP segments under
@@ -346,13 +403,15 @@ class exchange {
         // A socket tells its end once: who reads again waits for nothing.
         while (!input_ended_) {
             auto const room = buffer_.prepare();
-            co_await next_.read_some(asio::buffer(room.data(), room.size()));
+            co_await next_->read_some(asio::buffer(room.data(), room.size()));
+            self->check();
         }
     }
 
     asio::awaitable<void, executor_type> end_below() {
         below_ended_ = true;
-        co_await next_.shutdown();
+        co_await next_->shutdown();
+        check();
     }
 
     struct nothing {};
@@ -366,7 +425,7 @@ class exchange {
         using type = C;
     };
 
-    Next next_;
+    std::optional<Next> next_;
     connection protocol_;
     stream_options options_;
     role side_;

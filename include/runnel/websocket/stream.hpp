@@ -2,7 +2,6 @@
 
 #include <runnel/websocket/exchange.hpp>
 
-#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -66,7 +65,7 @@ class stream {
 
     /// Takes over a connection whose handshake has been done elsewhere; `surplus` came behind it.
     stream(Next next, role side, stream_options options, std::string_view surplus = {})
-        : exchange_(std::make_unique<exchange<Next, Compression>>(std::move(next), side, options)) {
+        : exchange_(new exchange<Next, Compression>(std::move(next), side, options)) {
         exchange_->append_received(surplus);
     }
 
@@ -89,19 +88,19 @@ class stream {
     /// code 1000, 1001 or none; `errc::closed_by_peer` with another; `errc::ended_without_close`; or the violation of
     /// the protocol after which it has closed the WebSocket itself.
     asio::awaitable<std::size_t, executor_type> read_some(asio::mutable_buffer into) {
-        return exchange_->read_some(into);
+        return exchange_->read_some(exchange_.share(), into);
     }
 
     /// Sends all of `out` as one binary message in one frame, with one write to the stream below; more than 512 KiB in
     /// several messages, so that pings are answered in between. Throws `errc::closing` once the WebSocket is being
     /// closed.
-    asio::awaitable<void, executor_type> write(send_buffer& out) { return exchange_->write(out); }
+    asio::awaitable<void, executor_type> write(send_buffer& out) { return exchange_->write(exchange_.share(), out); }
 
     /// Bytes under way: those framed and not handed on yet, and those of the stream below.
     std::size_t backlog() { return exchange_->backlog(); }
 
     /// Reads a whole message, whose data is valid until the next read. Throws as `read_some` does.
-    asio::awaitable<message, executor_type> read_message() { return exchange_->read_message(); }
+    asio::awaitable<message, executor_type> read_message() { return exchange_->read_message(exchange_.share()); }
 
     /// Gives a whole message that has been received already; false if there is none: `read_message` is needed then.
     bool try_read_message(message& out) { return exchange_->try_read_message(out); }
@@ -109,17 +108,21 @@ class stream {
     /// Sends a message. `data` must stay valid until this completes; text must be UTF-8. Long messages are sent in
     /// fragments (see `stream_options`). Throws as `write` does.
     asio::awaitable<void, executor_type> write_message(message_kind kind, std::string_view data) {
-        return exchange_->write_message(kind, data);
+        return exchange_->write_message(exchange_.share(), kind, data);
     }
 
     /// Appends a message in one frame to `out`, for `write_packed`: many small messages leave in one write that way.
     void pack(send_buffer& out, message_kind kind, std::string_view data) { exchange_->pack(out, kind, data); }
 
     /// Sends the messages in `out`, which is then empty.
-    asio::awaitable<void, executor_type> write_packed(send_buffer& out) { return exchange_->write_packed(out); }
+    asio::awaitable<void, executor_type> write_packed(send_buffer& out) {
+        return exchange_->write_packed(exchange_.share(), out);
+    }
 
     /// Sends a ping with up to 125 bytes. The answer is taken notice of by whoever reads, as a sign of life only.
-    asio::awaitable<void, executor_type> ping(std::string_view payload = {}) { return exchange_->ping(payload); }
+    asio::awaitable<void, executor_type> ping(std::string_view payload = {}) {
+        return exchange_->ping(exchange_.share(), payload);
+    }
 
     /// Closes the WebSocket with code 1000: see `close`.
     asio::awaitable<void, executor_type> shutdown() { return close(close_code::normal, {}); }
@@ -128,7 +131,7 @@ class stream {
     /// before it, and shuts the stream below down, all that for at most `close_timeout`. Throws nothing of the peer's
     /// doing. `reason`, of which up to 123 bytes are sent, must stay valid until this completes.
     asio::awaitable<void, executor_type> close(close_code code, std::string_view reason = {}) {
-        return exchange_->close(code, reason);
+        return exchange_->close(exchange_.share(), code, reason);
     }
 
   private:
@@ -139,7 +142,7 @@ class stream {
         exchange_->settle(agreed_.extensions, compression);
     }
 
-    std::unique_ptr<exchange<Next, Compression>> exchange_;
+    state_owner<exchange<Next, Compression>> exchange_;
     opening agreed_;
 };
 
