@@ -192,6 +192,24 @@ TEST_CASE("an operation that is late is cancelled, and the error is std::errc::t
     CHECK(test::error_of(p.io, runnel::within(milliseconds(1), never())) == std::errc::timed_out);
 }
 
+TEST_CASE("the longest times there are never end, in whatever unit, and times below nothing are over") {
+    place_on p;
+    for (runnel::time_limit const limit :
+         {runnel::time_limit(milliseconds::max()), runnel::time_limit(std::chrono::hours::max()),
+          runnel::time_limit(std::chrono::steady_clock::duration::max())}) {
+        test::task sleeping(p.io, runnel::sleep_for<test::executor>(p.io.get_executor(), limit));
+        p.io.restart();
+        p.io.run_for(milliseconds(20));
+        CHECK_FALSE(sleeping.done());
+        sleeping.cancel();
+        CHECK(sleeping.run_for_error() == asio::error::operation_aborted);
+    }
+    int aborted = 0;
+    auto over = runnel::within(milliseconds::min(), wait_for_ever(p.place, aborted));
+    CHECK(test::error_of(p.io, std::move(over)) == std::error_code());
+    CHECK(aborted == 1);
+}
+
 TEST_CASE("sleep_for takes at least its time and can be cancelled") {
     place_on p;
     auto const start = std::chrono::steady_clock::now();

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <limits>
 #include <ostream>
 #include <string>
 
@@ -77,6 +78,14 @@ TEST_CASE("heads that are not well-formed are refused") {
     CHECK(fault_of("\x16\x03\x01\x00\x05"s) == errc::malformed_http);  // TLS: no use waiting for an empty line
     CHECK(fault_of("X\r\n\r\n") == errc::ok);
     CHECK(fault_of("X\r\nA: caf\xE9\r\n\r\n") == errc::ok);
+}
+
+TEST_CASE("limits at their maximum are none") {
+    http_limits const none{std::numeric_limits<std::size_t>::max(), std::numeric_limits<std::size_t>::max()};
+    http_head const head = read("GET / HTTP/1.1\r\nHost: h\r\n\r\n", none);
+    CHECK(head.complete());
+    CHECK(head.error() == errc::ok);
+    CHECK(head.value("Host") == "h");
 }
 
 TEST_CASE("heads beyond the limits are refused before they are whole") {

@@ -143,6 +143,16 @@ TEST_CASE("a client waits for the server's reply for a bounded time") {
     CHECK(answered("HTTP/1.1 101 Swi", options).error == errc::handshake_timeout);
 }
 
+TEST_CASE("a client whose time is the longest there is waits for the reply") {
+    auto options = asking();
+    options.timeout = std::chrono::milliseconds::max();
+    asio::io_context io;
+    auto [a, b] = memory::pair(io.get_executor());
+    test::task opening(io, ws::handshake(std::move(a), options));
+    io.run_for(50ms);
+    CHECK_FALSE(opening.done());
+}
+
 TEST_CASE("a client gives up on a reply that is too long, is no HTTP, or ends early") {
     client_options options = asking();
     options.limits = {.max_bytes = 1000, .max_headers = 10};

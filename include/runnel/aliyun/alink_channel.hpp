@@ -177,9 +177,7 @@ class channel {
         return timeout.count() == 0 ? box_->options.timeout : timeout;
     }
     clock::time_point deadline_after(std::chrono::milliseconds timeout) const noexcept {
-        auto const now = clock::now();
-        auto const longest = std::chrono::duration_cast<std::chrono::milliseconds>(clock::time_point::max() - now);
-        return now + std::min(timeout_or_usual(timeout), longest);
+        return runnel::deadline_after(clock::now(), timeout_or_usual(timeout));
     }
     /// What is left of the time for a request; throws `errc::timed_out` if nothing is.
     static std::chrono::milliseconds left_until(clock::time_point deadline) {

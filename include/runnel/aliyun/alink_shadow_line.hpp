@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/aliyun/alink_shadow.hpp>
+#include <runnel/core/saturating.hpp>
 
 #include <algorithm>
 #include <cassert>
@@ -111,9 +112,7 @@ class shadow_line {
         return m.what == kind::done && !question_.query && same;
     }
 
-    time_point end_of_patience(time_point now) const noexcept {
-        return now + std::min(patience_, std::chrono::floor<std::chrono::milliseconds>(time_point::max() - now));
-    }
+    time_point end_of_patience(time_point now) const noexcept { return deadline_after(now, patience_); }
 
     std::chrono::milliseconds patience_;
     state at_ = state::free;

@@ -15,6 +15,8 @@ struct time_answer {
     std::int64_t device_sent = 0;  ///< by the device's clock, as it was in the question
     std::int64_t server_received = 0;
     std::int64_t server_sent = 0;
+    /// No time is later: the end of the year 9999.
+    static constexpr std::int64_t latest = 253'402'300'799'999;
 };
 
 /// Reads such an answer; `out` is left alone on an error.
@@ -28,6 +30,8 @@ inline errc decode(std::string_view text, time_answer& out) {
         !read_number(message, "serverRecvTime", made.server_received) ||
         !read_number(message, "serverSendTime", made.server_sent))
         return errc::member_of_wrong_type;
+    for (auto const time : {made.device_sent, made.server_received, made.server_sent})
+        if (time < 0 || time > time_answer::latest) return errc::member_of_wrong_type;
     out = made;
     return errc::ok;
 }

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/core/saturating.hpp>
+
 #include <algorithm>
 #include <cassert>
 #include <chrono>
@@ -196,7 +198,8 @@ class sub_device_login {
     void pause(time_point now) noexcept {
         ++failures_;
         auto const doubled = failures_ <= max_attempts ? 0u : std::min(failures_ - max_attempts, 6u);
-        due_ = now + pause_ * std::min(1 << doubled, 60);
+        due_ = deadline_after(
+            now, std::min<std::chrono::milliseconds>(pause_, std::chrono::hours(1)) * std::min(1 << doubled, 60));
     }
 
     void login_failed(bool for_good, time_point now, std::error_code why, std::string text) {

@@ -45,10 +45,7 @@ class requesting final : public requesting_part, private subscription_watcher {
         if (options_.version != protocol_version::v5) throw std::system_error(errc::unsupported_protocol_version);
         requester self(*this);
         auto asking = ask(self, topic, payload, o);
-        constexpr auto longest =
-            std::chrono::floor<std::chrono::milliseconds>(std::chrono::steady_clock::duration::max());
-        auto const limit = std::clamp(timeout, std::chrono::milliseconds(0), longest);
-        auto limited = within(limit, std::move(asking), errc::response_timeout);
+        auto limited = within(timeout, std::move(asking), errc::response_timeout);
         co_await std::move(limited);
         co_return std::move(self.response);
     }

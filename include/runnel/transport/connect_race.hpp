@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/saturating.hpp>
 #include <runnel/transport/alarm.hpp>
 #include <runnel/transport/waiter.hpp>
 
@@ -89,7 +90,7 @@ class connect_race {
   public:
     using endpoint_type = asio::ip::tcp::endpoint;
     using socket_type = asio::basic_stream_socket<asio::ip::tcp, Executor>;
-    using duration = std::chrono::steady_clock::duration;
+    using duration = std::chrono::milliseconds;  // of any length
 
     /// Where to connect to: addresses, or else the name of a host, or its address in the form of a text.
     struct target {
@@ -188,7 +189,7 @@ class connect_race {
             }
             if (++started < endpoints.size()) {
                 delay_over.stop();
-                delay_over.set(std::chrono::steady_clock::now() + delay);
+                delay_over.set(deadline_after(std::chrono::steady_clock::now(), delay));
             }
             return true;
         }

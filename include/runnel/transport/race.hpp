@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/saturating.hpp>
 #include <runnel/transport/waiter.hpp>
 
 #include <asio/bind_cancellation_slot.hpp>
@@ -59,20 +60,27 @@ asio::awaitable<std::size_t, Executor> race(parking<Executor>& place, Task... ta
     co_return state.first;
 }
 
+/// How long something may take. Made of any duration: what is longer than the clock can tell is for ever.
+struct time_limit {
+    template <class Rep, class Period>
+    constexpr time_limit(std::chrono::duration<Rep, Period> duration) noexcept : value(clock_duration(duration)) {}
+    std::chrono::steady_clock::duration value;
+};
+
 /// Completes after `duration`.
 template <class Executor>
-asio::awaitable<void, Executor> sleep_for(Executor executor, std::chrono::steady_clock::duration duration) {
+asio::awaitable<void, Executor> sleep_for(Executor executor, time_limit duration) {
     using timer_type =
         asio::basic_waitable_timer<std::chrono::steady_clock, asio::wait_traits<std::chrono::steady_clock>, Executor>;
-    timer_type timer(std::move(executor), duration);
+    timer_type timer(std::move(executor), deadline_after(std::chrono::steady_clock::now(), duration.value));
     co_await timer.async_wait(asio::use_awaitable_t<Executor>{});
 }
 
 /// Runs `task` for at most `limit`. Throws `late` if it has not ended by then; the task is cancelled and has ended when
 /// this completes. Rethrows what the task throws.
 template <class Executor>
-asio::awaitable<void, Executor> within(parking<Executor>& place, std::chrono::steady_clock::duration limit,
-                                       std::error_code late, asio::awaitable<void, Executor> task) {
+asio::awaitable<void, Executor> within(parking<Executor>& place, time_limit limit, std::error_code late,
+                                       asio::awaitable<void, Executor> task) {
     auto sleeping = sleep_for<Executor>(place.get_executor(), limit);
     std::size_t const first = co_await race(place, std::move(task), std::move(sleeping));
     if (first == 1) throw std::system_error(late);
@@ -82,7 +90,7 @@ asio::awaitable<void, Executor> within(parking<Executor>& place, std::chrono::st
 /// throws `late` (`std::errc::timed_out`) after `limit`: then the operation has been cancelled and has ended. What it
 /// has completed with all the same is not lost.
 template <class T, class Executor>
-asio::awaitable<T, Executor> within(std::chrono::steady_clock::duration limit, asio::awaitable<T, Executor> operation,
+asio::awaitable<T, Executor> within(time_limit limit, asio::awaitable<T, Executor> operation,
                                     std::error_code late = std::make_error_code(std::errc::timed_out)) {
     // A place of its own, as what the operation belongs to may be gone before it has ended.
     parking<Executor> place(co_await asio::this_coro::executor);

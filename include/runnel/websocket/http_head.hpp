@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/saturating.hpp>
 #include <runnel/websocket/error.hpp>
 
 #include <array>
@@ -94,7 +95,7 @@ class http_head {
         // The end is an empty line, of which up to three bytes may have come before.
         std::size_t const from = text_.size() < 3 ? 0 : text_.size() - 3;
         std::size_t const had = text_.size();
-        text_ += bytes.substr(0, limits_.max_bytes + 1 - had);
+        text_ += bytes.substr(0, add_saturating(limits_.max_bytes, std::size_t{1}) - had);
         std::size_t const end = text_.find("\r\n\r\n", from);
         if (end != std::string::npos && end + 4 <= limits_.max_bytes) {
             text_.resize(end + 4);

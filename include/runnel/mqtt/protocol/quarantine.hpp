@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/saturating.hpp>
 #include <runnel/mqtt/reason_code.hpp>
 
 #include <chrono>
@@ -65,7 +66,7 @@ class quarantine {
     /// The server has accepted the connection.
     void connected(time_point now) noexcept {
         is_accepted_ = true;
-        if (at_ == state::holding) deadline_ = now + soon_ * (1 + 2 * strikes_);
+        if (at_ == state::holding) deadline_ = deadline_after(now, soon_ * (1 + 2 * std::int64_t{strikes_}));
     }
 
     /// True: the window has changed.
