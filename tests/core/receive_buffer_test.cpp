@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/allocation_count.hpp"
 #include <cstring>
 #include <string>
 #include <string_view>
@@ -126,4 +127,20 @@ TEST_CASE("a cleared receive buffer is empty and keeps its memory") {
     CHECK(buffer.capacity() == capacity);
     fill(buffer, "else");
     CHECK(buffer.data() == "else");
+}
+
+TEST_CASE("without memory for the next read nothing changes") {
+    receive_buffer buffer;
+    std::memcpy(buffer.prepare().data(), "abc", 3);
+    buffer.commit(3);
+    auto const capacity = buffer.capacity();
+    {
+        runnel::testing::failing_allocation const failing(1);
+        CHECK_THROWS_AS(buffer.prepare(100'000), std::bad_alloc);
+    }
+    CHECK(buffer.capacity() == capacity);
+    CHECK(buffer.data() == "abc");
+    auto const room = buffer.prepare();
+    std::memset(room.data(), 'b', room.size());
+    CHECK(buffer.data() == "abc");
 }

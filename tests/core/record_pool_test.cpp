@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/allocation_count.hpp"
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -147,4 +148,25 @@ TEST_CASE("release_idle keeps the records that are held") {
     for (int i = 0; i < 1000; ++i) take(pool, 100, 9);
     CHECK(is_intact(held[500]));
     CHECK(is_intact(held[999]));
+}
+
+TEST_CASE("without memory for a block nothing changes, whichever allocation fails") {
+    for (std::size_t nth : {1U, 2U}) {
+        CAPTURE(nth);
+        runnel::record_pool pool;
+        void* const record = pool.take(100);
+        auto const capacity = pool.capacity();
+        {
+            runnel::testing::failing_allocation const failing(nth);
+            CHECK_THROWS_AS(pool.take(1'000'000), std::bad_alloc);
+        }
+        CHECK(pool.capacity() == capacity);
+        CHECK(pool.records() == 1);
+        void* const next = pool.take(100);
+        CHECK(pool.capacity() <= capacity + 4 * runnel::record_pool::min_block);  // no trace of the large one
+        std::memset(next, 'b', 100);
+        pool.give_back(next);
+        pool.give_back(record);
+        CHECK(pool.records() == 0);
+    }
 }

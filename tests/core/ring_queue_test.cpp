@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/allocation_count.hpp"
 #include <cstdint>
 #include <deque>
 #include <random>
@@ -87,4 +88,17 @@ TEST_CASE("a ring queue does as a deque does") {
         auto const i = random() % model.size();
         REQUIRE(queue[queue.first() + i] == model[i]);
     }
+}
+
+TEST_CASE("without memory nothing is added, and the rest stays") {
+    runnel::ring_queue<int> queue;
+    for (int i = 0; i < 8; ++i) queue.push(i);
+    {
+        runnel::testing::failing_allocation const failing(1);
+        CHECK_THROWS_AS(queue.push(8), std::bad_alloc);
+    }
+    CHECK(queue.size() == 8);
+    CHECK(queue.push(9) == 8);
+    for (std::uint64_t i = 0; i < 8; ++i) CHECK(queue[i] == static_cast<int>(i));
+    CHECK(queue[8] == 9);
 }

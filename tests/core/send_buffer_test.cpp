@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/allocation_count.hpp"
 #include <cstring>
 #include <string>
 
@@ -136,4 +137,22 @@ TEST_CASE("moving a send buffer takes its bytes and leaves an empty one of the s
     a.swap(c);
     CHECK(a.view() == "bytes");
     CHECK(c.view() == "again");
+}
+
+TEST_CASE("without memory nothing changes, behind and in front") {
+    send_buffer buffer(4);
+    buffer.append("abc");
+    auto const capacity = buffer.capacity();
+    {
+        runnel::testing::failing_allocation const failing(1);
+        CHECK_THROWS_AS(buffer.prepare(100'000), std::bad_alloc);
+    }
+    {
+        runnel::testing::failing_allocation const failing(1);
+        CHECK_THROWS_AS(buffer.prepend(100'000), std::bad_alloc);
+    }
+    CHECK(buffer.capacity() == capacity);
+    CHECK(buffer.view() == "abc");
+    std::memset(buffer.prepare(capacity - 8), 'b', capacity - 8);
+    CHECK(buffer.view() == "abc");
 }

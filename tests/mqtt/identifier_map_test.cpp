@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/allocation_count.hpp"
 #include <cstdint>
 #include <map>
 #include <random>
@@ -62,4 +63,16 @@ TEST_CASE("the map does as a std::map does, with identifiers that fall on the sa
             CHECK(*map.find(id) == value);
         }
     }
+}
+
+TEST_CASE("without memory nothing is added, and the rest stays") {
+    runnel::mqtt::identifier_map<int> map;
+    for (std::uint16_t i = 1; i <= 6; ++i) map.insert(i, i);
+    {
+        runnel::testing::failing_allocation const failing(1);
+        CHECK_THROWS_AS(map.insert(7, 7), std::bad_alloc);
+    }
+    CHECK(map.size() == 6);
+    map.insert(7, 7);
+    for (std::uint16_t i = 1; i <= 7; ++i) CHECK(*map.find(i) == i);
 }

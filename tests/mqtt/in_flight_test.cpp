@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/allocation_count.hpp"
 #include <cstdint>
 #include <cstring>
 #include <set>
@@ -199,5 +200,22 @@ TEST_CASE("exchanges that begin in order and end in reverse order find their pla
             if (auto* const e = table.at(n); e != nullptr && e->at != ended) table.end(*e);
         REQUIRE(table.size() == 0);
         REQUIRE(table.empty());
+    }
+}
+
+TEST_CASE("an exchange for which there is no memory is not begun, whichever allocation fails") {
+    for (std::size_t nth = 1; nth < 4; ++nth) {
+        CAPTURE(nth);
+        in_flight table;
+        for (int i = 0; i < 8; ++i) begin(table);
+        std::uint16_t identifier = 0;
+        try {
+            runnel::testing::failing_allocation const failing(nth);
+            identifier = begin(table, 5000);
+        } catch (std::bad_alloc const&) {
+        }
+        CHECK(table.size() == (identifier != 0 ? 9 : 8));
+        CHECK(table.bytes() == (identifier != 0 ? 5080 : 80));
+        CHECK(begin(table) == (identifier != 0 ? 10 : 9));
     }
 }

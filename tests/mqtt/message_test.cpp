@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/allocation_count.hpp"
 #include <memory>
 #include <optional>
 #include <string>
@@ -254,4 +255,26 @@ TEST_CASE("messages may outlive the inbox's other users and their source") {
     CHECK(m->payload() == "p");
     b.source.reset();
     m.reset();
+}
+
+TEST_CASE("a message for which there is no memory is not in the inbox, whichever allocation fails") {
+    for (std::size_t nth = 1; nth < 4; ++nth) {
+        CAPTURE(nth);
+        box b;
+        for (int i = 0; i < 8; ++i) b.push("x", qos::at_most_once);
+        auto const bytes = b.messages->bytes();
+        bool failed = false;
+        try {
+            runnel::testing::failing_allocation const failing(nth);
+            b.push(std::string(5000, 'y'), qos::at_most_once);
+        } catch (std::bad_alloc const&) {
+            failed = true;
+        }
+        CHECK(b.messages->size() == (failed ? 8 : 9));
+        CHECK((b.messages->bytes() == bytes) == failed);
+        while (b.pop()) {
+        }
+        CHECK(b.messages->bytes() == 0);
+        CHECK(b.push(std::string(200'000, 'z'), qos::at_most_once));  // it is empty, so that any size fits
+    }
 }

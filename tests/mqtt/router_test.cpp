@@ -157,3 +157,36 @@ TEST_CASE("matching allocates nothing") {
     CHECK(runnel::testing::allocation_count() == before);
     CHECK(calls == 2);
 }
+
+TEST_CASE("a filter for which there is no memory is not there, whichever allocation fails; the others are") {
+    for (std::size_t nth = 1; nth < 20; ++nth) {
+        CAPTURE(nth);
+        runnel::mqtt::router<int> router;
+        for (int i = 0; i < 7; ++i) router.insert("level/" + std::to_string(i), i);
+        router.insert("gone/one/of/some/length", 1);
+        router.erase("gone/one/of/some/length", 1);
+        bool added = true;
+        try {
+            runnel::testing::failing_allocation const failing(nth);
+            router.insert("a level of more than fifteen characters/another level of that length/+/#", 100);
+        } catch (std::bad_alloc const&) {
+            added = false;
+        }
+        CHECK(router.size() == (added ? 8 : 7));
+        for (int i = 0; i < 7; ++i) {
+            int found = -1;
+            router.match("level/" + std::to_string(i), [&](int entry) { found = entry; });
+            CHECK(found == i);
+        }
+        int found = 0;
+        auto const count = [&](int) { ++found; };
+        router.match("a level of more than fifteen characters/another level of that length/x/y", count);
+        CHECK(found == (added ? 1 : 0));
+        if (!added) {
+            CHECK(router.insert("a level of more than fifteen characters/another level of that length/+/#", 100));
+        }
+        CHECK(router.erase("a level of more than fifteen characters/another level of that length/+/#", 100));
+        for (int i = 0; i < 7; ++i) CHECK(router.erase("level/" + std::to_string(i), i));
+        CHECK(router.level_count() == 0);
+    }
+}

@@ -3,7 +3,9 @@
 
 #include <doctest/doctest.h>
 
+#include "support/allocation_count.hpp"
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <support/allocation_count.hpp>
@@ -296,4 +298,35 @@ TEST_CASE("the table of aliases finds every topic it holds, and no other, whatev
         if (alias != 0) of_alias[alias] = topic;
     }
     for (std::size_t alias = 1; alias <= 50; ++alias) CHECK(aliases.find(of_alias[alias]).alias == alias);
+}
+
+TEST_CASE("a topic for which there is no memory gets no alias, whichever allocation fails; the others keep theirs") {
+    std::vector<std::string> const topics{"some/topic", "some/other",
+                                          "a topic of more characters than fit into a string itself, and then some"};
+    for (std::uint16_t const maximum : {std::uint16_t{2}, std::uint16_t{3}})
+        for (std::size_t nth = 1; nth < 6; ++nth) {
+            CAPTURE(nth);
+            runnel::mqtt::outgoing_aliases aliases;
+            aliases.restart(maximum);
+            std::map<std::uint16_t, std::string> given;
+            auto const assign = [&](std::string const& topic, std::size_t fails = 0) {
+                auto const found = aliases.find(topic);
+                auto alias = found.alias;
+                if (!found.known()) {
+                    runnel::testing::failing_allocation const failing(fails);
+                    alias = aliases.assign(topic, found);
+                }
+                if (alias != 0) given[alias] = topic;
+            };
+            for (auto const& topic : topics) assign(topic);
+            try {
+                assign(topics[2], nth);
+            } catch (std::bad_alloc const&) {
+            }
+            for (int i = 0; i < 20; ++i) {
+                for (auto const& topic : topics)
+                    if (auto const alias = aliases.find(topic).alias; alias != 0) CHECK(given[alias] == topic);
+                assign(i % 2 == 0 ? "new/topic/" + std::to_string(i % 3) : topics[static_cast<std::size_t>(i) % 3]);
+            }
+        }
 }

@@ -2,12 +2,30 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <cstring>
+#include <malloc.h>
 #include <new>
 
 namespace {
 
 std::atomic<std::size_t> count{0};
 std::atomic<std::size_t> aligned_count{0};
+constinit thread_local std::size_t fails_in = 0;  // calls; 0: none fails
+
+constinit char sought[65] = {};
+std::atomic<std::size_t> sought_size{0};
+std::atomic<std::size_t> found_count{0};
+
+bool fails_now() noexcept { return fails_in != 0 && --fails_in == 0; }
+
+// Memory that is freed is looked through as far as it is known to reach.
+void give_back(void* memory) noexcept {
+    if (auto const size = sought_size.load(std::memory_order_relaxed); size != 0 && memory != nullptr) {
+        auto const* const bytes = static_cast<char const*>(memory);
+        if (::memmem(bytes, malloc_usable_size(memory), sought, size) != nullptr) ++found_count;
+    }
+    std::free(memory);
+}
 
 }  // namespace
 
@@ -22,11 +40,13 @@ namespace {
 
 void* allocate(std::size_t size) noexcept {
     count.fetch_add(1, std::memory_order_relaxed);
+    if (fails_now()) return nullptr;
     return std::malloc(size != 0 ? size : 1);
 }
 
 void* allocate(std::size_t size, std::align_val_t alignment) noexcept {
     count.fetch_add(1, std::memory_order_relaxed);
+    if (fails_now()) return nullptr;
     void* memory = nullptr;
     return posix_memalign(&memory, static_cast<std::size_t>(alignment), size) == 0 ? memory : nullptr;
 }
@@ -43,6 +63,18 @@ std::size_t runnel::testing::aligned_allocation_count() noexcept {
     return aligned_count.load(std::memory_order_relaxed);
 }
 
+runnel::testing::failing_allocation::failing_allocation(std::size_t nth) noexcept { fails_in = nth; }
+runnel::testing::failing_allocation::~failing_allocation() { fails_in = 0; }
+bool runnel::testing::failing_allocation::has_failed() const noexcept { return fails_in == 0; }
+
+runnel::testing::freed_memory_search::freed_memory_search(char const* text) noexcept {
+    std::strncpy(sought, text, sizeof(sought) - 1);
+    found_count = 0;
+    sought_size = std::strlen(sought);
+}
+runnel::testing::freed_memory_search::~freed_memory_search() { sought_size = 0; }
+std::size_t runnel::testing::freed_memory_search::found() const noexcept { return found_count; }
+
 void* operator new(std::size_t size) { return or_throw(allocate(size)); }
 void* operator new[](std::size_t size) { return or_throw(allocate(size)); }
 void* operator new(std::size_t size, std::nothrow_t const&) noexcept { return allocate(size); }
@@ -50,13 +82,13 @@ void* operator new[](std::size_t size, std::nothrow_t const&) noexcept { return 
 void* operator new(std::size_t size, std::align_val_t alignment) { return or_throw(allocate(size, alignment)); }
 void* operator new[](std::size_t size, std::align_val_t alignment) { return or_throw(allocate(size, alignment)); }
 
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::nothrow_t const&) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::nothrow_t const&) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory) noexcept { give_back(memory); }
+void operator delete[](void* memory) noexcept { give_back(memory); }
+void operator delete(void* memory, std::size_t) noexcept { give_back(memory); }
+void operator delete[](void* memory, std::size_t) noexcept { give_back(memory); }
+void operator delete(void* memory, std::nothrow_t const&) noexcept { give_back(memory); }
+void operator delete[](void* memory, std::nothrow_t const&) noexcept { give_back(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { give_back(memory); }
+void operator delete[](void* memory, std::align_val_t) noexcept { give_back(memory); }
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { give_back(memory); }
+void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept { give_back(memory); }

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/allocation_count.hpp"
 #include <cstring>
 #include <ostream>
 #include <string>
@@ -90,4 +91,22 @@ TEST_CASE("raw bytes can be taken out, for those who read a stream of bytes") {
     CHECK(buffer.take_raw(out, 4) == 3);
     CHECK(std::string_view(out, 3) == "lus");
     CHECK(buffer.take_raw(out, 4) == 0);
+}
+
+TEST_CASE("without memory for the next read nothing changes, and what was received stays") {
+    message_buffer buffer;
+    receive(buffer, std::string(message_buffer::min_read, 'a'));
+    take(buffer, 2, 300);
+    auto const capacity = buffer.capacity();
+    {
+        runnel::testing::failing_allocation const failing(1);
+        CHECK_THROWS_AS(buffer.prepare(), std::bad_alloc);
+    }
+    CHECK(buffer.capacity() == capacity);
+    CHECK(buffer.message() == std::string(300, 'a'));
+    CHECK(buffer.raw_size() == message_buffer::min_read - 302);
+    auto const room = buffer.prepare();
+    std::memset(room.data(), 'b', room.size());  // all of it is there
+    buffer.commit(room.size());
+    CHECK(buffer.message() == std::string(300, 'a'));
 }

@@ -94,10 +94,11 @@ class record_pool {
             return b;
         }
         std::size_t const doubled = full ? std::min(last_capacity_ * 2, max_block) : min_block;
-        last_capacity_ = std::max(needed, doubled);
+        std::size_t const capacity = std::max(needed, doubled);
         blocks_.reserve(blocks_.size() + 1);
-        auto* const b = ::new (::operator new(sizeof(block) + last_capacity_)) block{last_capacity_, 0, 0, nullptr};
+        auto* const b = ::new (::operator new(sizeof(block) + capacity)) block{capacity, 0, 0, nullptr};
         blocks_.push_back(b);
+        last_capacity_ = capacity;
         return b;
     }
 

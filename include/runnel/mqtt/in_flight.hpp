@@ -135,9 +135,16 @@ class in_flight {
     std::uint64_t begin(std::size_t size, entry e) {
         e.packet = size == 0 ? nullptr : take(size, e.expires);
         e.size = static_cast<std::uint32_t>(size);
+        std::uint64_t number = 0;
+        try {
+            number = entries_.push(e);
+        } catch (...) {
+            if (e.packet != nullptr) give_back(e);
+            throw;
+        }
         bytes_ += size;
         ++live_;
-        return entries_.push(e);
+        return number;
     }
 
     /// The entry with this packet identifier, or nullptr.
@@ -313,9 +320,13 @@ class in_flight {
 
     // The oldest entry of the queue becomes a laggard.
     [[gnu::cold]] void set_aside() {
-        if (!laggards_) laggards_ = std::make_unique<laggards>();
-        laggards_->taken.set(identifier_of(entries_.first()));
+        if (!laggards_) {
+            auto made = std::make_unique<laggards>();
+            made->all.reserve(1);
+            laggards_ = std::move(made);
+        }
         laggards_->all.push_back({entries_.first(), entries_.front()});
+        laggards_->taken.set(identifier_of(entries_.first()));
         do {
             entries_.pop();
         } while (!entries_.empty() && is_free(entries_.front()));

@@ -157,7 +157,13 @@ class inbox {
             return false;
         }
         if (unread_.empty()) exceptions_ = std::uncaught_exceptions();
-        unread_.push(message::stored::put(pool_.take(size), packet, token, exceptions_));
+        auto* const memory = pool_.take(size);
+        try {
+            unread_.push(message::stored::put(memory, packet, token, exceptions_));
+        } catch (...) {
+            pool_.give_back(memory);
+            throw;
+        }
         bytes_ += size;
         return true;
     }

@@ -190,13 +190,15 @@ class router {
         slots_[i] = index;
     }
 
-    void add_slot(std::uint32_t index) {
-        if ((slots_taken_ + 1) * 2 > slots_.size()) {
-            auto const before =
-                std::exchange(slots_, std::vector<std::uint32_t>(slots_.empty() ? 16 : slots_.size() * 2, none));
-            for (auto const other : before)
-                if (other != none) put_slot(other);
-        }
+    void make_room_for_slot() {
+        if ((slots_taken_ + 1) * 2 <= slots_.size()) return;
+        auto const before =
+            std::exchange(slots_, std::vector<std::uint32_t>(slots_.empty() ? 16 : slots_.size() * 2, none));
+        for (auto const other : before)
+            if (other != none) put_slot(other);
+    }
+
+    void add_slot(std::uint32_t index) noexcept {
         put_slot(index);
         ++slots_taken_;
     }
@@ -246,6 +248,9 @@ class router {
     }
 
     std::uint32_t add_node(std::uint32_t parent, std::string_view level) {
+        // What can fail comes first.
+        std::string name(level);
+        make_room_for_slot();
         auto const index = free_ == none ? static_cast<std::uint32_t>(nodes_.size()) : free_;
         if (free_ == none) {
             nodes_.emplace_back();
@@ -254,7 +259,7 @@ class router {
             --free_count_;
         }
         auto& added = nodes_[index];
-        added.level = level;
+        added.level = std::move(name);
         added.parent = parent;
         added.children = 0;
         if (is_wildcard(level))

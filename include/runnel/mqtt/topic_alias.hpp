@@ -66,9 +66,10 @@ class outgoing_aliases {
         auto at = oldest_;
         if (entries_.size() < maximum_) {
             at = static_cast<std::uint32_t>(entries_.size());
-            entries_.emplace_back();
+            entries_.push_back(entry{std::string(topic)});
         } else {
             if (!seen_lately(missed.hash)) return 0;
+            entries_[at].topic.reserve(topic.size());  // so that nothing fails from here on
             remove_from_bucket(at);
             unlink(at);
         }

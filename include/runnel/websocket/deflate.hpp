@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/saturating.hpp>
 #include <runnel/core/send_buffer.hpp>
 #include <runnel/core/utf8.hpp>
 #include <runnel/websocket/connection.hpp>
@@ -11,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <new>
 #include <string>
 #include <string_view>
@@ -51,7 +53,8 @@ class permessage_deflate {
         int const peer_bits = client ? agreed.server_window_bits : agreed.client_window_bits;
         forget_own_ = client ? agreed.client_no_context_takeover : agreed.server_no_context_takeover;
         forget_peers_ = client ? agreed.server_no_context_takeover : agreed.client_no_context_takeover;
-        max_inflated_ = max_message != 0 ? max_message : wanted.max_inflated;
+        max_inflated_ = static_cast<std::size_t>(std::min<std::uint64_t>(
+            max_message != 0 ? max_message : wanted.max_inflated, std::numeric_limits<std::size_t>::max()));
         // zlib cannot deflate with a window of 2^8. Stored blocks refer to nothing before them: right with any window.
         int const level = own_bits == 8 ? 0 : wanted.level;
         if (::deflateInit2(&out_, level, Z_DEFLATED, -std::max(own_bits, 9), wanted.memory_level, Z_DEFAULT_STRATEGY) !=
@@ -63,30 +66,15 @@ class permessage_deflate {
         return errc::ok;
     }
 
-    /// The payload of the compressed message with `data` (7.2.1). Valid until the next call.
+    /// The payload of the compressed message with `data` (7.2.1). Valid until the next call. Throws `std::bad_alloc`;
+    /// the next message can be compressed then, as if this one had not been.
     std::string_view deflate(std::string_view data) {
-        reuse(deflated_);
-        if (data.empty()) {
-            deflated_.append({"\0", 1});  // an empty block without its last four bytes (7.2.3.6)
-            return deflated_.view();
+        try {
+            return deflate_all(data);
+        } catch (...) {
+            ::deflateReset(&out_);  // the peer has not got what this side's window holds
+            throw;
         }
-        while (!data.empty()) {
-            std::size_t const piece = std::min(data.size(), max_piece);
-            out_.next_in = bytes(data.data());
-            out_.avail_in = static_cast<uInt>(piece);
-            data.remove_prefix(piece);
-            int const flush = data.empty() ? Z_SYNC_FLUSH : Z_NO_FLUSH;
-            do {
-                std::size_t const room = std::max<std::size_t>(piece / 2, 256);
-                out_.next_out = reinterpret_cast<Bytef*>(deflated_.prepare(room));
-                out_.avail_out = static_cast<uInt>(room);
-                ::deflate(&out_, flush);
-                deflated_.commit(room - out_.avail_out);
-            } while (out_.avail_out == 0);
-        }
-        deflated_.truncate(deflated_.size() - 4);  // 00 00 FF FF, as the receiver knows
-        if (forget_own_) ::deflateReset(&out_);
-        return deflated_.view();
     }
 
     /// Inflates the next piece of a message's compressed payload (7.2.2), cut anywhere; `last` if the message ends with
@@ -119,15 +107,40 @@ class permessage_deflate {
 
     static Bytef* bytes(char const* text) noexcept { return reinterpret_cast<Bytef*>(const_cast<char*>(text)); }
 
+    std::string_view deflate_all(std::string_view data) {
+        reuse(deflated_);
+        if (data.empty()) {
+            deflated_.append({"\0", 1});  // an empty block without its last four bytes (7.2.3.6)
+            return deflated_.view();
+        }
+        while (!data.empty()) {
+            std::size_t const piece = std::min(data.size(), max_piece);
+            out_.next_in = bytes(data.data());
+            out_.avail_in = static_cast<uInt>(piece);
+            data.remove_prefix(piece);
+            int const flush = data.empty() ? Z_SYNC_FLUSH : Z_NO_FLUSH;
+            do {
+                std::size_t const room = std::max<std::size_t>(piece / 2, 256);
+                out_.next_out = reinterpret_cast<Bytef*>(deflated_.prepare(room));
+                out_.avail_out = static_cast<uInt>(room);
+                ::deflate(&out_, flush);
+                deflated_.commit(room - out_.avail_out);
+            } while (out_.avail_out == 0);
+        }
+        deflated_.truncate(deflated_.size() - 4);  // 00 00 FF FF, as the receiver knows
+        if (forget_own_) ::deflateReset(&out_);
+        return deflated_.view();
+    }
+
     errc inflate_piece(std::string_view data) {
         for (;;) {
             std::size_t const piece = std::min(data.size(), max_piece);
             in_.next_in = bytes(data.data());
             in_.avail_in = static_cast<uInt>(piece);
             // One byte more than allowed, so that what is too big shows.
-            std::size_t const left = static_cast<std::size_t>(max_inflated_ - inflated_.size()) + 1;
-            std::size_t const room =
-                std::min(left, std::max<std::size_t>({256, inflated_.size(), std::min(data.size() * 3, max_guess)}));
+            std::size_t const left = add_saturating(max_inflated_ - inflated_.size(), std::size_t{1});
+            std::size_t const guess = std::min(data.size(), max_guess / 3) * 3;
+            std::size_t const room = std::min(left, std::max<std::size_t>({256, inflated_.size(), guess}));
             in_.next_out = reinterpret_cast<Bytef*>(inflated_.prepare(room));
             in_.avail_out = static_cast<uInt>(std::min(room, max_piece));
             std::size_t const offered = in_.avail_out;
@@ -167,7 +180,7 @@ class permessage_deflate {
     z_stream in_{};
     send_buffer deflated_;
     send_buffer inflated_;
-    std::uint64_t max_inflated_ = 0;
+    std::size_t max_inflated_ = 0;
     utf8_validator utf8_;
     bool deflating_ = false;
     bool inflating_ = false;

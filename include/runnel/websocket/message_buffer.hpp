@@ -54,6 +54,7 @@ class message_buffer {
     }
 
     /// Room for the next read behind the raw bytes; `commit` makes its first bytes raw bytes. Views become invalid.
+    /// Throws `std::bad_alloc`, and has changed nothing then.
     std::span<char> prepare() {
         if (raw_begin_ == raw_end_) raw_begin_ = raw_end_ = message_end_;
         if (capacity_ - raw_end_ >= read_size_) return {at(raw_end_), capacity_ - raw_end_};
@@ -63,8 +64,9 @@ class message_buffer {
         std::unique_ptr<char[]> larger;
         char* to = storage_.get();
         if (wanted > capacity_ || message > capacity_ / 2) {  // no moving of long messages again and again
-            capacity_ = std::max(wanted, message != 0 ? capacity_ * 2 : capacity_);
-            larger = std::make_unique_for_overwrite<char[]>(capacity_);
+            std::size_t const capacity = std::max(wanted, message != 0 ? capacity_ * 2 : capacity_);
+            larger = std::make_unique_for_overwrite<char[]>(capacity);
+            capacity_ = capacity;  // not before: without memory nothing changes
             to = larger.get();
         }
         if (message != 0) std::memmove(to, at(message_begin_), message);
@@ -81,7 +83,7 @@ class message_buffer {
         if (n >= read_size_) read_size_ = std::min(read_size_ * 2, max_read);
     }
 
-    /// Adds raw bytes that were received elsewhere.
+    /// Adds raw bytes that were received elsewhere. Throws `std::bad_alloc`: those in front may have been added then.
     void append_raw(std::string_view bytes) {
         while (!bytes.empty()) {
             auto const room = prepare();
