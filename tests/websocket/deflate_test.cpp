@@ -4,8 +4,10 @@
 
 #include <doctest/doctest.h>
 
+#include "support/allocation_count.hpp"
 #include "support/run.hpp"
 #include "support/streams.hpp"
+#include <limits>
 #include <memory>
 #include <ostream>
 #include <string>
@@ -279,4 +281,122 @@ TEST_CASE("without agreement nothing is compressed") {
     message const got = test::run(io, server.read_message());
     CHECK(got.data == "plain");
     CHECK_FALSE(writing.run_for_error());
+}
+
+TEST_CASE("limits at their maximum are none") {
+    permessage_deflate client;
+    permessage_deflate server;
+    REQUIRE(client.settle(role::client, plain_reply, {}, 0) == errc::ok);
+    REQUIRE(server.settle(role::server, plain_reply, {}, std::numeric_limits<std::uint64_t>::max()) == errc::ok);
+    std::string out;
+    for (std::string const& text : samples()) {
+        CHECK(inflate(server, std::string(client.deflate(text)), out) == errc::ok);
+        CHECK(out == text);
+    }
+    CHECK(server.inflate("", message_kind::binary, false) == errc::ok);
+}
+
+TEST_CASE("a message for which there is no memory is not compressed, and the next ones are understood") {
+    permessage_deflate client;
+    permessage_deflate server;
+    REQUIRE(client.settle(role::client, plain_reply, {}, 0) == errc::ok);
+    REQUIRE(server.settle(role::server, plain_reply, {}, 0) == errc::ok);
+    std::string out;
+    int failures = 0;
+    for (int i = 0; i < 20; ++i) {
+        std::string const text = "the same text again and again " + test::noise(30'000);
+        std::string_view data;
+        try {
+            runnel::testing::failing_allocation const failing(static_cast<std::size_t>(1 + i % 4));
+            data = client.deflate(text);
+        } catch (std::bad_alloc const&) {
+            ++failures;
+        }
+        if (!data.empty()) {
+            CHECK(inflate(server, std::string(data), out) == errc::ok);
+            CHECK(out == text);
+        }
+        CHECK(inflate(server, std::string(client.deflate("the same text again")), out) == errc::ok);
+        CHECK(out == "the same text again");
+    }
+    CHECK(failures > 0);
+}
+
+TEST_CASE("a message of the peer's for which there is no memory ends the connection as too big") {
+    bool has_failed = false;
+    for (std::size_t nth = 1; nth < 40; ++nth) {
+        connected c({});
+        test::run(c.io, c.client->write_message(message_kind::binary, std::string(50'000, 'z')));
+        test::task reading(
+            c.io, [](ws& end) -> asio::awaitable<void> { static_cast<void>(co_await end.read_message()); }(*c.server));
+        {
+            runnel::testing::failing_allocation const failing(nth);
+            try {
+                c.io.restart();
+                c.io.poll();
+            } catch (std::bad_alloc const&) {
+            }
+        }
+        if (reading.done() && reading.error_text() == describe(errc::message_too_big)) has_failed = true;
+    }
+    CHECK(has_failed);
+}
+
+TEST_CASE("what is not compressed is handed on as it comes, though compression is agreed on") {
+    connected c({}, {.max_message = 0});
+    REQUIRE(c.server->compressed());
+    std::string const chunk(500'000, 'x');
+    connection peer({.side = role::client});
+    std::size_t delivered = 0;
+    test::task reading(c.io, [](ws& end, std::size_t& n) -> asio::awaitable<void> {
+        std::string room(65536, ' ');
+        for (;;) n += co_await end.read_some(asio::buffer(room));
+    }(*c.server, delivered));
+    for (int i = 0; i < 50; ++i) {  // one message without end
+        runnel::send_buffer out;
+        peer.append_frame(out, i == 0 ? opcode::binary : opcode::continuation, chunk, false);
+        if (i == 20) peer.append_frame(out, opcode::ping, "still there?");
+        test::run(c.io, c.client->next_layer().write(out));
+        c.io.restart();
+        c.io.poll();
+        REQUIRE(delivered == chunk.size() * static_cast<std::size_t>(i + 1));
+    }
+    // Compressed and other messages may take turns.
+    runnel::send_buffer out;
+    peer.append_frame(out, opcode::continuation, "end", true);
+    test::run(c.io, c.client->next_layer().write(out));
+    test::run(c.io, c.client->write_message(message_kind::binary, std::string(100'000, 'z')));
+    c.io.restart();
+    c.io.poll();
+    CHECK(delivered == 50 * chunk.size() + 3 + 100'000);
+}
+
+TEST_CASE("bytes and whole messages may be read in turns, of compressed messages and of others") {
+    connected c({});
+    connection peer({.side = role::client});
+    auto const send = [&](std::string_view text, bool fin) {
+        runnel::send_buffer out;
+        peer.append_frame(out, opcode::binary, text, fin);
+        test::run(c.io, c.client->next_layer().write(out));
+    };
+    auto const bytes = [&](std::size_t n) {
+        std::string room(n, ' ');
+        room.resize(test::run(c.io, c.server->read_some(asio::buffer(room))));
+        return room;
+    };
+    auto const whole = [&] {
+        return test::run(c.io, [](ws& end) -> asio::awaitable<std::string> {
+            message const got = co_await end.read_message();
+            co_return std::string(got.data);
+        }(*c.server));
+    };
+    send("first", true);
+    test::run(c.io, c.client->write_message(message_kind::binary, "second"));
+    send("third", true);
+    send("fourth", true);
+    CHECK(bytes(3) == "fir");
+    CHECK(bytes(10) == "st");
+    CHECK(bytes(4) == "seco");
+    CHECK(whole() == "third");  // what was left of the one before is dropped
+    CHECK(bytes(100) == "fourth");
 }

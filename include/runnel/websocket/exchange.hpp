@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <new>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -93,7 +94,26 @@ class exchange : public stream_state {
         return read_payload(std::move(self), into);
     }
 
-    asio::awaitable<message, executor_type> read_message(shared self) { return receive(std::move(self), false); }
+    asio::awaitable<message, executor_type> read_message(shared self) {
+        self->check();
+        typename turn::holder reading(reading_);
+        if (!reading.try_take()) co_await reading.take();
+        for (;;) {
+            message found;
+            bool const there = take_message(found);
+            if (protocol_.has_pending()) co_await respond();
+            if (there) co_return found;
+            check_open();
+            auto const room = buffer_.prepare();
+            try {
+                std::size_t const n = co_await next_->read_some(asio::buffer(room.data(), room.size()));
+                buffer_.commit(n);
+            } catch (std::system_error const& error) {
+                rethrow_end(error);
+            }
+            self->check();
+        }
+    }
 
     bool try_read_message(message& out) { return !reading_.taken() && take_message(out); }
 
@@ -184,8 +204,7 @@ class exchange : public stream_state {
         auto bounded = attempted(std::move(closing), options_.close_timeout);
         co_await std::move(bounded);
         if (below_ended_) co_return;
-        auto const left =
-            options_.close_timeout - std::min<clock::duration>(clock::now() - begin, options_.close_timeout);
+        auto const left = deadline_after(begin, options_.close_timeout) - clock::now();
         auto ending = end_below();
         auto ended = attempted(std::move(ending), left);
         co_await std::move(ended);
@@ -242,16 +261,14 @@ class exchange : public stream_state {
         }
     }
 
-    // Waits for a whole message; the caller may have the turn to read already.
-    asio::awaitable<message, executor_type> receive(shared self, bool has_turn) {
+    asio::awaitable<std::size_t, executor_type> read_inflated(shared self, asio::mutable_buffer into) {
         self->check();
         typename turn::holder reading(reading_);
-        if (!has_turn && !reading.try_take()) co_await reading.take();
-        for (;;) {
-            message found;
-            bool const there = take_message(found);
+        if (!reading.try_take()) co_await reading.take();
+        while (unread_.empty()) {
+            bool const there = take_piece();
             if (protocol_.has_pending()) co_await respond();
-            if (there) co_return found;
+            if (there) break;
             check_open();
             auto const room = buffer_.prepare();
             try {
@@ -261,17 +278,6 @@ class exchange : public stream_state {
                 rethrow_end(error);
             }
             self->check();
-        }
-    }
-
-    asio::awaitable<std::size_t, executor_type> read_inflated(shared self, asio::mutable_buffer into) {
-        self->check();
-        typename turn::holder reading(reading_);
-        if (!reading.try_take()) co_await reading.take();
-        while (unread_.empty()) {
-            auto receiving = receive(self, true);
-            message const next = co_await std::move(receiving);
-            unread_ = next.data;
         }
         std::size_t const n = std::min(into.size(), unread_.size());
         std::memcpy(into.data(), unread_.data(), n);
@@ -296,8 +302,10 @@ class exchange : public stream_state {
 
     // Looks at the raw bytes up to the end of a message.
     bool take_message(message& out) {
-        if (message_given_) buffer_.next_message();
-        message_given_ = false;
+        if (std::exchange(message_given_, false)) {
+            buffer_.next_message();
+            unread_ = {};
+        }
         while (buffer_.raw_size() != 0 && protocol_.failure() == errc::ok) {
             auto const found = protocol_.feed(buffer_.raw(), buffer_.raw_size(), buffer_.payload_to());
             if constexpr (Compression::enabled) {
@@ -317,12 +325,34 @@ class exchange : public stream_state {
         return false;
     }
 
+    // Looks at the raw bytes up to the next that are for the user of the stream of bytes: payload, which is handed on
+    // as it comes, or a compressed message, which comes as a whole and has its own limit.
+    bool take_piece() {
+        if (message_given_) buffer_.next_message();
+        unread_ = buffer_.message();  // of a message that somebody has begun to read as a whole
+        while (unread_.empty() && buffer_.raw_size() != 0 && protocol_.failure() == errc::ok) {
+            auto const found = protocol_.feed(buffer_.raw(), buffer_.raw_size());
+            if (!protocol_.compressed()) {
+                buffer_.take(found.consumed, found.payload);
+                unread_ = found.payload;
+            } else if (inflate(found)) {
+                unread_ = compression_.inflated();
+            }
+        }
+        message_given_ = !unread_.empty();
+        return message_given_;
+    }
+
     // Inflates payload as it comes, so that a fault in it ends the connection at once; whether the message ends with
-    // it. The payload itself is not kept.
+    // it. The payload itself is not kept. A message for which there is no memory is too big.
     bool inflate(connection::progress const& found) {
         errc e = errc::ok;
-        if (found.message_end || !found.payload.empty())
-            e = compression_.inflate(found.payload, protocol_.kind(), found.message_end);
+        try {
+            if (found.message_end || !found.payload.empty())
+                e = compression_.inflate(found.payload, protocol_.kind(), found.message_end);
+        } catch (std::bad_alloc const&) {
+            e = errc::message_too_big;
+        }
         if (e != errc::ok) protocol_.reject(e);
         buffer_.take(found.consumed, {});
         return e == errc::ok && found.message_end;
@@ -344,15 +374,13 @@ class exchange : public stream_state {
         check();
     }
 
-    asio::awaitable<void, executor_type> limited(asio::awaitable<void, executor_type> task,
-                                                 std::chrono::steady_clock::duration limit) {
+    asio::awaitable<void, executor_type> limited(asio::awaitable<void, executor_type> task, time_limit limit) {
         auto sleeping = sleep_for<executor_type>(place_.get_executor(), limit);
         co_await race(place_, std::move(task), std::move(sleeping));
     }
 
     // The same, whatever the peer does to make it fail.
-    asio::awaitable<void, executor_type> attempted(asio::awaitable<void, executor_type> task,
-                                                   std::chrono::steady_clock::duration limit) {
+    asio::awaitable<void, executor_type> attempted(asio::awaitable<void, executor_type> task, time_limit limit) {
         auto trying = limited(std::move(task), limit);
         try {
             co_await std::move(trying);
@@ -389,6 +417,7 @@ class exchange : public stream_state {
             buffer_.next_message();
             protocol_.unframe(buffer_.raw(), buffer_.raw_size());
             buffer_.release();
+            unread_ = {};
             if (protocol_.close_received()) break;
             auto const room = buffer_.prepare();
             std::size_t const n = co_await next_->read_some(asio::buffer(room.data(), room.size()));
