@@ -92,7 +92,7 @@ TEST_CASE("trying again is pointless where one side refuses who the other is or 
     for (auto const code : {reason_code::unsupported_protocol_version, reason_code::client_identifier_not_valid,
                             reason_code::banned, reason_code::bad_authentication_method})
         CHECK(recovery_from(code) == recovery::give_up);
-    for (auto const code : {transport_errc::certificate_untrusted, transport_errc::certificate_expired,
+    for (auto const code : {transport_errc::certificate_untrusted, transport_errc::certificate_without_names,
                             transport_errc::host_name_mismatch, transport_errc::own_certificate_refused,
                             transport_errc::no_common_protocol_version, transport_errc::file_unreadable})
         CHECK(recovery_from(code) == recovery::give_up);
@@ -107,7 +107,8 @@ TEST_CASE("whatever time may mend is tried again") {
     for (auto const code : {reason_code::server_unavailable, reason_code::server_busy,
                             reason_code::server_shutting_down, reason_code::quota_exceeded})
         CHECK(recovery_from(code) == recovery::retry);
-    for (auto const code : {transport_errc::stream_truncated, transport_errc::stream_broken})
+    for (auto const code : {transport_errc::stream_truncated, transport_errc::certificate_expired,
+                            transport_errc::certificate_not_yet_valid, transport_errc::stream_broken})
         CHECK(recovery_from(code) == recovery::retry);
     CHECK(recovery_from(errc::connect_timeout) == recovery::retry);
     CHECK(recovery_from(errc::keep_alive_timeout) == recovery::retry);

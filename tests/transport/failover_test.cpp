@@ -123,7 +123,8 @@ TEST_CASE("when all endpoints fail, the error has what each has thrown") {
 
 TEST_CASE("an endpoint that may come back hides one that will not") {
     endpoints e;
-    e.failing = {{"a", transport_errc::certificate_expired}, {"b", refused}, {"c", transport_errc::host_name_mismatch}};
+    e.failing = {
+        {"a", transport_errc::certificate_self_signed}, {"b", refused}, {"c", transport_errc::host_name_mismatch}};
     auto transport = e.all();
     e.open(transport);
     CHECK(e.error == refused);
@@ -177,12 +178,13 @@ TEST_CASE("errors that only new settings mend are told from those that pass") {
     using runnel::is_lasting_error;
     using runnel::proxy_errc;
     for (std::error_code const e :
-         {make_error_code(transport_errc::certificate_expired), make_error_code(transport_errc::pre_shared_key_refused),
+         {make_error_code(transport_errc::certificate_revoked), make_error_code(transport_errc::pre_shared_key_refused),
           make_error_code(transport_errc::key_not_pinned), make_error_code(proxy_errc::credentials_refused)})
         CHECK(is_lasting_error(e));
     for (std::error_code const e :
          {refused, std::error_code(), make_error_code(transport_errc::not_tls), make_error_code(transport_errc::ok),
-          make_error_code(transport_errc::stream_broken), make_error_code(proxy_errc::refused),
-          make_error_code(proxy_errc::host_unreachable)})
+          make_error_code(transport_errc::certificate_expired),
+          make_error_code(transport_errc::certificate_not_yet_valid), make_error_code(transport_errc::stream_broken),
+          make_error_code(proxy_errc::refused), make_error_code(proxy_errc::host_unreachable)})
         CHECK_FALSE(is_lasting_error(e));
 }

@@ -7,6 +7,7 @@
 #include "support/streams.hpp"
 #include "support/tls_pair.hpp"
 #include <string>
+#include <thread>
 #include <vector>
 
 // Beyond certificates of an authority: pinned keys, pre-shared keys, sessions of before.
@@ -276,6 +277,132 @@ TEST_CASE("a client resumes a session with a server that asks for certificates")
         CHECK_FALSE(resumes(client, server));
         CHECK(resumes(client, server));
     }
+}
+
+TEST_CASE("sessions are resumed for so long after the verification, however often that is done meanwhile") {
+    for (auto const version : {tls_version::v1_2, tls_version::v1_3}) {
+        auto options = client_options();
+        options.maximum = version;
+        options.resumption_limit = std::chrono::seconds(1);
+        tls_context const client(options);
+        tls_context const server(server_options());
+        auto const begin = std::chrono::steady_clock::now();
+        CHECK_FALSE(resumes(client, server));
+        CHECK(resumes(client, server));
+        while (std::chrono::steady_clock::now() - begin < std::chrono::milliseconds(1100)) {
+            resumes(client, server);
+            std::this_thread::sleep_for(std::chrono::milliseconds(50));
+        }
+        tls_context const fresh(options);
+        resumes(fresh, server);
+        std::this_thread::sleep_for(std::chrono::milliseconds(600));
+        CHECK(resumes(fresh, server));
+        std::this_thread::sleep_for(std::chrono::milliseconds(600));
+        CHECK_FALSE(resumes(fresh, server));  // though the session itself is younger
+        CHECK(resumes(fresh, server));        // it was verified just now
+    }
+}
+
+TEST_CASE("a certificate that has expired is found so, though sessions of before could be resumed") {
+    certificate_options short_lived;
+    short_lived.valid_to = std::chrono::seconds(2);
+    for (auto const version : {tls_version::v1_2, tls_version::v1_3}) {
+        auto options = client_options();
+        options.maximum = version;
+        tls_context const client(options);
+        tls_context const server(server_options(authority().issue(short_lived)));
+        CHECK_FALSE(resumes(client, server));
+        CHECK(resumes(client, server));
+        CHECK(resumes(client, server));
+        std::this_thread::sleep_for(std::chrono::milliseconds(2500));
+        CHECK(tls_pair(client, server).handshake().client == transport_errc::certificate_expired);
+        CHECK(tls_pair(client, server).handshake().client == transport_errc::certificate_expired);
+    }
+}
+
+TEST_CASE("a server finds out that a client's certificate has expired, and verifies it as often as it is told to") {
+    certificate_options short_lived;
+    short_lived.purpose = certificate_options::use::client;
+    short_lived.valid_to = std::chrono::seconds(4);
+    for (auto const version : {tls_version::v1_2, tls_version::v1_3}) {
+        auto const me = authority().issue(short_lived);
+        auto options = client_options();
+        options.certificate_pem = me.certificate_pem;
+        options.private_key_pem = me.private_key_pem;
+        options.maximum = version;
+        auto strict = server_options();
+        strict.ca_pem = authority().certificate_pem();
+        strict.require_client_certificate = true;
+        tls_context const client(options);
+        tls_context const server(strict);
+        strict.resumption_limit = std::chrono::seconds(1);
+        tls_context const stricter(strict);
+        CHECK_FALSE(resumes(client, server));
+        CHECK(resumes(client, server));
+        CHECK_FALSE(resumes(client, stricter));
+        CHECK(resumes(client, stricter));
+        std::this_thread::sleep_for(std::chrono::milliseconds(1100));
+        CHECK_FALSE(resumes(client, stricter));
+        CHECK(resumes(client, stricter));
+        std::this_thread::sleep_for(std::chrono::milliseconds(3000));
+        CHECK(tls_pair(client, stricter).handshake().server == transport_errc::certificate_expired);
+    }
+}
+
+TEST_CASE("a verification counts until its time is over by either clock, a certificate ends, or a clock is set back") {
+    using namespace std::chrono_literals;
+    runnel::tls_moment const then{std::chrono::steady_clock::time_point(1h),
+                                  std::chrono::system_clock::time_point(300h)};
+    auto const later = [&](std::chrono::seconds steady, std::chrono::seconds system) {
+        return runnel::tls_moment{then.steady + steady, then.system + system};
+    };
+    runnel::tls_verification verified{.at = then};
+    CHECK(verified.is_good(then, 1h));
+    CHECK(verified.is_good(later(3599s, 3599s), 1h));
+    CHECK_FALSE(verified.is_good(later(3600s, 10s), 1h));
+    CHECK_FALSE(verified.is_good(later(10s, 3600s), 1h));  // it has slept
+    CHECK_FALSE(verified.is_good(later(10s, -1s), 1h));
+    CHECK_FALSE(verified.is_good(then, 0s));
+    verified.expires = then.system + 60s;
+    CHECK(verified.is_good(later(59s, 59s), 1h));
+    CHECK_FALSE(verified.is_good(later(60s, 60s), 1h));
+}
+
+TEST_CASE("how long sessions may be resumed is seven days at most, and the range is in the text") {
+    for (auto const limit : {std::chrono::seconds(-1), std::chrono::seconds(7 * 24 * 3600 + 1),
+                             std::chrono::seconds::max(), std::chrono::seconds::min()}) {
+        auto options = client_options();
+        options.resumption_limit = limit;
+        try {
+            tls_context const made(options);
+            FAIL("it was taken");
+        } catch (std::system_error const& e) {
+            CHECK(e.code() == transport_errc::tls_option_invalid);
+            CHECK(std::string(e.what()).find("0 s to 7 days") != std::string::npos);
+        }
+    }
+}
+
+TEST_CASE("a certificate without subjectAltName is for no host, unless the common name is to count") {
+    certificate_options old;
+    old.host_names.clear();
+    old.addresses.clear();
+    auto const server = server_options(authority().issue(old));
+    tls_pair refusing(client_options(), server);
+    CHECK(refusing.handshake().client == transport_errc::certificate_without_names);
+    CHECK(outcome(client_options(), server, "127.0.0.1") == transport_errc::certificate_without_names);
+    auto lenient = client_options();
+    lenient.accept_common_name = true;
+    CHECK_FALSE(outcome(lenient, server));
+    CHECK(outcome(lenient, server, "other.example") == transport_errc::certificate_without_names);
+    CHECK(outcome(lenient, server, "127.0.0.1") == transport_errc::certificate_without_names);
+    // Where there are names in the right place, the common name never counts.
+    certificate_options both;
+    both.host_names = {"other.example"};
+    auto const other = server_options(authority().issue(both));
+    CHECK(outcome(client_options(), other) == transport_errc::host_name_mismatch);
+    CHECK(outcome(lenient, other) == transport_errc::host_name_mismatch);
+    CHECK_FALSE(outcome(lenient, other, "other.example"));
 }
 
 TEST_CASE("a write that fails as the peer has refused this side tells why it has") {

@@ -30,6 +30,7 @@ enum class transport_errc {
     certificate_invalid,
     host_name_mismatch,
     host_name_missing,
+    certificate_without_names,
     key_not_pinned,
 
     // Why the peer refused this side; it said so in a TLS alert.
@@ -72,6 +73,8 @@ constexpr char const* describe(transport_errc e) noexcept {
         case transport_errc::certificate_invalid: return "the peer's certificate is not valid";
         case transport_errc::host_name_mismatch: return "the peer's certificate is for another host name or address";
         case transport_errc::host_name_missing: return "no host name to check the peer's certificate against";
+        case transport_errc::certificate_without_names:
+            return "the peer's certificate has no subjectAltName: it is for no host (RFC 9525)";
         case transport_errc::key_not_pinned: return "the peer's public key is none of the pinned ones";
         case transport_errc::own_certificate_refused: return "the peer refused our certificate";
         case transport_errc::own_certificate_required: return "the peer requires a certificate of ours";

@@ -10,7 +10,10 @@
 #include <openssl/x509.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <chrono>
+#include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -66,6 +69,9 @@ struct tls_options {
     ///     openssl x509 -in cert.pem -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary |
     ///     openssl base64
     std::vector<std::string> pins;
+    /// Whether a server's certificate without subjectAltName may be for the host that its subject's common name says.
+    /// RFC 9525 (6.3) forbids it, as such a name may be anything; for old private servers.
+    bool accept_common_name = false;
     /// In the role of a server: refuse clients without a certificate of a trusted authority.
     bool require_client_certificate = false;
 
@@ -77,9 +83,13 @@ struct tls_options {
     std::string psk_key;
 
     /// How many TLS sessions are kept for resumption, by all clients that share the context, so that reconnecting needs
-    /// no exchange of certificates; 0: none. A resumed session is only as long trusted as the server's ticket lasts,
-    /// at most seven days: what has been verified is not verified again in this time.
+    /// no exchange of certificates; 0: none. What has been verified is not verified again in a resumed session: see
+    /// `resumption_limit`.
     std::size_t resumable_sessions = 16;
+    /// How long after the peer's certificates were verified sessions may be resumed, 0 s to seven days, however often
+    /// that was done meanwhile; not beyond the end of a certificate either. A server that requires certificates holds
+    /// clients to it, too.
+    std::chrono::seconds resumption_limit{7 * 24 * 3600};
 
     tls_version minimum = tls_version::v1_2;
     tls_version maximum = tls_version::v1_3;
@@ -105,6 +115,7 @@ class tls_context {
         ERR_clear_error();
         state_->verify = options.verify;
         state_->require_client_certificate = options.require_client_certificate;
+        state_->accept_common_name = options.accept_common_name;
         set_protocol(options);
         set_trust(options);
         set_identity(options);
@@ -120,9 +131,10 @@ class tls_context {
     bool has_pre_shared_key() const noexcept { return !state_->psk_key.empty(); }
     /// The sessions that clients may resume; null if none are kept.
     tls_session_cache* sessions() const noexcept { return state_->sessions.get(); }
-    /// Where an `SSL` of this context keeps the name of the server, a `std::string const*`, under which its sessions
-    /// are kept.
-    static int server_name_index() noexcept {
+    /// Whether the common name counts where there is no subjectAltName.
+    bool accepts_common_name() const noexcept { return state_->accept_common_name; }
+    /// Where an `SSL` of this context keeps a `tls_session_owner*`, that of a client.
+    static int session_owner_index() noexcept {
         static int const index = SSL_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr);
         return index;
     }
@@ -154,6 +166,8 @@ class tls_context {
         std::string alpn;  // in the form of the wire: each name behind its length
         tls_verify verify = tls_verify::full;
         bool require_client_certificate = false;
+        bool accept_common_name = false;
+        std::chrono::seconds resumption_limit{};
     };
 
     // PEM text, and where it is from for errors.
@@ -313,7 +327,6 @@ class tls_context {
         // With forward secrecy where the peer can; never with certificates.
         if (options.ciphers.empty() && SSL_CTX_set_cipher_list(context, "kECDHEPSK:kDHEPSK:kPSK:!eNULL:!aNULL") != 1)
             fail(transport_errc::tls_option_invalid, "ciphers for a pre-shared key");
-        SSL_CTX_set_ex_data(context, state_index(), state_.get());
         // TLS 1.3 takes these older callbacks too.
         SSL_CTX_set_psk_client_callback(context, give_psk);
         SSL_CTX_set_psk_server_callback(context, find_psk);
@@ -353,24 +366,87 @@ class tls_context {
 
     void set_resumption(tls_options const& options) {
         SSL_CTX* const context = state_->context.get();
+        if (options.resumption_limit.count() < 0 || options.resumption_limit > std::chrono::hours(7 * 24))
+            throw std::system_error(transport_errc::tls_option_invalid, "resumption_limit is 0 s to 7 days");
+        state_->resumption_limit = options.resumption_limit;
+        SSL_CTX_set_ex_data(context, state_index(), state_.get());
+        if (options.require_client_certificate)
+            SSL_CTX_set_session_ticket_cb(context, sign_ticket, judge_ticket, state_.get());
         // With a pre-shared key nothing would be saved.
         if (options.resumable_sessions == 0 || has_pre_shared_key()) {
             SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
             return;
         }
-        state_->sessions = std::make_unique<tls_session_cache>(options.resumable_sessions);
-        SSL_CTX_set_ex_data(context, state_index(), state_.get());
+        state_->sessions = std::make_unique<tls_session_cache>(options.resumable_sessions, options.resumption_limit);
         SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
         SSL_CTX_sess_set_new_cb(context, keep_session);
     }
 
+  public:
+    /// When the peer's certificates were verified: in the handshake that is being done, or has just been, unless it
+    /// resumed a session.
+    static tls_verification const& verified(SSL* ssl, tls_session_owner& owner) noexcept {
+        if (!owner.verified) owner.verified = SSL_session_reused(ssl) == 1 ? owner.resumable : verified_now(ssl);
+        return *owner.verified;
+    }
+
+  private:
+    // Where dates do not count, nothing expires.
+    static tls_verification verified_now(SSL* ssl) noexcept {
+        tls_verification made{.at = tls_moment::now()};
+        if (state_of(ssl).verify == tls_verify::full) made.expires = first_expiry(SSL_get0_verified_chain(ssl));
+        return made;
+    }
+
+    static std::chrono::system_clock::time_point first_expiry(STACK_OF(X509) * chain) noexcept {
+        using clock = std::chrono::system_clock;
+        auto first = clock::time_point::max();
+        for (int i = 0; i < sk_X509_num(chain); ++i) {  // none: -1
+            int days = 0;
+            int seconds = 0;
+            if (ASN1_TIME_diff(&days, &seconds, nullptr, X509_get0_notAfter(sk_X509_value(chain, i))) != 1) return {};
+            // What is far off cannot be counted by the clock, and does not matter.
+            if (days < 365)
+                first = std::min(first, clock::now() + std::chrono::hours(24 * days) + std::chrono::seconds(seconds));
+        }
+        return first;
+    }
+
     static int keep_session(SSL* ssl, SSL_SESSION* session) noexcept {
-        auto const* const server = static_cast<std::string const*>(SSL_get_ex_data(ssl, server_name_index()));
+        auto* const owner = static_cast<tls_session_owner*>(SSL_get_ex_data(ssl, session_owner_index()));
         try {
-            if (server != nullptr) state_of(ssl).sessions->put(*server, session);
+            if (owner != nullptr) state_of(ssl).sessions->put(owner->server, session, verified(ssl, *owner));
         } catch (...) {  // without memory, without resumption
         }
         return 0;  // the session is still OpenSSL's: a copy was kept
+    }
+
+    // A server's tickets say when the client's certificates were verified, and until when they hold, in seconds since
+    // 1970: a client that comes back with a ticket shows no certificate.
+    using ticket_note = std::array<std::int64_t, 2>;
+
+    static int sign_ticket(SSL* ssl, void*) noexcept {
+        using std::chrono::system_clock;
+        if (SSL_session_reused(ssl) == 1) return 1;  // it says so already
+        ticket_note const note{system_clock::to_time_t(system_clock::now()),
+                               system_clock::to_time_t(first_expiry(SSL_get0_verified_chain(ssl)))};
+        return SSL_SESSION_set1_ticket_appdata(SSL_get_session(ssl), note.data(), sizeof(note));
+    }
+
+    static SSL_TICKET_RETURN judge_ticket(SSL*, SSL_SESSION* session, unsigned char const*, std::size_t,
+                                          SSL_TICKET_STATUS status, void* self) noexcept {
+        bool const renews = status == SSL_TICKET_SUCCESS_RENEW;
+        if (!renews && status != SSL_TICKET_SUCCESS) return SSL_TICKET_RETURN_IGNORE_RENEW;
+        void* data = nullptr;
+        std::size_t size = 0;
+        ticket_note note{};
+        if (SSL_SESSION_get0_ticket_appdata(session, &data, &size) == 1 && size == sizeof(note))
+            std::memcpy(note.data(), data, size);
+        std::int64_t const now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+        bool const good = now >= note[0] && now < note[1] &&
+                          now - note[0] < static_cast<state const*>(self)->resumption_limit.count();
+        if (!good) return SSL_TICKET_RETURN_IGNORE_RENEW;
+        return renews ? SSL_TICKET_RETURN_USE_RENEW : SSL_TICKET_RETURN_USE;
     }
 
     void set_alpn(std::vector<std::string> const& names) {

@@ -163,12 +163,13 @@ class tls_engine {
         SSL_set_connect_state(ssl_);
         if (name.ends_with('.')) name.pop_back();  // a fully qualified name; certificates have no final dot
         bool const verify = context_.verify() != tls_verify::none_insecure || context_.has_pre_shared_key();
-        SSL_set_verify(ssl_, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, nullptr);
+        SSL_set_verify(ssl_, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, tell_missing_names);
         X509_VERIFY_PARAM* const param = SSL_get0_param(ssl_);
         bool const address = X509_VERIFY_PARAM_set1_ip_asc(param, name.c_str()) == 1;
         bool accepted = address;
         if (!address && !name.empty()) {
-            X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+            unsigned const subject = context_.accepts_common_name() ? 0 : X509_CHECK_FLAG_NEVER_CHECK_SUBJECT;
+            X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | subject);
             // SNI is for names only (RFC 6066 3).
             accepted = X509_VERIFY_PARAM_set1_host(param, name.data(), name.size()) == 1 &&
                        SSL_set_tlsext_host_name(ssl_, name.c_str()) == 1;
@@ -177,16 +178,30 @@ class tls_engine {
         bool const needs_name = context_.verify() == tls_verify::full && !context_.has_pre_shared_key();
         if (needs_name && !accepted) failure_ = {transport_errc::host_name_missing, name};
         if (auto* const sessions = context_.sessions()) {
-            server_name_ = std::move(name);
-            SSL_set_ex_data(ssl_, tls_context::server_name_index(), &server_name_);
-            if (auto const session = sessions->take(server_name_)) SSL_set_session(ssl_, session.get());
+            owner_.server = std::move(name);
+            SSL_set_ex_data(ssl_, tls_context::session_owner_index(), &owner_);
+            auto const kept = sessions->take(owner_.server);
+            owner_.resumable = kept.verified;
+            if (kept.session) SSL_set_session(ssl_, kept.session.get());
         }
+    }
+
+    // A certificate for another host is told from one that is for none.
+    static int tell_missing_names(int accepted, X509_STORE_CTX* store) noexcept {
+        int const error = X509_STORE_CTX_get_error(store);
+        bool const mismatch = error == X509_V_ERR_HOSTNAME_MISMATCH || error == X509_V_ERR_IP_ADDRESS_MISMATCH;
+        if (accepted == 1 || !mismatch) return accepted;
+        if (X509_get_ext_by_NID(X509_STORE_CTX_get0_cert(store), NID_subject_alt_name, -1) < 0)
+            X509_STORE_CTX_set_error(store, certificate_without_names_error);
+        return accepted;
     }
 
     // A session of TLS 1.2 stays good when it has been resumed; of TLS 1.3 the server sends new ones.
     void keep_session() {
-        if (resumed() && SSL_version(ssl_) < TLS1_3_VERSION && !server_name_.empty() && context_.sessions() != nullptr)
-            context_.sessions()->put(server_name_, SSL_get0_session(ssl_));
+        if (owner_.server.empty()) return;
+        auto const& verified = tls_context::verified(ssl_, owner_);
+        if (resumed() && SSL_version(ssl_) < TLS1_3_VERSION)
+            context_.sessions()->put(owner_.server, SSL_get0_session(ssl_), verified);
     }
 
     void become_server() {
@@ -256,7 +271,7 @@ class tls_engine {
     }
 
     tls_context context_;
-    std::string server_name_;  // a client's, under which its sessions are kept
+    tls_session_owner owner_;  // a client's, if sessions are kept
     SSL* ssl_;
     tls_failure failure_;
     tls_failure write_failure_;

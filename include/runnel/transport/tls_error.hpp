@@ -24,6 +24,10 @@ struct tls_failure {
     }
 };
 
+/// What the verification's outcome is set to where a server's certificate has no subjectAltName; OpenSSL's own checks
+/// do not come to this.
+inline constexpr int certificate_without_names_error = X509_V_ERR_UNSUPPORTED_NAME_SYNTAX;
+
 /// The code for the outcome of a certificate's verification (`X509_V_ERR_...`).
 inline transport_errc verification_error(long result) noexcept {
     switch (result) {
@@ -39,6 +43,7 @@ inline transport_errc verification_error(long result) noexcept {
         case X509_V_ERR_CERT_SIGNATURE_FAILURE:
         case X509_V_ERR_CERT_UNTRUSTED: return transport_errc::certificate_untrusted;
         case X509_V_ERR_APPLICATION_VERIFICATION: return transport_errc::key_not_pinned;  // see tls_context
+        case certificate_without_names_error: return transport_errc::certificate_without_names;
         case X509_V_ERR_HOSTNAME_MISMATCH:
         case X509_V_ERR_IP_ADDRESS_MISMATCH: return transport_errc::host_name_mismatch;
         default: return transport_errc::certificate_invalid;
@@ -98,6 +103,7 @@ inline tls_failure take_tls_error(SSL const* ssl) {
     if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED) {
         ERR_clear_error();
         long const result = SSL_get_verify_result(ssl);
+        if (result == certificate_without_names_error) return {verification_error(result), {}};
         return {verification_error(result), X509_verify_cert_error_string(result)};
     }
     auto failure = take_openssl_error(transport_errc::tls_protocol_error);
