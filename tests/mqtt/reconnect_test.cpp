@@ -210,3 +210,35 @@ TEST_CASE("a server that ends a connection now and then is not taken for a twin"
         CHECK_FALSE(next.twin_suspected);
     }
 }
+
+TEST_CASE("a policy at the ends of its ranges never pauses longer than its maximum, and never less than nothing") {
+    constexpr auto longest = std::chrono::milliseconds::max();
+    for (auto const initial : {1ms, longest})
+        for (double const multiplier : {1.0, 1e308, std::numeric_limits<double>::infinity()})
+            for (double const jitter : {0.0, 1.0}) {
+                reconnect_policy p;
+                p.initial = initial;
+                p.maximum = p.total = p.stable_after = p.twin_window = longest;
+                p.multiplier = multiplier;
+                p.jitter = jitter;
+                p.attempts = p.renewals = std::numeric_limits<std::uint32_t>::max();
+                check(p);
+                reconnect_schedule schedule(p, true, {});
+                for (int i = 0; i < 5; ++i)
+                    for (double const random : {0.0, 0.999999}) {
+                        auto const next = schedule.after({.why = reason_code::server_busy,
+                                                          .lasted = std::chrono::steady_clock::duration::max(),
+                                                          .thrown_out = true},
+                                                         std::chrono::steady_clock::time_point::max(), random);
+                        CHECK(next.again);
+                        CHECK(next.pause >= 0ms);
+                        CHECK(next.pause <= longest);
+                    }
+            }
+    reconnect_policy p;
+    p.stable_after = -1ms;
+    CHECK_THROWS_AS(check(p), std::out_of_range);
+    p = {};
+    p.twin_window = std::chrono::milliseconds::min();
+    CHECK_THROWS_AS(check(p), std::out_of_range);
+}

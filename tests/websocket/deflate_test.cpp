@@ -400,3 +400,47 @@ TEST_CASE("bytes and whole messages may be read in turns, of compressed messages
     CHECK(whole() == "third");  // what was left of the one before is dropped
     CHECK(bytes(100) == "fourth");
 }
+
+TEST_CASE("options of permessage-deflate at the ends of their ranges work, and beyond are refused with the range") {
+    auto const refusal = [](auto change) {
+        deflate_options wanted;
+        change(wanted);
+        asio::io_context io;
+        auto [a, b] = memory::pair(io.get_executor());
+        client_options asked;
+        asked.host = "h";
+        test::task opening(io, ws::handshake(std::move(a), asked, wanted));
+        io.poll();
+        return opening.error_text();
+    };
+    constexpr int most = std::numeric_limits<int>::max();
+    constexpr int least = std::numeric_limits<int>::min();
+    for (int const wrong : {least, 0, 10, most}) {
+        CHECK(refusal([&](auto& o) { o.level = wrong; }) == "level of permessage-deflate must be 1 to 9");
+        CHECK(refusal([&](auto& o) { o.memory_level = wrong; }) == "memory_level of permessage-deflate must be 1 to 9");
+    }
+    for (int const wrong : {least, 7, 16, most}) {
+        CHECK(refusal([&](auto& o) { o.client_window_bits = wrong; }).find("must be 8 to 15") != std::string::npos);
+        CHECK(refusal([&](auto& o) { o.server_window_bits = wrong; }).find("must be 8 to 15") != std::string::npos);
+    }
+    CHECK(refusal([](auto& o) { o.max_inflated = 0; }).find("must be 1 or more") != std::string::npos);
+    for (int const level : {1, 9})
+        for (int const bits : {8, 15}) {
+            deflate_options const wanted{.level = level,
+                                         .memory_level = level,
+                                         .client_window_bits = bits,
+                                         .server_window_bits = bits,
+                                         .max_inflated = std::numeric_limits<std::uint64_t>::max()};
+            connected c(wanted, {.max_message = std::numeric_limits<std::uint64_t>::max(),
+                                 .max_frame = std::numeric_limits<std::uint64_t>::max(),
+                                 .fragment_size = std::numeric_limits<std::size_t>::max(),
+                                 .close_timeout = std::chrono::milliseconds::max()});
+            test::run(c.io, c.client->write_message(message_kind::binary, "hello"));
+            std::string room(100, ' ');
+            CHECK(test::run(c.io, c.server->read_some(asio::buffer(room))) == 5);
+            test::task closing(c.io, c.server->shutdown());
+            CHECK(test::error_of(c.io, c.client->read_some(asio::buffer(room))) == asio::error::eof);
+            test::run(c.io, c.client->shutdown());
+            closing.run();
+        }
+}

@@ -56,11 +56,11 @@ struct reconnect_policy {
     std::uint32_t attempts = 0;          ///< failures in a row after which `run` gives up; 0: never
     std::chrono::milliseconds total{0};  ///< time without a connection after which `run` gives up; 0: never
     std::uint32_t renewals = 2;  ///< attempts in a row with renewed credentials, if the session can make new ones
-    /// A connection that has lasted this long ends the row of failures.
+    /// A connection that has lasted this long, 0 ms or more, ends the row of failures.
     std::chrono::milliseconds stable_after{10'000};
     /// Another client with the same client identifier makes the server end this one's connection, and is thrown out in
-    /// its turn when this one comes back (3.1.4). Connections that the server ends at shorter intervals than this do
-    /// not end the row of failures, however long they have lasted: so the pauses grow.
+    /// its turn when this one comes back (3.1.4). Connections that the server ends at shorter intervals than this, 0
+    /// ms or more, do not end the row of failures, however long they have lasted: so the pauses grow.
     std::chrono::milliseconds twin_window{300'000};
     /// What to do after this failure.
     std::function<recovery(std::error_code)> classify = recovery_from;
@@ -73,6 +73,8 @@ struct reconnect_policy {
     if (p.maximum < p.initial) throw std::out_of_range("reconnect.maximum must not be less than reconnect.initial");
     if (!(p.multiplier >= 1)) throw std::out_of_range("reconnect.multiplier must be 1 or more");
     if (p.total < 0ms) throw std::out_of_range("reconnect.total must be 0 ms or more");
+    if (p.stable_after < 0ms || p.twin_window < 0ms)
+        throw std::out_of_range("reconnect.stable_after and reconnect.twin_window must be 0 ms or more");
     if (!p.classify) throw std::out_of_range("reconnect.classify must be callable");
     if (!(p.jitter >= 0 && p.jitter <= 1)) throw std::out_of_range("reconnect.jitter must be 0 to 1");
 }

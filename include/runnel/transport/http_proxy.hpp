@@ -116,6 +116,7 @@ struct http_proxy {
     /// `proxy_errc` in a `std::system_error`, or what the transport to the proxy throws. Can be cancelled at any point.
     asio::awaitable<stream_type, executor_type> open(executor_type executor) const {
         http_connect_client protocol(host, effective_port(), user_name, password);
+        check_proxy_time(handshake_timeout);
         if (protocol.error() != proxy_errc::ok) throw std::system_error(protocol.error(), url());
         auto const way = to_proxy();
         auto opening = way.open(executor);

@@ -9,6 +9,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <stdexcept>
 #include <system_error>
 #include <utility>
 
@@ -29,12 +30,17 @@ asio::awaitable<std::size_t, typename Stream::executor_type> read_answer(Stream&
     co_return n;
 }
 
+/// Throws `std::out_of_range`, with the range in its text, if a proxy's time is not possible.
+[[gnu::cold]] inline void check_proxy_time(std::chrono::milliseconds handshake_timeout) {
+    if (handshake_timeout.count() < 0) throw std::out_of_range("handshake_timeout of a proxy must be 0 ms or more");
+}
+
 /// Talks to a proxy for at most `limit`, or for as long as it takes if that is 0. Throws
 /// `proxy_errc::handshake_timeout`, and what `talk` throws.
 template <class Executor>
 asio::awaitable<void, Executor> talk_to_proxy(Executor executor, std::chrono::milliseconds limit,
                                               asio::awaitable<void, Executor> talk) {
-    if (limit.count() <= 0) {
+    if (limit.count() == 0) {
         co_await std::move(talk);
         co_return;
     }

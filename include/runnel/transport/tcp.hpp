@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -32,14 +33,21 @@ struct basic_tcp {
     /// Lets the operating system probe an idle connection (SO_KEEPALIVE). MQTT's own keep alive finds a dead peer
     /// sooner.
     bool keep_alive = false;
-    /// Bytes of the operating system's buffers; 0 leaves them to it.
+    /// Bytes of the operating system's buffers, which may make more or less of them; 0 leaves them to it.
     int send_buffer_size = 0;
     int receive_buffer_size = 0;
     /// How long an address may leave the attempt to connect unanswered before the next one is tried beside it; at
-    /// least 10 ms are good manners (RFC 8305 8). After a failure the next one is tried at once.
+    /// least 10 ms are good manners (RFC 8305 8), and 0 ms or more is possible. After a failure the next one is tried
+    /// at once.
     std::chrono::milliseconds attempt_delay{250};
 
     friend bool operator==(basic_tcp const&, basic_tcp const&) = default;
+
+    /// Throws `std::out_of_range`, with the range in its text, if the options are not possible.
+    [[gnu::cold]] friend void check(basic_tcp const& o) {
+        if (o.send_buffer_size < 0 || o.receive_buffer_size < 0 || o.attempt_delay.count() < 0)
+            throw std::out_of_range("send_buffer_size, receive_buffer_size and attempt_delay of tcp must be 0 or more");
+    }
 
     /// The port that is connected to.
     std::uint16_t effective_port() const noexcept { return port != 0 ? port : default_port; }
@@ -47,8 +55,10 @@ struct basic_tcp {
     std::string url() const { return "tcp://" + authority(); }
 
     /// Resolves the host, each time anew, and connects to whichever of its addresses answers first (RFC 8305); see
-    /// `attempt_delay`. Throws `connect_failed` with the errors of all addresses, or an error of name resolution.
+    /// `attempt_delay`. Throws `connect_failed` with the errors of all addresses, or an error of name resolution; and
+    /// `std::out_of_range` if an option is not possible.
     asio::awaitable<stream_type, Executor> open(Executor executor) const {
+        check(*this);
         return connect_race<Executor>::template run<stream_type>(
             std::move(executor), {host, effective_port()}, attempt_delay,
             [this](auto& socket, auto const& endpoint) { return set_up(socket, endpoint); }, "connecting to " + url());

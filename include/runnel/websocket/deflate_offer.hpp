@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 
@@ -23,11 +24,21 @@ struct deflate_options {
     /// Whether each message of a side is compressed by itself: less memory, larger messages.
     bool client_no_context_takeover = false;
     bool server_no_context_takeover = false;
-    /// The most that a message may be inflated to, in bytes, where the stream has no limit of its own.
+    /// The most that a message may be inflated to, in bytes, 1 or more, where the stream has no limit of its own.
     std::uint64_t max_inflated = 16 * 1024 * 1024;
 
     friend constexpr bool operator==(deflate_options const&, deflate_options const&) = default;
 };
+
+/// Throws `std::out_of_range`, with the range in its text, if the options are not possible.
+[[gnu::cold]] inline void check(deflate_options const& o) {
+    auto const in_range = [](int value, int least, int most) { return value >= least && value <= most; };
+    if (!in_range(o.level, 1, 9)) throw std::out_of_range("level of permessage-deflate must be 1 to 9");
+    if (!in_range(o.memory_level, 1, 9)) throw std::out_of_range("memory_level of permessage-deflate must be 1 to 9");
+    if (!in_range(o.client_window_bits, 8, 15) || !in_range(o.server_window_bits, 8, 15))
+        throw std::out_of_range("client_window_bits and server_window_bits of permessage-deflate must be 8 to 15");
+    if (o.max_inflated == 0) throw std::out_of_range("max_inflated of permessage-deflate must be 1 or more");
+}
 
 /// What client and server have agreed on.
 struct deflate_agreement {

@@ -77,9 +77,9 @@ constexpr bool list_has(std::string_view list, std::string_view token) noexcept 
 
 /// What a head may have at most.
 struct http_limits {
-    /// Bytes, from the first of the first line to the empty line.
+    /// Bytes, from the first of the first line to the empty line; 1 or more.
     std::size_t max_bytes = 16 * 1024;
-    /// Header lines.
+    /// Header lines; 1 or more.
     std::size_t max_headers = 100;
 };
 

@@ -8,6 +8,7 @@
 
 #include <charconv>
 #include <chrono>
+#include <stdexcept>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -28,7 +29,7 @@ struct stream_options {
     /// Messages longer than this are sent in fragments of this many bytes, so that pings are answered in between; 0:
     /// never. For `write_message`; `write` always sends one frame.
     std::size_t fragment_size = 128 * 1024;
-    /// How long `shutdown` waits for the peer's part of the close handshake, at most.
+    /// How long `shutdown` waits for the peer's part of the close handshake, at most; 0 ms or more.
     std::chrono::milliseconds close_timeout{5000};
 };
 
@@ -70,6 +71,16 @@ struct server_options {
     std::chrono::milliseconds timeout{15000};
     stream_options stream = {};
 };
+
+/// Throw `std::out_of_range`, with the range in its text, if the options are not possible.
+[[gnu::cold]] inline void check(stream_options const& o) {
+    if (o.close_timeout.count() < 0) throw std::out_of_range("close_timeout of a WebSocket must be 0 ms or more");
+}
+[[gnu::cold]] inline void check_opening(std::chrono::milliseconds timeout, http_limits const& limits) {
+    if (timeout.count() < 0) throw std::out_of_range("the timeout of a WebSocket's handshake must be 0 ms or more");
+    if (limits.max_bytes == 0 || limits.max_headers == 0)
+        throw std::out_of_range("max_bytes and max_headers of a WebSocket's handshake must be 1 or more");
+}
 
 /// Why a server did not open a WebSocket: its HTTP reply. The code is `errc::redirected`, or that of `errc_for_status`.
 class handshake_refused : public std::system_error {
@@ -128,6 +139,7 @@ class opener {
     /// Performs the client's part, offering `extensions`. Throws `handshake_refused`, or `std::system_error` with this
     /// layer's or the lower layers' errors.
     asio::awaitable<opening, executor_type> ask(client_options const& options, std::string_view extensions) {
+        check_opening(options.timeout, options.limits);
         handshake_key const key = make_handshake_key();
         client_request const request{options.host,        options.port, options.default_port, options.path,
                                      options.subprotocol, extensions,   options.headers,      options.authority};
@@ -159,6 +171,7 @@ class opener {
     template <class Judge, class ChooseExtensions>
     asio::awaitable<opening, executor_type> answer(server_options const& options, Judge& judge_request,
                                                    ChooseExtensions choose_extensions) {
+        check_opening(options.timeout, options.limits);
         http_head head(options.limits);
         opening result;
         send_buffer nothing(Next::headroom);

@@ -25,13 +25,16 @@ class stream {
     static constexpr std::size_t headroom = exchange<Next, Compression>::headroom;
 
     /// Opens a WebSocket as a client over a connected stream. Throws `handshake_refused` if the server answers with
-    /// another status than 101, or `std::system_error`. (Make `options` a variable and move it: a braced list here runs
-    /// into an error of g++ 12.)
+    /// another status than 101, `std::system_error`, or `std::out_of_range` if an option is not possible. (Make
+    /// `options` a variable and move it: a braced list here runs into an error of g++ 12.)
     static asio::awaitable<stream, executor_type> handshake(Next next, client_options options,
                                                             typename Compression::options compression = {}) {
         stream opened(std::move(next), role::client, options.stream);
         std::string offer;
-        if constexpr (Compression::enabled) offer = Compression::offer(compression);
+        if constexpr (Compression::enabled) {
+            check(compression);
+            offer = Compression::offer(compression);
+        }
         opener<Next> opening_next(opened.next_layer());
         auto asking = opening_next.ask(options, offer);
         opening agreed = co_await std::move(asking);
@@ -46,6 +49,7 @@ class stream {
     static asio::awaitable<stream, executor_type> accept(Next next, server_options options, Judge judge,
                                                          typename Compression::options compression = {}) {
         stream opened(std::move(next), role::server, options.stream);
+        if constexpr (Compression::enabled) check(compression);
         opener<Next> opening_next(opened.next_layer());
         auto const choose = [&compression](http_head const& head) {
             if constexpr (Compression::enabled) return Compression::choose(head, compression);
@@ -63,9 +67,10 @@ class stream {
         return accept(std::move(next), std::move(options), [](server_request const&) { return 101; });
     }
 
-    /// Takes over a connection whose handshake has been done elsewhere; `surplus` came behind it.
+    /// Takes over a connection whose handshake has been done elsewhere; `surplus` came behind it. Throws
+    /// `std::out_of_range` if an option is not possible.
     stream(Next next, role side, stream_options options, std::string_view surplus = {})
-        : exchange_(new exchange<Next, Compression>(std::move(next), side, options)) {
+        : exchange_((check(options), new exchange<Next, Compression>(std::move(next), side, options))) {
         exchange_->append_received(surplus);
     }
 

@@ -40,7 +40,7 @@ struct over {
     std::string authority = {};
     /// How long the handshake may take, once the transport below is open; 0: without limit.
     std::chrono::milliseconds handshake_timeout{15000};
-    /// How long closing waits for the server's part of it.
+    /// How long closing waits for the server's part of it; 0 ms or more.
     std::chrono::milliseconds close_timeout{5000};
     /// The longest frame and message accepted, in bytes; 0: no limit, as payload is handed on while it comes.
     std::uint64_t max_message = 0;
@@ -64,14 +64,18 @@ struct over {
     }
 
     /// Opens the transport below and performs the client's handshake. Throws `handshake_refused` if the server answers
-    /// with another status than 101, or `std::system_error`.
+    /// with another status than 101, `std::system_error`, or `std::out_of_range` if an option is not possible.
     asio::awaitable<stream_type, executor_type> open(executor_type executor) const {
         Next below = next;
         if (below.host.empty()) below.host = host;
         if (below.port == 0) below.port = effective_port();
+        auto const how = options();
+        check(how.stream);
+        check_opening(how.timeout, how.limits);
+        if constexpr (Compression::enabled) check(compression);
         auto opening_below = below.open(executor);
         auto stream_below = co_await std::move(opening_below);
-        auto shaking_hands = stream_type::handshake(std::move(stream_below), options(), compression);
+        auto shaking_hands = stream_type::handshake(std::move(stream_below), how, compression);
         co_return co_await std::move(shaking_hands);
     }
 
