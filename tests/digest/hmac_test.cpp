@@ -6,6 +6,11 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <array>
+#include <new>
+#include <string_view>
+
 using namespace runnel::digest;
 
 namespace {
@@ -101,4 +106,16 @@ TEST_CASE_TEMPLATE("nothing derived from the key stays in memory when an HMAC is
     h->~hmac<H>();
     // Read as volatile: to the compiler, the lifetime of what was here has ended.
     for (char const volatile& c : storage) REQUIRE(c == 0);
+}
+
+TEST_CASE("an HMAC leaves nothing of its key in its own memory") {
+    using runnel::digest::hmac;
+    using runnel::digest::sha256;
+    alignas(hmac<sha256>) std::array<char, sizeof(hmac<sha256>)> memory;
+    memory.fill('x');
+    auto* const h = ::new (memory.data()) hmac<sha256>("a key");
+    h->update("message");
+    CHECK(std::ranges::any_of(memory, [](char c) { return c != '\0'; }));
+    h->~hmac();
+    CHECK(std::ranges::all_of(memory, [](char c) { return c == '\0'; }));
 }

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/allocation_count.hpp"
 #include <string>
 #include <string_view>
 
@@ -165,4 +166,17 @@ TEST_CASE("a proxy refuses what is no CONNECT request") {
     other.receive("CONNECT a:1 HTTP/1.1\r\nProxy-Authorization: Bearer x\r\n\r\n");
     CHECK(other.done());
     CHECK_FALSE(other.credentials());
+}
+
+TEST_CASE("the client leaves no password behind, as text or in base64") {
+    std::string const password = "a password of more than fifteen bytes";
+    std::string const code = runnel::digest::encode_base64("user:" + password);
+    for (auto const& secret : {password, code}) {
+        runnel::testing::freed_memory_search const search(secret.c_str());
+        {
+            runnel::http_connect_client client("broker.example", 8883, "user", password);
+            CHECK(client.request().find(code) != std::string_view::npos);
+        }
+        CHECK(search.found() == 0);
+    }
 }

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/allocation_count.hpp"
 #include <string>
 #include <string_view>
 #include <vector>
@@ -205,4 +206,16 @@ TEST_CASE("a SOCKS5 server refuses what it cannot do, and says so") {
     CHECK(answer_to(false, "\4\1\0"s).empty());
     CHECK(answer_to(false, "\5\1\0\5\2\0\1\1\2\3\4\0\1"s).substr(0, 4) == "\5\0\5\7"s);  // BIND
     CHECK(answer_to(false, "\5\1\0\5\1\0\2\1\2\3\4\0\1"s).substr(0, 4) == "\5\0\5\10"s);
+}
+
+TEST_CASE("the client leaves no password behind, whether it was sent or not") {
+    std::string const password = "a password of more than fifteen bytes";
+    runnel::testing::freed_memory_search const search(password.c_str());
+    for (bool const asked : {true, false}) {
+        runnel::socks5_client client("broker.example", 8883, "user", password);
+        CHECK_FALSE(client.take_output().empty());
+        client.receive(asked ? std::string_view("\5\2", 2) : std::string_view("\5\0", 2));
+        CHECK((client.take_output().find(password) != std::string::npos) == asked);
+    }
+    CHECK(search.found() == 0);
 }

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/allocation_count.hpp"
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -226,4 +227,39 @@ TEST_CASE("errors of the transports have a text each") {
         CHECK(static_cast<bool>(code) == (value != 0));
     }
     CHECK(make_error_code(static_cast<transport_errc>(10'000)).message() == "unknown transport error");
+}
+
+TEST_CASE("a context leaves neither keys nor passwords behind, from files or from memory, also when it is refused") {
+    auto const own = authority().issue_server();
+    std::string const line = own.private_key_pem.substr(30, 50);  // of the key itself
+    scratch const files;
+    auto const file = files.write("key.pem", own.private_key_pem);
+    runnel::testing::freed_memory_search const search(line.c_str());
+    for (bool const from_file : {true, false})
+        for (bool const right : {true, false}) {
+            tls_options options;
+            options.certificate_pem = right ? own.certificate_pem : authority().issue_server().certificate_pem;
+            if (from_file)
+                options.private_key_file = file;
+            else
+                options.private_key_pem = own.private_key_pem;
+            if (right)
+                tls_context const made(options);
+            else
+                CHECK_THROWS_AS(tls_context{options}, std::system_error);
+        }
+    CHECK(search.found() == 0);
+}
+
+TEST_CASE("a context leaves no pre-shared key behind") {
+    std::string const key = "a key of thirty-two bytes, or so";
+    runnel::testing::freed_memory_search const search(key.c_str());
+    {
+        tls_options options;
+        options.psk_identity = "device";
+        options.psk_key = key;
+        tls_context const made(options);
+        tls_options const copy = options;
+    }
+    CHECK(search.found() == 0);
 }

@@ -44,6 +44,9 @@ class logins : public device<Session> {
     // What the gateway knows of a sub-device; outlives it, as long as it is in use here.
     struct membership {
         membership(aliyun::device const& d, sub_device_login l) : who(d), login(std::move(l)) {}
+        membership(membership const&) = delete;
+        membership& operator=(membership const&) = delete;
+        ~membership() { secure_wipe(who.device_secret); }
         aliyun::device who;
         sub_device_login login;
     };

@@ -48,9 +48,18 @@ class device_signer {
             how.timestamp =
                 static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
         }
-        auto const signed_as = sign(who_, how);
-        return {signed_as.client_id.str(), signed_as.user_name.str(), signed_as.password.str()};
+        auto signed_as = sign(who_, how);
+        mqtt::credentials made;
+        made.client_id = signed_as.client_id;
+        made.user_name = signed_as.user_name;
+        made.password.emplace(signed_as.password.view());
+        secure_wipe(signed_as);
+        return made;
     }
+
+    device_signer(device_signer const&) = default;
+    device_signer& operator=(device_signer const&) = default;
+    ~device_signer() { secure_wipe(who_.device_secret); }
 
   private:
     device who_;

@@ -75,7 +75,10 @@ class device_session {
     device_session(device_session const&) = delete;
     device_session& operator=(device_session const&) = delete;
     /// Does not block; pending operations end with `mqtt::errc::disconnected`.
-    ~device_session() { state_->ended = true; }
+    ~device_session() {
+        state_->ended = true;
+        secure_wipe(who_.device_secret);
+    }
 
     executor_type const& get_executor() const noexcept { return session_.get_executor(); }
     device const& who() const noexcept { return who_; }

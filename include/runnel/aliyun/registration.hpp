@@ -39,6 +39,15 @@ class registration_attempt {
         throw_unless_ok(sign_registration(p, device_name, digest::encode_hex(random), options, credentials_));
     }
 
+    registration_attempt(registration_attempt const&) = delete;
+    registration_attempt& operator=(registration_attempt const&) = delete;
+    ~registration_attempt() {
+        out_.wipe();
+        secure_wipe(credentials_);
+        secure_wipe(listener_.of.product_secret);
+        if (listener_.answer) secure_wipe(*listener_.answer);
+    }
+
     /// Completes with the answer in `result`.
     awaitable<void> run() {
         auto opening = transport_.open(executor_);
@@ -46,6 +55,7 @@ class registration_attempt {
         out_ = send_buffer(decltype(stream)::headroom);
         begin();
         receive_buffer in;
+        wiped_at_end const wiping(in);  // the device's secret comes that way
         try {
             while (!listener_.answer) {
                 if (!out_.empty()) co_await stream.write(out_);

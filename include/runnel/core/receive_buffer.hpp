@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/core/secret.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
@@ -53,6 +55,13 @@ class receive_buffer {
     void consume(std::size_t n) noexcept {
         begin_ += n;
         if (begin_ == end_) begin_ = end_ = 0;
+    }
+
+    /// Drops all data, overwrites the memory, in which a secret was, and gives it back.
+    [[gnu::cold]] void wipe() noexcept {
+        if (storage_) secure_wipe(storage_.get(), capacity_);
+        clear();
+        release_if_idle();
     }
 
     /// Drops all data; keeps the memory.

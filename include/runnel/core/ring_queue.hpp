@@ -34,10 +34,20 @@ class ring_queue {
         return first_ + ((place - first_) & (capacity_ - 1));
     }
 
-    /// Adds an element at the end; returns its number.
-    std::uint64_t push(T const& element) {
+    /// Makes sure that there is room for another element, so that `place` can follow.
+    void make_room() {
         if (size() == capacity_) [[unlikely]]
             grow();
+    }
+
+    /// Adds an element at the end; returns its number.
+    std::uint64_t push(T const& element) {
+        make_room();
+        return place(element);
+    }
+
+    /// The same, where there is room.
+    std::uint64_t place(T const& element) noexcept {
         elements_[next_ & (capacity_ - 1)] = element;
         return next_++;
     }

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/core/secret.hpp>
+
 #include <cstddef>
 #include <cstring>
 #include <memory>
@@ -82,6 +84,12 @@ class send_buffer {
 
     /// Empties the buffer and restores the headroom; keeps the memory.
     void clear() noexcept { begin_ = end_ = headroom_; }
+
+    /// Empties the buffer, overwrites all its memory, in which a secret was, and gives it back.
+    [[gnu::cold]] void wipe() noexcept {
+        if (storage_) secure_wipe(storage_.get(), capacity_);
+        release();
+    }
 
     /// Empties the buffer and gives its memory back.
     void release() noexcept {

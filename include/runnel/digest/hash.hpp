@@ -34,7 +34,9 @@ template <hash H>
 constexpr std::array<char, H::digest_size> compute(std::string_view bytes) {
     H h;
     h.update(bytes);
-    return h.finish();
+    auto const digest = h.finish();
+    if constexpr (std::is_trivially_copyable_v<H>) secure_wipe(h);  // it may have been a secret
+    return digest;
 }
 
 /// A digest's bytes as a view.

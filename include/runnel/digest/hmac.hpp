@@ -46,8 +46,9 @@ class hmac {
 
     /// The authentication code of the message. The object must then be assigned to before it is used again.
     constexpr digest_type finish() {
-        digest_type const inner = inner_.finish();
+        digest_type inner = inner_.finish();
         outer_.update(view(inner));
+        secure_wipe(inner);
         return outer_.finish();
     }
 

@@ -63,6 +63,7 @@ class connection {
     /// The attempt begins.
     void open() noexcept {
         life_.open(clock::now(), options_.connect_timeout);
+        is_connect_wiped_ = false;
         left_ = {};
         written_at_ = {};
     }
@@ -122,6 +123,7 @@ class connection {
     /// Forgets what belonged to a connection that has gone.
     void reset() noexcept {
         in_.clear();
+        if (!is_connect_wiped_) wipe_connect();
         packets_.out().clear();
         packets_.set_writer(false);
         writing_.clear();
@@ -224,7 +226,8 @@ class connection {
         auto const now = clock::now();
         is_writing_ = false;
         is_resting_ = life_.is(state::opening);
-        if (is_resting_) writing_.release();  // it was for CONNECT
+        if (!is_connect_wiped_) [[unlikely]]
+            wipe_connect();
         (is_resting_ || writes_ping() ? asked_ : written_at_) = now;
         keep_alive_.on_written(now, position);
         if (state_.is_paced()) packets_.attend();
@@ -273,6 +276,13 @@ class connection {
     static constexpr std::size_t ping_size = 2;
     static constexpr std::size_t largest_ending = 256;
     static constexpr std::chrono::milliseconds hearing_limit{100};  // what a socket has is read at once
+
+    // CONNECT is the first packet that is written, or never is: the password in it is not left behind.
+    [[gnu::cold]] void wipe_connect() noexcept {
+        is_connect_wiped_ = true;
+        writing_.wipe();
+        if (!life_.is_open()) packets_.out().wipe();
+    }
 
     // What is being done ends. The first cause counts.
     [[gnu::cold]] void end(std::error_code why) {
@@ -393,6 +403,7 @@ class connection {
     std::uint64_t writes_before_ping_ = 0;
     std::exception_ptr failure_;
     bool is_writing_ = false;
+    bool is_connect_wiped_ = true;
     bool is_answered_ = false;
     bool is_resting_ = false;      // the writer is to end for want of work
     bool is_held_ = false;         // nothing is written until the server is known

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/core/secret.hpp>
+
 #include <concepts>
 #include <optional>
 #include <string>
@@ -10,7 +12,7 @@ namespace runnel::mqtt {
 struct credentials {
     std::string client_id;  ///< empty: the server chooses one, and each connection begins a new session
     std::optional<std::string> user_name;
-    std::optional<std::string> password;
+    std::optional<secret_string> password;
 };
 
 /// What makes credentials anew for each attempt to connect: signatures with a timestamp, tokens that expire. Goes into

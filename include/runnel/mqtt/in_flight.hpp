@@ -133,18 +133,12 @@ class in_flight {
     /// Begins an exchange with a packet of `size` bytes (0 for a request); the caller writes them to `packet`, and the
     /// expiry if `e.expires`.
     std::uint64_t begin(std::size_t size, entry e) {
+        entries_.make_room();  // what can fail comes first
         e.packet = size == 0 ? nullptr : take(size, e.expires);
         e.size = static_cast<std::uint32_t>(size);
-        std::uint64_t number = 0;
-        try {
-            number = entries_.push(e);
-        } catch (...) {
-            if (e.packet != nullptr) give_back(e);
-            throw;
-        }
         bytes_ += size;
         ++live_;
-        return number;
+        return entries_.place(e);
     }
 
     /// The entry with this packet identifier, or nullptr.

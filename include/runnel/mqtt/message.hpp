@@ -157,13 +157,8 @@ class inbox {
             return false;
         }
         if (unread_.empty()) exceptions_ = std::uncaught_exceptions();
-        auto* const memory = pool_.take(size);
-        try {
-            unread_.push(message::stored::put(memory, packet, token, exceptions_));
-        } catch (...) {
-            pool_.give_back(memory);
-            throw;
-        }
+        unread_.make_room();  // what can fail comes first
+        unread_.place(message::stored::put(pool_.take(size), packet, token, exceptions_));
         bytes_ += size;
         return true;
     }

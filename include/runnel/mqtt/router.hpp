@@ -248,18 +248,17 @@ class router {
     }
 
     std::uint32_t add_node(std::uint32_t parent, std::string_view level) {
-        // What can fail comes first.
-        std::string name(level);
         make_room_for_slot();
-        auto const index = free_ == none ? static_cast<std::uint32_t>(nodes_.size()) : free_;
         if (free_ == none) {
-            nodes_.emplace_back();
-        } else {
-            free_ = nodes_[index].children;
-            --free_count_;
+            nodes_.emplace_back().children = none;
+            free_ = static_cast<std::uint32_t>(nodes_.size() - 1);
+            ++free_count_;
         }
+        auto const index = free_;
         auto& added = nodes_[index];
-        added.level = std::move(name);
+        added.level = level;  // the last thing that can fail: the node is still free
+        free_ = added.children;
+        --free_count_;
         added.parent = parent;
         added.children = 0;
         if (is_wildcard(level))

@@ -63,13 +63,17 @@ class outgoing_aliases {
             missed.hash = hash_of(topic);
             buckets_.assign(std::bit_ceil(std::size_t{maximum_}) * 2, none);
         }
-        auto at = oldest_;
-        if (entries_.size() < maximum_) {
-            at = static_cast<std::uint32_t>(entries_.size());
-            entries_.push_back(entry{std::string(topic)});
-        } else {
-            if (!seen_lately(missed.hash)) return 0;
-            entries_[at].topic.reserve(topic.size());  // so that nothing fails from here on
+        bool const is_new = entries_.size() < maximum_;
+        if (!is_new && !seen_lately(missed.hash)) return 0;
+        if (is_new) entries_.emplace_back();
+        auto const at = is_new ? static_cast<std::uint32_t>(entries_.size() - 1) : oldest_;
+        try {
+            entries_[at].topic.reserve(topic.size());  // nothing fails from here on
+        } catch (...) {
+            if (is_new) entries_.pop_back();
+            throw;
+        }
+        if (!is_new) {
             remove_from_bucket(at);
             unlink(at);
         }

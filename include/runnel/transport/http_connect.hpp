@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/secret.hpp>
 #include <runnel/digest/base64.hpp>
 #include <runnel/transport/proxy_error.hpp>
 
@@ -106,9 +107,7 @@ class http_connect_client {
         } else {
             auto const target = authority_of(host, port);
             request_ = "CONNECT " + target + " HTTP/1.1\r\nHost: " + target + "\r\n";
-            if (has_credentials_)
-                request_ += "Proxy-Authorization: Basic " +
-                            digest::encode_base64(std::string(user_name).append(1, ':').append(password)) + "\r\n";
+            if (has_credentials_) add_credentials(user_name, password);
             request_ += "\r\n";
         }
     }
@@ -144,6 +143,16 @@ class http_connect_client {
     std::string_view challenge() const noexcept { return head_.value("Proxy-Authenticate"); }
 
   private:
+    // Nothing grows once the password is in it: what it grows out of would not be wiped.
+    void add_credentials(std::string_view user_name, std::string_view password) {
+        secret_string pair;
+        pair.reserve(user_name.size() + 1 + password.size());
+        pair.append(user_name).append(1, ':').append(password);
+        secret_string const code(digest::encode_base64(pair));
+        request_.reserve(request_.size() + code.size() + 64);
+        request_.append("Proxy-Authorization: Basic ").append(code).append("\r\n");
+    }
+
     static bool has_any_but_visible(std::string_view text) noexcept {
         for (char c : text)
             if (c <= 0x20 || c >= 0x7F) return true;
@@ -192,7 +201,7 @@ class http_connect_client {
             error_ = proxy_errc::refused;
     }
 
-    std::string request_;
+    secret_string request_;
     connect_head head_;
     std::size_t received_ = 0;
     int status_ = 0;

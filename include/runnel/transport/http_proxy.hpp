@@ -100,7 +100,7 @@ struct http_proxy {
     /// Credentials for the proxy, without control characters, the user name also without colons. They are sent
     /// unencrypted to a proxy that is not reached by TLS. Both empty: none are sent.
     std::string user_name = {};
-    std::string password = {};
+    secret_string password = {};
     /// How long the proxy may take to answer, once it is connected to; 0: without limit.
     std::chrono::milliseconds handshake_timeout{15'000};
 
@@ -137,6 +137,7 @@ struct http_proxy {
 
     static asio::awaitable<void, executor_type> ask(stream_type& tunnel, http_connect_client& protocol) {
         send_buffer request(stream_type::headroom);
+        wiped_at_end const wiping(request);
         request.append(protocol.request());
         co_await tunnel.write(request);
         char room[2048];

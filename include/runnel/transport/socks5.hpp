@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/secret.hpp>
 #include <runnel/transport/proxy_error.hpp>
 
 #include <algorithm>
@@ -97,7 +98,8 @@ class socks5_client {
         } else {
             make_request(host, port);
             if (has_credentials_) {
-                credentials_ = {'\1', byte(user_name.size())};
+                credentials_.reserve(3 + user_name.size() + password.size());  // it does not grow out of anything
+                (credentials_ += '\1') += byte(user_name.size());
                 (credentials_.append(user_name) += byte(password.size())).append(password);
             }
             using namespace std::string_literals;
@@ -107,7 +109,7 @@ class socks5_client {
     }
 
     /// Takes what is to be sent now; empty: nothing.
-    std::string take_output() { return std::exchange(output_, {}); }
+    secret_string take_output() { return std::exchange(output_, {}); }
 
     /// How many bytes are to be read and given to `receive`, exactly, once all output has been sent. So no byte of the
     /// tunnel is read by accident. 0: `done`, or there is an `error`.
@@ -177,7 +179,7 @@ class socks5_client {
         fail(has_credentials_ ? proxy_errc::no_common_method : proxy_errc::credentials_required);
     }
 
-    void go_on(step next, std::size_t wanted, std::string output = {}) {
+    void go_on(step next, std::size_t wanted, secret_string output = {}) {
         step_ = next;
         wanted_ = wanted;
         output_ = std::move(output);
@@ -192,9 +194,9 @@ class socks5_client {
         return static_cast<proxy_errc>(static_cast<int>(proxy_errc::general_failure) + reply - 1);
     }
 
-    std::string output_;
-    std::string request_;
-    std::string credentials_;
+    secret_string output_;
+    secret_string request_;
+    secret_string credentials_;
     std::string input_;
     std::size_t wanted_ = 0;
     step step_ = step::method;

@@ -39,7 +39,7 @@ struct socks5_proxy {
     /// Credentials for the proxy (RFC 1929), each of at most 255 bytes. They are sent unencrypted to a proxy that is
     /// not reached by TLS, if it asks for them. Both empty: none are offered.
     std::string user_name = {};
-    std::string password = {};
+    secret_string password = {};
     /// How long the proxy may take to answer, once it is connected to; 0: without limit.
     std::chrono::milliseconds handshake_timeout{15'000};
 
@@ -77,6 +77,8 @@ struct socks5_proxy {
 
     static asio::awaitable<void, executor_type> ask(stream_type& tunnel, socks5_client& protocol) {
         send_buffer out(stream_type::headroom);
+        wiped_at_end const wiping(out);
+        out.prepare(600);  // more than any of its messages, so that it does not grow
         char room[256 + 2];
         while (!protocol.done() && protocol.error() == proxy_errc::ok) {
             out.append(protocol.take_output());

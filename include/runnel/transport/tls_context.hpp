@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/secret.hpp>
 #include <runnel/transport/tls_error.hpp>
 #include <runnel/transport/tls_pin.hpp>
 #include <runnel/transport/tls_session_cache.hpp>
@@ -53,8 +54,8 @@ struct tls_options {
     std::string certificate_file;
     std::string certificate_pem;
     std::string private_key_file;
-    std::string private_key_pem;
-    std::string private_key_password;
+    secret_string private_key_pem;
+    secret_string private_key_password;
 
     /// Application protocols in order of preference (ALPN, RFC 7301), e.g. "mqtt"; empty: none are negotiated.
     std::vector<std::string> alpn;
@@ -80,7 +81,7 @@ struct tls_options {
     /// is sent in the clear. A client then accepts no certificate in place of the key; a server knows this one
     /// identity.
     std::string psk_identity;
-    std::string psk_key;
+    secret_string psk_key;
 
     /// How many TLS sessions are kept for resumption, by all clients that share the context, so that reconnecting needs
     /// no exchange of certificates; 0: none. What has been verified is not verified again in a resumed session: see
@@ -156,11 +157,9 @@ class tls_context {
     using key_ptr = std::unique_ptr<EVP_PKEY, freer<EVP_PKEY_free>>;
 
     struct state {
-        ~state() { OPENSSL_cleanse(psk_key.data(), psk_key.size()); }
-
         std::vector<std::string> pins;  // as bytes
         std::string psk_identity;
-        std::string psk_key;
+        secret_string psk_key;
         std::unique_ptr<tls_session_cache> sessions;
         context_ptr context{SSL_CTX_new(TLS_method())};
         std::string alpn;  // in the form of the wire: each name behind its length
@@ -172,7 +171,7 @@ class tls_context {
 
     // PEM text, and where it is from for errors.
     struct pem_source {
-        std::string text;
+        secret_string text;  // a private key, perhaps
         std::string name;
 
         bio_ptr open() const { return bio_ptr(BIO_new_mem_buf(text.data(), static_cast<int>(text.size()))); }
@@ -183,15 +182,20 @@ class tls_context {
     }
 
     static pem_source source(char const* what, std::string const& file, std::string const& pem) {
-        if (file.empty()) return {pem, std::string(what) + " (from memory)"};
+        if (file.empty()) return {secret_string(pem), std::string(what) + " (from memory)"};
         std::string const name = std::string(what) + " '" + file + "'";
         errno = 0;
         std::unique_ptr<std::FILE, int (*)(std::FILE*)> const opened(std::fopen(file.c_str(), "rb"), std::fclose);
-        std::string text;
-        char block[4096];
-        if (opened) {
-            while (std::size_t const n = std::fread(block, 1, sizeof(block), opened.get())) text.append(block, n);
+        if (opened) std::setvbuf(opened.get(), nullptr, _IONBF, 0);  // no copies elsewhere
+        secret_string text;
+        std::array<char, 4096> block;
+        while (std::size_t const n = opened ? std::fread(block.data(), 1, block.size(), opened.get()) : 0) {
+            // What it grows out of is wiped.
+            secret_string larger;
+            larger.reserve(text.size() + n);
+            text = std::move(larger.append(text).append(block.data(), n));
         }
+        secure_wipe(block);
         if (!opened || std::ferror(opened.get()) != 0)
             throw std::system_error(transport_errc::file_unreadable,
                                     name + " (" + std::generic_category().message(errno) + ")");

@@ -41,7 +41,7 @@ class keep_alive {
     /// the wait for an answer, as do three quarters of the keep alive.
     void begin(std::chrono::seconds interval, std::chrono::milliseconds response_timeout, time_point now) noexcept {
         state_ = interval.count() == 0 ? state::off : state::quiet;
-        interval_ = clock_duration(interval) / 4 * 3;
+        interval_ = duration(std::min<std::chrono::seconds>(interval, longest)) * 3 / 4;
         limit_ = std::min(clock_duration(response_timeout), interval_);
         sent_ = received_ = now;
     }
@@ -71,8 +71,8 @@ class keep_alive {
     /// When `advance` is to be called.
     time_point due() const noexcept {
         if (state_ == state::off) return never;
-        if (state_ == state::quiet) return deadline_after(std::min(sent_, received_), interval_);
-        return deadline_after(life_, limit_);
+        if (state_ == state::quiet) return std::min(sent_, received_) + interval_;
+        return life_ + limit_;
     }
 
     /// Says what is to be done at `now`: `ping` asks for PINGREQ to be queued for the next write; `dead` for the end of
@@ -93,6 +93,7 @@ class keep_alive {
     }
 
   private:
+    static constexpr std::chrono::seconds longest{65535};
     static constexpr auto never_reached = static_cast<std::uint64_t>(-1);
 
     duration interval_{};
