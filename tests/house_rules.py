@@ -26,7 +26,7 @@ MAY_INCLUDE = {
 }
 NO_IO = {"core", "digest", "websocket", "mqtt", "aliyun"}
 # On the transport floor, which is there for I/O, the protocols by themselves.
-NO_IO_TRANSPORT = {"error.hpp", "http_connect.hpp", "proxy_error.hpp", "socks5.hpp"}
+NO_IO_TRANSPORT = {"connect_progress.hpp", "error.hpp", "http_connect.hpp", "proxy_error.hpp", "socks5.hpp"}
 FORBIDDEN = re.compile(r"/(asio|openssl|boost)(/|\.hpp)")
 
 

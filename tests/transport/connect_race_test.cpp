@@ -68,8 +68,8 @@ struct racing {
     std::vector<endpoint> started;
     race::duration delay = 50ms;
 
-    asio::awaitable<socket_type> to(endpoints where) {
-        return race::run(io.get_executor(), std::move(where), delay, opener{&started}, "connecting");
+    asio::awaitable<socket_type> to(endpoints where, runnel::connect_progress* progress = nullptr) {
+        return race::run(io.get_executor(), std::move(where), delay, opener{&started}, "connecting", progress);
     }
     endpoint winner(endpoints where) { return test::run(io, to(std::move(where))).remote_endpoint(); }
 };
@@ -235,4 +235,59 @@ TEST_CASE("nothing is left behind when the context ends while addresses are bein
         CHECK(witness.use_count() == 2);
     }
     CHECK(witness.use_count() == 1);
+}
+
+TEST_CASE("where there is little time, all addresses are tried in half of it") {
+    racing r;
+    r.delay = 10s;
+    std::vector<std::unique_ptr<black_hole>> holes;
+    endpoints where;
+    for (int i = 0; i < 5; ++i) where.push_back(holes.emplace_back(std::make_unique<black_hole>(r.io))->where());
+    auto const good = listening(r.io, "127.0.0.1");
+    where.push_back(good.local_endpoint());
+    runnel::connect_progress progress;
+    auto const now = std::chrono::steady_clock::now();
+    progress.begin({now, now + 600ms});
+    auto const took =
+        time_of([&] { CHECK(test::run(r.io, r.to(where, &progress)).remote_endpoint() == good.local_endpoint()); });
+    CHECK(took < 600ms);
+    CHECK(r.started == where);
+    CHECK(progress.step() == runnel::connect_step::connect);
+    CHECK(progress.doing() == "connecting");
+}
+
+TEST_CASE("addresses that were of no use come last, in a later attempt that which was tried longest ago") {
+    racing r;
+    auto const a = listening(r.io, "127.0.0.1"), b = listening(r.io, "127.0.0.2"), c = listening(r.io, "127.0.0.4");
+    endpoints const where{a.local_endpoint(), b.local_endpoint(), c.local_endpoint()};
+    runnel::connect_progress progress;
+    auto const next = [&] {
+        progress.begin({});
+        auto const to = test::run(r.io, r.to(where, &progress)).remote_endpoint();
+        progress.leave_address();
+        return to;
+    };
+    for (int round = 0; round < 2; ++round)
+        for (auto const& endpoint : where) CHECK(next() == endpoint);
+    progress.begin({});
+    CHECK(test::run(r.io, r.to(where, &progress)).remote_endpoint() == where[0]);
+    progress.begin({});  // nothing was wrong with that
+    CHECK(test::run(r.io, r.to(where, &progress)).remote_endpoint() == where[0]);
+}
+
+TEST_CASE("an address that was of no use is tried beside others that do not answer") {
+    racing r;
+    r.delay = 20ms;
+    black_hole hole(r.io);
+    auto const only = listening(r.io, "127.0.0.1");
+    runnel::connect_progress progress;
+    for (int round = 0; round < 2; ++round) {
+        progress.begin({});
+        auto const took = time_of([&] {
+            CHECK(test::run(r.io, r.to({hole.where(), only.local_endpoint()}, &progress)).remote_endpoint() ==
+                  only.local_endpoint());
+        });
+        CHECK(took >= (round == 0 ? 20ms : 80ms));
+        progress.leave_address();
+    }
 }

@@ -1,11 +1,13 @@
 #include <runnel/transport/failover.hpp>
 #include <runnel/transport/memory.hpp>
 #include <runnel/transport/tcp.hpp>
+#include <runnel/transport/waiter.hpp>
 
 #include <doctest/doctest.h>
 
 #include "support/run.hpp"
 #include "support/streams.hpp"
+#include <chrono>
 #include <map>
 #include <string>
 #include <vector>
@@ -16,6 +18,7 @@ using runnel::failover;
 using runnel::failover_order;
 using runnel::transport_errc;
 using memory = runnel::memory_stream<>;
+using namespace std::chrono_literals;
 using several = failover<runnel::memory_transport>;
 
 static_assert(runnel::reporting_transport<failover<runnel::tcp>>);
@@ -54,6 +57,80 @@ struct endpoints {
 };
 
 std::error_code const refused = asio::error::connection_refused;
+
+// A transport of a user's own, which knows nothing of budgets: opens, fails, or falls silent, as told.
+struct plain_transport {
+    using executor_type = asio::any_io_executor;
+    using stream_type = memory;
+    static constexpr bool secure = false;
+
+    struct peer {
+        std::string tried;
+        std::string silent;   // those that do not answer
+        std::string failing;  // those that refuse
+        int ended = 0;        // of the silent ones
+        std::vector<memory> ends;
+    };
+    std::string name;
+    peer* to = nullptr;
+
+    std::string url() const { return "plain://" + name; }
+    asio::awaitable<memory> open(executor_type executor) const {
+        to->tried += name;
+        if (to->failing.find(name) != std::string::npos) throw std::system_error(refused, name);
+        if (to->silent.find(name) != std::string::npos) {
+            struct counter {
+                int& n;
+                ~counter() { ++n; }
+            } const at_end{to->ended};
+            runnel::parking<executor_type> place(executor);
+            runnel::waiter<executor_type> w;
+            co_await place.park(w);
+            if (w.result) throw std::system_error(w.result);
+        }
+        auto [mine, theirs] = memory::pair(executor);
+        to->ends.push_back(std::move(theirs));
+        co_return std::move(mine);
+    }
+    friend bool operator==(plain_transport const&, plain_transport const&) = default;
+};
+
+// Opening several such transports within a time.
+struct limited {
+    using transport_type = failover<plain_transport>;
+
+    explicit limited(std::string const& names, failover_order order = failover_order::stay)
+        : transport(all(names), order) {}
+
+    std::vector<plain_transport> all(std::string const& names) {
+        std::vector<plain_transport> made;
+        for (char const c : names) made.push_back({std::string(1, c), &peer});
+        return made;
+    }
+
+    // Opens within `limit`, which is seen to as a session does; returns who was tried.
+    std::string open(std::chrono::milliseconds limit) {
+        peer.tried.clear();
+        auto const now = std::chrono::steady_clock::now();
+        progress.begin({now, now + limit});
+        test::task opening(io, transport.open(io.get_executor(), &progress));
+        io.restart();
+        while (!opening.done() && io.run_one_until(now + limit) != 0) {
+        }
+        opening.cancel();
+        error = opening.run_for_error();
+        text = opening.error_text();
+        CHECK(opening.ended() == 1);
+        return peer.tried;
+    }
+
+    asio::io_context io;
+    plain_transport::peer peer;
+    transport_type transport;
+    runnel::connect_progress progress;
+    std::error_code error;
+    std::string text;
+};
 
 }  // namespace
 
@@ -187,4 +264,113 @@ TEST_CASE("errors that only new settings mend are told from those that pass") {
           make_error_code(transport_errc::certificate_not_yet_valid), make_error_code(transport_errc::stream_broken),
           make_error_code(proxy_errc::refused), make_error_code(proxy_errc::host_unreachable)})
         CHECK_FALSE(is_lasting_error(e));
+}
+
+TEST_CASE("a silent endpoint is left for the next one when its share of the time is over") {
+    limited l("abc");
+    l.peer.silent = "a";
+    auto const start = std::chrono::steady_clock::now();
+    CHECK(l.open(300ms) == "ab");
+    CHECK_FALSE(l.error);
+    auto const took = std::chrono::steady_clock::now() - start;
+    CHECK(took >= 100ms);
+    CHECK(took < 300ms);
+    CHECK(l.peer.ended == 1);
+    CHECK(l.transport.url() == "plain://b");
+    CHECK(l.progress.passed_over == "opening plain://a: connecting took longer than its share of the time");
+    CHECK(l.progress.budget.left(start) >= 300ms);  // the whole again
+    CHECK(l.open(300ms) == "b");
+    CHECK(l.progress.passed_over.empty());
+}
+
+TEST_CASE("when the time is over while an endpoint has its turn, the next attempt begins behind it") {
+    for (auto const order : {failover_order::stay, failover_order::prefer_first}) {
+        limited l("abcdefgh", order);
+        l.peer.silent = "abcdefg";
+        CHECK(l.open(80ms).starts_with("abcd"));  // a quarter of the time is the least share
+        CHECK(l.error);
+        CHECK(l.peer.tried.size() <= 5);
+        auto const behind = l.transport.next().name;
+        CHECK(behind == std::string(1, static_cast<char>(l.peer.tried.back() + 1)));
+        CHECK(l.open(80ms).starts_with(behind));
+        CHECK(l.peer.tried.back() == 'h');
+        CHECK_FALSE(l.error);
+        CHECK(l.peer.ended == 7);
+        l.transport.report(true);
+        CHECK(l.transport.next().name == (order == failover_order::stay ? "h" : "a"));
+    }
+}
+
+TEST_CASE("a list of one has all of the time, and nobody cuts it but who has set the limit") {
+    limited l("a");
+    l.peer.silent = "a";
+    CHECK(l.open(20ms) == "a");
+    CHECK(l.error == asio::error::operation_aborted);
+    CHECK(l.peer.ended == 1);
+    CHECK(l.transport.next().name == "a");
+}
+
+TEST_CASE("endpoints that fail at once leave their time to the others, and the error names each") {
+    limited l("abc");
+    l.peer.failing = "ac";
+    l.peer.silent = "b";
+    CHECK(l.open(100ms) == "abc");
+    CHECK(l.error == refused);
+    CHECK(
+        l.text.starts_with("none of 3 endpoints opened (a: Connection refused; opening plain://b: connecting took "
+                           "longer than its share of the time; c: Connection refused)"));
+    CHECK(l.transport.next().name == "a");
+}
+
+TEST_CASE("shares hold with the least time and without a limit") {
+    limited l("abc");
+    l.peer.silent = "ab";
+    l.open(0ms);
+    CHECK(l.error);
+    for (int i = 0; i < 20 && l.transport.next().name != "c"; ++i) l.open(1ms);
+    CHECK(l.transport.next().name == "c");
+
+    limited none("ab");
+    none.peer.silent = "a";
+    none.progress.begin({});
+    test::task opening(none.io, none.transport.open(none.io.get_executor(), &none.progress));
+    none.io.run_for(20ms);
+    CHECK_FALSE(opening.done());
+    opening.cancel();
+    CHECK(opening.run_for_error() == asio::error::operation_aborted);
+    CHECK(none.transport.next().name == "b");
+}
+
+TEST_CASE("a failover of failovers divides each share again") {
+    asio::io_context io;
+    plain_transport::peer peer;
+    auto const pair = [&](char const* a, char const* b) { return failover<plain_transport>({{a, &peer}, {b, &peer}}); };
+    failover const all(std::vector{pair("a", "b"), pair("c", "d")});
+    peer.silent = "abc";
+    runnel::connect_progress progress;
+    auto const now = std::chrono::steady_clock::now();
+    progress.begin({now, now + 400ms});
+    test::task opening(io, all.open(io.get_executor(), &progress));
+    CHECK_FALSE(opening.run_for_error());
+    CHECK(peer.tried == "abcd");
+    CHECK(std::chrono::steady_clock::now() - now < 400ms);
+    CHECK(all.url() == "plain://d");
+}
+
+TEST_CASE("an attempt that is cut off at any time, by its share or from outside, ends once and leaves nothing behind") {
+    for (auto const limit : {0ms, 1ms, 2ms, 3ms, 4ms, 8ms})
+        for (int after = 0; after < 40; ++after) {
+            CAPTURE(limit.count());
+            CAPTURE(after);
+            limited l("abc");
+            l.peer.silent = "abc";
+            auto const now = std::chrono::steady_clock::now();
+            l.progress.begin({now, now + limit});
+            test::task opening(l.io, l.transport.open(l.io.get_executor(), &l.progress));
+            for (int i = 0; i < after && !opening.done(); ++i) l.io.run_one_for(1ms);
+            opening.cancel();
+            CHECK(opening.run_for_error());
+            CHECK(opening.ended() == 1);
+            CHECK(l.peer.ended == static_cast<int>(l.peer.tried.size()));
+        }
 }

@@ -2,16 +2,20 @@
 
 #include <runnel/core/saturating.hpp>
 #include <runnel/transport/alarm.hpp>
+#include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/waiter.hpp>
 
 #include <asio/ip/tcp.hpp>
 #include <asio/use_awaitable.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -107,18 +111,23 @@ class connect_race {
     ///
     /// Name resolution by the operating system cannot be interrupted; a cancelled call returns at once nevertheless,
     /// and the late answer is dropped.
+    ///
+    /// `progress`, which may be null, is told the steps and the address, and says which addresses come last, as they
+    /// were of no use before, and how much time there is: see `connect_budget::spacing`.
     template <class Result = socket_type, class Open>
     [[gnu::cold]] static asio::awaitable<Result, Executor> run(Executor executor, target to, duration delay, Open open,
-                                                               std::string doing) {
-        auto const s = std::make_shared<state>(std::move(executor));
+                                                               std::string doing,
+                                                               connect_progress* progress = nullptr) {
+        auto const s = std::make_shared<state>(std::move(executor), delay);
         dropper const at_end{*s};
+        if (progress != nullptr) progress->at(connect_step::resolve, "resolving " + to.host);
         s->find(s, to);
-        std::size_t started = 0;
         while (s->winner == none) {
-            if (s->step(s, started, delay, open, to.host, doing)) continue;
+            if (s->step(s, open, to.host, doing, progress)) continue;
             co_await s->place.park(s->waiting);
             if (s->waiting.result) throw std::system_error(s->waiting.result);
         }
+        if (progress != nullptr) progress->connected_to(number_of(s->endpoints[s->winner]));
         co_return Result(std::move(s->sockets[s->winner]));
     }
 
@@ -126,20 +135,28 @@ class connect_race {
     using resolver_type = asio::ip::basic_resolver<asio::ip::tcp, Executor>;
     static constexpr std::size_t none = static_cast<std::size_t>(-1);
 
+    // How `connect_progress` knows it. That two addresses share a number is as good as impossible, and harmless.
+    [[gnu::cold]] [[gnu::noinline]] static std::uint64_t number_of(endpoint_type const& endpoint) {
+        return std::hash<std::string_view>()({reinterpret_cast<char const*>(endpoint.data()), endpoint.size()});
+    }
+
     // Shared with the handlers of what has been started, which may come when the race is over.
     struct state {
-        [[gnu::cold]] explicit state(Executor executor)
+        [[gnu::cold]] state(Executor executor, duration d)
             : place(std::move(executor)),
               delay_over(place.get_executor(), &due, this),
-              resolver(place.get_executor()) {}
+              resolver(place.get_executor()),
+              delay(d) {}
 
         parking<Executor> place;
         alarm<Executor> delay_over;
         resolver_type resolver;
+        duration delay;
         waiter<Executor> waiting;
         std::vector<endpoint_type> endpoints;
         std::error_code not_found;
-        std::vector<socket_type> sockets;
+        std::vector<socket_type> sockets;  // of the endpoints that have been started
+        std::size_t hopeful = 0;           // endpoints; those behind them were of no use
         std::size_t running = 0;
         std::size_t winner = none;
         bool is_resolving = false;
@@ -168,15 +185,37 @@ class connect_race {
                                    handler{self, none, {}});
         }
 
+        // The addresses are known.
+        [[gnu::cold]] void prepare(connect_progress* progress) {
+            sockets.reserve(endpoints.size());  // they must not move while they connect
+            hopeful = endpoints.size();
+            if (progress == nullptr) return;
+            delay = progress->budget.spacing(std::chrono::steady_clock::now(), hopeful, delay);
+            for (auto const useless : progress->useless())
+                for (std::size_t i = 0; i < hopeful; ++i) {
+                    if (number_of(endpoints[i]) != useless) continue;
+                    auto const last = endpoints[i];
+                    for (; i + 1 < endpoints.size(); ++i) endpoints[i] = endpoints[i + 1];
+                    endpoints[i] = last;
+                    --hopeful;
+                    break;
+                }
+            if (hopeful == 0) hopeful = endpoints.size();
+        }
+
         // Starts the next attempt if it is due. False: there is nothing to do but to wait.
         template <class Open>
-        [[gnu::cold]] bool step(std::shared_ptr<state> const& self, std::size_t& started, duration delay, Open& open,
-                                std::string const& host, std::string const& doing) {
+        [[gnu::cold]] bool step(std::shared_ptr<state> const& self, Open& open, std::string const& host,
+                                std::string const& doing, connect_progress* progress) {
             if (is_resolving) return false;
             if (not_found) throw std::system_error(not_found, "resolving " + host);
+            std::size_t const started = sockets.size();
             if (started == endpoints.size() && running == 0) throw connect_failed(doing, std::move(failures));
             if (started == endpoints.size() || (running != 0 && !next_is_due)) return false;
-            if (started == 0) sockets.reserve(endpoints.size());  // they must not move while they connect
+            if (started == 0) {
+                if (progress != nullptr) progress->at(connect_step::connect, doing);
+                prepare(progress);
+            }
             next_is_due = false;
             auto const& endpoint = endpoints[started];
             auto& socket = sockets.emplace_back(place.get_executor());
@@ -187,9 +226,10 @@ class connect_race {
                 ++running;
                 socket.async_connect(endpoint, handler{self, started, endpoint});
             }
-            if (++started < endpoints.size()) {
+            if (sockets.size() < endpoints.size()) {
                 delay_over.stop();
-                delay_over.set(deadline_after(std::chrono::steady_clock::now(), delay));
+                auto const wait = sockets.size() < hopeful ? delay : 4 * delay;
+                delay_over.set(deadline_after(std::chrono::steady_clock::now(), wait));
             }
             return true;
         }

@@ -49,6 +49,7 @@ enum class transport_errc {
     stream_truncated,
     stream_broken,
     shutdown_timeout,
+    connect_timeout,
 };
 
 constexpr char const* category_name(transport_errc) noexcept { return "runnel.transport"; }
@@ -90,6 +91,7 @@ constexpr char const* describe(transport_errc e) noexcept {
         case transport_errc::stream_truncated: return "the connection was cut: it ended without a TLS close_notify";
         case transport_errc::stream_broken: return "the stream cannot be used after an earlier failure or shutdown";
         case transport_errc::shutdown_timeout: return "the peer did not take the end of the stream in time";
+        case transport_errc::connect_timeout: return "connecting took longer than its share of the time";
     }
     return "unknown transport error";
 }

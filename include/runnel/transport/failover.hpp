@@ -1,10 +1,13 @@
 #pragma once
 
+#include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/lasting_error.hpp>
+#include <runnel/transport/race.hpp>
 #include <runnel/transport/stream.hpp>
 
 #include <asio/error.hpp>
 
+#include <chrono>
 #include <cstddef>
 #include <stdexcept>
 #include <string>
@@ -22,7 +25,8 @@ enum class failover_order {
     prefer_first,
 };
 
-/// Several transports for one purpose, in order: when one cannot be opened, the next is tried at once.
+/// Several transports for one purpose, in order: when one cannot be opened, or does not answer in its share of the
+/// time, the next is tried at once.
 ///
 /// What comes of a stream after it has been opened only its user can tell, by `report`: a server may accept every
 /// connection and refuse every CONNECT. A `mqtt::session` does so.
@@ -53,28 +57,47 @@ class failover {
     /// That of the current endpoint.
     std::string url() const { return current().url(); }
 
+    /// The endpoint with which the next `open` begins.
+    Next const& next() const noexcept { return endpoints_[next_]; }
+
     /// Opens the endpoints in turn, each once, until one succeeds. If none does, throws what the only one has thrown,
     /// or a `std::system_error` whose text has the errors of all, and whose code is that of the last one that may pass
     /// by itself (see `is_lasting_error`), if there is one. Can be cancelled at any point. The transport must outlive
     /// it, and must not be opened twice at the same time.
-    asio::awaitable<stream_type, executor_type> open(executor_type executor) const {
+    ///
+    /// With a limited `progress->budget` each endpoint has its share of the time (see `connect_budget::share`), and is
+    /// cancelled when that is over: one that does not answer is left for the next. When the time of all is over, the
+    /// next `open` begins with the endpoint behind the one that had its turn last; also after a cancellation, where
+    /// there was no limit.
+    asio::awaitable<stream_type, executor_type> open(executor_type executor,
+                                                     connect_progress* progress = nullptr) const {
+        auto const whole = progress != nullptr ? progress->budget : connect_budget();
+        auto const before = progress != nullptr ? progress->passed_over : std::string();
         std::string text;
         std::error_code code;
         for (std::size_t tried = 0; tried < endpoints_.size(); ++tried) {
             current_ = (next_ + tried) % endpoints_.size();
-            auto opening = current().open(executor);
+            auto opening = open_current(executor, progress, whole, endpoints_.size() - tried);
             try {
                 auto opened = co_await std::move(opening);
+                if (progress != nullptr) progress->budget = whole;
                 next_ = order_ == failover_order::stay ? current_ : 0;
                 co_return std::move(opened);
             } catch (std::system_error const& e) {
-                if (e.code() == asio::error::operation_aborted || endpoints_.size() == 1) throw;
+                bool const is_aborted = e.code() == asio::error::operation_aborted;
+                if (whole.is_over(clock::now()) || (is_aborted && !whole.is_limited())) tried = give_up_turn();
+                if (is_aborted || endpoints_.size() == 1) throw;
                 if (!code || is_lasting_error(code) || !is_lasting_error(e.code())) code = e.code();
-                (text += tried == 0 ? " (" : "; ") += e.what();
+                (text += text.empty() ? "" : "; ") += text_of(e, progress);
+                if (progress != nullptr) progress->pass_over(before, text);
             }
         }
+        if (progress != nullptr) {
+            progress->budget = whole;
+            progress->passed_over = before;
+        }
         throw std::system_error(code,
-                                "none of " + std::to_string(endpoints_.size()) + " endpoints opened" + text + ')');
+                                "none of " + std::to_string(endpoints_.size()) + " endpoints opened (" + text + ')');
     }
 
     /// Tells how the stream opened last has turned out: `true` when the peer has accepted its user, `false` when it has
@@ -93,6 +116,33 @@ class failover {
     }
 
   private:
+    using clock = std::chrono::steady_clock;
+
+    asio::awaitable<stream_type, executor_type> open_current(executor_type executor, connect_progress* progress,
+                                                             connect_budget whole, std::size_t left) const {
+        if (progress == nullptr) return open_stream(current(), std::move(executor), progress);
+        auto const now = clock::now();
+        progress->budget = whole.share(now, left);
+        progress->at(connect_step::open, "opening " + url());
+        auto opening = open_stream(current(), std::move(executor), progress);
+        // The last one has all that is left: whoever has set the limit sees to it.
+        if (left == 1 || !whole.is_limited()) return opening;
+        return within(progress->budget.left(now), std::move(opening), make_error_code(transport_errc::connect_timeout));
+    }
+
+    // The next `open` begins behind the current endpoint; returns what ends this one.
+    std::size_t give_up_turn() const noexcept {
+        next_ = (current_ + 1) % endpoints_.size();
+        return endpoints_.size();
+    }
+
+    // An error that says nothing of what has failed is told by the step.
+    [[gnu::cold]] static std::string text_of(std::system_error const& e, connect_progress const* progress) {
+        auto const message = e.code().message();
+        if (progress == nullptr || progress->doing().empty() || e.what() != message) return e.what();
+        return progress->doing() + ": " + message;
+    }
+
     std::vector<Next> endpoints_;
     failover_order order_;
     // Not part of the value, but of what is known about it.

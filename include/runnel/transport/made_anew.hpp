@@ -31,9 +31,10 @@ class made_anew {
     /// What the first one connects to.
     std::string url() const { return state_->url; }
 
-    asio::awaitable<stream_type, executor_type> open(executor_type executor) const {
+    asio::awaitable<stream_type, executor_type> open(executor_type executor,
+                                                     connect_progress* progress = nullptr) const {
         auto const next = std::make_shared<Next const>(state_->make());
-        auto opening = next->open(std::move(executor));
+        auto opening = open_stream(*next, std::move(executor), progress);
         co_return co_await std::move(opening);
     }
 

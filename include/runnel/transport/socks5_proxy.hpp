@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/http_connect.hpp>
 #include <runnel/transport/proxy_handshake.hpp>
 #include <runnel/transport/socks5.hpp>
@@ -52,13 +53,15 @@ struct socks5_proxy {
 
     /// Connects to the proxy and asks it for a tunnel to the target. Throws a `proxy_errc` in a `std::system_error`, or
     /// what the transport to the proxy throws. Can be cancelled at any point.
-    asio::awaitable<stream_type, executor_type> open(executor_type executor) const {
+    asio::awaitable<stream_type, executor_type> open(executor_type executor,
+                                                     connect_progress* progress = nullptr) const {
         socks5_client protocol(host, effective_port(), user_name, password);
         check_proxy_time(handshake_timeout);
         if (protocol.error() != proxy_errc::ok) throw std::system_error(protocol.error(), url());
         auto const way = to_proxy();
-        auto opening = way.open(executor);
+        auto opening = open_stream(way, executor, progress);
         auto tunnel = co_await std::move(opening);
+        if (progress != nullptr) progress->at(connect_step::proxy, "asking for " + url());
         auto asking = ask(tunnel, protocol);
         auto limited = talk_to_proxy<executor_type>(executor, handshake_timeout, std::move(asking));
         co_await std::move(limited);

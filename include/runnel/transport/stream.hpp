@@ -9,6 +9,7 @@
 #include <concepts>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 namespace runnel {
 
@@ -67,6 +68,20 @@ concept transport = std::copyable<T> && std::equality_comparable<T> && requires(
     { t.url() } -> std::convertible_to<std::string>;
 };
 
+class connect_progress;
+
+/// Opens a stream by a transport, and gives `progress`, which may be null, to transports that take it: see
+/// `connect_progress`.
+template <transport T>
+asio::awaitable<typename T::stream_type, typename T::executor_type> open_stream(T const& t,
+                                                                                typename T::executor_type executor,
+                                                                                connect_progress* progress) {
+    if constexpr (requires { t.open(executor, progress); })
+        return t.open(std::move(executor), progress);
+    else
+        return t.open(std::move(executor));
+}
+
 /// A transport that reaches a host by name or address, so that a layer above can tell it where to connect.
 template <class T>
 concept network_transport = transport<T> && requires(T& t) {
@@ -75,10 +90,11 @@ concept network_transport = transport<T> && requires(T& t) {
 };
 
 /// A transport that has a choice (of endpoints, say) and wants to know whether it was a good one. Whoever opens streams
-/// by a transport does well to ask `if constexpr (reporting_transport<T>)` and to call, after `open` has succeeded,
+/// by a transport does well to ask `if constexpr (reporting_transport<T>)` and to call, after `open` has ended,
 ///
 /// - `report(true)` once the peer has accepted its user: of MQTT, a CONNACK with success;
-/// - `report(false)` when the peer has refused its user, or the stream has failed soon after, before all was well.
+/// - `report(false)` when the peer has refused its user, or the stream has failed soon after, before all was well;
+///   also when `open` was cancelled, as its time was over.
 ///
 /// Of several reports on one stream the last one counts. It takes effect when the next stream is opened.
 template <class T>

@@ -5,6 +5,7 @@
 
 #include <asio/ip/tcp.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <stdexcept>
@@ -38,7 +39,9 @@ struct basic_tcp {
     int receive_buffer_size = 0;
     /// How long an address may leave the attempt to connect unanswered before the next one is tried beside it; at
     /// least 10 ms are good manners (RFC 8305 8), and 0 ms or more is possible. After a failure the next one is tried
-    /// at once.
+    /// at once. In a session it is less where the host has so many addresses that not all would have their turn in half
+    /// of `connect_timeout`; addresses that led to nothing before (no answer to the handshake above, say) come last,
+    /// and wait four times as long.
     std::chrono::milliseconds attempt_delay{250};
 
     friend bool operator==(basic_tcp const&, basic_tcp const&) = default;
@@ -57,11 +60,13 @@ struct basic_tcp {
     /// Resolves the host, each time anew, and connects to whichever of its addresses answers first (RFC 8305); see
     /// `attempt_delay`. Throws `connect_failed` with the errors of all addresses, or an error of name resolution; and
     /// `std::out_of_range` if an option is not possible.
-    asio::awaitable<stream_type, Executor> open(Executor executor) const {
+    asio::awaitable<stream_type, Executor> open(Executor executor, connect_progress* progress = nullptr) const {
         check(*this);
         return connect_race<Executor>::template run<stream_type>(
-            std::move(executor), {host, effective_port()}, attempt_delay,
-            [this](auto& socket, auto const& endpoint) { return set_up(socket, endpoint); }, "connecting to " + url());
+            std::move(executor), {host, effective_port()},
+            std::min<std::chrono::milliseconds>(attempt_delay, longest_delay),
+            [this](auto& socket, auto const& endpoint) { return set_up(socket, endpoint); }, "connecting to " + url(),
+            progress);
     }
 
     /// Host and port as in a URL.
@@ -74,6 +79,8 @@ struct basic_tcp {
     }
 
   private:
+    static constexpr std::chrono::hours longest_delay{1};  // so that times do not overflow
+
     [[gnu::cold]] std::error_code set_up(socket_type& socket, asio::ip::tcp::endpoint const& endpoint) const {
         std::error_code error;
         socket.open(endpoint.protocol(), error);

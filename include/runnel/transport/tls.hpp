@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/race.hpp>
 #include <runnel/transport/stream.hpp>
 #include <runnel/transport/stream_state.hpp>
@@ -314,12 +315,14 @@ struct tls {
     }
 
     /// Opens the transport below and performs the handshake.
-    asio::awaitable<stream_type, executor_type> open(executor_type executor) const {
+    asio::awaitable<stream_type, executor_type> open(executor_type executor,
+                                                     connect_progress* progress = nullptr) const {
         Next below = next;
         if (below.host.empty()) below.host = host;
         if (below.port == 0) below.port = effective_port();
-        auto opening = below.open(executor);
+        auto opening = open_stream(below, executor, progress);
         auto opened = co_await std::move(opening);
+        if (progress != nullptr) progress->at(connect_step::tls, "TLS handshake with " + url());
         stream_type stream(std::move(opened), context, tls_role::client, server_name.empty() ? host : server_name);
         co_await stream.handshake();
         co_return std::move(stream);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/stream.hpp>
 #include <runnel/websocket/stream.hpp>
 
@@ -65,7 +66,8 @@ struct over {
 
     /// Opens the transport below and performs the client's handshake. Throws `handshake_refused` if the server answers
     /// with another status than 101, `std::system_error`, or `std::out_of_range` if an option is not possible.
-    asio::awaitable<stream_type, executor_type> open(executor_type executor) const {
+    asio::awaitable<stream_type, executor_type> open(executor_type executor,
+                                                     connect_progress* progress = nullptr) const {
         Next below = next;
         if (below.host.empty()) below.host = host;
         if (below.port == 0) below.port = effective_port();
@@ -73,8 +75,9 @@ struct over {
         check(how.stream);
         check_opening(how.timeout, how.limits);
         if constexpr (Compression::enabled) check(compression);
-        auto opening_below = below.open(executor);
+        auto opening_below = open_stream(below, executor, progress);
         auto stream_below = co_await std::move(opening_below);
+        if (progress != nullptr) progress->at(connect_step::websocket, "WebSocket handshake with " + url());
         auto shaking_hands = stream_type::handshake(std::move(stream_below), how, compression);
         co_return co_await std::move(shaking_hands);
     }
