@@ -92,7 +92,7 @@ TEST_CASE("an answer to CONNECT that is not a CONNACK ends the connection with w
     CHECK(end_after(hex("20 02 02 00")) == errc::invalid_connack_flags);
     CHECK(end_after(hex("20 02 01 05")) == errc::session_present_without_success);
     CHECK(end_after(hex("20 01 00")) == errc::truncated_packet);
-    CHECK(end_after(hex("20 03 00 00 00")) == errc::trailing_bytes);
+    CHECK(end_after(hex("20 03 00 00 01")) == errc::trailing_bytes);
     CHECK(end_after(hex("E0 00"), protocol_version::v5) == errc::packet_before_connack);
 }
 
@@ -104,7 +104,7 @@ TEST_CASE("a refusal ends run with its reason") {
     CHECK(end_after(hex("20 02 00 05")) == reason_code::not_authorized);
     CHECK(end_after(hex("20 03 00 8A 00"), protocol_version::v5) == reason_code::banned);
     // The form of MQTT 3.1.1, with which servers refuse a version that they do not know.
-    CHECK(end_after(hex("20 02 00 01"), protocol_version::v5));
+    CHECK(end_after(hex("20 02 00 01"), protocol_version::v5) == reason_code::unsupported_protocol_version);
 }
 
 TEST_CASE("a connection that ends before or inside of CONNACK has ended, no more") {

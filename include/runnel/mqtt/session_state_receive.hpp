@@ -110,7 +110,10 @@ errc session_state::receive_other(frame const& f, send_buffer& out, Handler& han
         return e == errc::ok ? act(packet) : e;
     };
     switch (type) {
-        case packet_type::connack: return with(connack{}, [&](auto& p) { return receive_connack(p, out, handler); });
+        case packet_type::connack:
+            if (is_of_other_version(f.header, f.body, version_))
+                return receive_connack({.reason = reason_code::unsupported_protocol_version}, out, handler);
+            return with(connack{}, [&](auto& p) { return receive_connack(p, out, handler); });
         case packet_type::puback:
         case packet_type::pubrec:
         case packet_type::pubrel:

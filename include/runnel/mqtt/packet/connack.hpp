@@ -64,6 +64,16 @@ constexpr errc decode(fixed_header const&, std::string_view body, protocol_versi
     return reader.finish();
 }
 
+/// Whether the body is that of a whole CONNACK of the other version: the server does not speak `version`, and says so,
+/// or has not noticed. Of MQTT 3.1.1 it has two bytes, of MQTT 5 three or more.
+[[gnu::cold]] constexpr bool is_of_other_version(fixed_header const& h, std::string_view body,
+                                                 protocol_version version) noexcept {
+    bool const v5 = version == protocol_version::v5;
+    if ((body.size() == 2) != v5) return false;
+    connack other;
+    return decode(h, body, v5 ? protocol_version::v3_1_1 : protocol_version::v5, other) == errc::ok;
+}
+
 /// Checks that the packet can be sent in this version.
 constexpr errc check(connack const& p, protocol_version version) noexcept {
     if (!allowed_in(p.reason, packet_type::connack)) return errc::invalid_reason_code;
