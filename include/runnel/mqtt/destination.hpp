@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/mqtt/reason_code.hpp>
+#include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/redirect.hpp>
 #include <runnel/transport/stream.hpp>
 
@@ -23,7 +24,21 @@ class destination {
     explicit destination(Transport home) : home_(std::move(home)) {}
 
     std::string url() const { return current().url(); }
-    asio::awaitable<stream_type, executor_type> open(executor_type const& executor) { return current().open(executor); }
+    /// That of the server with which the next attempt begins.
+    std::string next_url() const {
+        if constexpr (requires { current().next().url(); })
+            return current().next().url();
+        else
+            return url();
+    }
+    asio::awaitable<stream_type, executor_type> open(executor_type const& executor, connect_budget budget) {
+        if (!progress_) progress_ = std::make_unique<connect_progress>();
+        progress_->begin(budget);
+        return open_stream(current(), executor, progress_.get());
+    }
+
+    /// What is known of the attempt to connect; nullptr: there is none, or the server has accepted the connection.
+    connect_progress* progress() const noexcept { return progress_.get(); }
 
     /// Follows a server that has refused with `use_another_server`, for the next connection, or with `server_moved`,
     /// for good (4.11). False: it has not, it has named none that can be reached, or too many in a row have done so.
@@ -45,14 +60,17 @@ class destination {
     /// The server has accepted the connection.
     void accepted() {
         redirects_ = 0;
+        progress_.reset();
         report(true);
     }
 
-    /// The server has refused, or the connection has not lasted; or there was none, if not `opened`.
-    void failed(bool opened) {
+    /// The server has refused, or the connection has not lasted, or, if not `tried`, the transport itself knows that
+    /// there was none. `tried` is also an attempt whose time was over.
+    void failed(bool tried) {
         redirects_ = 0;
         elsewhere_.reset();
-        if (opened) report(false);
+        if (progress_) progress_->leave_address();
+        if (tried) report(false);
     }
 
   private:
@@ -65,6 +83,7 @@ class destination {
 
     Transport home_;
     std::unique_ptr<Transport> elsewhere_;
+    std::unique_ptr<connect_progress> progress_;
     std::uint32_t redirects_ = 0;  // in a row
 };
 

@@ -159,7 +159,7 @@ constexpr char const* category_name(errc) noexcept { return "runnel.mqtt"; }
         case errc::queue_full: return "the queue is full";
         case errc::no_response_topic: return "the request names no response topic";
         case errc::not_connected: return "not connected";
-        case errc::connect_timeout: return "the server did not answer CONNECT in time";
+        case errc::connect_timeout: return "the attempt to connect took too long";
         case errc::close_timeout: return "the connection had to be closed before all had been sent";
         case errc::keep_alive_timeout: return "the peer has been silent for longer than the keep alive allows";
         case errc::response_timeout: return "the peer did not answer in time";

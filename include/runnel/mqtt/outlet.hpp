@@ -49,10 +49,17 @@ class outlet {
         attends_ = true;
     }
 
+    /// Whether nobody runs the session yet: then `flush` has it attended to, as there may be something to tell.
+    void set_forgotten(bool is_forgotten) noexcept {
+        is_forgotten_ = is_forgotten;
+        set_held_up(is_held_up_);
+    }
+    bool is_forgotten() const noexcept { return is_forgotten_; }
+
     /// While held up, `flush` has the session attended to: reading may go on.
     void set_held_up(bool is_held_up) noexcept {
         is_held_up_ = is_held_up;
-        attends_ = is_held_up || watched_ != nullptr;
+        attends_ = is_held_up || is_forgotten_ || watched_ != nullptr;
     }
     bool is_held_up() const noexcept { return is_held_up_; }
 
@@ -64,7 +71,7 @@ class outlet {
 
   private:
     [[gnu::noinline]] void attend_if_due() {
-        if (is_held_up_ || watched_->has_changes()) alarm_.soon();
+        if (is_held_up_ || is_forgotten_ || watched_->has_changes()) alarm_.soon();
     }
 
     send_buffer gathered_;
@@ -73,7 +80,8 @@ class outlet {
     session_state const* watched_ = nullptr;
     bool has_writer_ = false;
     bool is_held_up_ = false;
-    bool attends_ = false;  // `flush` has more to see to
+    bool is_forgotten_ = true;
+    bool attends_ = true;  // `flush` has more to see to
 };
 
 }  // namespace runnel::mqtt

@@ -3,6 +3,7 @@
 #include <runnel/mqtt/outlet.hpp>
 #include <runnel/mqtt/protocol/publish_queue.hpp>
 #include <runnel/mqtt/publish_result.hpp>
+#include <runnel/mqtt/run_end.hpp>
 #include <runnel/mqtt/session_options.hpp>
 #include <runnel/mqtt/session_state.hpp>
 #include <runnel/transport/waiter.hpp>
@@ -10,8 +11,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <string_view>
 #include <system_error>
+#include <utility>
 
 namespace runnel::mqtt {
 
@@ -38,10 +41,10 @@ class publishing {
         if (needs_time) [[unlikely]]
             packets_.attend();
         packets_.flush();
-        if (e != errc::ok && self.at == publish_queue::state::told) throw std::system_error(e);
+        if (e != errc::ok && self.at == publish_queue::state::told) throw ended(e, end_.get());
         if (self.linked()) [[likely]] {
             co_await place_.park(self.waiting);
-            if (self.waiting.result) throw std::system_error(self.waiting.result);
+            if (self.waiting.result) throw ended(self.waiting.result, self.result.details.get());
         }
         if (o.qos == qos::at_most_once) {
             bool const queued = self.number != session_state::no_exchange;
@@ -66,7 +69,7 @@ class publishing {
         if (needs_time) [[unlikely]]
             packets_.attend();
         packets_.flush();
-        if (error != errc::ok && !publish_queue::is_for_want_of_room(error)) throw std::system_error(error);
+        if (error != errc::ok && !publish_queue::is_for_want_of_room(error)) throw ended(error, end_.get());
         return error == errc::ok;
     }
 
@@ -132,9 +135,26 @@ class publishing {
         wake(c, why);
     }
 
-    /// All who wait go on with an error.
-    void close(std::error_code why) {
-        queue_.close(why, [this](auto& c, std::error_code e) { wake(c, e); });
+    /// How `run` has ended.
+    [[gnu::cold]] run_end const& end() {
+        if (!end_) end_ = std::make_shared<publish_details>();
+        return end_;
+    }
+    bool is_closed() const noexcept { return queue_.is_closed(); }
+
+    /// Calls from now on fail at once, and `end` says why.
+    [[gnu::cold]] [[gnu::noinline]] void refuse(std::string_view why) {
+        end()->reason_string = why;
+        queue_.refuse();
+    }
+    [[gnu::cold]] void reopen() noexcept {
+        if (end_) end_->reason_string.clear();
+        queue_.reopen();
+    }
+
+    /// All who wait go on with an error, and bring along `end`, as they may outlive the session.
+    [[gnu::cold]] void close(std::error_code why) {
+        queue_.close(why, [this](auto& c, std::error_code e) { wake_ended(static_cast<publisher&>(c), e); });
     }
 
   private:
@@ -172,6 +192,10 @@ class publishing {
         if (queue_.is_waited() || p.options.this_connection) packets_.attend();
     }
 
+    [[gnu::cold]] [[gnu::noinline]] void wake_ended(publisher& p, std::error_code why) {
+        p.result.details = end_;
+        place_.wake(p.waiting, why);
+    }
     void wake(publish_queue::call& c, std::error_code why) { place_.wake(static_cast<publisher&>(c).waiting, why); }
 
     static std::system_error refusal(publish_result const& r) {
@@ -184,6 +208,7 @@ class publishing {
     publish_queue queue_;
     parking<Executor> place_;  // for room, or for the acknowledgement
     std::uint64_t acknowledged_ = 0;
+    run_end end_;  // nullptr: nobody has asked for it
 };
 
 }  // namespace runnel::mqtt

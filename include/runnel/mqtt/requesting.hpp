@@ -72,7 +72,7 @@ class requesting final : public requesting_part, private subscription_watcher {
         // After each wait: throws if there is nothing to go on with.
         void check(std::error_code waited = {}) const {
             if (this->of == nullptr) throw std::system_error(errc::disconnected);
-            if (this->error) throw std::system_error(this->error);
+            if (this->error) throw ended(this->error, this->of->publishing_.end().get());
             if (waited) throw std::system_error(waited);
         }
         message response;

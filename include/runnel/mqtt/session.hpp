@@ -73,7 +73,7 @@ class session final : private session_services {
     session& operator=(session const&) = delete;
     /// Does not block; pending operations end with `errc::disconnected`.
     [[gnu::cold]] ~session() {
-        finish(errc::disconnected);
+        finish(errc::disconnected, {});
         run_guard::leave(running_here_);
         for (auto const& w : watchers_)
             if (auto const stream = w.lock()) stream->close();
@@ -130,7 +130,9 @@ class session final : private session_services {
     /// policy's attempts or time are used up: a `reason_code` if the server refused; and what a message handler throws.
     ///
     /// When it completes, is cancelled or throws, the connection is closed and all pending operations end with
-    /// `errc::disconnected`. Messages of QoS 1 and 2 stay in the session; `run` may be called again.
+    /// `errc::disconnected`, and a text that says what has ended `run`. So do, at once, those that begin later, of
+    /// `publish`, `try_publish` and `subscribe` also those that begin after `disconnect`, until `run` is called again.
+    /// Messages of QoS 1 and 2 stay in the session. Before `run` is called first, operations wait for it.
     ///
     /// An error of the store ends it too: nothing is written to the network that depends on what could not be stored.
     [[gnu::cold]] awaitable<void> run();
@@ -262,18 +264,16 @@ class session final : private session_services {
     /// Completes as soon as there is a connection; `errc::disconnected` when `run` ends first.
     awaitable<void> connected() {
         if (state_.connected()) co_return;
-        waiter<executor_type> w;
-        co_await where_to_wait().connected.park(w);
-        if (w.result) throw std::system_error(w.result);
+        auto waiting = wait(&places::connected);
+        co_await std::move(waiting);
     }
 
     /// Completes as soon as there have been more than `after` connections, with how many there have been: with
     /// `counters().connections` for `after` it notices the next one. `errc::disconnected` when `run` ends first.
     awaitable<std::uint64_t> connected(std::uint64_t after) {
         while (connections_ <= after) {
-            waiter<executor_type> w;
-            co_await where_to_wait().connected.park(w);
-            if (w.result) throw std::system_error(w.result);
+            auto waiting = wait(&places::connected);
+            co_await std::move(waiting);
         }
         co_return connections_;
     }
@@ -283,9 +283,8 @@ class session final : private session_services {
     /// `disconnect` it leaves nothing behind; `within` gives it a limit. `errc::disconnected` when `run` ends first.
     awaitable<void> drained() {
         if (is_drained()) co_return;
-        waiter<executor_type> w;
-        co_await where_to_wait().drained.park(w);
-        if (w.result) throw std::system_error(w.result);  // the session may have gone
+        auto waiting = wait(&places::drained);
+        co_await std::move(waiting);
     }
 
     /// Ends the connection in good order: sends what is ready to be sent, then DISCONNECT, reads on until the server
@@ -310,6 +309,7 @@ class session final : private session_services {
             if (e != errc::ok) throw std::system_error(e);
         }
         connection_.close(may_speak);
+        publishing_.refuse("disconnect was called");
         waiter<executor_type> w;
         co_await where_to_wait().ended.park(w);
         if (w.result) throw std::system_error(w.result);
@@ -325,9 +325,14 @@ class session final : private session_services {
     struct run_guard : pending<session> {
         explicit run_guard(session& s) noexcept : pending<session>(&s, s.running_here_) {}
         ~run_guard() {
-            if (this->of != nullptr) this->of->finish(error);
+            if (this->of == nullptr) return;
+            std::error_code code = errc::disconnected;
+            auto const text = end_text(failure, code);
+            this->of->finish(failure && !cancelled ? code : error, text);
         }
-        std::error_code error = errc::disconnected;  // for `disconnect`
+        std::error_code error = errc::disconnected;  // for `disconnect`, unless `run` throws
+        std::exception_ptr failure;                  // what `run` throws
+        bool cancelled = false;
     };
 
     // What the server has said.
@@ -353,6 +358,15 @@ class session final : private session_services {
         if (!places_) places_ = std::make_unique<places>(packets_.queue());
         return *places_;
     }
+    // Throws if there is no use in waiting. The session may have gone when it completes.
+    [[gnu::cold]] awaitable<void> wait(parking<executor_type> places::* where) {
+        auto const by = publishing_.end();
+        if (!running_ && publishing_.is_closed()) throw ended(errc::disconnected, by.get());
+        if (!running_) packets_.attend();
+        waiter<executor_type> w;
+        co_await (where_to_wait().*where).park(w);
+        if (w.result) throw ended(w.result, by.get());
+    }
 
     // What the session state and the connection tell.
     struct listener : session_handler {
@@ -372,6 +386,8 @@ class session final : private session_services {
         void on_unsuback(void* owner, unsuback const& answer) { self.subscribing_->on_unsuback(owner, answer); }
         void on_pingresp() { self.connection_.on_answer(); }
         [[gnu::cold]] void on_auth(auth const& packet) {
+            if (auto* const progress = self.destination_.progress())
+                progress->at(connect_step::authenticate, "authentication");
             if (self.authenticating_) self.authenticating_->on_auth(packet);
         }
         [[gnu::cold]] void on_disconnect(mqtt::disconnect const& packet) {
@@ -403,6 +419,8 @@ class session final : private session_services {
     [[gnu::cold]] void begin_run(std::optional<stream_type>& s);
     [[gnu::cold]] void begin_attempt();
     [[gnu::cold]] void end_attempt();
+    [[gnu::cold]] void tell_of_end();
+    [[gnu::cold]] void tell_of_no_run();
     [[gnu::cold]] bool follow_redirect();
     [[gnu::cold]] void begin_pause(reconnect_schedule& schedule, bool opened);
     [[gnu::cold]] void look_after();
@@ -435,6 +453,7 @@ class session final : private session_services {
     // A message that no subscription wants, at present: it may belong to a subscription of an earlier process, say.
     [[gnu::cold]] void keep(mqtt::publish const& packet, delivery token) override;
     [[gnu::cold]] void drop(delivery token);
+    [[gnu::cold]] run_end const& end() override { return publishing_.end(); }
     [[gnu::cold]] void on_proven() override { connection_.release(); }
     [[gnu::cold]] unrouted* kept() noexcept override { return unrouted_.get(); }
     [[gnu::cold]] clock::time_point attend_messages(clock::time_point now);
@@ -470,12 +489,13 @@ class session final : private session_services {
         std::rethrow_exception(std::move(why));
     }
 
-    [[gnu::cold]] void finish(std::error_code ended) noexcept {
+    [[gnu::cold]] void finish(std::error_code ended, std::string_view text) noexcept {
         running_ = false;
         stream_ = nullptr;
         packets_.stop_attending();
         storing_.save_quietly();
         std::error_code const why = errc::disconnected;
+        if (!text.empty()) publishing_.refuse(text);
         publishing_.close(why);
         if (subscribing_) subscribing_->close(why);
         if (requesting_) requesting_->close(why);
@@ -550,6 +570,7 @@ class session final : private session_services {
     std::optional<stream_type>* stream_ = nullptr;          // of `run`
     std::uint16_t receive_maximum_ = options_.receive_maximum;
     bool running_ = false;
+    std::uint8_t turns_without_run_ = 0;
     bool begins_anew_ = false;  // this end has ended the connection, to get messages again
     bool must_save_ = false;    // what has been given up, before anybody is told
 };

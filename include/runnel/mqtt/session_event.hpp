@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/transport/connect_progress.hpp>
+
 #include <chrono>
 #include <cstdint>
 #include <string>
@@ -10,11 +12,14 @@ namespace runnel::mqtt {
 /// What a session does at each change of its connection, and what it loses, for logs and displays.
 struct session_event {
     enum class kind : std::uint8_t {
-        connecting,    ///< an attempt to reach `url` begins
-        refused,       ///< the server has refused the connection with `error`
-        connected,     ///< the server has accepted; `session_present` tells whether it kept the session
+        connecting,  ///< an attempt to reach `url` begins
+        refused,     ///< the server has refused the connection with `error`
+        /// The server at `url` has accepted; `session_present` tells whether it kept the session, `detail` which
+        /// servers have failed, or not answered in time, in this attempt before.
+        connected,
         redirected,    ///< the server has named another one, which is tried next: `url`
-        disconnected,  ///< the attempt or the connection has failed with `error`, or ended after `disconnect()`
+        disconnected,  ///< the attempt (`step`) or the connection has failed with `error`, or ended after
+                       ///< `disconnect()`
         waiting,       ///< the next attempt begins after `pause`
         /// The server has acknowledged 32,767 messages, but not an older one, to the topic in `detail`.
         unacknowledged,
@@ -34,6 +39,8 @@ struct session_event {
         /// All that the server has sent for `pause` has been given back, so that it may not send more: the connection
         /// ends, and what was given back comes again on the next one.
         asking_again,
+        /// Operations have begun and wait, and `run`, without which nothing happens, has not been called (yet).
+        not_running,
     };
     kind what{};
     std::error_code error{};
@@ -42,9 +49,28 @@ struct session_event {
     bool twin_suspected = false;
     std::chrono::milliseconds pause{0};  ///< how long
     std::string url{};                   ///< of the server
-    std::string detail{};  ///< what the server says of it, in MQTT 5 (Reason String); or as the kind tells
+    /// What the server says of it, in MQTT 5 (Reason String); of an attempt to connect that has failed otherwise, what
+    /// failed or took too long, and with whom; or as the kind tells.
+    std::string detail{};
     std::string filter{};  ///< of `subscription_lost`
+    /// Of `disconnected`, if the server has not accepted the connection: what had been begun last. Then `url` tells the
+    /// server, of several the one whose turn it was.
+    connect_step step = connect_step::none;
 };
+
+/// What was the matter with a server, if anything is known, and which it was.
+[[gnu::cold]] inline std::string detail_with(std::string const& url, std::string const& detail) {
+    if (detail.find(url) != std::string::npos) return detail;
+    return detail.empty() ? url : url + ": " + detail;
+}
+
+/// Of `disconnected`, where an attempt to connect has failed. (The detail may name the servers.)
+[[gnu::cold]] inline std::string could_not_connect(session_event const& e) {
+    std::string text = "could not connect";
+    if (e.detail.find(e.url) == std::string::npos) text += " to " + e.url;
+    text += ": " + e.error.message();
+    return e.detail.empty() ? text : text + " (" + e.detail + ')';
+}
 
 /// The event in a line of text.
 inline std::string to_string(session_event const& e) {
@@ -55,14 +81,21 @@ inline std::string to_string(session_event const& e) {
     switch (e.what) {
         case connecting: return "connecting to " + e.url;
         case refused: return with("refused by the server: " + e.error.message(), e.detail);
-        case connected: return e.session_present ? "connected, the session goes on" : "connected, a new session";
+        case connected: {
+            auto const text = (e.detail.empty() ? "connected" : "connected to " + e.url) +
+                              (e.session_present ? ", the session goes on" : ", a new session");
+            return e.detail.empty() ? text : text + " (before: " + e.detail + ')';
+        }
         case redirected: return with("redirected to " + e.url, e.detail);
-        case disconnected: return with(e.error ? "disconnected: " + e.error.message() : "disconnected", e.detail);
+        case disconnected:
+            if (e.step != connect_step::none) return could_not_connect(e);
+            return with(e.error ? "disconnected: " + e.error.message() : "disconnected", e.detail);
         case subscription_lost: return with("no longer subscribed to " + e.filter + ": " + e.error.message(), e.detail);
         case unrouted: return "no subscription wants a message to " + e.detail + ", which is kept for now";
         case given_up: return "no subscription has come for a message to " + e.detail + ": acknowledged";
         case stalled: return "nobody receives the messages of " + e.detail + ", which hold up others";
         case asking_again: return "connecting anew to get what has been given back, as nothing else comes";
+        case not_running: return "operations wait, and run() has not been called";
         case message_rejected: return "a message to " + e.detail + " was given up: " + e.error.message();
         case unacknowledged:
             return "the server does not acknowledge a message to " + e.detail + ", but many later ones";

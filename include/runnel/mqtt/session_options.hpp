@@ -57,7 +57,9 @@ struct session_options {
     std::chrono::seconds keep_alive{60};  ///< longest silence before a ping, 0 (none) to 65,535 s
     std::optional<will_message_options> will;
 
-    std::chrono::milliseconds connect_timeout{30'000};  ///< for resolving, all handshakes and CONNACK, 1 ms or more
+    /// For resolving, all handshakes and CONNACK, 1 ms or more. Several servers, and addresses, have shares of it: see
+    /// `connect_budget`.
+    std::chrono::milliseconds connect_timeout{30'000};
     /// For the answer to a ping, from when it was written, 1 ms or more; at most three quarters of the keep alive, so
     /// that a dead link is noticed within one and a half times that. Bytes that move in either direction prolong it.
     std::chrono::milliseconds response_timeout{10'000};

@@ -4,6 +4,7 @@
 #include <runnel/mqtt/packet.hpp>
 #include <runnel/mqtt/protocol/unrouted.hpp>
 #include <runnel/mqtt/received.hpp>
+#include <runnel/mqtt/run_end.hpp>
 #include <runnel/mqtt/session_event.hpp>
 
 #include <asio/awaitable.hpp>
@@ -24,6 +25,8 @@ class session_services {
   public:
     /// No subscription wants a message, at present.
     virtual void keep(publish const& packet, delivery token) = 0;
+    /// How `run` has ended, for those who may outlive the session.
+    virtual run_end const& end() = 0;
     /// The messages kept so far; nullptr: none.
     virtual unrouted* kept() noexcept = 0;
     virtual void tell(session_event const& event) = 0;

@@ -35,7 +35,6 @@ auto session<Transport>::run() -> awaitable<void> {
         if (is_cancelled()) connection_.cancel();
         return connection_.is_busy();
     };
-    std::exception_ptr failure;
     waiter<executor_type> w;
     try {
         while (!connection_.life().is_ending()) {
@@ -52,16 +51,13 @@ auto session<Transport>::run() -> awaitable<void> {
             connection_.rethrow_failure();
         }
         storing_.save();
-    } catch (std::system_error const& e) {
-        failure = std::current_exception();
-        if (!is_cancelled()) at_end.error = e.code();
-        connection_.cancel();
     } catch (...) {
-        failure = std::current_exception();
+        at_end.failure = std::current_exception();
+        at_end.cancelled = is_cancelled();
         connection_.cancel();  // an attempt that has been asked for
     }
     co_await asio::this_coro::throw_if_cancelled(throws);
-    if (failure) std::rethrow_exception(std::move(failure));
+    if (at_end.failure) std::rethrow_exception(at_end.failure);
     at_end.error = connection_.life().cut_off();
 }
 
@@ -72,18 +68,21 @@ void session<Transport>::begin_run(std::optional<stream_type>& s) {
     running_ = true;
     stream_ = &s;
     connection_.begin_run();
+    publishing_.reopen();
+    packets_.set_forgotten(false);
     if (subscribing_) subscribing_->reopen();
 }
 
 template <transport Transport>
 void session<Transport>::begin_attempt() {
     connected_at_.reset();
+    refused_ = {};
     begins_anew_ = false;
     if (quarantine_) state_.narrow(packets_.out(), quarantine_->window());
     if (said_ && said_->response_prefix.empty() && said_->assigned_client_id.empty()) said_.reset();
     if (said_) said_->detail = said_->redirect = {};
     connection_.ask_for_attempt();
-    tell({.what = session_event::kind::connecting, .url = destination_.url()});
+    tell({.what = session_event::kind::connecting, .url = destination_.next_url()});
 }
 
 // The connection, or the attempt to make one, is over. Throws what ends `run`.
@@ -94,10 +93,25 @@ void session<Transport>::end_attempt() {
     connection_.reset();
     if (authenticating_) authenticating_->on_connection_lost();
     publishing_.connection_lost();
-    tell(session_event::kind::disconnected,
-         connection_.life().is_ending() ? std::error_code{} : connection_.life().cause(), said().detail);
+    tell_of_end();
     stream_->reset();
     connection_.rethrow_failure();
+}
+
+template <transport Transport>
+void session<Transport>::tell_of_end() {
+    session_event event{.what = session_event::kind::disconnected};
+    auto const* const progress = destination_.progress();
+    if (!connection_.life().is_ending()) {
+        event.error = connection_.life().cause();
+        if (progress != nullptr) {
+            event.step = progress->step();
+            event.url = destination_.url();
+            if (!refused_ && said().detail.empty()) said().detail = progress->describe();
+        }
+    }
+    event.detail = said().detail;
+    tell(event);
 }
 
 // Whether the next attempt goes to another server, at once.
@@ -117,10 +131,10 @@ void session<Transport>::begin_pause(reconnect_schedule& schedule, bool opened) 
     reconnect_schedule::failure end{.why = why};
     if (connected_at_) end.lasted = clock::now() - *connected_at_;
     end.thrown_out = why == reason_code::session_taken_over || why == asio::error::eof;
-    if (!end.lasted || !reaches(*end.lasted, options_.reconnect.stable_after)) destination_.failed(opened);
+    if (!end.lasted || !reaches(*end.lasted, options_.reconnect.stable_after))
+        destination_.failed(opened || why == errc::connect_timeout);
     auto const next = schedule.after(end, clock::now(), uniform());
-    if (!next.again)
-        throw std::system_error(why, destination_.url() + (said().detail.empty() ? "" : ": " + said().detail));
+    if (!next.again) throw std::system_error(why, detail_with(destination_.url(), said().detail));
     tell({.what = session_event::kind::waiting,
           .error = why,
           .twin_suspected = next.twin_suspected,
@@ -158,6 +172,7 @@ void session<Transport>::look_after() {
         next = std::min({send_due(now), attend_messages(now), quarantine_ ? quarantine_->deadline() : never,
                          connection_.advance(now, position(), room_ != nullptr)});
     }
+    if (packets_.is_forgotten()) tell_of_no_run();
     bool const late = publishing_.withdraw_late(now, running_);
     // What has been withdrawn is withdrawn in the store, too, before anybody is told.
     auto const error = running_ || late ? save_if_due() : std::error_code{};
@@ -165,6 +180,14 @@ void session<Transport>::look_after() {
     wake_if_drained();
     next = std::min(next, publishing_.deadline(running_));
     if (next != never) packets_.attend(next);
+}
+
+// Operations wait, and nobody has called `run`. Those who call it in the same turn, or as the next thing, are not told.
+template <transport Transport>
+void session<Transport>::tell_of_no_run() {
+    if (++turns_without_run_ < 3) return packets_.attend();
+    packets_.set_forgotten(false);
+    tell({.what = session_event::kind::not_running});
 }
 
 // --- an application that does not take its messages
@@ -340,6 +363,9 @@ auto session<Transport>::attempt(std::optional<stream_type>& s) -> coroutine {
                 co_await authenticating_->go_on(connection_.is_held());
         }
         if (said_ && said_->refused) throw std::system_error(said_->refused);
+    } catch (std::system_error const& e) {
+        error = std::current_exception();
+        if (auto* const progress = destination_.progress()) progress->fail(e);
     } catch (...) {
         error = std::current_exception();
     }
@@ -374,9 +400,13 @@ auto session<Transport>::write_loop(stream_type& s) -> coroutine {
 
 template <transport Transport>
 auto session<Transport>::open(std::optional<stream_type>& s) -> awaitable<void> {
-    auto opened = co_await destination_.open(get_executor());
+    auto opened = co_await destination_.open(get_executor(), {clock::now(), connection_.life().deadline()});
     s.emplace(std::move(opened));
-    if (authenticating_) co_await authenticating_->begin();
+    if (authenticating_) {
+        destination_.progress()->at(connect_step::authenticate, "authentication");
+        co_await authenticating_->begin();
+    }
+    destination_.progress()->at(connect_step::accept, "waiting for CONNACK");
     if (said_) said_->refused = {};
     send_connect();
     packets_.flush();
@@ -404,7 +434,9 @@ void session<Transport>::accepted_or_refused(connack const& answer) {
     connection_.on_answer();
     if (answer.reason != reason_code::success) {
         said().refused = answer.reason;
-        said().detail = answer.props.get<property_id::reason_string>().value_or("");
+        bool const version = answer.reason == reason_code::unsupported_protocol_version;
+        said().detail =
+            answer.props.get<property_id::reason_string>().value_or(version ? "see session_options::version" : "");
         said().redirect = answer.props.get<property_id::server_reference>().value_or("");
         tell(session_event::kind::refused, said().refused, said().detail);
         return;
@@ -426,13 +458,16 @@ void session<Transport>::accepted_or_refused(connack const& answer) {
         }
     }
     connection_.accept(keep_alive, authenticating_ != nullptr);
+    session_event event{.what = session_event::kind::connected, .session_present = answer.session_present};
+    event.url = destination_.url();
+    if (auto* const progress = destination_.progress()) event.detail = std::move(progress->passed_over);
     destination_.accepted();
     connected_at_ = clock::now();
     if (quarantine_) quarantine_->connected(*connected_at_);
     ++connections_;
     if (subscribing_) subscribing_->on_connected(answer.session_present);
     if (places_) places_->connected.wake_all({});
-    tell({.what = session_event::kind::connected, .session_present = answer.session_present});
+    tell(event);
 }
 
 }  // namespace runnel::mqtt

@@ -48,6 +48,8 @@ class subscribing final : public subscribing_part {
     [[gnu::cold]] awaitable<subscription> subscribe(std::span<std::string_view const> filters, message_handler handler,
                                                     subscribe_options o) {
         auto const s = std::make_shared<entry>(unanswered_.queue(), filters, o);
+        s->end = services_.end();
+        if (!s->end->reason_string.empty()) throw ended(errc::disconnected, s->end.get());
         if (errc const e = check_or_send(*s, 0, nullptr); e != errc::ok) throw std::system_error(e);
         s->handler = std::move(handler);
         s->box->set_source(source_);
@@ -63,7 +65,7 @@ class subscribing final : public subscribing_part {
             waiter<Executor> w;
             co_await s->answered.park(w);
             if (s->refused) throw std::system_error(s->refused, s->refusal);
-            if (w.result) throw std::system_error(w.result);
+            if (w.result) throw ended(w.result, s->end.get());
         }
         undo.what = nullptr;
         co_return subscription(s);
@@ -87,7 +89,7 @@ class subscribing final : public subscribing_part {
         unsubscribers_.push_back(&self);
         send_due();
         if (!self.settled) co_await unanswered_.park(self.waiting);
-        if (self.waiting.result) throw std::system_error(self.waiting.result);
+        if (self.waiting.result) throw ended(self.waiting.result, s.state_->end.get());
         if (self.why) throw std::system_error(self.why, what(s.filter(), self.text));
     }
 

@@ -2,6 +2,7 @@
 
 #include <runnel/mqtt/message.hpp>
 #include <runnel/mqtt/protocol/subscriptions.hpp>
+#include <runnel/mqtt/run_end.hpp>
 #include <runnel/mqtt/session_options.hpp>
 #include <runnel/transport/quietly.hpp>
 #include <runnel/transport/waiter.hpp>
@@ -64,6 +65,7 @@ struct subscription_state {
     bool is_stalled = false;     ///< nobody had received any for long
     std::string refusal;         ///< of which filter, and what the server says of it, if anything
     std::error_code closed;      ///< why no more messages come; no error as long as they may
+    run_end end;                 ///< of `run`, if that is why
 };
 
 /// A subscription: where the messages that match a topic filter arrive. A handle; it may outlive the session.
@@ -92,17 +94,17 @@ class basic_subscription {
     std::uint64_t dropped() const noexcept { return state_->box->dropped(); }
 
     /// Completes with the next message, at once if one waits. Throws `errc::disconnected` when there is none and
-    /// `session::run` or the subscription has ended, a `reason_code` if the server has refused to renew the
-    /// subscription, and `operation_aborted` after cancellation, which loses no message.
+    /// `session::run` (the text then says by what) or the subscription has ended, a `reason_code` if the server has
+    /// refused to renew the subscription, and `operation_aborted` after cancellation, which loses no message.
     asio::awaitable<message, Executor> receive() {
         if (auto next = inbox::pop(state_->box)) co_return std::move(next);
         auto const here = state_;
         for (;;) {
             if (auto next = inbox::pop(here->box)) co_return std::move(next);
-            if (here->closed) throw std::system_error(here->closed);
+            if (here->closed) throw ended(here->closed, here->end.get());
             waiter<Executor> w;
             co_await here->receivers.park(w);
-            if (w.result) throw std::system_error(w.result);
+            if (w.result) throw ended(w.result, here->end.get());
         }
     }
 

@@ -68,9 +68,9 @@ class publish_queue {
     /// Begins the call's message, or lets it wait for room: the state says which. Returns why its message could not be
     /// begun. `now` counts only where the options have a time limit or properties, or messages leave at a pace.
     [[gnu::noinline]] errc begin(call& c, time_point now) {
-        if (has_lost_connection(c)) [[unlikely]] {
+        if (closed_ || has_lost_connection(c)) [[unlikely]] {
             c.at = state::told;
-            return errc::not_connected;
+            return closed_ ? errc::disconnected : errc::not_connected;
         }
         bool const is_new = c.at == state::fresh;
         if (is_new && somebody_waits(c.options.qos)) [[unlikely]]
@@ -93,6 +93,8 @@ class publish_queue {
     /// Begins a message that belongs to no call. It does not wait, and does not overtake those who do.
     [[gnu::always_inline]] errc try_begin(std::string_view topic, std::string_view payload, publish_options const& o,
                                           time_point now) {
+        if (closed_) [[unlikely]]
+            return errc::disconnected;
         if (somebody_waits(o.qos)) return errc::queue_full;
         if (state_.is_paced() && state_.connected() && !state_.can_leave(o.qos, now)) [[unlikely]]
             return errc::queue_full;
@@ -168,6 +170,11 @@ class publish_queue {
                 tell(c, errc::not_connected);
             }
     }
+
+    /// From now on calls fail at once with `errc::disconnected`, until `reopen`.
+    void refuse() noexcept { closed_ = true; }
+    bool is_closed() const noexcept { return closed_; }
+    void reopen() noexcept { closed_ = false; }
 
     /// All are told `why`.
     template <class Tell>
@@ -309,6 +316,7 @@ class publish_queue {
     std::uint64_t turns_ = 0;
     std::uint64_t published_ = 0;
     std::uint64_t dropped_ = 0;
+    bool closed_ = false;
 };
 
 }  // namespace runnel::mqtt
