@@ -606,11 +606,12 @@ TEST_CASE("a violation of the protocol ends the connection with its reason") {
     };
     violation const violations[] = {
         {std::string("\x10\x0d\0\4MQTT\5\2\0\0\0\0\0", 15), reason_code::protocol_error},  // a second CONNECT
-        {std::string("\x30\x05\0\2+/\0", 7), reason_code::topic_name_invalid},             // a wildcard in a topic
-        {std::string("\x36\x05\0\1t\0\0", 7), reason_code::malformed_packet},              // QoS 3
-        {std::string("\x82\x08\0\1\0\0\2a#\0", 10), reason_code::topic_filter_invalid},    // a wrong filter
-        {std::string("\x20\x03\0\0\0", 5), reason_code::protocol_error},                   // CONNACK from a client
-        {std::string("\xd0\0", 2), reason_code::protocol_error},                           // PINGRESP from a client
+        {std::string("\x30\x05\0\2+/\0", 7), reason_code::protocol_error},                 // a wildcard in a topic
+        {std::string("\x30\x03\0\0\0", 5), reason_code::protocol_error},           // no topic, no alias (3.3.2.1)
+        {std::string("\x36\x05\0\1t\0\0", 7), reason_code::malformed_packet},      // QoS 3
+        {std::string("\x82\x08\0\1\0\0\2a#\0", 10), reason_code::protocol_error},  // a wrong filter
+        {std::string("\x20\x03\0\0\0", 5), reason_code::protocol_error},           // CONNACK from a client
+        {std::string("\xd0\0", 2), reason_code::protocol_error},                   // PINGRESP from a client
     };
     for (auto const& v : violations) {
         place p;

@@ -220,15 +220,14 @@ constexpr std::uint8_t to_connack_return_code(reason_code code) noexcept {
     }
 }
 
-/// The reason code with which to end a connection over a violation by the peer (4.13).
+/// The reason code with which to end a connection over a violation by the peer (4.13). A topic that is no topic is a
+/// protocol error, as an empty one is said to be (3.3.2.1): `topic_name_invalid` and `topic_filter_invalid` are for
+/// well-formed ones that are not accepted.
 constexpr reason_code reason_for(errc error) noexcept {
     if (error == errc::ok) return reason_code::success;
     switch (error) {
         case errc::unsupported_protocol_version: return reason_code::unsupported_protocol_version;
         case errc::client_identifier_empty: return reason_code::client_identifier_not_valid;
-        case errc::topic_empty:
-        case errc::wildcard_in_topic_name: return reason_code::topic_name_invalid;
-        case errc::invalid_topic_filter: return reason_code::topic_filter_invalid;
         case errc::topic_alias_invalid: return reason_code::topic_alias_invalid;
         case errc::receive_maximum_exceeded: return reason_code::receive_maximum_exceeded;
         case errc::packet_too_large: return reason_code::packet_too_large;
