@@ -28,6 +28,18 @@ mqtt::session_options options_for(std::string client_id, protocol_version versio
 template <class T>
 using session = mqtt::session<T>;
 
+/// What `run` throws after one attempt.
+template <class T>
+std::string text_of_attempt(T transport) {
+    asio::io_context io;
+    auto options = options_for("wrong");
+    options.reconnect.attempts = 1;
+    session<T> s(io.get_executor(), std::move(transport), options);
+    test::task<void> running(io, s.run());
+    CHECK(running.run_for_error());
+    return running.error_text();
+}
+
 /// Runs a scenario with a session beside it, which then disconnects.
 template <class T>
 void converse(asio::io_context& io, session<T>& s, asio::awaitable<void> scenario) {
@@ -345,4 +357,37 @@ TEST_CASE_TEMPLATE("a session reconnects when mosquitto is killed and started ag
         test::run(io, s.disconnect());
         CHECK_FALSE(running.run_for_error());
     }
+}
+
+TEST_CASE("who takes one port for another is asked whether it is the right one") {
+    test::mosquitto broker;
+    auto const tcp = test::way<runnel::tcp>::to(broker);
+    auto const tls = test::way<test::tls>::to(broker);
+    auto const ws = test::way<test::ws>::to(broker);
+    auto const wss = test::way<test::wss>::to(broker);
+    auto const at = [](auto transport, std::uint16_t port) {
+        transport.port = port;
+        return text_of_attempt(std::move(transport));
+    };
+    auto const has = [](std::string const& text, char const* part) {
+        if (text.find(part) == std::string::npos) FAIL_CHECK(text, " lacks ", part);
+    };
+    has(at(tcp, broker.port_tls()), "is this a TLS or WebSocket port?");
+    has(at(tcp, broker.port_ws()), "is this a WebSocket port?");
+    has(at(tcp, broker.port_wss()), "is this a TLS or WebSocket port?");
+    has(at(tls, broker.port_tcp()), "is this a TLS port?");
+    has(at(tls, broker.port_ws()), "is this a TLS port?");
+    has(at(tls, broker.port_wss()), "is this a WebSocket port?");
+    has(at(tls, broker.port_mutual_tls()), "is there a certificate_file?");
+    has(at(ws, broker.port_tcp()), "is this a WebSocket port?");
+    has(at(ws, broker.port_tls()), "is this a WebSocket port?");
+    has(at(ws, broker.port_wss()), "is this a WebSocket port?");
+    has(at(wss, broker.port_tcp()), "is this a TLS port?");
+    has(at(wss, broker.port_tls()), "is this a WebSocket port?");
+    has(at(wss, broker.port_ws()), "is this a TLS port?");
+    auto other = tls;
+    other.server_name = "other.example";
+    has(text_of_attempt(other), "it must be for 'other.example'");
+    other.context = {};
+    has(text_of_attempt(other), "is it in ca_file?");
 }

@@ -96,6 +96,67 @@ TEST_CASE("an answer to CONNECT that is not a CONNACK ends the connection with w
     CHECK(end_after(hex("E0 00"), protocol_version::v5) == errc::packet_before_connack);
 }
 
+TEST_CASE("what answers CONNECT, but is not a broker, is named and asked for") {
+    auto const text_after = [](std::string answer, bool ends = false) {
+        scripted_server server{std::move(answer)};
+        server.ends = ends;
+        auto options = once();
+        std::string told;
+        options.on_event = [&](mqtt::session_event const& e) {
+            if (e.what == mqtt::session_event::kind::disconnected) told = to_string(e);
+        };
+        memory_session s(server.io.get_executor(), server.transport, std::move(options));
+        task<void> running(server.io, s.run());
+        running.run_for_error();
+        auto const thrown = running.error_text();
+        CHECK(thrown.starts_with(server.transport.url() + ": "));
+        // Both say the same.
+        auto const question =
+            thrown.substr(server.transport.url().size() + 2, thrown.find('?') - server.transport.url().size() - 1);
+        CHECK(told.find(question) != std::string::npos);
+        return thrown;
+    };
+    auto const has = [](std::string const& text, char const* part) { return text.find(part) != std::string::npos; };
+    CHECK(has(text_after("HTTP/1.1 400 Bad Request\r\n\r\n"), "the server speaks HTTP: is this a WebSocket port?"));
+    CHECK(has(text_after(hex("15 03 01 00 02 02 46")), "the server speaks TLS: is this a TLS port?"));
+    CHECK(has(text_after(hex("16 03 03 00 05 02 00 00 01 00")), "the server speaks TLS: is this a TLS port?"));
+    CHECK(has(text_after("SSH-2.0-x\r\n"), "the server's answer begins with \"SSH-2.0-x\\x0d\\x0a\": is this"));
+    CHECK(has(text_after("220 mail \x1b[2J\r\n", true), "begins with \"220 mail \\x1b[2J\\x0d\\x0a\": is this"));
+    CHECK(has(text_after("", true), "no CONNACK: is this an MQTT port?"));
+    CHECK(has(text_after("H", true), "the server's answer begins with \"H\""));
+}
+
+TEST_CASE("a broker that answers is not asked for its port") {
+    for (auto const* answer : {"20 02 00 05", "20 02 02 00", "20 02 01 05", "20", "20 02 00"}) {
+        scripted_server server{hex(answer)};
+        server.ends = true;
+        memory_session s(server.io.get_executor(), server.transport, once());
+        task<void> running(server.io, s.run());
+        running.run_for_error();
+        bool const whole = std::string_view(answer).size() > 8;
+        CHECK((running.error_text().find('?') == std::string::npos) == whole);
+    }
+}
+
+TEST_CASE("a reason string of the server is made printable, in an event and in an exception") {
+    std::string told;
+    auto options = once(protocol_version::v5);
+    options.on_event = [&](mqtt::session_event const& e) {
+        if (e.what == mqtt::session_event::kind::refused) told = e.detail;
+    };
+    std::string const reason =
+        "no\x1b[2J\xC2\x9B"
+        "31m";
+    auto const size = static_cast<char>(reason.size());
+    std::string const props = std::string("\x1F\0", 2) + size + reason;
+    scripted_server server{packet(0x20, std::string("\0\x87", 2) + static_cast<char>(props.size()) + props)};
+    memory_session s(server.io.get_executor(), server.transport, std::move(options));
+    task<void> running(server.io, s.run());
+    CHECK(running.run_for_error() == reason_code::not_authorized);
+    CHECK(told == "no\\x1b[2J\\xc2\\x9b31m");
+    CHECK(running.error_text().find(told) != std::string::npos);
+}
+
 TEST_CASE("a refusal ends run with its reason") {
     CHECK(end_after(hex("20 02 00 01")) == reason_code::unsupported_protocol_version);
     CHECK(end_after(hex("20 02 00 02")) == reason_code::client_identifier_not_valid);

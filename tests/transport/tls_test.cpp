@@ -257,6 +257,18 @@ TEST_CASE("a peer that does not speak TLS is told from one that does it badly") 
     CHECK(at_client.run_for_error() == transport_errc::not_tls);
 }
 
+TEST_CASE("a TLS handshake that fails says with whom, and what usually is the reason") {
+    auto const text = [](std::error_code code, std::string const& doing) {
+        return std::string(runnel::handshake_error(std::system_error(code, doing), "broker.example").what());
+    };
+    auto const cut = text(transport_errc::stream_truncated, "TLS handshake");
+    CHECK(cut.starts_with("TLS handshake with broker.example (is this a TLS port?): "));
+    CHECK(text(asio::error::connection_reset, {})
+              .starts_with("TLS handshake with broker.example (is this a TLS port?): "));
+    auto const other = text(transport_errc::certificate_expired, "TLS handshake (certificate has expired)");
+    CHECK(other.starts_with("TLS handshake with broker.example (certificate has expired): "));
+}
+
 TEST_CASE("a TLS stream delivers what one-byte reads below bring") {
     connected c;
     c.client->next_layer().outgoing().max_read = 1;

@@ -132,9 +132,55 @@ TEST_CASE("a body that does not come does not hide the refusal, which is late th
     CHECK(c.opening->error_text().find("404") != std::string::npos);
 }
 
-TEST_CASE("control characters of a server's body do not get into the error's text") {
-    answered c("HTTP/1.1 400 Bad Request\r\nContent-Length: 6\r\n\r\n\x1b[31mx");
-    CHECK(c.opening->error_text().find('\x1b') == std::string::npos);
+TEST_CASE("what is not printable in a server's answer does not get into the error's text") {
+    answered c(
+        "HTTP/1.1 400 no\x9b"
+        "31m\r\nContent-Length: 8\r\n\r\n\x1b[31m\x9b"
+        "31m");
+    auto const text = c.opening->error_text();
+    CHECK(text.find("400 no\\x9b31m: \\x1b[31m\\x9b31") != std::string::npos);
+    answered moved("HTTP/1.1 302 Found\r\nLocation: /\xff\r\nContent-Length: 0\r\n\r\n");
+    CHECK(moved.opening->error_text().find("302 Found to /\\xff") != std::string::npos);
+}
+
+TEST_CASE("of a page that refuses, the text has the title") {
+    answered c(
+        "HTTP/1.1 400 Bad Request\r\nContent-Length: 48\r\n\r\n<html>\r\n<head><title>plain HTTP</title></head>abcd");
+    CHECK(c.opening->error_text().find("400 Bad Request: plain HTTP") != std::string::npos);
+    answered open("HTTP/1.1 400 Bad Request\r\nContent-Length: 12\r\n\r\n<title>cut o");
+    CHECK(open.opening->error_text().find("400 Bad Request: cut o") != std::string::npos);
+}
+
+TEST_CASE("a failed handshake says with whom, and asks whether it is the right port") {
+    auto const text = [](std::string answer, errc code) {
+        client_options options = asking();
+        options.host = "broker.example";
+        options.port = 1883;
+        options.path = "/mqtt?token=secret";
+        answered c(std::move(answer), options);
+        CHECK(c.error == code);
+        return c.opening->error_text();
+    };
+    std::string const whom = "WebSocket handshake with broker.example:1883/mqtt";
+    CHECK(text(std::string("\x15\3\1\0\2\2\x46", 7), errc::malformed_http).starts_with(whom + " (the server speaks TLS"));
+    CHECK(text("\x20\2\r\n\r\n", errc::malformed_http)
+              .starts_with(whom +
+                           " (the server's answer begins with \" \\x02\\x0d\\x0a\\x0d\\x0a\": is this the right port?)"));
+    CHECK(text("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", errc::not_found)
+              .starts_with(whom + ": 404 Not Found"));
+    CHECK(text("HTTP/1.1 101 Switching Protocols\r\n\r\n", errc::missing_upgrade)
+              .starts_with(whom + ": the handshake lacks"));
+}
+
+TEST_CASE("a server that closes instead of answering is asked for: is this a WebSocket port?") {
+    for (auto const* begun : {"", "220 mail ESMTP\r\n"}) {
+        answered c(begun, asking(), true);
+        CHECK(c.error == asio::error::eof);
+        auto const text = c.opening->error_text();
+        auto const* const asks =
+            *begun == '\0' ? "no answer: is this a WebSocket port?" : "begins with \"220 mail ESMTP";
+        CHECK(text.find(asks) != std::string::npos);
+    }
 }
 
 TEST_CASE("a client waits for the server's reply for a bounded time") {

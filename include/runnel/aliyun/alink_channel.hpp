@@ -5,6 +5,7 @@
 #include <runnel/aliyun/alink_session.hpp>
 #include <runnel/aliyun/alink_task_group.hpp>
 #include <runnel/aliyun/topics.hpp>
+#include <runnel/core/printable.hpp>
 #include <runnel/mqtt/session_options.hpp>
 #include <runnel/transport/quietly.hpp>
 #include <runnel/transport/race.hpp>
@@ -238,7 +239,7 @@ class channel {
         pending p(*box_, kind, id);
         auto exchanging = exchange(p, std::move(topic), std::move(text), timeout);
         co_await std::move(exchanging);
-        if (auto const error = reply_error(p.reply.code)) throw std::system_error(error, p.reply.message);
+        if (auto const error = reply_error(p.reply.code)) throw std::system_error(error, printable(p.reply.message));
         co_return std::move(p.reply.data);
     }
 

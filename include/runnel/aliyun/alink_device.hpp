@@ -4,6 +4,7 @@
 #include <runnel/aliyun/alink_offers.hpp>
 #include <runnel/aliyun/alink_shadow.hpp>
 #include <runnel/aliyun/alink_time.hpp>
+#include <runnel/core/printable.hpp>
 
 #include <chrono>
 #include <concepts>
@@ -243,7 +244,7 @@ class device : public offers<Session> {
                                      std::chrono::milliseconds(0));
         co_await std::move(asking);
         if (p.shadow.what == shadow_message::kind::failed)
-            throw std::system_error(reply_error(p.shadow.code), p.shadow.text);
+            throw std::system_error(reply_error(p.shadow.code), printable(p.shadow.text));
         co_return std::move(p.shadow);
     }
 };

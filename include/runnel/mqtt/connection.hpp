@@ -15,6 +15,8 @@
 #include <chrono>
 #include <cstdint>
 #include <exception>
+#include <string>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -131,6 +133,9 @@ class connection {
         is_writing_ = is_held_ = is_input_over_ = is_output_over_ = false;
     }
 
+    /// What has been read and is no whole packet.
+    std::string_view unread() const noexcept { return in_.data(); }
+
     /// What the last connection has left unanswered, and when something was written to it last that was no ping.
     unanswered_exchanges const& left() const noexcept { return left_; }
     clock::time_point written_at() const noexcept { return written_at_; }
@@ -164,7 +169,10 @@ class connection {
         errc const violation = state_.receive(input, packets_.out(), listener);
         in_.consume(in_.data().size() - input.size());
         listener.on_read();
-        if (violation != errc::ok) end_over(violation);
+        if (violation != errc::ok) {
+            listener.on_violation(input);
+            end_over(violation);
+        }
         packets_.flush();
         if (std::exchange(is_answered_, false) && n == ping_size) rest();
     }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/printable.hpp>
 #include <runnel/mqtt/packet/acknowledgement.hpp>
 #include <runnel/mqtt/reason_code.hpp>
 
@@ -12,14 +13,14 @@ namespace runnel::mqtt {
 
 /// What a server says of a message besides the reason code, in MQTT 5 (3.4.2.2, 3.5.2.2, 3.7.2.2).
 struct publish_details {
-    std::string reason_string;
+    std::string reason_string;  ///< made `printable`
     std::vector<std::pair<std::string, std::string>> user_properties;
 
     /// Null if the packet says nothing.
     [[gnu::cold]] static std::shared_ptr<publish_details const> of(acknowledgement const& ack) {
         if (ack.props.empty()) return nullptr;
         auto details = std::make_shared<publish_details>();
-        if (auto const text = ack.props.get<property_id::reason_string>()) details->reason_string = *text;
+        if (auto const text = ack.props.get<property_id::reason_string>()) details->reason_string = printable(*text);
         for (auto const& [name, value] : ack.props.get<property_id::user_property>())
             details->user_properties.push_back({std::string(name), std::string(value)});
         return details;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/printable.hpp>
 #include <runnel/core/random.hpp>
 #include <runnel/mqtt/authenticating.hpp>
 #include <runnel/mqtt/connect_request.hpp>
@@ -341,7 +342,13 @@ class session final : private session_services {
         std::string response_prefix;  // the beginning of response topics
         std::string detail;           // of the end of the last connection
         std::string redirect;         // the server that it named
+        std::string remark;           // of the stream, beside the error by which it has ended
         std::error_code refused;      // by CONNACK
+
+        [[gnu::cold]] void forget_connection() {
+            detail = redirect = remark = {};
+            refused.clear();
+        }
     };
     remarks& said() {
         if (!said_) said_ = std::make_unique<remarks>();
@@ -393,9 +400,10 @@ class session final : private session_services {
         [[gnu::cold]] void on_disconnect(mqtt::disconnect const& packet) {
             bool const ended = packet.reason == reason_code::success;
             self.connection_.blame(ended ? make_error_code(errc::disconnected) : make_error_code(packet.reason));
-            self.said().detail = packet.props.get<property_id::reason_string>().value_or("");
+            self.said().detail = printable(packet.props.get<property_id::reason_string>().value_or(""));
             self.said().redirect = packet.props.get<property_id::server_reference>().value_or("");
         }
+        [[gnu::cold]] void on_violation(std::string_view input) { self.note_answer(input); }
         void on_read() {
             if (self.must_save_) self.save_before_telling();
             if (self.quarantine_ && self.quarantine_->is_active()) [[unlikely]]
@@ -419,7 +427,9 @@ class session final : private session_services {
     [[gnu::cold]] void begin_run(std::optional<stream_type>& s);
     [[gnu::cold]] void begin_attempt();
     [[gnu::cold]] void end_attempt();
-    [[gnu::cold]] void tell_of_end();
+    [[gnu::cold]] session_event how_it_ended();
+    [[gnu::cold]] void note(std::system_error const& e);
+    [[gnu::cold]] void note_answer(std::string_view bytes);
     [[gnu::cold]] void tell_of_no_run();
     [[gnu::cold]] bool follow_redirect();
     [[gnu::cold]] void begin_pause(reconnect_schedule& schedule, bool opened);
@@ -513,7 +523,7 @@ class session final : private session_services {
     }
     [[gnu::cold]] [[gnu::noinline]] void tell(session_event::kind what, std::error_code error, std::string_view detail,
                                               std::chrono::milliseconds pause = {}) {
-        tell({.what = what, .error = error, .pause = pause, .detail = std::string(detail)});
+        tell({.what = what, .error = error, .pause = pause, .detail = printable(detail)});
     }
 
     [[gnu::cold]] void end_connection(errc why) override {

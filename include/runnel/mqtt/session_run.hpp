@@ -2,7 +2,9 @@
 
 // How a session runs: a part of session.hpp, in a file of its own. `run`, and the two coroutines of a connection.
 
+#include <runnel/core/remark.hpp>
 #include <runnel/mqtt/session.hpp>
+#include <runnel/mqtt/usual_cause.hpp>
 
 #include <algorithm>
 #include <cassert>
@@ -76,11 +78,10 @@ void session<Transport>::begin_run(std::optional<stream_type>& s) {
 template <transport Transport>
 void session<Transport>::begin_attempt() {
     connected_at_.reset();
-    refused_ = {};
     begins_anew_ = false;
     if (quarantine_) state_.narrow(packets_.out(), quarantine_->window());
     if (said_ && said_->response_prefix.empty() && said_->assigned_client_id.empty()) said_.reset();
-    if (said_) said_->detail = said_->redirect = {};
+    if (said_) said_->forget_connection();
     connection_.ask_for_attempt();
     tell({.what = session_event::kind::connecting, .url = destination_.next_url()});
 }
@@ -89,29 +90,53 @@ void session<Transport>::begin_attempt() {
 template <transport Transport>
 void session<Transport>::end_attempt() {
     judge();
+    auto const event = how_it_ended();
     if (connected_at_) connection_.leave(position());
     connection_.reset();
     if (authenticating_) authenticating_->on_connection_lost();
     publishing_.connection_lost();
-    tell_of_end();
+    tell(event);
     stream_->reset();
     connection_.rethrow_failure();
 }
 
+// What there is to tell of the end: by which error, at which step of which attempt, and what usually is the reason.
 template <transport Transport>
-void session<Transport>::tell_of_end() {
+session_event session<Transport>::how_it_ended() {
     session_event event{.what = session_event::kind::disconnected};
-    auto const* const progress = destination_.progress();
+    auto* const progress = destination_.progress();
     if (!connection_.life().is_ending()) {
         event.error = connection_.life().cause();
         if (progress != nullptr) {
             event.step = progress->step();
             event.url = destination_.url();
-            if (!refused_ && said().detail.empty()) said().detail = progress->describe();
+        }
+        if (said().detail.empty() && !said().refused) {
+            note_answer(connection_.unread());
+            if (progress != nullptr) said().detail = progress->describe();
+            if (said().detail.empty()) said().detail = said().remark;
+            add_remark(said().detail, usual_cause(event.error, event.step, event.url));
         }
     }
     event.detail = said().detail;
-    tell(event);
+    return event;
+}
+
+// What a stream says beside the error by which it ends.
+template <transport Transport>
+void session<Transport>::note(std::system_error const& e) {
+    if (auto* const progress = destination_.progress())
+        progress->fail(e);
+    else if (!connection_.life().is(lifecycle::state::over))
+        said().remark = remark_of(e);
+}
+
+// What the server has answered that is no CONNACK.
+template <transport Transport>
+void session<Transport>::note_answer(std::string_view bytes) {
+    auto* const progress = destination_.progress();
+    if (progress == nullptr || bytes.empty() || (bytes[0] & 0xF0) == 0x20) return;
+    progress->add(strange_answer(bytes));
 }
 
 // Whether the next attempt goes to another server, at once.
@@ -365,7 +390,7 @@ auto session<Transport>::attempt(std::optional<stream_type>& s) -> coroutine {
         if (said_ && said_->refused) throw std::system_error(said_->refused);
     } catch (std::system_error const& e) {
         error = std::current_exception();
-        if (auto* const progress = destination_.progress()) progress->fail(e);
+        note(e);
     } catch (...) {
         error = std::current_exception();
     }
@@ -407,7 +432,6 @@ auto session<Transport>::open(std::optional<stream_type>& s) -> awaitable<void> 
         co_await authenticating_->begin();
     }
     destination_.progress()->at(connect_step::accept, "waiting for CONNACK");
-    if (said_) said_->refused = {};
     send_connect();
     packets_.flush();
 }
@@ -435,8 +459,8 @@ void session<Transport>::accepted_or_refused(connack const& answer) {
     if (answer.reason != reason_code::success) {
         said().refused = answer.reason;
         bool const version = answer.reason == reason_code::unsupported_protocol_version;
-        said().detail =
-            answer.props.get<property_id::reason_string>().value_or(version ? "see session_options::version" : "");
+        said().detail = printable(
+            answer.props.get<property_id::reason_string>().value_or(version ? "see session_options::version" : ""));
         said().redirect = answer.props.get<property_id::server_reference>().value_or("");
         tell(session_event::kind::refused, said().refused, said().detail);
         return;

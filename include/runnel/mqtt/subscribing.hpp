@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/printable.hpp>
 #include <runnel/mqtt/outlet.hpp>
 #include <runnel/mqtt/pending.hpp>
 #include <runnel/mqtt/protocol/deadline.hpp>
@@ -253,13 +254,13 @@ class subscribing final : public subscribing_part {
     [[gnu::cold]] void settle(unsubscriber& u, std::error_code why, std::string_view text) {
         if (std::exchange(u.settled, true)) return;
         u.why = why;
-        u.text = text;
+        u.text = printable(text);
         unanswered_.wake(u.waiting, {});
     }
 
     // The server refuses a filter: the subscription has all or none, so the others are given up.
     [[gnu::cold]] void refuse(entry& s, suback const& answer) {
-        if (auto const text = answer.props.template get<property_id::reason_string>()) s.refusal = *text;
+        if (auto const text = answer.props.template get<property_id::reason_string>()) s.refusal = printable(*text);
         auto const* part = s.parts.data();
         for (auto const reason : answer.reasons) {
             if (is_error(reason)) {

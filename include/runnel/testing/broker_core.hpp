@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/printable.hpp>
 #include <runnel/testing/broker_options.hpp>
 #include <runnel/testing/broker_session.hpp>
 #include <runnel/testing/deadlines.hpp>
@@ -166,7 +167,7 @@ class broker_core {
 
     /// Tells the log, if there is one.
     void log(std::string_view text) const {
-        if (hooks.log) hooks.log(text);
+        if (hooks.log) hooks.log(printable(text));
     }
 
   private:

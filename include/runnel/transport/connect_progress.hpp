@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/core/remark.hpp>
+
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -107,12 +109,11 @@ class connect_progress {
     }
 
     /// The step has failed with `error`, whose text says more, it may be.
-    [[gnu::cold]] [[gnu::noinline]] void fail(std::system_error const& error) {
-        std::string_view text = error.what();
-        if (auto const message = error.code().message(); text.ends_with(message)) text.remove_suffix(message.size());
-        if (text.ends_with(": ")) text.remove_suffix(2);
-        if (!text.empty()) doing_ = text;
+    [[gnu::cold]] void fail(std::system_error const& error) {
+        if (auto text = remark_of(error); !text.empty()) doing_ = std::move(text);
     }
+    /// There is more to say of it.
+    [[gnu::cold]] void add(std::string_view more) { add_remark(doing_, more); }
 
     // --- addresses, as numbers that mean nothing here; 0 is none
 

@@ -65,10 +65,12 @@ constexpr char const* describe(transport_errc e) noexcept {
         case transport_errc::private_key_mismatch: return "the private key does not belong to the certificate";
         case transport_errc::tls_option_invalid: return "the TLS option is not valid";
         case transport_errc::certificate_untrusted:
-            return "the peer's certificate was not issued by a trusted certification authority";
-        case transport_errc::certificate_self_signed: return "the peer's certificate is self-signed and not trusted";
-        case transport_errc::certificate_expired: return "the peer's certificate has expired";
-        case transport_errc::certificate_not_yet_valid: return "the peer's certificate is not yet valid";
+            return "the peer's certificate was not issued by a trusted certification authority: is it in ca_file?";
+        case transport_errc::certificate_self_signed:
+            return "the peer's certificate is self-signed and not trusted: is it in ca_file?";
+        case transport_errc::certificate_expired: return "the peer's certificate has expired, by this machine's clock";
+        case transport_errc::certificate_not_yet_valid:
+            return "the peer's certificate is not yet valid: is this machine's clock right?";
         case transport_errc::certificate_revoked: return "the peer's certificate has been revoked";
         case transport_errc::certificate_missing: return "the peer sent no certificate";
         case transport_errc::certificate_invalid: return "the peer's certificate is not valid";
@@ -78,7 +80,8 @@ constexpr char const* describe(transport_errc e) noexcept {
             return "the peer's certificate has no subjectAltName: it is for no host (RFC 9525)";
         case transport_errc::key_not_pinned: return "the peer's public key is none of the pinned ones";
         case transport_errc::own_certificate_refused: return "the peer refused our certificate";
-        case transport_errc::own_certificate_required: return "the peer requires a certificate of ours";
+        case transport_errc::own_certificate_required:
+            return "the peer requires a certificate of ours: is there a certificate_file?";
         case transport_errc::no_common_protocol_version: return "no TLS version that both sides accept";
         case transport_errc::no_common_application_protocol: return "no application protocol (ALPN) in common";
         case transport_errc::no_common_cipher: return "no cipher suite that both sides accept";
@@ -86,7 +89,7 @@ constexpr char const* describe(transport_errc e) noexcept {
         case transport_errc::pre_shared_key_refused:
             return "the peer does not know the pre-shared key or its identity, or has another key";
         case transport_errc::handshake_refused: return "the peer refused the TLS handshake";
-        case transport_errc::not_tls: return "the peer does not speak TLS on this port";
+        case transport_errc::not_tls: return "the peer does not speak TLS: is this a TLS port?";
         case transport_errc::tls_protocol_error: return "the TLS protocol was violated";
         case transport_errc::stream_truncated: return "the connection was cut: it ended without a TLS close_notify";
         case transport_errc::stream_broken: return "the stream cannot be used after an earlier failure or shutdown";

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/printable.hpp>
 #include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/http_connect.hpp>
 #include <runnel/transport/proxy_handshake.hpp>
@@ -155,12 +156,9 @@ struct http_proxy {
         std::string text = url();
         if (protocol.status() == 0) throw std::system_error(protocol.error(), text);
         text += " (HTTP status " + std::to_string(protocol.status());
-        if (!protocol.reason().empty()) text.append(1, ' ').append(protocol.reason().substr(0, 100));
-        if (!protocol.challenge().empty()) text.append("; ").append(protocol.challenge().substr(0, 100));
+        if (!protocol.reason().empty()) text.append(1, ' ').append(printable(protocol.reason(), 100));
+        if (!protocol.challenge().empty()) text.append("; ").append(printable(protocol.challenge(), 100));
         text += ')';
-        // It is the proxy's text: nothing but printable ASCII gets into logs.
-        for (char& c : text)
-            if (c < 0x20 || c == 0x7F) c = '?';
         throw http_proxy_refused(protocol.error(), protocol.status(), text);
     }
 };

@@ -51,12 +51,14 @@ constexpr char const* describe(proxy_errc e) noexcept {
         case proxy_errc::credentials_invalid: return "the proxy's protocol cannot carry this user name or password";
         case proxy_errc::credentials_required: return "the proxy requires a user name and a password";
         case proxy_errc::credentials_refused: return "the proxy refused the user name or the password";
-        case proxy_errc::closed_early: return "the proxy closed the connection without having answered";
+        case proxy_errc::closed_early:
+            return "the proxy closed the connection without having answered: is this its port and protocol?";
         case proxy_errc::handshake_timeout: return "the proxy took too long to answer";
-        case proxy_errc::not_http: return "the proxy's answer is not HTTP";
+        case proxy_errc::not_http: return "the proxy's answer is not HTTP: is this the port of an HTTP proxy?";
         case proxy_errc::head_too_long: return "the head of the proxy's answer is longer than accepted";
         case proxy_errc::refused: return "the proxy refused to connect";
-        case proxy_errc::not_socks5: return "the proxy's answer is not SOCKS version 5";
+        case proxy_errc::not_socks5:
+            return "the proxy's answer is not SOCKS version 5: is this the port of a SOCKS5 proxy?";
         case proxy_errc::no_common_method: return "the proxy accepts none of the authentication methods offered";
         case proxy_errc::general_failure: return "the proxy has failed";
         case proxy_errc::not_allowed: return "the proxy's rules do not allow the connection";

@@ -314,7 +314,7 @@ struct tls {
         return "tls://" + (ipv6 ? '[' + host + ']' : host) + ':' + std::to_string(effective_port());
     }
 
-    /// Opens the transport below and performs the handshake.
+    /// Opens the transport below and performs the handshake. Throws `std::system_error`, whose text names the host.
     asio::awaitable<stream_type, executor_type> open(executor_type executor,
                                                      connect_progress* progress = nullptr) const {
         Next below = next;
@@ -324,7 +324,13 @@ struct tls {
         auto opened = co_await std::move(opening);
         if (progress != nullptr) progress->at(connect_step::tls, "TLS handshake with " + url());
         stream_type stream(std::move(opened), context, tls_role::client, server_name.empty() ? host : server_name);
-        co_await stream.handshake();
+        auto shaking_hands = stream.handshake();
+        try {
+            co_await std::move(shaking_hands);
+        } catch (std::system_error const& e) {
+            if (e.code() == asio::error::operation_aborted) throw;
+            throw handshake_error(e, host);
+        }
         co_return std::move(stream);
     }
 };

@@ -1,13 +1,17 @@
 #pragma once
 
+#include <runnel/core/remark.hpp>
 #include <runnel/transport/error.hpp>
 
+#include <asio/error.hpp>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509_vfy.h>
 
 #include <string>
+#include <string_view>
 #include <system_error>
+#include <utility>
 
 namespace runnel {
 
@@ -27,6 +31,30 @@ struct tls_failure {
 /// What the verification's outcome is set to where a server's certificate has no subjectAltName; OpenSSL's own checks
 /// do not come to this.
 inline constexpr int certificate_without_names_error = X509_V_ERR_UNSUPPORTED_NAME_SYNTAX;
+
+/// The failure of a handshake with `server`, as a client tells it: with whom, and what usually is the reason that it
+/// closes the connection instead of answering.
+[[gnu::cold]] inline std::system_error handshake_error(std::system_error const& e, std::string const& server) {
+    constexpr std::string_view doing = "TLS handshake";
+    std::string text = remark_of(e);
+    if (text.starts_with(doing)) text.erase(0, doing.size());
+    text.insert(0, std::string(doing) + " with " + server);
+    bool const closed = e.code() == transport_errc::stream_truncated || e.code() == asio::error::connection_reset ||
+                        e.code() == asio::error::broken_pipe;
+    if (closed) text += " (is this a TLS port?)";
+    return {e.code(), text};
+}
+
+/// The host name or address that a client has asked for, in quotes.
+[[gnu::cold]] inline std::string name_asked_for(SSL const* ssl) {
+    // OpenSSL 3 changes nothing here, although it takes a pointer to what it could change.
+    X509_VERIFY_PARAM* const param = SSL_get0_param(const_cast<SSL*>(ssl));
+    if (char const* const host = X509_VERIFY_PARAM_get0_host(param, 0)) return std::string("'") + host + '\'';
+    char* const address = X509_VERIFY_PARAM_get1_ip_asc(param);
+    std::string text = address != nullptr ? std::string("'") + address + '\'' : std::string("no name");
+    OPENSSL_free(address);
+    return text;
+}
 
 /// The code for the outcome of a certificate's verification (`X509_V_ERR_...`).
 inline transport_errc verification_error(long result) noexcept {
@@ -103,8 +131,11 @@ inline tls_failure take_tls_error(SSL const* ssl) {
     if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED) {
         ERR_clear_error();
         long const result = SSL_get_verify_result(ssl);
-        if (result == certificate_without_names_error) return {verification_error(result), {}};
-        return {verification_error(result), X509_verify_cert_error_string(result)};
+        auto const code = verification_error(result);
+        if (result == certificate_without_names_error) return {code, {}};
+        std::string text = X509_verify_cert_error_string(result);
+        if (code == transport_errc::host_name_mismatch) text += ", it must be for " + name_asked_for(ssl);
+        return {code, std::move(text)};
     }
     auto failure = take_openssl_error(transport_errc::tls_protocol_error);
     failure.code = tls_reason_error(reason);

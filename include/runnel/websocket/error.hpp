@@ -107,13 +107,13 @@ constexpr char const* describe(errc e) noexcept {
             return "the path does not begin with a slash or has characters that must not be there";
         case errc::invalid_header: return "an additional header's name or value has characters that must not be there";
         case errc::invalid_subprotocol: return "a subprotocol's name is not a token";
-        case errc::refused: return "the server refused to open a WebSocket";
+        case errc::refused: return "the server refused to open a WebSocket: is this the path of one?";
         case errc::unauthorized: return "the server refused to open a WebSocket for these credentials";
-        case errc::not_found: return "the server has no such path";
+        case errc::not_found: return "the server has no such path: which path do its WebSockets have?";
         case errc::unavailable: return "the server cannot open a WebSocket now";
         case errc::redirected: return "the server redirects to another place";
         case errc::wrong_accept: return "the server's Sec-WebSocket-Accept does not belong to the key";
-        case errc::no_subprotocol: return "the server did not choose a subprotocol";
+        case errc::no_subprotocol: return "the server did not choose a subprotocol: is this path for MQTT?";
         case errc::unexpected_subprotocol: return "the server chose a subprotocol that was not offered";
         case errc::unexpected_extension: return "the server chose an extension that was not offered";
         case errc::not_a_get_request: return "the client's request is not a GET";

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/remark.hpp>
 #include <runnel/transport/race.hpp>
 #include <runnel/transport/stream.hpp>
 #include <runnel/websocket/handshake.hpp>
@@ -85,8 +86,9 @@ struct server_options {
 /// Why a server did not open a WebSocket: its HTTP reply. The code is `errc::redirected`, or that of `errc_for_status`.
 class handshake_refused : public std::system_error {
   public:
-    handshake_refused(errc e, http_head const& reply, std::string body)
-        : std::system_error(make_error_code(e), text_of(reply, body)),
+    /// `doing`: what was being done, with whom.
+    handshake_refused(errc e, http_head const& reply, std::string body, std::string doing = {})
+        : std::system_error(make_error_code(e), text_of(std::move(doing), reply, body)),
           status_(status_of(reply.start_line())),
           location_(reply.value("Location")),
           body_(std::move(body)) {}
@@ -101,14 +103,15 @@ class handshake_refused : public std::system_error {
     static constexpr std::size_t max_body = 1024;
 
   private:
-    static std::string text_of(http_head const& reply, std::string const& body) {
-        std::string text(reply.start_line().substr(std::min<std::size_t>(9, reply.start_line().size())));
-        if (auto const location = reply.value("Location"); !location.empty()) text.append(" to ").append(location);
-        // One line of the body is enough for a log, and it is the peer's: nothing but printable ASCII gets through.
-        std::string line = body.substr(0, std::min<std::size_t>(body.find('\n'), 200));
-        for (char& c : line)
-            if (c < 0x20 || c == 0x7F) c = ' ';
-        if (!line.empty()) text.append(": ").append(line);
+    static std::string text_of(std::string text, http_head const& reply, std::string_view body) {
+        if (!text.empty()) text += ": ";
+        text += printable(reply.start_line().substr(std::min<std::size_t>(9, reply.start_line().size())));
+        if (auto const to = reply.value("Location"); !to.empty()) text.append(" to ").append(printable(to));
+        // One line of the body is enough for a log, or the title of a page.
+        if (auto const title = body.find("<title>"); title != body.npos)
+            body = body.substr(title + 7, body.substr(title + 7).find("</title>"));
+        auto const line = body.substr(0, body.find_first_of("\r\n"));
+        if (!line.empty()) text.append(": ").append(printable(line, 200));
         return text;
     }
 
@@ -155,12 +158,17 @@ class opener {
             verdict = judge(reply, key, policy);
             return is_refusal(verdict);
         });
-        std::error_code late;
-        auto limited = limit(options.timeout, std::move(exchanging), late);
-        co_await std::move(limited);
-        if (is_refusal(verdict)) throw handshake_refused(verdict, reply, std::move(result.surplus));
-        if (late) throw std::system_error(late);
-        if (verdict != errc::ok) throw std::system_error(verdict);
+        std::error_code failed;
+        auto limited = limit(options.timeout, std::move(exchanging), failed);
+        try {
+            co_await std::move(limited);
+        } catch (std::system_error const& e) {
+            if (e.code() == asio::error::operation_aborted || !remark_of(e).empty()) throw;
+            failed = e.code();
+        }
+        if (is_refusal(verdict)) throw handshake_refused(verdict, reply, std::move(result.surplus), doing(options));
+        if (!failed) failed = verdict;
+        if (failed) throw std::system_error(failed, doing(options) + question(failed));
         result.subprotocol = reply.value("Sec-WebSocket-Protocol");
         result.extensions = reply.value("Sec-WebSocket-Extensions");
         co_return std::move(result);
@@ -220,6 +228,7 @@ class opener {
         char bytes[1024];
         while (!head.complete() && head.error() == errc::ok) {
             std::size_t const n = co_await next_.read_some(asio::buffer(bytes));
+            if (heard_.size() < 64) heard_.append(bytes, std::min<std::size_t>(n, 64));
             std::size_t const used = head.write({bytes, n});
             if (head.complete()) surplus.assign(bytes + used, n - used);
         }
@@ -236,6 +245,21 @@ class opener {
             surplus.append(bytes, n);
         }
         surplus.resize(std::min(surplus.size(), wanted));
+    }
+
+    // What a client does, and with whom; the query may hold secrets.
+    [[gnu::cold]] static std::string doing(client_options const& options) {
+        std::string text = "WebSocket handshake with " + options.host + ':' + std::to_string(options.port);
+        return text += options.path.substr(0, options.path.find('?'));
+    }
+
+    // What usually is the reason.
+    [[gnu::cold]] std::string question(std::error_code failed) const {
+        bool const closed = failed == asio::error::eof || failed == asio::error::connection_reset ||
+                            failed == asio::error::broken_pipe || failed == errc::handshake_timeout;
+        if (!closed && failed != errc::malformed_http) return {};
+        if (heard_.empty()) return " (no answer: is this a WebSocket port?)";
+        return heard_.starts_with("HTTP/") ? std::string() : " (" + strange_answer(heard_) + ')';
     }
 
     // As much of the body as is reported; without a length it ends with the connection.
@@ -272,6 +296,7 @@ class opener {
 
     Next& next_;
     parking<executor_type> place_;
+    std::string heard_;  // the first bytes
 };
 
 }  // namespace runnel::websocket
