@@ -25,7 +25,7 @@ class ring_queue {
 
     T& operator[](std::uint64_t number) noexcept {
         assert(contains(number));
-        return elements_[number & (capacity_ - 1)];
+        return elements_[place_of(number, capacity_)];
     }
     T& front() noexcept { return (*this)[first_]; }
     /// The number of an element that is in the queue.
@@ -48,7 +48,7 @@ class ring_queue {
 
     /// The same, where there is room.
     std::uint64_t place(T const& element) noexcept {
-        elements_[next_ & (capacity_ - 1)] = element;
+        elements_[place_of(next_, capacity_)] = element;
         return next_++;
     }
 
@@ -67,10 +67,15 @@ class ring_queue {
     }
 
   private:
+    // Numbers have 64 bits on every machine.
+    static std::size_t place_of(std::uint64_t number, std::size_t capacity) noexcept {
+        return static_cast<std::size_t>(number) & (capacity - 1);
+    }
+
     [[gnu::noinline]] void grow() {
         std::size_t const capacity = capacity_ == 0 ? 8 : capacity_ * 2;
         auto larger = std::make_unique_for_overwrite<T[]>(capacity);
-        for (auto n = first_; n != next_; ++n) larger[n & (capacity - 1)] = elements_[n & (capacity_ - 1)];
+        for (auto n = first_; n != next_; ++n) larger[place_of(n, capacity)] = elements_[place_of(n, capacity_)];
         elements_ = std::move(larger);
         capacity_ = capacity;
     }

@@ -17,6 +17,12 @@ namespace runnel {
 // byte) are set if all is well with all bytes, and is written once for both. In a `wide_word` each sign bit tells of
 // its own byte; in eight bytes, one that fails may take those above with it.
 
+#ifdef __GNUC__
+#pragma GCC diagnostic push
+// Machines without vector registers return words in another way. All functions here are inline.
+#pragma GCC diagnostic ignored "-Wpsabi"
+#endif
+
 /// Sixteen bytes; operators work on each byte, and compile to vector instructions.
 using wide_word = signed char __attribute__((vector_size(16)));
 
@@ -120,6 +126,15 @@ template <class Test>
 constexpr bool is_ascii(std::string_view text) noexcept {
     return is_ascii(text, [](auto word) { return test_ascii(word); });
 }
+
+/// Tests of more than that, to be given to `is_ascii`.
+inline constexpr auto ascii_without_null = [](auto word) { return test_ascii_without_null(word); };
+template <char Mask, char Byte>
+inline constexpr auto ascii_without = [](auto word) { return test_ascii_without(word, Mask, Byte); };
+
+#ifdef __GNUC__
+#pragma GCC diagnostic pop
+#endif
 
 /// Checks UTF-8 that arrives in pieces, cut anywhere: well-formed as in table 3-7 of the Unicode standard, that is
 /// without overlong forms, surrogates, and values above U+10FFFF.
