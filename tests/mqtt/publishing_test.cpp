@@ -1,10 +1,13 @@
 #include <runnel/mqtt/session.hpp>
 
+#include <asio/co_spawn.hpp>
+#include <asio/detached.hpp>
 #include <doctest/doctest.h>
 
 #include "support/memory_sessions.hpp"
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace {
@@ -184,5 +187,64 @@ TEST_CASE("in MQTT 5 topics are abbreviated after their first message") {
     CHECK(topics == std::vector<std::string>(30, topic));
     bool const announced = c.broker.options().accepts.topic_alias_maximum != 0;
     CHECK((c.session.counters().bytes_sent < 3000) == announced);
+    c.disconnect();
+}
+
+TEST_CASE("temporaries and moved strings go along with a publish that is left to itself") {
+    waiting_session w;
+    {
+        // Longer than what a string holds in itself, so that a view of one that has gone is noticed.
+        std::string const id(40, 'i');
+        std::string topic = "topics/" + id, json = std::string(40, 'j');
+        auto const begin = [&](auto publishing) { asio::co_spawn(w.io, std::move(publishing), asio::detached); };
+        constexpr mqtt::publish_options q1{.qos = qos::at_least_once};
+        begin(w.session.publish("topics/" + id, std::string(40, 'a'), q1));
+        begin(w.session.publish("t", std::string(40, 'b'), q1));
+        begin(w.session.publish("topics/" + id, "c", q1));
+        begin(w.session.publish("t", std::string_view("d")));
+        begin(w.session.publish(std::move(topic), std::move(json), q1));
+        std::error_code ignored;
+        begin(w.session.publish(std::string(40, 't'), std::string(40, 'e'), q1, ignored));
+        w.io.poll();
+    }
+    w.go_online(6);
+    CHECK(w.arrived == std::vector<std::string>{std::string(40, 'a'), std::string(40, 'b'), "c", "d",
+                                                std::string(40, 'j'), std::string(40, 'e')});
+}
+
+TEST_CASE("a publish that keeps its strings can be destroyed before it has begun, and while it waits") {
+    waiting_session w;
+    {
+        auto never = w.session.publish(std::string(40, 't'), std::string(40, 'p'));
+    }
+    {
+        task<publish_result> waiting(
+            w.io, w.session.publish(std::string(40, 't'), std::string(40, 'p'), {.qos = qos::at_least_once}));
+        w.io.poll();
+    }
+    w.go_online(1);  // accepted, so it is sent all the same
+    CHECK(w.arrived.size() == 1);
+}
+
+TEST_CASE("topic filters and handles need not outlive the calls they are given to") {
+    connected_session c;
+    std::vector<std::string> heard;
+    auto const handler = [&](mqtt::publish const& m) { heard.emplace_back(m.topic); };
+    std::string const name(40, 'n');
+    {
+        std::vector<std::string> const texts = {"one/" + name, "two/" + name};
+        std::vector<std::string_view> const filters(texts.begin(), texts.end());
+        asio::co_spawn(c.io, c.session.subscribe("three/" + name, handler), asio::detached);
+        asio::co_spawn(c.io, c.session.subscribe(filters, handler), asio::detached);
+    }
+    test::settle(c.io);
+    for (auto const* level : {"one/", "two/", "three/"}) c.publish(level + name, "x", qos::at_least_once);
+    CHECK(heard == std::vector<std::string>{"one/" + name, "two/" + name, "three/" + name});
+    {
+        auto const handle = c.subscribe("four/" + name);
+        asio::co_spawn(c.io, c.session.unsubscribe(handle), asio::detached);
+    }
+    test::settle(c.io);
+    CHECK(c.broker.counters().protocol_errors == 0);
     c.disconnect();
 }

@@ -35,8 +35,9 @@ struct responder {
     asio::awaitable<void> answer() {
         for (;;) {
             auto const request = co_await requests.receive();
-            std::string const text = std::string(request.payload()) + std::string(request.payload());
-            co_await session.respond(request.view(), text, {.qos = qos::at_least_once});
+            std::string text = std::string(request.payload()) + std::string(request.payload());
+            auto responding = session.respond(request.view(), std::move(text), {.qos = qos::at_least_once});
+            co_await std::move(responding);
         }
     }
 
@@ -54,6 +55,20 @@ TEST_CASE("a request completes with its response") {
     auto const response = test::run(c.io, c.session.request("twice", "ab", 10s));
     CHECK(response.payload() == "abab");
     CHECK(response.topic().starts_with("runnel/response/"));
+    c.disconnect();
+    test::run(c.io, r.session.disconnect());
+}
+
+TEST_CASE("temporaries go along with a request, and with its response") {
+    connected_session c(quick("client", v5));
+    responder r(c);
+    std::string topic = "twice";
+    std::optional<task<mqtt::message>> asking;
+    asking.emplace(c.io, c.session.request(std::move(topic), std::string(40, 'a'), 10s));
+    CHECK(asking->run().payload() == std::string(80, 'a'));
+    std::error_code error;
+    asking.emplace(c.io, c.session.request("twice", std::string(40, 'b'), 10s, {.qos = qos::at_least_once}, error));
+    CHECK(asking->run().payload() == std::string(80, 'b'));
     c.disconnect();
     test::run(c.io, r.session.disconnect());
 }

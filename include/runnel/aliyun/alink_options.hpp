@@ -2,13 +2,13 @@
 
 #include <runnel/aliyun/alink_error.hpp>
 #include <runnel/aliyun/topics.hpp>
+#include <runnel/core/callback.hpp>
 #include <runnel/mqtt/types.hpp>
 
 #include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -144,7 +144,7 @@ struct options {
     /// Received messages that wait for `run`; what comes beyond is dropped.
     std::size_t maximum_waiting = 256;
     /// If set, is told of each fault. It must not throw.
-    std::function<void(fault const&)> on_fault = {};
+    callback<fault const&> on_fault = {};
 };
 
 /// How to make one request. A plain aggregate of numbers, which can be written in braces in a `co_await` expression.

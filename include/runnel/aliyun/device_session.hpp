@@ -4,13 +4,14 @@
 #include <runnel/aliyun/limits.hpp>
 #include <runnel/aliyun/rate_limit.hpp>
 #include <runnel/aliyun/topics.hpp>
+#include <runnel/core/owned_text.hpp>
 #include <runnel/mqtt/session.hpp>
 
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <set>
@@ -121,6 +122,18 @@ class device_session {
                                             std::error_code& error) {
         return quietly(publish(topic, payload, o), error);
     }
+    template <class Topic, class Payload>
+    requires(owned_text<Topic> || owned_text<Payload>)
+    awaitable<mqtt::publish_result> publish(Topic&& topic, Payload&& payload, mqtt::publish_options o = {}) {
+        return publish_kept<kept_text<Topic>, kept_text<Payload>>(*this, std::forward<Topic>(topic),
+                                                                  std::forward<Payload>(payload), o);
+    }
+    template <class Topic, class Payload>
+    requires(owned_text<Topic> || owned_text<Payload>)
+    awaitable<mqtt::publish_result> publish(Topic&& topic, Payload&& payload, mqtt::publish_options o,
+                                            std::error_code& error) {
+        return quietly(publish(std::forward<Topic>(topic), std::forward<Payload>(payload), o), error);
+    }
 
     /// Publishes without waiting for anything. False: the rate does not allow it at present, or there is no room.
     bool try_publish(std::string_view topic, std::string_view payload, mqtt::publish_options o = {}) {
@@ -153,6 +166,13 @@ class device_session {
         return subscribe_counted(state_, &session_, e, {filters.begin(), filters.end()}, std::move(handler),
                                  limited(o));
     }
+
+    template <class T>
+    auto subscribe(std::initializer_list<T>, mqtt::subscribe_options = {}) ->
+        typename refused_braces<T, awaitable<subscription>>::type;
+    template <class T>
+    auto subscribe(std::initializer_list<T>, message_handler, mqtt::subscribe_options = {}) ->
+        typename refused_braces<T, awaitable<subscription>>::type;
 
     /// Any number of filters, 8 to a SUBSCRIBE, each such group a subscription of its own. The handler is copied. If
     /// one group is refused, those before it stay.
@@ -239,6 +259,13 @@ class device_session {
         throw_unless_ok(checked);
         if (here->ended) throw std::system_error(mqtt::errc::disconnected);
         auto publishing = session->publish(topic, payload, o);
+        co_return co_await std::move(publishing);
+    }
+
+    template <class Topic, class Payload>
+    static awaitable<mqtt::publish_result> publish_kept(device_session& s, Topic topic, Payload payload,
+                                                        mqtt::publish_options o) {
+        auto publishing = s.publish(std::string_view(topic), std::string_view(payload), o);
         co_return co_await std::move(publishing);
     }
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/core/callback.hpp>
+#include <runnel/core/owned_text.hpp>
 #include <runnel/core/printable.hpp>
 #include <runnel/core/random.hpp>
 #include <runnel/mqtt/authenticating.hpp>
@@ -21,6 +23,7 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <span>
@@ -37,8 +40,9 @@ namespace runnel::mqtt {
 ///
 /// `run` keeps it connected; all other operations may be begun at any time, also before `run` and while there is no
 /// connection. They complete when their promise is fulfilled. All are coroutines: they begin when they are awaited,
-/// throw `std::system_error`, and can be cancelled; the overloads with a `std::error_code&` do not throw it. What a
-/// caller passes as a view must stay valid until the operation has completed.
+/// throw `std::system_error`, and can be cancelled; the overloads with a `std::error_code&` do not throw it. Topics and
+/// payloads that a caller passes as views must stay valid until the operation has completed, and so must the
+/// properties; a `std::string` that is a temporary, or moved, is kept with the operation, and topic filters are copied.
 ///
 /// Not thread-safe: everything happens on the one executor (with several threads, a strand). The session must outlive
 /// `run`, unless the executor runs nothing any more.
@@ -47,7 +51,7 @@ class session final : private session_services {
   public:
     using executor_type = typename Transport::executor_type;
     using subscription = basic_subscription<executor_type>;
-    using message_handler = std::function<void(mqtt::publish const&)>;
+    using message_handler = callback<mqtt::publish const&>;
     template <class T>
     using awaitable = asio::awaitable<T, executor_type>;
 
@@ -153,6 +157,20 @@ class session final : private session_services {
         return quietly(publish(topic, payload, o), error);
     }
 
+    /// The same for what nobody else keeps: temporaries and moved strings go along with the operation, so that it can
+    /// be begun by `asio::co_spawn(executor, s.publish("t/" + id, std::move(json)), ...)` and left to itself.
+    template <class Topic, class Payload>
+    requires(owned_text<Topic> || owned_text<Payload>)
+    awaitable<publish_result> publish(Topic&& topic, Payload&& payload, publish_options o = {}) {
+        return publish_kept<kept_text<Topic>, kept_text<Payload>>(publishing_, std::forward<Topic>(topic),
+                                                                  std::forward<Payload>(payload), o);
+    }
+    template <class Topic, class Payload>
+    requires(owned_text<Topic> || owned_text<Payload>)
+    awaitable<publish_result> publish(Topic&& topic, Payload&& payload, publish_options o, std::error_code& error) {
+        return quietly(publish(std::forward<Topic>(topic), std::forward<Payload>(payload), o), error);
+    }
+
     /// Publishes a message without waiting for anything: of QoS 1 and 2 nobody is told the outcome. False: there is no
     /// room at present. Throws an `errc` if the message cannot be sent.
     bool try_publish(std::string_view topic, std::string_view payload, publish_options o = {}) {
@@ -199,20 +217,26 @@ class session final : private session_services {
     /// `run`; the message is not acknowledged then, and comes again on the next connection.
     [[gnu::cold]] awaitable<subscription> subscribe(std::string_view filter, message_handler handler,
                                                     subscribe_options o = {}) {
-        return subscriptions().subscribe_one(filter, std::move(handler), o);
+        return subscriptions().subscribe_one(std::string(filter), std::move(handler).plain(), o);
     }
 
     /// Subscribes to several filters by one SUBSCRIBE, as one subscription: a message arrives once, even if several of
     /// the filters match. The server must grant all of them: if it refuses one, the others are given up too. The array
-    /// is one with a name: g++ 12 cannot compile a braced list in a `co_await` expression.
+    /// is one with a name: braces do not compile, as g++ 12 cannot have them in a `co_await` expression.
     [[gnu::cold]] awaitable<subscription> subscribe(std::span<std::string_view const> filters,
                                                     subscribe_options o = {}) {
-        return subscriptions().subscribe(filters, {}, o);
+        return subscriptions().subscribe_several({filters.begin(), filters.end()}, {}, o);
     }
     [[gnu::cold]] awaitable<subscription> subscribe(std::span<std::string_view const> filters, message_handler handler,
                                                     subscribe_options o = {}) {
-        return subscriptions().subscribe(filters, std::move(handler), o);
+        return subscriptions().subscribe_several({filters.begin(), filters.end()}, std::move(handler).plain(), o);
     }
+    template <class T>
+    auto subscribe(std::initializer_list<T>, subscribe_options = {}) ->
+        typename refused_braces<T, awaitable<subscription>>::type;
+    template <class T>
+    auto subscribe(std::initializer_list<T>, message_handler, subscribe_options = {}) ->
+        typename refused_braces<T, awaitable<subscription>>::type;
 
     /// Ends a subscription: at once here, and completes when the server has answered, also after reconnecting. Messages
     /// that wait in its inbox can still be received. Throws the `reason_code` with which the server refuses (MQTT 5),
@@ -236,6 +260,19 @@ class session final : private session_services {
                                publish_options o, std::error_code& error) {
         return quietly(request(topic, payload, timeout, o), error);
     }
+    template <class Topic, class Payload>
+    requires(owned_text<Topic> || owned_text<Payload>)
+    awaitable<message> request(Topic&& topic, Payload&& payload, std::chrono::milliseconds timeout,
+                               publish_options o = {.qos = qos::at_least_once}) {
+        return request_kept<kept_text<Topic>, kept_text<Payload>>(requests(), std::forward<Topic>(topic),
+                                                                  std::forward<Payload>(payload), timeout, o);
+    }
+    template <class Topic, class Payload>
+    requires(owned_text<Topic> || owned_text<Payload>)
+    awaitable<message> request(Topic&& topic, Payload&& payload, std::chrono::milliseconds timeout, publish_options o,
+                               std::error_code& error) {
+        return quietly(request(std::forward<Topic>(topic), std::forward<Payload>(payload), timeout, o), error);
+    }
 
     /// Publishes the response to a request, to the topic that the request names. Throws `errc::no_response_topic` if it
     /// names none, and else what `publish` throws. `to` must stay valid until it has completed.
@@ -247,6 +284,11 @@ class session final : private session_services {
         o.props = &props;
         auto publishing = publish(*topic, payload, o);
         co_return co_await std::move(publishing);
+    }
+
+    template <owned_text Payload>
+    awaitable<publish_result> respond(mqtt::publish const& to, Payload&& payload, publish_options o = {}) {
+        return respond_kept(*this, to, std::move(payload), o);
     }
 
     /// Authenticates again on this connection (4.12.1), while everything else goes on; one after another, if it is
@@ -317,6 +359,25 @@ class session final : private session_services {
     }
 
   private:
+    // Operations that keep what they were given.
+    template <class Topic, class Payload>
+    static awaitable<publish_result> publish_kept(publishing<executor_type>& to, Topic topic, Payload payload,
+                                                  publish_options o) {
+        auto publishing = to.publish(topic, payload, o);
+        co_return co_await std::move(publishing);
+    }
+    template <class Topic, class Payload>
+    static awaitable<message> request_kept(requesting<executor_type>& to, Topic topic, Payload payload,
+                                           std::chrono::milliseconds timeout, publish_options o) {
+        auto requesting = to.request(topic, payload, timeout, o);
+        co_return co_await std::move(requesting);
+    }
+    static awaitable<publish_result> respond_kept(session& s, mqtt::publish const& to, std::string payload,
+                                                  publish_options o) {
+        auto responding = s.respond(to, std::string_view(payload), o);
+        co_return co_await std::move(responding);
+    }
+
     using clock = std::chrono::steady_clock;
     using stream_type = typename Transport::stream_type;
     static constexpr bool reads_directly =

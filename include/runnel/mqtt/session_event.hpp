@@ -1,10 +1,12 @@
 #pragma once
 
+#include <runnel/core/remark.hpp>
 #include <runnel/transport/connect_progress.hpp>
 
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <system_error>
 
 namespace runnel::mqtt {
@@ -65,45 +67,45 @@ struct session_event {
     return detail.empty() ? url : url + ": " + detail;
 }
 
-/// Of `disconnected`, where an attempt to connect has failed. (The detail may name the servers.)
-[[gnu::cold]] inline std::string could_not_connect(session_event const& e) {
-    std::string text = "could not connect";
-    if (e.detail.find(e.url) == std::string::npos) text += " to " + e.url;
-    text += ": " + e.error.message();
-    return e.detail.empty() ? text : text + " (" + e.detail + ')';
-}
-
 /// The event in a line of text.
-inline std::string to_string(session_event const& e) {
+[[gnu::cold]] inline std::string to_string(session_event const& e) {
     using enum session_event::kind;
-    auto const with = [](std::string text, std::string const& more) {
-        return more.empty() ? text : text + ": " + more;
+    std::string text;
+    auto const say = [&](char const* before, std::string_view about = {}, char const* after = "") {
+        ((text += before) += about) += after;
     };
     switch (e.what) {
-        case connecting: return "connecting to " + e.url;
-        case refused: return with("refused by the server: " + e.error.message(), e.detail);
-        case connected: {
-            auto const text = (e.detail.empty() ? "connected" : "connected to " + e.url) +
-                              (e.session_present ? ", the session goes on" : ", a new session");
-            return e.detail.empty() ? text : text + " (before: " + e.detail + ')';
-        }
-        case redirected: return with("redirected to " + e.url, e.detail);
+        case connecting: say("connecting to ", e.url); break;
+        case refused: say("refused by the server"); break;
+        case connected:
+            say("connected");
+            if (!e.detail.empty()) say(" to ", e.url);
+            say(e.session_present ? ", the session goes on" : ", a new session");
+            if (!e.detail.empty()) say(" (before: ", e.detail, ")");
+            return text;
+        case redirected: say("redirected to ", e.url); break;
         case disconnected:
-            if (e.step != connect_step::none) return could_not_connect(e);
-            return with(e.error ? "disconnected: " + e.error.message() : "disconnected", e.detail);
-        case subscription_lost: return with("no longer subscribed to " + e.filter + ": " + e.error.message(), e.detail);
-        case unrouted: return "no subscription wants a message to " + e.detail + ", which is kept for now";
-        case given_up: return "no subscription has come for a message to " + e.detail + ": acknowledged";
-        case stalled: return "nobody receives the messages of " + e.detail + ", which hold up others";
-        case asking_again: return "connecting anew to get what has been given back, as nothing else comes";
-        case not_running: return "operations wait, and run() has not been called";
-        case message_rejected: return "a message to " + e.detail + " was given up: " + e.error.message();
+            say(e.step == connect_step::none ? "disconnected" : "could not connect");
+            if (e.step != connect_step::none && e.detail.find(e.url) == std::string::npos) say(" to ", e.url);
+            break;
+        case subscription_lost: say("no longer subscribed to ", e.filter); break;
+        case unrouted: say("no subscription wants a message to ", e.detail, ", which is kept for now"); return text;
+        case given_up: say("no subscription has come for a message to ", e.detail, ": acknowledged"); return text;
+        case stalled: say("nobody receives the messages of ", e.detail, ", which hold up others"); return text;
+        case asking_again: say("connecting anew to get what has been given back, as nothing else comes"); break;
+        case not_running: say("operations wait, and run() has not been called"); break;
+        case message_rejected: say("a message to ", e.detail, " was given up: "); return text + e.error.message();
         case unacknowledged:
-            return "the server does not acknowledge a message to " + e.detail + ", but many later ones";
-        case waiting: break;
+            say("the server does not acknowledge a message to ", e.detail, ", but many later ones");
+            return text;
+        case waiting:
+            say("connecting again in ", std::to_string(e.pause.count()), " ms");
+            if (e.twin_suspected) say("; another client seems to use the same client identifier");
+            return text;  // its reason has been told
     }
-    auto const text = "connecting again in " + std::to_string(e.pause.count()) + " ms";
-    return e.twin_suspected ? text + "; another client seems to use the same client identifier" : text;
+    if (e.error) add_remark(text, e.error.message());
+    add_remark(text, e.detail);
+    return text;
 }
 
 /// What a session has done since it was made, and what it holds.

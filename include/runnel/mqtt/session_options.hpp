@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/callback.hpp>
 #include <runnel/mqtt/capabilities.hpp>
 #include <runnel/mqtt/credentials.hpp>
 #include <runnel/mqtt/packet/subscribe.hpp>
@@ -107,7 +108,7 @@ struct session_options {
     any_session_store store;
 
     /// If set, is told of every change of the connection. It must not throw.
-    std::function<void(session_event const&)> on_event;
+    callback<session_event const&> on_event;
 };
 
 /// How to publish. A plain aggregate of numbers and views, which can be written in braces in a `co_await` expression.

@@ -72,9 +72,16 @@ class subscribing final : public subscribing_part {
         co_return subscription(s);
     }
 
-    [[gnu::cold]] awaitable<subscription> subscribe_one(std::string_view filter, message_handler handler,
+    [[gnu::cold]] awaitable<subscription> subscribe_one(std::string filter, message_handler handler,
                                                         subscribe_options o) {
-        auto subscribed = subscribe({&filter, 1}, std::move(handler), o);
+        std::string_view const view = filter;
+        auto subscribed = subscribe({&view, 1}, std::move(handler), o);
+        co_return co_await std::move(subscribed);
+    }
+    [[gnu::cold]] awaitable<subscription> subscribe_several(std::vector<std::string> filters, message_handler handler,
+                                                            subscribe_options o) {
+        std::vector<std::string_view> const views(filters.begin(), filters.end());
+        auto subscribed = subscribe(views, std::move(handler), o);
         co_return co_await std::move(subscribed);
     }
 
@@ -82,7 +89,7 @@ class subscribing final : public subscribing_part {
     void watch(subscription const& s, subscription_watcher* w) noexcept { s.state_->watcher = w; }
 
     /// See `session::unsubscribe`.
-    awaitable<void> unsubscribe(subscription const& s) {
+    awaitable<void> unsubscribe(subscription s) {
         s.state_->box->set_unwanted();
         note_unwanted(*s.state_);
         unsubscriber self(*this, end(*s.state_));

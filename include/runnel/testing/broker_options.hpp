@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/callback.hpp>
 #include <runnel/mqtt/capabilities.hpp>
 #include <runnel/mqtt/packet.hpp>
 
@@ -171,11 +172,11 @@ struct broker_hooks {
     std::function<mqtt::reason_code(client_info const&, mqtt::subscribe const&, mqtt::subscription_request const&)>
         authorize_subscribe;
     /// Is told of every message from a client that goes its way, its will included.
-    std::function<void(client_info const&, mqtt::publish const&)> on_publish;
+    callback<client_info const&, mqtt::publish const&> on_publish;
     /// Is told that a client's connection has ended.
-    std::function<void(std::string_view client)> on_disconnect;
+    callback<std::string_view> on_disconnect;
     /// Is told in a sentence whatever was refused, and why.
-    std::function<void(std::string_view)> log;
+    callback<std::string_view> log;
 };
 
 /// A message that a client has published, as the broker remembers it.

@@ -1,12 +1,12 @@
 #pragma once
 
+#include <runnel/core/callback.hpp>
 #include <runnel/core/receive_buffer.hpp>
 #include <runnel/transport/error.hpp>
 #include <runnel/transport/stream.hpp>
 #include <runnel/transport/waiter.hpp>
 
 #include <cstring>
-#include <functional>
 #include <limits>
 #include <memory>
 #include <string>
@@ -204,7 +204,7 @@ class basic_memory_transport {
   public:
     using executor_type = Executor;
     using stream_type = memory_stream<Executor>;
-    using acceptor_type = std::function<void(stream_type)>;
+    using acceptor_type = callback<stream_type>;
     static constexpr bool secure = false;
 
     /// Reaches nobody: `open` throws `asio::error::connection_refused`.
