@@ -16,10 +16,16 @@ asio::awaitable<void> talk(session& s) {
     co_await s.disconnect();
 }
 
+runnel::mqtt::session_options talkative() {
+    runnel::mqtt::session_options options;
+    options.on_event = [](auto const& event) { std::puts(to_string(event).c_str()); };
+    return options;
+}
+
 int main(int argc, char** argv) {
     asio::io_context context;
     runnel::tcp broker{.host = argc > 1 ? argv[1] : "localhost", .port = 1883};
-    session s{context.get_executor(), broker};
+    session s{context.get_executor(), broker, talkative()};
     auto on_end = [](std::exception_ptr error) {
         if (error) std::rethrow_exception(error);
     };
