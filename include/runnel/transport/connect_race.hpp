@@ -190,7 +190,8 @@ class connect_race {
             sockets.reserve(endpoints.size());  // they must not move while they connect
             hopeful = endpoints.size();
             if (progress == nullptr) return;
-            delay = progress->budget.spacing(std::chrono::steady_clock::now(), hopeful, delay);
+            auto const now = std::chrono::steady_clock::now();
+            delay = std::chrono::floor<duration>(progress->budget.spacing(now, hopeful, clock_duration(delay)));
             for (auto const useless : progress->useless())
                 for (std::size_t i = 0; i < hopeful; ++i) {
                     if (number_of(endpoints[i]) != useless) continue;
