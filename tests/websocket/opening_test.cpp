@@ -162,10 +162,11 @@ TEST_CASE("a failed handshake says with whom, and asks whether it is the right p
         return c.opening->error_text();
     };
     std::string const whom = "WebSocket handshake with broker.example:1883/mqtt";
-    CHECK(text(std::string("\x15\3\1\0\2\2\x46", 7), errc::malformed_http).starts_with(whom + " (the server speaks TLS"));
+    CHECK(
+        text(std::string("\x15\3\1\0\2\2\x46", 7), errc::malformed_http).starts_with(whom + " (the server speaks TLS"));
     CHECK(text("\x20\2\r\n\r\n", errc::malformed_http)
-              .starts_with(whom +
-                           " (the server's answer begins with \" \\x02\\x0d\\x0a\\x0d\\x0a\": is this the right port?)"));
+              .starts_with(
+                  whom + " (the server's answer begins with \" \\x02\\x0d\\x0a\\x0d\\x0a\": is this the right port?)"));
     CHECK(text("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", errc::not_found)
               .starts_with(whom + ": 404 Not Found"));
     CHECK(text("HTTP/1.1 101 Switching Protocols\r\n\r\n", errc::missing_upgrade)

@@ -268,8 +268,8 @@ constexpr errc check_property(property_definition const& property, std::optional
     return property.packets.contains(type) ? check_property_value(property, *member) : errc::property_not_allowed;
 }
 template <class T, class Codec>
-[[gnu::noinline]] constexpr errc check_property(property_definition const& property, packed_list<T, Codec> const& member,
-                              packet_type type) noexcept {
+[[gnu::noinline]] constexpr errc check_property(property_definition const& property,
+                                                packed_list<T, Codec> const& member, packet_type type) noexcept {
     std::size_t count = 0;
     for (auto const& value : member) {
         if (!property.packets.contains(type)) return errc::property_not_allowed;

@@ -60,7 +60,7 @@ class session final : private session_services {
     /// `unsupported_format` or `corrupt`. Does nothing else until `run`.
     [[gnu::cold]] session(executor_type executor, Transport transport, session_options options = {})
         : options_((check(options), std::move(options))),
-          destination_(std::move(transport)),
+          destination_(std::make_shared<destination<Transport>>(std::move(transport))),
           state_(role::client, options_.version,
                  {options_.maximum_queued, options_.maximum_in_flight, options_.outgoing_topic_aliases,
                   options_.accept_unknown_session, options_.maximum_queued_messages, options_.maximum_unwritten,
@@ -76,8 +76,10 @@ class session final : private session_services {
     }
     session(session const&) = delete;
     session& operator=(session const&) = delete;
-    /// Does not block; pending operations end with `errc::disconnected`.
+    /// Does not block; pending operations, `run` among them, end with `errc::disconnected`, and the connection is
+    /// closed without DISCONNECT. No event tells of it. Not from a handler of this session's.
     [[gnu::cold]] ~session() {
+        if (stream_ != nullptr) stream_->reset();  // so that nothing is read or written any more
         finish(errc::disconnected, {});
         run_guard::leave(running_here_);
         for (auto const& w : watchers_)
@@ -140,7 +142,7 @@ class session final : private session_services {
     /// Messages of QoS 1 and 2 stay in the session. Before `run` is called first, operations wait for it.
     ///
     /// An error of the store ends it too: nothing is written to the network that depends on what could not be stored.
-    [[gnu::cold]] awaitable<void> run();
+    [[gnu::cold]] awaitable<void> run() { return run(connection_.reader().share()); }
 
     /// Publishes a message. QoS 0 completes when there is room for it (`maximum_unwritten`, or `maximum_queued` while
     /// not connected), QoS 1 and 2 when the server has acknowledged it: then the result is the server's reason, always
@@ -314,9 +316,11 @@ class session final : private session_services {
     /// Completes as soon as there have been more than `after` connections, with how many there have been: with
     /// `counters().connections` for `after` it notices the next one. `errc::disconnected` when `run` ends first.
     awaitable<std::uint64_t> connected(std::uint64_t after) {
+        auto const here = connection_.reader().share();
         while (connections_ <= after) {
             auto waiting = wait(&places::connected);
             co_await std::move(waiting);
+            if (here->is_abandoned()) throw std::system_error(errc::disconnected);
         }
         co_return connections_;
     }
@@ -454,7 +458,7 @@ class session final : private session_services {
         void on_unsuback(void* owner, unsuback const& answer) { self.subscribing_->on_unsuback(owner, answer); }
         void on_pingresp() { self.connection_.on_answer(); }
         [[gnu::cold]] void on_auth(auth const& packet) {
-            if (auto* const progress = self.destination_.progress())
+            if (auto* const progress = self.destination_->progress())
                 progress->at(connect_step::authenticate, "authentication");
             if (self.authenticating_) self.authenticating_->on_auth(packet);
         }
@@ -484,7 +488,9 @@ class session final : private session_services {
     // --- session_run.hpp: connection after connection, and one from opening to loss
 
     using coroutine = typename side_task<executor_type>::coroutine;
+    using task_share = typename side_task<executor_type>::share_type;
 
+    [[gnu::cold]] awaitable<void> run(task_share here);
     [[gnu::cold]] void begin_run(std::optional<stream_type>& s);
     [[gnu::cold]] void begin_attempt();
     [[gnu::cold]] void end_attempt();
@@ -503,9 +509,9 @@ class session final : private session_services {
     [[gnu::cold]] std::string topic_of(std::uint64_t number);
     [[gnu::cold]] void judge();
     flow_position position();
-    [[gnu::cold]] coroutine attempt(std::optional<stream_type>& s);
-    coroutine write_loop(stream_type& s);
-    [[gnu::cold]] awaitable<void> open(std::optional<stream_type>& s);
+    [[gnu::cold]] coroutine attempt(std::optional<stream_type>& s, task_share here);
+    coroutine write_loop(stream_type& s, task_share here);
+    [[gnu::cold]] awaitable<void> open(std::optional<stream_type>& s, task_share here);
     [[gnu::cold]] void send_connect();
     [[gnu::cold]] void accepted_or_refused(connack const& answer);
 
@@ -528,7 +534,7 @@ class session final : private session_services {
     [[gnu::cold]] void on_proven() override { connection_.release(); }
     [[gnu::cold]] unrouted* kept() noexcept override { return unrouted_.get(); }
     [[gnu::cold]] clock::time_point attend_messages(clock::time_point now);
-    [[gnu::cold]] awaitable<void> wait_for_room();
+    [[gnu::cold]] awaitable<void> wait_for_room(task_share here);
     [[gnu::cold]] void attend_held_up();
 
     // What is written must not be ahead of what is stored.
@@ -618,7 +624,7 @@ class session final : private session_services {
     }
 
     session_options options_;
-    destination<Transport> destination_;
+    std::shared_ptr<destination<Transport>> destination_;
     session_state state_;
     storing storing_;
     std::unique_ptr<quarantine> quarantine_;  // nullptr: no connection has ended as if for a message

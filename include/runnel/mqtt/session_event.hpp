@@ -51,9 +51,9 @@ struct session_event {
     bool twin_suspected = false;
     std::chrono::milliseconds pause{0};  ///< how long
     std::string url{};                   ///< of the server
-    /// What the server says of it, in MQTT 5 (Reason String); of `disconnected` else: what failed or took too long, with
-    /// whom, and a question after the usual reason, where there is one; or as the kind tells. Text from outside is made
-    /// `printable`.
+    /// What the server says of it, in MQTT 5 (Reason String); of `disconnected` else: what failed or took too long,
+    /// with whom, and a question after the usual reason, where there is one; or as the kind tells. Text from outside is
+    /// made `printable`.
     std::string detail{};
     std::string filter{};  ///< of `subscription_lost`
     /// Of `disconnected`, if the server has not accepted the connection: what had been begun last. Then `url` tells the

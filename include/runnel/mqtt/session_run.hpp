@@ -7,7 +7,6 @@
 #include <runnel/mqtt/usual_cause.hpp>
 
 #include <algorithm>
-#include <cassert>
 #include <cstdint>
 #include <exception>
 #include <functional>
@@ -21,7 +20,8 @@
 namespace runnel::mqtt {
 
 template <transport Transport>
-auto session<Transport>::run() -> awaitable<void> {
+auto session<Transport>::run(task_share here) -> awaitable<void> {
+    if (here->is_abandoned()) throw std::system_error(errc::disconnected);
     if (running_) throw std::logic_error("session::run is running already");
     std::optional<stream_type> s;
     run_guard at_end(*this);
@@ -33,7 +33,7 @@ auto session<Transport>::run() -> awaitable<void> {
     auto const cancellation = co_await asio::this_coro::cancellation_state;
     auto const is_cancelled = [&] { return cancellation.cancelled() != asio::cancellation_type::none; };
     auto const goes_on = [&] {
-        assert(at_end.of != nullptr && "a session must outlive its run, unless the executor runs nothing any more");
+        if (here->is_abandoned()) throw std::system_error(errc::disconnected);
         if (is_cancelled()) connection_.cancel();
         return connection_.is_busy();
     };
@@ -54,6 +54,7 @@ auto session<Transport>::run() -> awaitable<void> {
         }
         storing_.save();
     } catch (...) {
+        if (here->is_abandoned()) throw;
         at_end.failure = std::current_exception();
         at_end.cancelled = is_cancelled();
         connection_.cancel();  // an attempt that has been asked for
@@ -83,7 +84,7 @@ void session<Transport>::begin_attempt() {
     if (said_ && said_->response_prefix.empty() && said_->assigned_client_id.empty()) said_.reset();
     if (said_) said_->forget_connection();
     connection_.ask_for_attempt();
-    tell({.what = session_event::kind::connecting, .url = destination_.next_url()});
+    tell({.what = session_event::kind::connecting, .url = destination_->next_url()});
 }
 
 // The connection, or the attempt to make one, is over. Throws what ends `run`.
@@ -104,12 +105,12 @@ void session<Transport>::end_attempt() {
 template <transport Transport>
 session_event session<Transport>::how_it_ended() {
     session_event event{.what = session_event::kind::disconnected};
-    auto* const progress = destination_.progress();
+    auto* const progress = destination_->progress();
     if (!connection_.life().is_ending()) {
         event.error = connection_.life().cause();
         if (progress != nullptr) {
             event.step = progress->step();
-            event.url = destination_.url();
+            event.url = destination_->url();
         }
         if (said().detail.empty() && !said().refused) {
             note_answer(connection_.unread());
@@ -125,7 +126,7 @@ session_event session<Transport>::how_it_ended() {
 // What a stream says beside the error by which it ends.
 template <transport Transport>
 void session<Transport>::note(std::system_error const& e) {
-    if (auto* const progress = destination_.progress())
+    if (auto* const progress = destination_->progress())
         progress->fail(e);
     else if (!connection_.life().is(lifecycle::state::over))
         said().remark = remark_of(e);
@@ -134,7 +135,7 @@ void session<Transport>::note(std::system_error const& e) {
 // What the server has answered that is no CONNACK.
 template <transport Transport>
 void session<Transport>::note_answer(std::string_view bytes) {
-    auto* const progress = destination_.progress();
+    auto* const progress = destination_->progress();
     if (progress == nullptr || bytes.empty() || (bytes[0] & 0xF0) == 0x20) return;
     progress->add(strange_answer(bytes));
 }
@@ -142,8 +143,9 @@ void session<Transport>::note_answer(std::string_view bytes) {
 // Whether the next attempt goes to another server, at once.
 template <transport Transport>
 bool session<Transport>::follow_redirect() {
-    if (!options_.follow_redirects || !destination_.redirect(connection_.life().cause(), said().redirect)) return false;
-    tell({.what = session_event::kind::redirected, .url = destination_.url(), .detail = said().detail});
+    if (!options_.follow_redirects || !destination_->redirect(connection_.life().cause(), said().redirect))
+        return false;
+    tell({.what = session_event::kind::redirected, .url = destination_->url(), .detail = said().detail});
     return true;
 }
 
@@ -157,9 +159,9 @@ void session<Transport>::begin_pause(reconnect_schedule& schedule, bool opened) 
     if (connected_at_) end.lasted = clock::now() - *connected_at_;
     end.thrown_out = why == reason_code::session_taken_over || why == asio::error::eof;
     if (!end.lasted || !reaches(*end.lasted, options_.reconnect.stable_after))
-        destination_.failed(opened || why == errc::connect_timeout);
+        destination_->failed(opened || why == errc::connect_timeout);
     auto const next = schedule.after(end, clock::now(), uniform());
-    if (!next.again) throw std::system_error(why, detail_with(destination_.url(), said().detail));
+    if (!next.again) throw std::system_error(why, detail_with(destination_->url(), said().detail));
     tell({.what = session_event::kind::waiting,
           .error = why,
           .twin_suspected = next.twin_suspected,
@@ -175,7 +177,7 @@ void session<Transport>::look_after() {
     if (running_) {
         if (connection_.life().is(lifecycle::state::due)) {
             connection_.open();
-            auto attempting = attempt(*stream_);
+            auto attempting = attempt(*stream_, connection_.reader().share());
             connection_.reader().start(get_executor(), std::move(attempting));
         }
         if (state_.wants_new_connection() && state_.connected()) {
@@ -191,7 +193,7 @@ void session<Transport>::look_after() {
         }
         if (connection_.needs_writer() && *stream_) {
             packets_.set_writer(true);
-            auto writing = write_loop(**stream_);
+            auto writing = write_loop(**stream_, connection_.writer().share());
             connection_.writer().start(get_executor(), std::move(writing));
         }
         next = std::min({send_due(now), attend_messages(now), quarantine_ ? quarantine_->deadline() : never,
@@ -218,13 +220,14 @@ void session<Transport>::tell_of_no_run() {
 // --- an application that does not take its messages
 
 template <transport Transport>
-auto session<Transport>::wait_for_room() -> awaitable<void> {
+auto session<Transport>::wait_for_room(task_share here) -> awaitable<void> {
     packets_.set_held_up(true);
     while (!state_.can_take_more() && connection_.life().is(lifecycle::state::online)) {
         parking<executor_type> room(packets_.queue());
         waiter<executor_type> w;
         room_ = &room;
         co_await room.park(w);
+        here->check();
         room_ = nullptr;
         if (w.result) throw std::system_error(w.result);
     }
@@ -367,15 +370,17 @@ flow_position session<Transport>::position() {
 
 // --- one connection: both of its coroutines
 
+// Both have a share in what tells whether the session has gone meanwhile: then they touch nothing any more, and end.
+
 // Opens the stream, then reads to its end.
 template <transport Transport>
-auto session<Transport>::attempt(std::optional<stream_type>& s) -> coroutine {
+auto session<Transport>::attempt(std::optional<stream_type>& s, task_share here) -> coroutine {
     std::exception_ptr error;
     try {
-        co_await open(s);
+        co_await open(s, here);
         while (connection_.is_reading()) {
             if (state_.is_full()) [[unlikely]] {
-                co_await wait_for_room();
+                co_await wait_for_room(here);
                 if (!connection_.is_reading()) break;
             }
             read_outcome read;
@@ -383,55 +388,64 @@ auto session<Transport>::attempt(std::optional<stream_type>& s) -> coroutine {
                 co_await s->read_directly(connection_.room(), read);
             else
                 read.size = co_await s->read_some(connection_.room());
+            here->check();
             connection_.handle(read, listener(*this));
-            if (authenticating_) [[unlikely]]
+            if (authenticating_) [[unlikely]] {
                 co_await authenticating_->go_on(connection_.is_held());
+                here->check();
+            }
         }
         if (said_ && said_->refused) throw std::system_error(said_->refused);
     } catch (std::system_error const& e) {
         error = std::current_exception();
-        note(e);
+        if (!here->is_abandoned()) note(e);
     } catch (...) {
         error = std::current_exception();
     }
-    connection_.reader().end(std::move(error));
+    if (!here->is_abandoned()) connection_.reader().end(std::move(error));
 }
 
 // Writes what has gathered, again and again, and at last shuts the stream down.
 template <transport Transport>
-auto session<Transport>::write_loop(stream_type& s) -> coroutine {
+auto session<Transport>::write_loop(stream_type& s, task_share here) -> coroutine {
     std::exception_ptr error;
     try {
         for (;;) {
             while (!connection_.has_to_write() && !connection_.is_resting()) {
                 waiter<executor_type> w;
                 co_await packets_.writer().park(w);
+                here->check();
                 if (w.result) throw std::system_error(w.result);
             }
             if (!connection_.has_packets()) break;
             co_await s.write(connection_.gather(listener(*this)));
+            here->check();
             connection_.on_written(connection_.writes_ping() ? position() : flow_position{});
             wake_if_drained();
         }
         if (connection_.is_written()) {
             co_await s.shutdown();
+            here->check();
             connection_.on_shut_down();
         }
     } catch (...) {
         error = std::current_exception();
     }
-    connection_.writer().end(std::move(error));
+    if (!here->is_abandoned()) connection_.writer().end(std::move(error));
 }
 
 template <transport Transport>
-auto session<Transport>::open(std::optional<stream_type>& s) -> awaitable<void> {
-    auto opened = co_await destination_.open(get_executor(), {clock::now(), connection_.life().deadline()});
+auto session<Transport>::open(std::optional<stream_type>& s, task_share here) -> awaitable<void> {
+    auto const way = destination_;  // which is needed until it has opened
+    auto opened = co_await way->open(get_executor(), {clock::now(), connection_.life().deadline()});
+    here->check();
     s.emplace(std::move(opened));
     if (authenticating_) {
-        destination_.progress()->at(connect_step::authenticate, "authentication");
+        way->progress()->at(connect_step::authenticate, "authentication");
         co_await authenticating_->begin();
+        here->check();
     }
-    destination_.progress()->at(connect_step::accept, "waiting for CONNACK");
+    way->progress()->at(connect_step::accept, "waiting for CONNACK");
     send_connect();
     packets_.flush();
 }
@@ -483,9 +497,9 @@ void session<Transport>::accepted_or_refused(connack const& answer) {
     }
     connection_.accept(keep_alive, authenticating_ != nullptr);
     session_event event{.what = session_event::kind::connected, .session_present = answer.session_present};
-    event.url = destination_.url();
-    if (auto* const progress = destination_.progress()) event.detail = std::move(progress->passed_over);
-    destination_.accepted();
+    event.url = destination_->url();
+    if (auto* const progress = destination_->progress()) event.detail = std::move(progress->passed_over);
+    destination_->accepted();
     connected_at_ = clock::now();
     if (quarantine_) quarantine_->connected(*connected_at_);
     ++connections_;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/transport/stream_state.hpp>
+
 #include <asio/awaitable.hpp>
 #include <asio/cancellation_signal.hpp>
 #include <asio/cancellation_state.hpp>
@@ -15,7 +17,7 @@ namespace runnel {
 /// a cancellation slot, at a third of its memory and code: it belongs to somebody who is on the executor already and
 /// waits for its end, so that nothing needs to be passed through the executor or kept at work.
 ///
-/// One coroutine at a time. The object must outlive it, unless the executor runs nothing any more.
+/// One coroutine at a time. If the object goes first, the coroutine is cancelled, and nobody is told of its end.
 template <class Executor>
 class side_task {
   public:
@@ -27,19 +29,38 @@ class side_task {
     side_task(side_task const&) = delete;
     side_task& operator=(side_task const&) = delete;
 
+    /// What is needed as long as the coroutine runs.
+    struct life : stream_state {
+        void abandon() noexcept {
+            try {
+                signal.emit(asio::cancellation_type::terminal);
+            } catch (...) {
+            }
+        }
+        asio::cancellation_signal signal;
+    };
+    /// A share in that: tells whether the object, and whoever has it as a member, has gone.
+    using share_type = state_share<life>;
+    share_type share() {
+        if (!life_) life_ = state_owner<life>(new life);
+        return life_.share();
+    }
+
     /// Begins `task` on `executor`, on which the caller is; it runs until it waits for the first time. So it may have
     /// ended, and have told so, when this returns. There must be none running.
     void start(Executor const& executor, awaitable task) {
-        auto whole = run(this, std::move(task));
+        auto whole = run(this, share(), std::move(task));
         start(executor, std::move(whole));
     }
 
-    /// A coroutine that catches whatever it throws, and calls `end` last of all: it does without the frame of another.
+    /// A coroutine that has a share, catches whatever it throws, and calls `end` last of all, unless the object has
+    /// gone: it does without the frame of another.
     using coroutine = asio::awaitable<asio::detail::awaitable_thread_entry_point, Executor>;
     void start(Executor const& executor, coroutine task) {
         running_ = true;
-        asio::cancellation_state const state(signal_.slot());
-        launcher(std::move(task), executor, signal_.slot(), state).launch();
+        auto const slot = share()->signal.slot();
+        asio::cancellation_state const state(slot);
+        launcher(std::move(task), executor, slot, state).launch();
     }
     void end(std::exception_ptr error) {
         running_ = false;
@@ -51,25 +72,25 @@ class side_task {
 
     /// Asks it to end, by terminal cancellation. No effect if it is not running.
     void cancel() {
-        if (running_) signal_.emit(asio::cancellation_type::terminal);
+        if (running_) life_->signal.emit(asio::cancellation_type::terminal);
     }
 
   private:
     using launcher = asio::detail::awaitable_thread<Executor>;
 
-    static coroutine run(side_task* self, awaitable task) {
+    static coroutine run(side_task* self, share_type here, awaitable task) {
         std::exception_ptr error;
         try {
             co_await std::move(task);
         } catch (...) {
             error = std::current_exception();
         }
-        self->end(std::move(error));
+        if (!here->is_abandoned()) self->end(std::move(error));
     }
 
     end_function end_;
     void* of_;
-    asio::cancellation_signal signal_;
+    state_owner<life> life_{nullptr};
     bool running_ = false;
 };
 

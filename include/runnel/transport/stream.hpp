@@ -25,7 +25,15 @@ namespace runnel {
 /// - `headroom`: the bytes which this layer and those under it put in front of what is written.
 ///
 /// One read and one write may be under way at the same time. Each can be cancelled by its coroutine's cancellation slot
-/// (terminal cancellation: the stream is then only good for destruction). Destruction closes at once, without blocking.
+/// (terminal cancellation: the stream is then only good for destruction). After `shutdown` nothing can be written, and
+/// reading ends: with what the peer has still sent, then with an error.
+///
+/// A stream may be destroyed at any time: before an operation has begun to run, while it waits, once what it waits for
+/// has come, also by whoever an operation has resumed. Destruction closes at once, without blocking. Whatever is under
+/// way, in each layer, ends with `asio::error::operation_aborted` in a later turn of the executor, and touches nothing
+/// of the user's from the destruction on: neither `into` nor `out`, which may go with the stream. What the operations
+/// need of the stream belongs to them until they have ended (see `stream_state`). All of it is on one executor, on
+/// which nothing runs at the same time. A stream with nothing under way can be moved.
 template <class S>
 concept stream = std::move_constructible<S> && requires(S& s, asio::mutable_buffer into, send_buffer& out) {
     typename S::executor_type;
