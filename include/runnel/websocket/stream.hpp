@@ -104,7 +104,7 @@ class stream {
     /// Bytes under way: those framed and not handed on yet, and those of the stream below.
     std::size_t backlog() { return exchange_->backlog(); }
 
-    /// Reads a whole message, whose data is valid until the next read. Throws as `read_some` does.
+    /// Reads a whole message, whose data is valid until the next read or the stream's end. Throws as `read_some` does.
     asio::awaitable<message, executor_type> read_message() { return exchange_->read_message(exchange_.share()); }
 
     /// Gives a whole message that has been received already; false if there is none: `read_message` is needed then.
@@ -117,6 +117,7 @@ class stream {
     }
 
     /// Appends a message in one frame to `out`, for `write_packed`: many small messages leave in one write that way.
+    /// What is compressed is compressed by that, so that the order is that of sending (RFC 7692 7.2).
     void pack(send_buffer& out, message_kind kind, std::string_view data) { exchange_->pack(out, kind, data); }
 
     /// Sends the messages in `out`, which is then empty.
