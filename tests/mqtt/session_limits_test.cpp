@@ -1,10 +1,14 @@
 #include <doctest/doctest.h>
 
 #include "support/memory_sessions.hpp"
+#include "support/streams.hpp"
 #include <limits>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 // Every option of sessions and of the embedded broker that is a number, at the ends of its type: with it a session
 // runs, or it is refused with the range in the text. Sanitizers see what overflows.
@@ -193,4 +197,36 @@ TEST_CASE("an inbox of any size, and timeouts of any length, for each call") {
     CHECK_FALSE(publish(ms::max()));
     CHECK(publish(ms::min()));  // its time is over, whether it has been sent or not
     c.disconnect();
+}
+
+TEST_CASE("a server that makes the session answer and does not take the answers is left before memory is full") {
+    for (auto const version : test::versions) {
+        asio::io_context io;
+        std::size_t sent = 0;
+        std::vector<std::unique_ptr<test::task<void>>> serving;
+        auto flood = [](runnel::memory_stream<> s, protocol_version v, std::size_t& n) -> asio::awaitable<void> {
+            std::string room(1000, ' ');
+            co_await s.read_some(asio::buffer(room));
+            auto accepting = test::write_text(
+                s, v == protocol_version::v5 ? std::string("\x20\x03\0\0\0", 5) : std::string("\x20\x02\0\0", 4));
+            co_await std::move(accepting);
+            std::string releases;  // PUBREL, of which each is answered
+            for (int i = 0; i < 10'000; ++i) releases += std::string("\x62\2\0\7", 4);
+            for (;;) {
+                auto releasing = test::write_text(s, releases);
+                co_await std::move(releasing);
+                n += releases.size();
+            }
+        };
+        runnel::memory_transport transport([&](runnel::memory_stream<> s) {
+            serving.push_back(std::make_unique<test::task<void>>(io, flood(std::move(s), version, sent)));
+        });
+        auto o = test::quick("client", version);
+        o.reconnect.attempts = 1;
+        o.close_timeout = 1ms;
+        test::memory_session session(io.get_executor(), transport, o);
+        test::task running(io, session.run());
+        CHECK(running.run_for_error() == runnel::mqtt::errc::receive_maximum_exceeded);
+        CHECK(sent < 50'000'000);
+    }
 }

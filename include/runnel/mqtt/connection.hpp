@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/receive_buffer.hpp>
+#include <runnel/core/saturating.hpp>
 #include <runnel/core/send_buffer.hpp>
 #include <runnel/mqtt/outlet.hpp>
 #include <runnel/mqtt/protocol/keep_alive.hpp>
@@ -166,8 +167,11 @@ class connection {
         keep_alive_.on_received(now);
         if (life_.is_violated()) return in_.clear();
         auto input = in_.data();
-        errc const violation = state_.receive(input, packets_.out(), listener);
+        std::size_t const before = packets_.out().size();
+        errc violation = state_.receive(input, packets_.out(), listener);
         in_.consume(in_.data().size() - input.size());
+        if ((is_writing_ || is_held_) && packets_.out().size() > before) [[unlikely]]
+            count_answers(packets_.out().size() - before, n, violation);
         listener.on_read();
         if (violation != errc::ok) {
             listener.on_violation(input);
@@ -219,6 +223,7 @@ class connection {
     template <class Listener>
     send_buffer& gather(Listener listener) {
         listener.on_write();
+        answers_ = 0;
         writing_.swap(packets_.out());
         keep_alive_.on_write();
         bytes_sent_ += writing_.size();
@@ -283,7 +288,18 @@ class connection {
   private:
     static constexpr std::size_t ping_size = 2;
     static constexpr std::size_t largest_ending = 256;
+    static constexpr std::size_t answers_limit = 1024 * 1024;
     static constexpr std::chrono::milliseconds hearing_limit{100};  // what a socket has is read at once
+
+    // Answers wait for a write that is under way. A peer that keeps to packet identifiers can be owed 65,535
+    // acknowledgements, twice; one that asks for more and does not take them fills the memory. No answer is twice as
+    // long as what it answers, and what handlers publish meanwhile has its own bounds.
+    [[gnu::cold]] void count_answers(std::size_t added, std::size_t received, errc& violation) noexcept {
+        answers_ += std::min(added, 2 * received);
+        auto const published = add_saturating(options_.maximum_unwritten, options_.maximum_queued);
+        if (answers_ > add_saturating(published, answers_limit) && violation == errc::ok)
+            violation = errc::receive_maximum_exceeded;
+    }
 
     // CONNECT is the first packet that is written, or never is: the password in it is not left behind.
     [[gnu::cold]] void wipe_connect() noexcept {
@@ -405,6 +421,7 @@ class connection {
     clock::time_point written_at_{};  // anything else
     unanswered_exchanges left_{};     // by the last connection
     clock::duration round_trip_{};
+    std::size_t answers_ = 0;  // bytes that have gathered since the write under way began
     std::uint64_t bytes_received_ = 0;
     std::uint64_t bytes_sent_ = 0;
     std::uint64_t writes_ = 0;
