@@ -68,7 +68,9 @@ struct plain_transport {
         std::string tried;
         std::string silent;   // those that do not answer
         std::string failing;  // those that refuse
-        int ended = 0;        // of the silent ones
+        std::string slow;     // those that take `latency`
+        std::chrono::milliseconds latency{};
+        int ended = 0;  // of the silent ones
         std::vector<memory> ends;
     };
     std::string name;
@@ -87,6 +89,10 @@ struct plain_transport {
             runnel::waiter<executor_type> w;
             co_await place.park(w);
             if (w.result) throw std::system_error(w.result);
+        }
+        if (to->slow.find(name) != std::string::npos) {
+            auto sleeping = runnel::sleep_for<executor_type>(executor, to->latency);
+            co_await std::move(sleeping);
         }
         auto [mine, theirs] = memory::pair(executor);
         to->ends.push_back(std::move(theirs));
@@ -339,6 +345,24 @@ TEST_CASE("shares hold with the least time and without a limit") {
     opening.cancel();
     CHECK(opening.run_for_error() == asio::error::operation_aborted);
     CHECK(none.transport.next().name == "b");
+}
+
+TEST_CASE("a slow endpoint has more than its share, where that was too little") {
+    for (std::string const names : {"ab", "abcd", "abcdefghi"}) {
+        CAPTURE(names);
+        limited l(names);
+        l.peer.silent = names.substr(0, names.size() - 1);
+        l.peer.slow = names.back();
+        l.peer.latency = 35ms;
+        std::size_t attempts = 0;
+        do ++attempts;
+        while (l.open(50ms), l.error && attempts < 100);
+        CHECK_FALSE(l.error);
+        CHECK(attempts <= 2 * names.size());
+        l.transport.report(true);
+        l.peer.slow.clear();
+        CHECK(l.open(50ms) == names.substr(names.size() - 1));
+    }
 }
 
 TEST_CASE("a failover of failovers divides each share again") {

@@ -1,3 +1,4 @@
+#include <runnel/transport/failover.hpp>
 #include <runnel/transport/http_proxy.hpp>
 #include <runnel/transport/memory.hpp>
 #include <runnel/transport/socks5_proxy.hpp>
@@ -8,8 +9,11 @@
 
 #include "support/run.hpp"
 #include "support/streams.hpp"
+#include <chrono>
+#include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace {
 
@@ -263,4 +267,39 @@ TEST_CASE("a layer above tells a proxy the target, and the proxy keeps its own a
     CHECK(first.starts_with("CONNECT broker.example:80 HTTP"));
     opening.cancel();
     CHECK(opening.run_for_error() == asio::error::operation_aborted);
+}
+
+TEST_CASE("of a proxy or a WebSocket server that falls silent it is known which of them, and it is left for the next") {
+    using way = runnel::websocket::over<http_proxy<runnel::memory_transport>>;
+    for (bool const proxy_answers : {false, true}) {
+        asio::io_context io;
+        std::vector<std::unique_ptr<memory>> servers;
+        std::vector<std::unique_ptr<test::task<void>>> serving;
+        auto const serve = [&](memory& end) -> asio::awaitable<void> {
+            auto hearing = test::read_exactly(end, 30);
+            co_await std::move(hearing);
+            if (!proxy_answers) co_return;
+            auto answering = test::write_text(end, established);
+            co_await std::move(answering);
+        };
+        way to{.host = "broker.example"};
+        to.next.proxy = runnel::memory_transport([&](memory end) {
+            servers.push_back(std::make_unique<memory>(std::move(end)));
+            serving.push_back(std::make_unique<test::task<void>>(io, serve(*servers.back())));
+        });
+        runnel::failover const all(std::vector{to, to});
+        runnel::connect_progress progress;
+        auto const now = std::chrono::steady_clock::now();
+        progress.begin({now, now + std::chrono::milliseconds(100)});
+        test::task opening(io, all.open(io.get_executor(), &progress));
+        io.run_for(std::chrono::milliseconds(80));
+        CHECK(servers.size() == 2);
+        CHECK(progress.step() == (proxy_answers ? runnel::connect_step::websocket : runnel::connect_step::proxy));
+        CHECK(progress.doing() == (proxy_answers ? "WebSocket handshake with ws://broker.example:80/mqtt"
+                                                 : "asking for tcp://broker.example:80 through memory://:3128"));
+        CHECK(progress.passed_over.starts_with(progress.doing() + ": connecting took longer"));
+        opening.cancel();
+        CHECK(opening.run_for_error() == asio::error::operation_aborted);
+        CHECK(opening.ended() == 1);
+    }
 }

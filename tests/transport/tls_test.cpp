@@ -500,6 +500,25 @@ TEST_CASE("a tls transport opens the transport below and shakes hands") {
     CHECK_FALSE(test::error_of(io, transport.open(io.get_executor())));
 }
 
+TEST_CASE("of a TLS server that falls silent it is known that it has, and opening can be cancelled") {
+    asio::io_context io;
+    std::optional<memory> server;
+    runnel::tls<runnel::memory_transport> transport{
+        .host = "localhost",
+        .port = 0,
+        .context = tls_context(client_options()),
+        .server_name = {},
+        .next = runnel::memory_transport([&](memory end) { server.emplace(std::move(end)); })};
+    runnel::connect_progress progress;
+    progress.begin({});
+    test::task opening(io, transport.open(io.get_executor(), &progress));
+    io.poll();
+    CHECK(progress.step() == runnel::connect_step::tls);
+    CHECK(progress.doing() == "TLS handshake with tls://localhost:8883");
+    opening.cancel();
+    CHECK(opening.run_for_error() == asio::error::operation_aborted);
+}
+
 TEST_CASE("a tls transport connects over tcp") {
     asio::io_context io;
     asio::ip::tcp::acceptor acceptor(io, {asio::ip::make_address("127.0.0.1"), 0});

@@ -68,16 +68,19 @@ class failover {
     /// With a limited `progress->budget` each endpoint has its share of the time (see `connect_budget::share`), and is
     /// cancelled when that is over: one that does not answer is left for the next. When the time of all is over, the
     /// next `open` begins with the endpoint behind the one that had its turn last; also after a cancellation, where
-    /// there was no limit.
+    /// there was no limit. An endpoint may be slow, and need more than its share: after as many calls as there are
+    /// endpoints without a `report(true)`, for as many again nothing is divided.
     asio::awaitable<stream_type, executor_type> open(executor_type executor,
                                                      connect_progress* progress = nullptr) const {
         auto const whole = progress != nullptr ? progress->budget : connect_budget();
         auto const before = progress != nullptr ? progress->passed_over : std::string();
+        bool const divides = opened_ / endpoints_.size() % 2 == 0;
+        ++opened_;
         std::string text;
         std::error_code code;
         for (std::size_t tried = 0; tried < endpoints_.size(); ++tried) {
             current_ = (next_ + tried) % endpoints_.size();
-            auto opening = open_current(executor, progress, whole, endpoints_.size() - tried);
+            auto opening = open_current(executor, progress, whole, divides ? endpoints_.size() - tried : 1);
             try {
                 auto opened = co_await std::move(opening);
                 if (progress != nullptr) progress->budget = whole;
@@ -104,6 +107,7 @@ class failover {
     /// refused, or has been lost so soon that another endpoint may be better. After `false`, the next `open` begins
     /// with the endpoint behind this one; the last `report` counts.
     void report(bool well) noexcept {
+        if (well) opened_ = 0;
         if (!well)
             next_ = (current_ + 1) % endpoints_.size();
         else
@@ -119,14 +123,14 @@ class failover {
     using clock = std::chrono::steady_clock;
 
     asio::awaitable<stream_type, executor_type> open_current(executor_type executor, connect_progress* progress,
-                                                             connect_budget whole, std::size_t left) const {
+                                                             connect_budget whole, std::size_t sharers) const {
         if (progress == nullptr) return open_stream(current(), std::move(executor), progress);
         auto const now = clock::now();
-        progress->budget = whole.share(now, left);
+        progress->budget = whole.share(now, sharers);
         progress->at(connect_step::open, "opening " + url());
         auto opening = open_stream(current(), std::move(executor), progress);
         // The last one has all that is left: whoever has set the limit sees to it.
-        if (left == 1 || !whole.is_limited()) return opening;
+        if (sharers == 1 || !whole.is_limited()) return opening;
         return within(progress->budget.left(now), std::move(opening), make_error_code(transport_errc::connect_timeout));
     }
 
@@ -147,7 +151,8 @@ class failover {
     failover_order order_;
     // Not part of the value, but of what is known about it.
     mutable std::size_t current_ = 0;
-    mutable std::size_t next_ = 0;  // where `open` begins
+    mutable std::size_t next_ = 0;    // where `open` begins
+    mutable std::size_t opened_ = 0;  // how often, since all was well
 };
 
 }  // namespace runnel
