@@ -138,6 +138,32 @@ TEST_CASE("a broker that answers is not asked for its port") {
     }
 }
 
+TEST_CASE("who cancels is not asked for a port") {
+    for (auto const* answer : {"", "20 02 00 00"}) {
+        scripted_server server{hex(answer)};
+        std::string told;
+        auto options = once();
+        options.on_event = [&](mqtt::session_event const& e) {
+            if (e.what == mqtt::session_event::kind::disconnected) told = e.detail;
+        };
+        memory_session s(server.io.get_executor(), server.transport, std::move(options));
+        task<void> running(server.io, s.run());
+        test::settle(server.io);
+        running.cancel();
+        CHECK(running.run_for_error() == asio::error::operation_aborted);
+        CHECK(told == "");
+    }
+}
+
+TEST_CASE("an end without a reason is said to be one") {
+    scripted_server server{accepted};
+    server.ends = true;
+    memory_session s(server.io.get_executor(), server.transport, once());
+    task<void> running(server.io, s.run());
+    CHECK(running.run_for_error() == asio::error::eof);
+    CHECK(running.error_text().find("the server did not say why") != std::string::npos);
+}
+
 TEST_CASE("a reason string of the server is made printable, in an event and in an exception") {
     std::string told;
     auto options = once(protocol_version::v5);

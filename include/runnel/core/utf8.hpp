@@ -17,9 +17,9 @@ namespace runnel {
 // byte) are set if all is well with all bytes, and is written once for both. In a `wide_word` each sign bit tells of
 // its own byte; in eight bytes, one that fails may take those above with it.
 
-#ifdef __GNUC__
-#pragma GCC diagnostic push
-// Machines without vector registers return words in another way. All functions here are inline.
+#if defined(__i386__) && !defined(__SSE__)
+// Without vector registers, words are returned in another way than with them, of which g++ warns wherever a function of
+// these is compiled. They are all inline.
 #pragma GCC diagnostic ignored "-Wpsabi"
 #endif
 
@@ -126,15 +126,6 @@ template <class Test>
 constexpr bool is_ascii(std::string_view text) noexcept {
     return is_ascii(text, [](auto word) { return test_ascii(word); });
 }
-
-/// Tests of more than that, to be given to `is_ascii`.
-inline constexpr auto ascii_without_null = [](auto word) { return test_ascii_without_null(word); };
-template <char Mask, char Byte>
-inline constexpr auto ascii_without = [](auto word) { return test_ascii_without(word, Mask, Byte); };
-
-#ifdef __GNUC__
-#pragma GCC diagnostic pop
-#endif
 
 /// Checks UTF-8 that arrives in pieces, cut anywhere: well-formed as in table 3-7 of the Unicode standard, that is
 /// without overlong forms, surrogates, and values above U+10FFFF.

@@ -25,7 +25,7 @@ namespace runnel::mqtt {
 [[gnu::always_inline]] constexpr errc check_topic_name(std::string_view topic, std::size_t readable) noexcept {
     // Nearly every topic is ASCII and passes this one test. '+' (0x2B) and '#' (0x23) differ in bit 3 alone, so one
     // comparison finds both.
-    constexpr auto& test = ascii_without<0x08, '+'>;
+    constexpr auto test = [](auto word) { return test_ascii_without(word, 0x08, '+'); };
     if (topic.size() <= max_string_size && is_ascii(topic, test, readable) && !topic.empty()) [[likely]]
         return errc::ok;
     return find_topic_name_error(topic);

@@ -4,6 +4,8 @@
 #include <runnel/mqtt/reason_code.hpp>
 #include <runnel/transport/connect_progress.hpp>
 
+#include <asio/error.hpp>
+
 #include <string_view>
 #include <system_error>
 
@@ -16,8 +18,8 @@ namespace runnel::mqtt {
     // The peer breaks the protocol, or has said why.
     bool const is_told = why.category() == make_error_code(errc{}).category() ||
                          why.category() == make_error_code(reason_code{}).category();
-    if (is_told && !silent) return "";
-    if (step == connect_step::none) return "the server did not say why";
+    if ((is_told && !silent) || why == asio::error::operation_aborted) return "";
+    if (step == connect_step::none) return why == asio::error::eof ? "the server did not say why" : "";
     if (step != connect_step::accept) return "";
     if (url.substr(0, 4) != "tcp:") return silent ? "is this an MQTT port?" : "no CONNACK: is this an MQTT port?";
     return silent ? "is this a TLS or WebSocket port?" : "no CONNACK: is this a TLS or WebSocket port?";

@@ -118,7 +118,8 @@ constexpr char* write_field(char* out, std::string_view field) noexcept {
 /// Checks a string: UTF-8 [MQTT-1.5.4-1] without U+0000 [MQTT-1.5.4-2] and not longer than 65,535 bytes. `readable`
 /// bytes, at least those of `text`, can be read where it begins.
 [[gnu::always_inline]] constexpr errc check_string(std::string_view text, std::size_t readable) noexcept {
-    if (text.size() <= max_string_size && is_ascii(text, ascii_without_null, readable)) [[likely]]
+    constexpr auto test = [](auto word) { return test_ascii_without_null(word); };
+    if (text.size() <= max_string_size && is_ascii(text, test, readable)) [[likely]]
         return errc::ok;
     return find_string_error(text);
 }
