@@ -133,7 +133,8 @@ class requesting final : public requesting_part, private subscription_watcher {
         response_topic_ = prefix_.empty() ? "runnel/response" : prefix_;
         response_topic_ += '/' + digest::encode_hex(std::string_view(unique.data(), unique.size()));
         auto handler = [this](publish const& response) { answered(response); };
-        auto subscribed = subscribing_.subscribe_one(response_topic_, std::move(handler), {});
+        std::string_view const filter = response_topic_;
+        auto subscribed = subscribing_.subscribe({&filter, 1}, std::move(handler), {});
         auto const opened = co_await std::move(subscribed);
         if (self.of == nullptr) throw std::system_error(errc::disconnected);
         if (opened.closed() && opened.closed() != errc::disconnected) throw std::system_error(opened.closed());

@@ -219,7 +219,7 @@ class session final : private session_services {
     /// `run`; the message is not acknowledged then, and comes again on the next connection.
     [[gnu::cold]] awaitable<subscription> subscribe(std::string_view filter, message_handler handler,
                                                     subscribe_options o = {}) {
-        return subscriptions().subscribe_one(std::string(filter), std::move(handler).plain(), o);
+        return subscriptions().subscribe({&filter, 1}, std::move(handler).plain(), o);
     }
 
     /// Subscribes to several filters by one SUBSCRIBE, as one subscription: a message arrives once, even if several of
@@ -227,11 +227,11 @@ class session final : private session_services {
     /// is one with a name: braces do not compile, as g++ 12 cannot have them in a `co_await` expression.
     [[gnu::cold]] awaitable<subscription> subscribe(std::span<std::string_view const> filters,
                                                     subscribe_options o = {}) {
-        return subscriptions().subscribe_several({filters.begin(), filters.end()}, {}, o);
+        return subscriptions().subscribe(filters, {}, o);
     }
     [[gnu::cold]] awaitable<subscription> subscribe(std::span<std::string_view const> filters, message_handler handler,
                                                     subscribe_options o = {}) {
-        return subscriptions().subscribe_several({filters.begin(), filters.end()}, std::move(handler).plain(), o);
+        return subscriptions().subscribe(filters, std::move(handler).plain(), o);
     }
     template <class T>
     auto subscribe(std::initializer_list<T>, subscribe_options = {}) ->

@@ -290,8 +290,8 @@ template <transport Transport>
 void session<Transport>::judge() {
     auto const why = connection_.life().cause();
     // Not this end's own doing, nor the network's.
-    bool const by_peer = !connection_.life().is_ending() && why.category() != make_error_code(errc{}).category() &&
-                         !is_own_network(why);
+    bool const by_peer =
+        !connection_.life().is_ending() && why.category() != make_error_code(errc{}).category() && !is_own_network(why);
     if (!quarantine_) {
         if (!by_peer || !connected_at_) return;
         quarantine_ = std::make_unique<quarantine>(options_.message_strikes);

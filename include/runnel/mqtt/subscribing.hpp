@@ -47,42 +47,10 @@ class subscribing final : public subscribing_part {
 
     /// See `session::subscribe`.
     [[gnu::cold]] awaitable<subscription> subscribe(std::span<std::string_view const> filters, message_handler handler,
-                                                    subscribe_options o) {
-        auto const s = std::make_shared<entry>(unanswered_.queue(), filters, o);
-        s->end = services_.end();
-        if (!s->end->reason_string.empty()) throw ended(errc::disconnected, s->end.get());
-        if (errc const e = check_or_send(*s, 0, nullptr); e != errc::ok) throw std::system_error(e);
+                                                    subscribe_options const& o) {
+        auto s = std::make_shared<entry>(unanswered_.queue(), filters, o);
         s->handler = std::move(handler);
-        s->box->set_source(source_);
-        s->wish = &wishes_.add(filters, s.get());
-        std::erase_if(unwanted_, [&](auto const& f) { return std::ranges::find(filters, f) != filters.end(); });
-        registry_.add(s);
-        ask_for_kept();
-        remover undo(*this, s.get());
-        send_due();
-        // At once if the server has announced that it would.
-        if (s->refused) throw std::system_error(s->refused, s->refusal);
-        while (!s->is_granted()) {
-            waiter<Executor> w;
-            co_await s->answered.park(w);
-            if (s->refused) throw std::system_error(s->refused, s->refusal);
-            if (w.result) throw ended(w.result, s->end.get());
-        }
-        undo.what = nullptr;
-        co_return subscription(s);
-    }
-
-    [[gnu::cold]] awaitable<subscription> subscribe_one(std::string filter, message_handler handler,
-                                                        subscribe_options o) {
-        std::string_view const view = filter;
-        auto subscribed = subscribe({&view, 1}, std::move(handler), o);
-        co_return co_await std::move(subscribed);
-    }
-    [[gnu::cold]] awaitable<subscription> subscribe_several(std::vector<std::string> filters, message_handler handler,
-                                                            subscribe_options o) {
-        std::vector<std::string_view> const views(filters.begin(), filters.end());
-        auto subscribed = subscribe(views, std::move(handler), o);
-        co_return co_await std::move(subscribed);
+        return subscribe(std::move(s));
     }
 
     /// Tells `w` if the server refuses to renew a subscription.
@@ -175,6 +143,35 @@ class subscribing final : public subscribing_part {
   private:
     using entry = subscription_state<Executor>;
     using operation = pending<subscribing>;
+
+    [[gnu::cold]] awaitable<subscription> subscribe(std::shared_ptr<entry> s) {
+        s->end = services_.end();
+        if (!s->end->reason_string.empty()) throw ended(errc::disconnected, s->end.get());
+        if (errc const e = check_or_send(*s, 0, nullptr); e != errc::ok) throw std::system_error(e);
+        enlist(s);
+        remover undo(*this, s.get());
+        send_due();
+        // At once if the server has announced that it would.
+        if (s->refused) throw std::system_error(s->refused, s->refusal);
+        while (!s->is_granted()) {
+            waiter<Executor> w;
+            co_await s->answered.park(w);
+            if (s->refused) throw std::system_error(s->refused, s->refusal);
+            if (w.result) throw ended(w.result, s->end.get());
+        }
+        undo.what = nullptr;
+        co_return subscription(s);
+    }
+
+    [[gnu::cold]] void enlist(std::shared_ptr<entry> const& s) {
+        std::vector<std::string_view> names;
+        for (auto const& p : s->parts) names.push_back(p.filter);
+        s->box->set_source(source_);
+        s->wish = &wishes_.add(names, s.get());
+        std::erase_if(unwanted_, [&](auto const& f) { return std::ranges::find(names, f) != names.end(); });
+        registry_.add(s);
+        ask_for_kept();
+    }
 
     // One who waits for UNSUBACK.
     struct unsubscriber : operation {
