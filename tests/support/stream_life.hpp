@@ -20,7 +20,14 @@
 namespace test {
 
 /// What is done to a stream while its operations are under way.
-enum class interruption { destroy, destroy_with_context, cancel, shut_down };
+enum class interruption {
+    destroy,
+    destroy_with_context,
+    cancel,
+    cancel_and_destroy,  // in one turn
+    shut_down,
+    shut_down_and_destroy
+};
 
 /// Somebody who uses a stream: he goes with the stream and with the buffers that he has given it.
 template <runnel::stream S>
@@ -29,7 +36,7 @@ struct stream_user {
     S stream;
     std::string into = std::string(700, '\0');
     runnel::send_buffer out{S::headroom};
-    std::string text = noise(30'000);
+    std::string text = noise(15'000);
 };
 
 /// An operation of his, begun at once, which touches nothing of his once it has thrown.
@@ -92,8 +99,9 @@ struct life_test {
 
     /// All ways of interrupting.
     void run_all(std::vector<operation<S>> const& operations) const {
-        for (auto what : {interruption::destroy, interruption::destroy_with_context, interruption::cancel,
-                          interruption::shut_down}) {
+        using enum interruption;
+        for (auto what :
+             {destroy, destroy_with_context, cancel, cancel_and_destroy, shut_down, shut_down_and_destroy}) {
             CAPTURE(static_cast<int>(what));
             CHECK(run(operations, what) > 0);
         }
@@ -178,6 +186,11 @@ struct life_test {
         if (what == interruption::cancel) {
             now.tasks[0]->cancel();
             now.tasks[0]->run_for_error(patience);
+        } else if (what == interruption::cancel_and_destroy) {
+            for (auto const& t : now.tasks) t->cancel();
+        } else if (what == interruption::shut_down_and_destroy) {
+            now.begin(now.user->stream.shutdown());
+            now.was_done.push_back(false);
         } else if (what == interruption::shut_down) {
             task closing(io, now.user->stream.shutdown());
             closing.run_for_error(patience);
@@ -196,7 +209,8 @@ struct life_test {
         }
         for (std::size_t i = 0; i < now.tasks.size(); ++i) {
             auto const error = now.tasks[i]->run_for_error(patience);
-            if (!now.was_done[i] && what == interruption::destroy) CHECK(error == asio::error::operation_aborted);
+            if (!now.was_done[i] && (what == interruption::destroy || what == interruption::shut_down_and_destroy))
+                CHECK(error == asio::error::operation_aborted);
         }
         io.restart();
         io.poll();
