@@ -392,3 +392,33 @@ TEST_CASE("a forgotten run is told of, once, and one that is called soon is not"
             CHECK_FALSE(running->run_for_error());
         }
 }
+
+TEST_CASE("a certificate that is not yet valid, or no more, is retried, and the event says so; others are given up") {
+    using runnel::transport_errc;
+    for (auto const why : {transport_errc::certificate_not_yet_valid, transport_errc::certificate_expired,
+                           transport_errc::certificate_untrusted}) {
+        bool const lasting = why == transport_errc::certificate_untrusted;
+        test::memory_place p;
+        std::vector<mqtt::session_event> events;
+        auto options = test::quick();
+        options.on_event = [&](auto const& e) { events.push_back(e); };
+        p.on_open = [&](auto&) {
+            if (p.opened < 3) throw std::system_error(why, "TLS handshake");
+        };
+        memory_session s(p.io.get_executor(), p.transport, options);
+        task<void> running(p.io, s.run());
+        if (lasting) {
+            CHECK(running.run_for_error() == why);
+            CHECK(p.opened == 1);
+        } else {
+            test::run(p.io, s.connected());
+            CHECK(p.opened == 3);
+            test::run(p.io, s.disconnect());
+            CHECK_FALSE(running.run_for_error());
+        }
+        REQUIRE(events.size() > 1);
+        CHECK(events[1].what == kind::disconnected);
+        CHECK(events[1].error == why);
+        CHECK(events[1].detail == "TLS handshake");
+    }
+}
