@@ -45,6 +45,7 @@ class secret_string : public std::string {
     using std::string::string;
     secret_string() noexcept = default;
     secret_string(std::string const& text) : std::string(text) {}
+    secret_string(std::string_view text) : std::string(text) {}
     secret_string(std::string&& text) noexcept : std::string(std::move(text)) {}
     secret_string(secret_string const&) = default;
     secret_string(secret_string&& other) noexcept = default;
