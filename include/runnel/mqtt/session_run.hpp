@@ -126,6 +126,7 @@ session_event session<Transport>::how_it_ended() {
 // What a stream says beside the error by which it ends.
 template <transport Transport>
 void session<Transport>::note(std::system_error const& e) {
+    if (e.code() == asio::error::operation_aborted) return;
     if (auto* const progress = destination_->progress())
         progress->fail(e);
     else if (!connection_.life().is(lifecycle::state::over))
@@ -284,6 +285,14 @@ auto session<Transport>::attend_messages(clock::time_point now) -> clock::time_p
 }
 
 // --- messages for which the server ends the connection
+
+// Whether a connection has ended for a reason of this machine's, or of the network on the way, and not of the peer's.
+// (Codes of Asio 1.22 do not equal `std::errc`.)
+[[gnu::cold]] inline bool is_own_network(std::error_code const& e) noexcept {
+    using namespace asio::error;
+    return e == timed_out || e == operation_aborted || e == network_down || e == network_unreachable ||
+           e == host_unreachable;
+}
 
 // Whether one is given up, now that a connection has ended.
 template <transport Transport>

@@ -2,8 +2,6 @@
 
 #include <runnel/core/remark.hpp>
 
-#include <asio/error.hpp>
-
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -110,9 +108,8 @@ class connect_progress {
         return passed_over.empty() ? doing_ : doing_ + "; before: " + passed_over;
     }
 
-    /// The step has failed with `error`, whose text says more, it may be; not that of a cancellation.
+    /// The step has failed with `error`, whose text says more, it may be.
     [[gnu::cold]] void fail(std::system_error const& error) {
-        if (error.code() == asio::error::operation_aborted) return;
         if (auto text = remark_of(error); !text.empty()) doing_ = std::move(text);
     }
     /// There is more to say of it.

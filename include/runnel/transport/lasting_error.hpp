@@ -3,8 +3,6 @@
 #include <runnel/transport/error.hpp>
 #include <runnel/transport/proxy_error.hpp>
 
-#include <asio/error.hpp>
-
 #include <system_error>
 
 namespace runnel {
@@ -13,14 +11,6 @@ namespace runnel {
 /// been switched on may not have set yet. It passes with the time, or when the peer's certificate is renewed.
 inline bool is_certificate_time_error(std::error_code const& e) noexcept {
     return e == transport_errc::certificate_expired || e == transport_errc::certificate_not_yet_valid;
-}
-
-/// Whether a connection has ended for a reason of this machine's, or of the network on the way, and not of the peer's.
-/// (Codes of Asio 1.22 are not equal to `std::errc`.)
-inline bool is_own_network(std::error_code const& e) noexcept {
-    using namespace asio::error;
-    return e == timed_out || e == operation_aborted || e == network_down || e == network_unreachable ||
-           e == host_unreachable;
 }
 
 /// Whether a transport will fail with this error again and again until somebody changes its settings or the peer's:
