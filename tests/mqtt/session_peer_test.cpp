@@ -139,7 +139,7 @@ TEST_CASE("a broker that answers is not asked for its port") {
 }
 
 TEST_CASE("who cancels is not asked for a port") {
-    for (auto const* answer : {"", "20 02 00 00"}) {
+    for (std::string const answer : {"", "20 02 00 00"}) {
         scripted_server server{hex(answer)};
         std::string told;
         auto options = once();
@@ -151,7 +151,7 @@ TEST_CASE("who cancels is not asked for a port") {
         test::settle(server.io);
         running.cancel();
         CHECK(running.run_for_error() == asio::error::operation_aborted);
-        CHECK(told == "");
+        CHECK(told == (answer.empty() ? "waiting for CONNACK" : ""));
     }
 }
 

@@ -78,6 +78,7 @@ class device_session {
     /// Does not block; pending operations end with `mqtt::errc::disconnected`.
     ~device_session() {
         state_->ended = true;
+        state_->place.wake(state_->stop);
         secure_wipe(who_.device_secret);
     }
 
@@ -101,7 +102,8 @@ class device_session {
             auto stopping = here->stopped(here);
             co_await race(here->place, std::move(sleeping), std::move(stopping));
         }
-        if (here->stopping || here->ended) co_return;
+        if (here->ended) throw std::system_error(mqtt::errc::disconnected);
+        if (here->stopping) co_return;
         auto running = session_.run();
         co_await std::move(running);
     }
@@ -125,8 +127,9 @@ class device_session {
     template <class Topic, class Payload>
     requires(owned_text<Topic> || owned_text<Payload>)
     awaitable<mqtt::publish_result> publish(Topic&& topic, Payload&& payload, mqtt::publish_options o = {}) {
-        return publish_kept<kept_text<Topic>, kept_text<Payload>>(*this, std::forward<Topic>(topic),
-                                                                  std::forward<Payload>(payload), o);
+        auto const checked = check(topic, payload, o);
+        return publish_kept<kept_text<Topic>, kept_text<Payload>>(
+            state_, &session_, checked, std::forward<Topic>(topic), std::forward<Payload>(payload), o);
     }
     template <class Topic, class Payload>
     requires(owned_text<Topic> || owned_text<Payload>)
@@ -263,9 +266,9 @@ class device_session {
     }
 
     template <class Topic, class Payload>
-    static awaitable<mqtt::publish_result> publish_kept(device_session& s, Topic topic, Payload payload,
-                                                        mqtt::publish_options o) {
-        auto publishing = s.publish(std::string_view(topic), std::string_view(payload), o);
+    static awaitable<mqtt::publish_result> publish_kept(state_ptr here, session_type* session, errc checked,
+                                                        Topic topic, Payload payload, mqtt::publish_options o) {
+        auto publishing = publish_checked(std::move(here), session, checked, topic, payload, o);
         co_return co_await std::move(publishing);
     }
 

@@ -16,7 +16,6 @@
 #include <chrono>
 #include <cstdint>
 #include <exception>
-#include <string>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -45,6 +44,11 @@ class connection {
           place_(packets.queue()),
           reader_(&reader_ended, this),
           writer_(&writer_ended, this) {}
+    [[gnu::cold]] ~connection() {
+        if (is_connect_wiped_) return;
+        writing_.wipe();
+        packets_.out().wipe();
+    }
 
     lifecycle const& life() const noexcept { return life_; }
     side_task<Executor>& reader() noexcept { return reader_; }
@@ -298,7 +302,7 @@ class connection {
         answers_ += std::min(added, 2 * received);
         auto const published = add_saturating(options_.maximum_unwritten, options_.maximum_queued);
         if (answers_ > add_saturating(published, answers_limit) && violation == errc::ok)
-            violation = errc::receive_maximum_exceeded;
+            violation = errc::answers_not_taken;
     }
 
     // CONNECT is the first packet that is written, or never is: the password in it is not left behind.

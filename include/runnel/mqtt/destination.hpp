@@ -37,6 +37,11 @@ class destination {
         return open_stream(current(), executor, progress_.get());
     }
 
+    /// Another attempt is to be made: nothing is known of it yet.
+    void begin_attempt() {
+        if (progress_) progress_->begin({});
+    }
+
     /// What is known of the attempt to connect; nullptr: there is none, or the server has accepted the connection.
     connect_progress* progress() const noexcept { return progress_.get(); }
 

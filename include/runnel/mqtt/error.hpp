@@ -61,6 +61,7 @@ enum class errc {
     topic_alias_unknown,
     problem_information_unwanted,
     receive_maximum_exceeded,
+    answers_not_taken,
     packet_too_large,
     payload_format_invalid,
 
@@ -146,6 +147,7 @@ constexpr char const* category_name(errc) noexcept { return "runnel.mqtt"; }
         case errc::problem_information_unwanted:
             return "a packet has a reason string or user properties, although the client wants none there";
         case errc::receive_maximum_exceeded: return "more unacknowledged messages than the receive maximum allows";
+        case errc::answers_not_taken: return "the peer does not take the answers to what it sends";
         case errc::packet_too_large: return "the packet is larger than the maximum packet size";
         case errc::payload_format_invalid: return "the payload is said to be UTF-8, and is not";
         case errc::string_too_long: return "a string is longer than 65,535 bytes";

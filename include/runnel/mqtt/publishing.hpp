@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -144,11 +145,14 @@ class publishing {
 
     /// Calls from now on fail at once, and `end` says why.
     [[gnu::cold]] [[gnu::noinline]] void refuse(std::string_view why) {
-        end()->reason_string = why;
+        try {
+            end()->reason_string = why;
+        } catch (std::bad_alloc const&) {  // then without a text
+        }
         queue_.refuse();
     }
     [[gnu::cold]] void reopen() noexcept {
-        if (end_) end_->reason_string.clear();
+        end_.reset();  // who has been told may not have read it yet
         queue_.reopen();
     }
 

@@ -229,7 +229,8 @@ constexpr reason_code reason_for(errc error) noexcept {
         case errc::unsupported_protocol_version: return reason_code::unsupported_protocol_version;
         case errc::client_identifier_empty: return reason_code::client_identifier_not_valid;
         case errc::topic_alias_invalid: return reason_code::topic_alias_invalid;
-        case errc::receive_maximum_exceeded: return reason_code::receive_maximum_exceeded;
+        case errc::receive_maximum_exceeded:
+        case errc::answers_not_taken: return reason_code::receive_maximum_exceeded;
         case errc::packet_too_large: return reason_code::packet_too_large;
         case errc::payload_format_invalid: return reason_code::payload_format_invalid;
         case errc::keep_alive_timeout: return reason_code::keep_alive_timeout;

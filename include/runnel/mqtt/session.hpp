@@ -25,6 +25,7 @@
 #include <functional>
 #include <initializer_list>
 #include <memory>
+#include <new>
 #include <optional>
 #include <span>
 #include <stdexcept>
@@ -44,8 +45,7 @@ namespace runnel::mqtt {
 /// payloads that a caller passes as views must stay valid until the operation has completed, and so must the
 /// properties; a `std::string` that is a temporary, or moved, is kept with the operation, and topic filters are copied.
 ///
-/// Not thread-safe: everything happens on the one executor (with several threads, a strand). The session must outlive
-/// `run`, unless the executor runs nothing any more.
+/// Not thread-safe: everything happens on the one executor (with several threads, a strand).
 template <transport Transport>
 class session final : private session_services {
   public:
@@ -393,7 +393,11 @@ class session final : private session_services {
         ~run_guard() {
             if (this->of == nullptr) return;
             std::error_code code = errc::disconnected;
-            auto const text = end_text(failure, code);
+            std::string text;
+            try {
+                text = end_text(failure, code);
+            } catch (std::bad_alloc const&) {
+            }
             this->of->finish(failure && !cancelled ? code : error, text);
         }
         std::error_code error = errc::disconnected;  // for `disconnect`, unless `run` throws
@@ -496,7 +500,7 @@ class session final : private session_services {
     [[gnu::cold]] void end_attempt();
     [[gnu::cold]] session_event how_it_ended();
     [[gnu::cold]] void note(std::system_error const& e);
-    [[gnu::cold]] void note_answer(std::string_view bytes);
+    [[gnu::cold]] bool note_answer(std::string_view bytes);
     [[gnu::cold]] void tell_of_no_run();
     [[gnu::cold]] bool follow_redirect();
     [[gnu::cold]] void begin_pause(reconnect_schedule& schedule, bool opened);

@@ -54,10 +54,9 @@ auto session<Transport>::run(task_share here) -> awaitable<void> {
         }
         storing_.save();
     } catch (...) {
-        if (here->is_abandoned()) throw;
         at_end.failure = std::current_exception();
         at_end.cancelled = is_cancelled();
-        connection_.cancel();  // an attempt that has been asked for
+        if (!here->is_abandoned()) connection_.cancel();  // an attempt that has been asked for
     }
     co_await asio::this_coro::throw_if_cancelled(throws);
     if (at_end.failure) std::rethrow_exception(at_end.failure);
@@ -83,6 +82,7 @@ void session<Transport>::begin_attempt() {
     if (quarantine_) state_.narrow(packets_.out(), quarantine_->window());
     if (said_ && said_->response_prefix.empty() && said_->assigned_client_id.empty()) said_.reset();
     if (said_) said_->forget_connection();
+    destination_->begin_attempt();
     connection_.ask_for_attempt();
     tell({.what = session_event::kind::connecting, .url = destination_->next_url()});
 }
@@ -113,10 +113,13 @@ session_event session<Transport>::how_it_ended() {
             event.url = destination_->url();
         }
         if (said().detail.empty() && !said().refused) {
-            note_answer(connection_.unread());
-            if (progress != nullptr) said().detail = progress->describe();
-            if (said().detail.empty()) said().detail = said().remark;
-            add_remark(said().detail, usual_cause(event.error, event.step, event.url));
+            if (progress != nullptr) {
+                if (!note_answer(connection_.unread())) progress->add(usual_cause(event.error, event.step, event.url));
+                said().detail = progress->describe();
+            } else {
+                said().detail = said().remark;
+                add_remark(said().detail, usual_cause(event.error, event.step, event.url));
+            }
         }
     }
     event.detail = said().detail;
@@ -126,19 +129,21 @@ session_event session<Transport>::how_it_ended() {
 // What a stream says beside the error by which it ends.
 template <transport Transport>
 void session<Transport>::note(std::system_error const& e) {
-    if (e.code() == asio::error::operation_aborted) return;
-    if (auto* const progress = destination_->progress())
+    if (e.code() == asio::error::operation_aborted || connection_.life().is_violated()) return;
+    auto* const progress = destination_->progress();
+    if (progress != nullptr && progress->step() < connect_step::authenticate)
         progress->fail(e);
     else if (!connection_.life().is(lifecycle::state::over))
         said().remark = remark_of(e);
 }
 
-// What the server has answered that is no CONNACK.
+// What the server has answered that is no CONNACK. False: there is no such thing.
 template <transport Transport>
-void session<Transport>::note_answer(std::string_view bytes) {
+bool session<Transport>::note_answer(std::string_view bytes) {
     auto* const progress = destination_->progress();
-    if (progress == nullptr || bytes.empty() || (bytes[0] & 0xF0) == 0x20) return;
+    if (progress == nullptr || bytes.empty() || (bytes[0] & 0xF0) == 0x20) return false;
     progress->add(strange_answer(bytes));
+    return true;
 }
 
 // Whether the next attempt goes to another server, at once.
@@ -159,10 +164,11 @@ void session<Transport>::begin_pause(reconnect_schedule& schedule, bool opened) 
     reconnect_schedule::failure end{.why = why};
     if (connected_at_) end.lasted = clock::now() - *connected_at_;
     end.thrown_out = why == reason_code::session_taken_over || why == asio::error::eof;
+    auto const url = destination_->url();  // of the server that it was
     if (!end.lasted || !reaches(*end.lasted, options_.reconnect.stable_after))
         destination_->failed(opened || why == errc::connect_timeout);
     auto const next = schedule.after(end, clock::now(), uniform());
-    if (!next.again) throw std::system_error(why, detail_with(destination_->url(), said().detail));
+    if (!next.again) throw std::system_error(why, detail_with(url, said().detail));
     tell({.what = session_event::kind::waiting,
           .error = why,
           .twin_suspected = next.twin_suspected,
@@ -287,11 +293,12 @@ auto session<Transport>::attend_messages(clock::time_point now) -> clock::time_p
 // --- messages for which the server ends the connection
 
 // Whether a connection has ended for a reason of this machine's, or of the network on the way, and not of the peer's.
-// (Codes of Asio 1.22 do not equal `std::errc`.)
+// (Codes of Asio 1.22 do not equal `std::errc`, nor those of the standard library Asio's.)
 [[gnu::cold]] inline bool is_own_network(std::error_code const& e) noexcept {
     using namespace asio::error;
     return e == timed_out || e == operation_aborted || e == network_down || e == network_unreachable ||
-           e == host_unreachable;
+           e == host_unreachable || e == std::errc::timed_out || e == std::errc::operation_canceled ||
+           e == std::errc::network_down || e == std::errc::network_unreachable || e == std::errc::host_unreachable;
 }
 
 // Whether one is given up, now that a connection has ended.

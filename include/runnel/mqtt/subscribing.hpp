@@ -133,7 +133,7 @@ class subscribing final : public subscribing_part {
     [[gnu::cold]] void close(std::error_code why) override {
         closed_ = true;
         unanswered_.wake_all(why);
-        registry_.close(why);
+        registry_.close(why, services_.end());
     }
     void reopen() noexcept override {
         closed_ = false;

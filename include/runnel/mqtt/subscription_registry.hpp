@@ -163,8 +163,11 @@ class subscription_registry {
     }
 
     /// No messages come until `reopen`: all who wait at a subscription go on with an error.
-    void close(std::error_code why) {
-        for (auto const& s : entries_) close(*s, why);
+    void close(std::error_code why, run_end const& end) {
+        for (auto const& s : entries_) {
+            s->end = end;
+            close(*s, why);
+        }
     }
     void reopen() noexcept {
         for (auto const& s : entries_) s->closed.clear();

@@ -438,6 +438,7 @@ class exchange : public stream_state {
     }
 
     asio::awaitable<void, executor_type> end_below() {
+        check();
         below_ended_ = true;
         co_await next_->shutdown();
         check();

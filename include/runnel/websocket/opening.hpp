@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/remark.hpp>
+#include <runnel/transport/error.hpp>
 #include <runnel/transport/race.hpp>
 #include <runnel/transport/stream.hpp>
 #include <runnel/websocket/handshake.hpp>
@@ -159,16 +160,22 @@ class opener {
             return is_refusal(verdict);
         });
         std::error_code failed;
+        std::string remark;  // of the stream below
         auto limited = limit(options.timeout, std::move(exchanging), failed);
         try {
             co_await std::move(limited);
         } catch (std::system_error const& e) {
-            if (e.code() == asio::error::operation_aborted || !remark_of(e).empty()) throw;
+            if (e.code() == asio::error::operation_aborted) throw;
             failed = e.code();
+            remark = remark_of(e);
         }
         if (is_refusal(verdict)) throw handshake_refused(verdict, reply, std::move(result.surplus), doing(options));
         if (!failed) failed = verdict;
-        if (failed) throw std::system_error(failed, doing(options) + question(failed));
+        if (failed) {
+            std::string text = doing(options) + question(failed);
+            add_remark(text, remark);
+            throw std::system_error(failed, text);
+        }
         result.subprotocol = reply.value("Sec-WebSocket-Protocol");
         result.extensions = reply.value("Sec-WebSocket-Extensions");
         co_return std::move(result);
@@ -249,14 +256,17 @@ class opener {
 
     // What a client does, and with whom; the query may hold secrets.
     [[gnu::cold]] static std::string doing(client_options const& options) {
-        std::string text = "WebSocket handshake with " + options.host + ':' + std::to_string(options.port);
+        bool const ipv6 = options.host.find(':') != std::string::npos;
+        std::string text = "WebSocket handshake with " + (ipv6 ? '[' + options.host + ']' : options.host);
+        text += ':' + std::to_string(options.port);
         return text += options.path.substr(0, options.path.find('?'));
     }
 
     // What usually is the reason.
     [[gnu::cold]] std::string question(std::error_code failed) const {
         bool const closed = failed == asio::error::eof || failed == asio::error::connection_reset ||
-                            failed == asio::error::broken_pipe || failed == errc::handshake_timeout;
+                            failed == asio::error::broken_pipe || failed == errc::handshake_timeout ||
+                            failed == transport_errc::stream_truncated;
         if (!closed && failed != errc::malformed_http) return {};
         if (heard_.empty()) return " (no answer: is this a WebSocket port?)";
         return heard_.starts_with("HTTP/") ? std::string() : " (" + strange_answer(heard_) + ')';
