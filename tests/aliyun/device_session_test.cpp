@@ -317,3 +317,22 @@ TEST_CASE("the newer of two twins takes the connection over") {
     CHECK(twin.is_connected());
     test::run(p.io, twin.disconnect());
 }
+
+TEST_CASE("a device session may go before what it has been given to publish begins, and while it waits to connect") {
+    for (bool const kept : {false, true}) {
+        place p;
+        auto publishing = kept ? p.session->publish(own + "a", std::string("x")) : p.session->publish(own, "x");
+        test::task<mqtt::publish_result> publisher(p.io, std::move(publishing));
+        p.session.reset();
+        CHECK(publisher.run_for_error());
+    }
+    place p({.connects = 1});
+    p.start();
+    test::run(p.io, p.session->disconnect());
+    p.running->run();
+    test::task<void> waiting(p.io, p.session->run());
+    test::settle(p.io);
+    CHECK_FALSE(waiting.done());
+    p.session.reset();
+    CHECK(waiting.run_for_error() == mqtt::errc::disconnected);
+}

@@ -421,3 +421,33 @@ TEST_CASE("a certificate that is not yet valid, or no more, is retried, and the 
         CHECK(events[1].detail == "TLS handshake");
     }
 }
+
+TEST_CASE("what has ended run is told also to those who read it after run has been called again") {
+    peer p{hex("20 03 00 87 00")};  // not authorized
+    auto options = test::quick("client", protocol_version::v5);
+    memory_session s(p.io.get_executor(), p.transport, options);
+    auto const again_and_again = [&]() -> asio::awaitable<void> {
+        for (int i = 0; i < 2; ++i) {
+            try {
+                co_await s.run();
+            } catch (std::system_error const&) {
+            }
+        }
+    };
+    task<mqtt::publish_result> publishing(p.io, s.publish("t", "p", {.qos = mqtt::qos::at_least_once}));
+    task<memory_session::subscription> subscribing(p.io, s.subscribe("t"));
+    task<void> running(p.io, again_and_again());
+    running.run();
+    CHECK(publishing.run_for_error() == errc::disconnected);
+    CHECK(publishing.error_text().find("not authorized") != std::string::npos);
+    CHECK(subscribing.run_for_error() == errc::disconnected);
+    CHECK(subscribing.error_text().find("not authorized") != std::string::npos);
+}
+
+TEST_CASE("an answer that is no CONNACK is asked about once") {
+    peer p{std::string("220 mail ESMTP\r\n")};  // an unfinished PUBLISH
+    CHECK(p.end(protocol_version::v5) == errc::connect_timeout);
+    auto const& detail = p.last(kind::disconnected)->detail;
+    CHECK(detail.find("220 mail ESMTP") != std::string::npos);
+    CHECK(detail.find("is this", detail.find("is this") + 1) == std::string::npos);
+}

@@ -65,3 +65,23 @@ TEST_CASE("a session may go while its reader waits for room") {
     CHECK(running.run_for_error() == runnel::mqtt::errc::disconnected);
     c.disconnect();
 }
+
+TEST_CASE("a coroutine whose session goes while it runs is cancelled as before") {
+    test::connected_session c;
+    auto s = std::make_unique<test::memory_session>(c.io.get_executor(), c.transport, test::quick("other"));
+    bool throws = false;
+    auto const user = [&]() -> asio::awaitable<void> {
+        try {
+            co_await s->run();
+        } catch (std::system_error const& e) {
+            CHECK(e.code() == runnel::mqtt::errc::disconnected);
+        }
+        throws = co_await asio::this_coro::throw_if_cancelled();
+    };
+    test::task<void> running(c.io, user());
+    test::run(c.io, s->connected());
+    s.reset();
+    running.run();
+    CHECK(throws);
+    c.disconnect();
+}

@@ -204,9 +204,11 @@ TEST_CASE("a server that makes the session answer and does not take the answers 
         asio::io_context io;
         std::size_t sent = 0;
         std::vector<std::unique_ptr<test::task<void>>> serving;
-        auto flood = [](runnel::memory_stream<> s, protocol_version v, std::size_t& n) -> asio::awaitable<void> {
+        std::vector<std::string> asked;  // CONNECT, of each connection
+        auto flood = [&asked](runnel::memory_stream<> s, protocol_version v, std::size_t& n) -> asio::awaitable<void> {
             std::string room(1000, ' ');
-            co_await s.read_some(asio::buffer(room));
+            room.resize(co_await s.read_some(asio::buffer(room)));
+            asked.push_back(room);
             auto accepting = test::write_text(
                 s, v == protocol_version::v5 ? std::string("\x20\x03\0\0\0", 5) : std::string("\x20\x02\0\0", 4));
             co_await std::move(accepting);
@@ -222,11 +224,14 @@ TEST_CASE("a server that makes the session answer and does not take the answers 
             serving.push_back(std::make_unique<test::task<void>>(io, flood(std::move(s), version, sent)));
         });
         auto o = test::quick("client", version);
-        o.reconnect.attempts = 1;
+        o.reconnect.attempts = 2;
+        o.reconnect.initial = 1ms;
         o.close_timeout = 1ms;
         test::memory_session session(io.get_executor(), transport, o);
         test::task running(io, session.run());
         CHECK(running.run_for_error() == runnel::mqtt::errc::answers_not_taken);
-        CHECK(sent < 50'000'000);
+        CHECK(sent < 100'000'000);
+        REQUIRE(asked.size() == 2);
+        CHECK(asked[0] == asked[1]);  // the receive maximum above all
     }
 }

@@ -152,7 +152,7 @@ class publishing {
         queue_.refuse();
     }
     [[gnu::cold]] void reopen() noexcept {
-        end_.reset();  // who has been told may not have read it yet
+        if (end_ && !end_->reason_string.empty()) end_.reset();  // who has been told may not have read it yet
         queue_.reopen();
     }
 
