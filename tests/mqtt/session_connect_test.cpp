@@ -96,7 +96,7 @@ struct silent_or_not {
         co_return co_await std::move(opening);
     }
     void report(bool well) { reports->push_back(well ? "well" : "ill"); }
-    friend bool operator==(silent_or_not const&, silent_or_not const&) = default;
+    [[maybe_unused]] friend bool operator==(silent_or_not const&, silent_or_not const&) = default;
 };
 
 // A host of two addresses.
@@ -117,7 +117,7 @@ struct two_addresses {
         return runnel::connect_race<executor_type>::run<stream_type>(executor, endpoints, 250ms, open_socket,
                                                                      "connecting to two", progress);
     }
-    friend bool operator==(two_addresses const&, two_addresses const&) = default;
+    [[maybe_unused]] friend bool operator==(two_addresses const&, two_addresses const&) = default;
 };
 
 }  // namespace

@@ -63,7 +63,7 @@ struct silent_transport {
     using stream_type = silent_stream;
     static constexpr bool secure = false;
     silent_server* server = nullptr;
-    friend bool operator==(silent_transport const&, silent_transport const&) = default;
+    [[maybe_unused]] friend bool operator==(silent_transport const&, silent_transport const&) = default;
     std::string url() const { return "silent://"; }
     asio::awaitable<stream_type> open(executor_type executor) const { co_return stream_type(executor, *server); }
 };

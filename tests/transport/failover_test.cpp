@@ -98,7 +98,7 @@ struct plain_transport {
         to->ends.push_back(std::move(theirs));
         co_return std::move(mine);
     }
-    friend bool operator==(plain_transport const&, plain_transport const&) = default;
+    [[maybe_unused]] friend bool operator==(plain_transport const&, plain_transport const&) = default;
 };
 
 // Opening several such transports within a time.
