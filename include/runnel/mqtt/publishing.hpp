@@ -51,7 +51,7 @@ class publishing {
             bool const queued = self.number != session_state::no_exchange;
             co_return publish_result{queued ? publish_result::outcome::queued : publish_result::outcome::sent, {}, {}};
         }
-        if (is_error(self.result.reason)) throw refusal(self.result);
+        if (is_error(self.result.reason)) throw error_with(self.result.reason, self.result.details.get());
         co_return std::move(self.result);
     }
 
@@ -201,11 +201,6 @@ class publishing {
         place_.wake(p.waiting, why);
     }
     void wake(publish_queue::call& c, std::error_code why) { place_.wake(static_cast<publisher&>(c).waiting, why); }
-
-    static std::system_error refusal(publish_result const& r) {
-        if (r.details == nullptr || r.details->reason_string.empty()) return std::system_error(r.reason);
-        return {r.reason, r.details->reason_string};
-    }
 
     session_state& state_;
     outlet<Executor>& packets_;

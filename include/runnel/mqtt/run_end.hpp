@@ -14,10 +14,15 @@ namespace runnel::mqtt {
 /// of a type that a call of `publish` carries anyway.
 using run_end = std::shared_ptr<publish_details>;
 
-/// What to throw for `code`: where that is the end of `run`, the text says what has ended it.
+/// What to throw for `code`: with the text of the details, if there is one.
+[[gnu::cold]] inline std::system_error error_with(std::error_code code, publish_details const* details) {
+    if (details == nullptr || details->reason_string.empty()) return std::system_error(code);
+    return {code, details->reason_string};
+}
+
+/// The same: where `code` is the end of `run`, the text says what has ended it.
 [[gnu::cold]] inline std::system_error ended(std::error_code code, publish_details const* by) {
-    if (by == nullptr || by->reason_string.empty() || code != errc::disconnected) return std::system_error(code);
-    return {code, by->reason_string};
+    return error_with(code, code == errc::disconnected ? by : nullptr);
 }
 
 /// What has ended `run`, which throws `failure`, if that is not null; and its code, if it has one.

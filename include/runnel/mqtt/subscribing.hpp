@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/printable.hpp>
+#include <runnel/core/remark.hpp>
 #include <runnel/mqtt/outlet.hpp>
 #include <runnel/mqtt/pending.hpp>
 #include <runnel/mqtt/protocol/deadline.hpp>
@@ -289,8 +290,9 @@ class subscribing final : public subscribing_part {
     }
 
     // The text of an exception: the filter, and what the server says, if anything.
-    [[gnu::cold]] static std::string what(std::string const& filter, std::string_view text) {
-        return text.empty() ? filter : (filter + ": ").append(text);
+    [[gnu::cold]] static std::string what(std::string filter, std::string_view text) {
+        add_remark(filter, text);
+        return filter;
     }
 
     // Nobody wants it any more. Returns the ticket of what the server is owed for it, if it is owed something.
