@@ -2,6 +2,7 @@
 
 #include <runnel/transport/stream.hpp>
 
+#include <asio/ip/tcp.hpp>
 #include <asio/post.hpp>
 #include <asio/use_awaitable.hpp>
 #include <doctest/doctest.h>
@@ -18,6 +19,18 @@
 #include <vector>
 
 namespace test {
+
+/// Two sockets that are connected on the loopback, the first with as small a buffer for sending as there is.
+inline auto tcp_sockets(asio::io_context& io) {
+    using socket = asio::basic_stream_socket<asio::ip::tcp, executor>;
+    asio::ip::tcp::acceptor acceptor(io, {asio::ip::address_v4::loopback(), 0});
+    std::pair made(socket(io.get_executor()), socket(io.get_executor()));
+    made.first.open(asio::ip::tcp::v4());
+    made.first.set_option(asio::socket_base::send_buffer_size(1));
+    made.first.connect(acceptor.local_endpoint());
+    acceptor.accept(made.second);
+    return made;
+}
 
 /// What is done to a stream while its operations are under way.
 enum class interruption {

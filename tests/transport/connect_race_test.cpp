@@ -3,11 +3,10 @@
 
 #include <doctest/doctest.h>
 
+#include "support/black_hole.hpp"
 #include "support/run.hpp"
 #include <chrono>
 #include <memory>
-#include <optional>
-#include <sys/socket.h>
 #include <vector>
 
 namespace {
@@ -16,6 +15,7 @@ using namespace std::chrono_literals;
 using asio::ip::make_address;
 using endpoint = asio::ip::tcp::endpoint;
 using socket_type = asio::ip::tcp::socket;
+using test::black_hole;
 using race = runnel::connect_race<asio::any_io_executor>;
 using endpoints = std::vector<endpoint>;
 
@@ -30,27 +30,6 @@ endpoint refusing(char const* address = "127.0.0.2") {
     asio::io_context io;
     return listening(io, address).local_endpoint();
 }
-
-// A listener that answers nobody, as a firewall that drops packets: its queue is full.
-struct black_hole {
-    explicit black_hole(asio::io_context& io, char const* address = "127.0.0.3") : acceptor(io) {
-        acceptor.open(asio::ip::tcp::v4());
-        acceptor.bind(at(address, 0));
-        acceptor.listen(0);
-        // Linux queues one connection more than asked for; later SYNs are not answered.
-        for (auto& socket : fillers) {
-            socket.emplace(io);
-            socket->open(asio::ip::tcp::v4());
-            socket->native_non_blocking(true);
-            auto const to = acceptor.local_endpoint();
-            ::connect(socket->native_handle(), to.data(), static_cast<socklen_t>(to.size()));
-        }
-    }
-    endpoint where() const { return acceptor.local_endpoint(); }
-
-    asio::ip::tcp::acceptor acceptor;
-    std::optional<socket_type> fillers[3];
-};
 
 // Opens sockets, and remembers in which order and when attempts were started.
 struct opener {

@@ -25,16 +25,6 @@ using socket_of = asio::basic_stream_socket<Protocol, test::executor>;
 using tcp_socket = socket_of<asio::ip::tcp>;
 using local_socket = socket_of<asio::local::stream_protocol>;
 
-std::pair<tcp_socket, tcp_socket> tcp_sockets(asio::io_context& io) {
-    asio::ip::tcp::acceptor acceptor(io, {asio::ip::address_v4::loopback(), 0});
-    tcp_socket one(io.get_executor()), other(io.get_executor());
-    one.open(asio::ip::tcp::v4());
-    one.set_option(asio::socket_base::send_buffer_size(1));
-    one.connect(acceptor.local_endpoint());
-    acceptor.accept(other);
-    return {std::move(one), std::move(other)};
-}
-
 // A stream of the user's over a socket, which is no socket itself.
 template <bool CanBeClosed>
 class wrapper {
@@ -86,7 +76,7 @@ TEST_CASE("an in-memory stream may go at each point of its operations") { try_al
 TEST_CASE("a TCP stream may go at each point of its operations") {
     using stream = runnel::asio_stream<tcp_socket>;
     try_all<stream>({.connect = [](asio::io_context& io) {
-        auto ends = tcp_sockets(io);
+        auto ends = test::tcp_sockets(io);
         return std::pair(stream(std::move(ends.first)), stream(std::move(ends.second)));
     }});
 }
@@ -121,7 +111,7 @@ TEST_CASE("a stream through a proxy may go before what came behind the proxy's a
 
 TEST_CASE("a stream can be moved while its operations are under way") {
     asio::io_context io;
-    auto ends = tcp_sockets(io);
+    auto ends = test::tcp_sockets(io);
     runnel::asio_stream first(std::move(ends.first));
     runnel::asio_stream other(std::move(ends.second));
     test::task reading(io, test::read_exactly(first, 5));

@@ -56,14 +56,9 @@ ends_of<memory> memory_ends(asio::io_context& io, bool v1_2 = false) {
 ends_of<memory> connected_in_memory(asio::io_context& io) { return shake_hands(io, memory_ends(io)); }
 
 ends_of<tcp_stream> connected_by_tcp(asio::io_context& io) {
-    using socket = runnel::tcp::socket_type;
-    asio::ip::tcp::acceptor acceptor(io, {asio::ip::address_v4::loopback(), 0});
-    socket one(io.get_executor()), other(io.get_executor());
-    one.open(asio::ip::tcp::v4());
-    one.set_option(asio::socket_base::send_buffer_size(1));
-    one.connect(acceptor.local_endpoint());
-    acceptor.accept(other);
-    return shake_hands(io, before_handshake(tcp_stream(std::move(one)), tcp_stream(std::move(other)), false));
+    auto ends = test::tcp_sockets(io);
+    return shake_hands(io,
+                       before_handshake(tcp_stream(std::move(ends.first)), tcp_stream(std::move(ends.second)), false));
 }
 
 template <runnel::stream S>

@@ -6,7 +6,7 @@
 #include <asio/ip/tcp.hpp>
 #include <doctest/doctest.h>
 
-#include "support/stream_life.hpp"
+#include "support/websocket_life.hpp"
 
 using namespace runnel::websocket;
 
@@ -14,20 +14,9 @@ namespace {
 
 using memory = runnel::memory_stream<>;
 using plain = stream<memory>;
-using over_tcp = stream<runnel::tcp::stream_type>;
+using tcp_stream = runnel::tcp::stream_type;
+using over_tcp = stream<tcp_stream>;
 using deflating = stream<memory, permessage_deflate>;
-
-stream_options quick() {
-    stream_options made;
-    made.close_timeout = std::chrono::milliseconds(300);
-    made.fragment_size = 4'000;
-    return made;
-}
-
-template <class S, class Next>
-std::pair<S, S> opened(Next one, Next other) {
-    return {S(std::move(one), role::client, quick()), S(std::move(other), role::server, quick())};
-}
 
 std::pair<memory, memory> ends(asio::io_context& io) {
     auto made = memory::pair(io.get_executor());
@@ -37,76 +26,56 @@ std::pair<memory, memory> ends(asio::io_context& io) {
 
 std::pair<plain, plain> connected(asio::io_context& io) {
     auto made = ends(io);
-    return opened<plain>(std::move(made.first), std::move(made.second));
+    return test::opened_websocket<plain>(std::move(made.first), std::move(made.second));
 }
 
 std::pair<over_tcp, over_tcp> connected_by_tcp(asio::io_context& io) {
-    using socket = runnel::tcp::socket_type;
-    asio::ip::tcp::acceptor acceptor(io, {asio::ip::address_v4::loopback(), 0});
-    socket one(io.get_executor()), other(io.get_executor());
-    one.open(asio::ip::tcp::v4());
-    one.set_option(asio::socket_base::send_buffer_size(1));
-    one.connect(acceptor.local_endpoint());
-    acceptor.accept(other);
-    return opened<over_tcp>(over_tcp::next_layer_type(std::move(one)), over_tcp::next_layer_type(std::move(other)));
+    auto made = test::tcp_sockets(io);
+    return test::opened_websocket<over_tcp>(tcp_stream(std::move(made.first)), tcp_stream(std::move(made.second)));
 }
 
-std::pair<deflating, deflating> connected_with_deflate(asio::io_context& io) {
-    auto made = ends(io);
+template <class Next>
+using deflating_ends = std::pair<stream<Next, permessage_deflate>, stream<Next, permessage_deflate>>;
+
+template <class Next>
+deflating_ends<Next> agree_on_deflate(asio::io_context& io, Next one, Next other) {
+    using deflating_stream = stream<Next, permessage_deflate>;
     client_options asked;
     asked.host = "h";
-    asked.stream = quick();
+    asked.stream = test::quick_websocket();
     server_options offered;
-    offered.stream = quick();
+    offered.stream = test::quick_websocket();
     auto const judge = [](server_request const&) { return 101; };
-    test::task opening(io, deflating::handshake(std::move(made.first), asked, deflate_options{}));
-    test::task accepting(io, deflating::accept(std::move(made.second), offered, judge, deflate_options{}));
+    test::task opening(io, deflating_stream::handshake(std::move(one), asked, deflate_options{}));
+    test::task accepting(io, deflating_stream::accept(std::move(other), offered, judge, deflate_options{}));
     auto client = opening.run();
     return {std::move(client), accepting.run()};
 }
 
-template <class S>
-asio::awaitable<void> reads_messages(test::stream_user<S>& user) {
-    auto const go_on = [](test::stream_user<S>& u, asio::awaitable<message> first) -> asio::awaitable<void> {
-        message got = co_await std::move(first);
-        got = co_await u.stream.read_message();
-    };
-    return go_on(user, user.stream.read_message());
+std::pair<deflating, deflating> connected_with_deflate(asio::io_context& io) {
+    auto made = ends(io);
+    return agree_on_deflate(io, std::move(made.first), std::move(made.second));
 }
 
-template <class S>
-asio::awaitable<void> writes_messages(test::stream_user<S>& user) {
-    auto const go_on = [](test::stream_user<S>& u, asio::awaitable<void> first) -> asio::awaitable<void> {
-        co_await std::move(first);
-        co_await u.stream.ping("are you there?");
-        u.stream.pack(u.out, message_kind::binary, u.text);
-        u.stream.pack(u.out, message_kind::binary, "more");
-        co_await u.stream.write_packed(u.out);
-    };
-    return go_on(user, user.stream.write_message(message_kind::binary, user.text));
-}
-
-template <class S>
-void try_all(test::life_test<S> const& life) {
-    life.run_all({test::reads<S>, test::writes<S>});
-    life.run_all({test::writes<S>, writes_messages<S>});
-    life.run_all({reads_messages<S>, test::writes<S>});
-    life.run_all({test::shuts_down<S>, test::reads_on<S>});
-    life.run_all({test::shuts_down<S>});
-    life.run_inside({test::reads<S>, test::writes<S>});
-    life.run_inside({test::writes<S>, test::reads_on<S>});
-    life.run_inside({test::writes<S>, writes_messages<S>});
-    life.run_inside({writes_messages<S>, reads_messages<S>, test::writes<S>});
+deflating_ends<tcp_stream> connected_by_tcp_with_deflate(asio::io_context& io) {
+    auto made = test::tcp_sockets(io);
+    return agree_on_deflate(io, tcp_stream(std::move(made.first)), tcp_stream(std::move(made.second)));
 }
 
 }  // namespace
 
-TEST_CASE("a WebSocket may go at each point of its operations") { try_all<plain>({connected}); }
+TEST_CASE("a WebSocket may go at each point of its operations") { test::try_websocket<plain>({connected}); }
 
-TEST_CASE("a WebSocket over TCP may go at each point of its operations") { try_all<over_tcp>({connected_by_tcp}); }
+TEST_CASE("a WebSocket over TCP may go at each point of its operations") {
+    test::try_websocket<over_tcp>({connected_by_tcp});
+}
 
 TEST_CASE("a WebSocket with compression may go at each point of its operations") {
-    try_all<deflating>({connected_with_deflate});
+    test::try_websocket<deflating>({connected_with_deflate});
+}
+
+TEST_CASE("a WebSocket with compression over TCP may go at each point of its operations") {
+    test::try_websocket<stream<tcp_stream, permessage_deflate>>({connected_by_tcp_with_deflate});
 }
 
 TEST_CASE("a WebSocket may go while it answers its peer") {
