@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <random>
 #include <string>
 #include <string_view>
@@ -35,6 +36,7 @@ runnel::mqtt::publish packet(std::uint16_t id, qos quality, std::string_view top
 
 received::arrival arrival_of(received& table, runnel::mqtt::publish const& p) {
     auto const a = table.arrive(p);
+    if (a.lane_unknown) table.place_restored(a.token, static_cast<std::uint16_t>(p.topic.size()));
     if (a.is_new) {
         table.assign(a.token, static_cast<std::uint16_t>(p.topic.size()));  // a lane for each length
         table.keep(a.token, p);
@@ -440,6 +442,59 @@ TEST_CASE("a message with the identifier of one that was about to be acknowledge
     }
 }
 
+TEST_CASE("a message taken before a restart is acknowledged behind an older one of its lane [MQTT-4.6.0-3]") {
+    received table;
+    table.restore(2, ok);
+    table.restore(4, ok);
+    table.restore(5, ok);
+    auto const a = arrive(table, 1, qos::exactly_once, "a");
+    CHECK_FALSE(is_new_again(table, 2, qos::exactly_once, "a"));
+    CHECK(acknowledged(table) == "");
+    auto const other = arrive(table, 3, qos::exactly_once, "other");
+    CHECK_FALSE(is_new_again(table, 4, qos::exactly_once, "swiftly"));
+    CHECK(acknowledged(table) == "4");
+    CHECK_FALSE(is_new_again(table, 5, qos::exactly_once, "other"));
+    auto const c = arrive(table, 6, qos::exactly_once, "a");
+    table.take(c, ok);
+    CHECK(acknowledged(table) == "");
+    CHECK(table.waiting() == 5);
+    SUBCASE("on the same connection") {}
+    SUBCASE("on the next connection, too") {
+        table.connection_lost();
+        for (auto const id : std::initializer_list<std::uint16_t>{1, 2, 6})
+            CHECK_FALSE(is_new_again(table, id, qos::exactly_once, "a"));
+        CHECK_FALSE(is_new_again(table, 3, qos::exactly_once, "other"));
+        CHECK_FALSE(is_new_again(table, 5, qos::exactly_once, "other"));
+        CHECK(acknowledged(table) == "");
+    }
+    table.take(a, ok);
+    CHECK(acknowledged(table) == "1 2 6");
+    table.take(other, ok);
+    CHECK(acknowledged(table) == "3 5");
+    for (std::uint16_t id = 1; id != 7; ++id) table.forget(id);
+    CHECK(table.waiting() == 0);
+    CHECK(table.unacknowledged() == 0);
+}
+
+TEST_CASE("a message taken before a restart goes to another lane with the one before it") {
+    received table;
+    for (auto const id : std::initializer_list<std::uint16_t>{2, 3, 5}) table.restore(id, ok);
+    auto const kept = arrive(table, 1, qos::exactly_once, "kept");
+    CHECK_FALSE(is_new_again(table, 2, qos::exactly_once, "kept"));
+    CHECK_FALSE(is_new_again(table, 3, qos::exactly_once, "kept"));
+    auto const also = arrive(table, 4, qos::exactly_once, "kept");
+    CHECK_FALSE(is_new_again(table, 5, qos::exactly_once, "kept"));
+    table.assign(kept, 100);  // a subscription has come for them
+    table.assign(also, 100);
+    CHECK(acknowledged(table) == "");
+    table.forget(3);  // PUBREL, though there has been no PUBREC: the peer has had one before the restart
+    table.take(kept, ok);
+    CHECK(acknowledged(table) == "1 2");
+    table.take(also, ok);
+    CHECK(acknowledged(table) == "4 5");
+    CHECK(table.waiting() == 0);
+}
+
 namespace {
 
 /// What must be true of one connection, said in the plainest way: a list.
@@ -460,6 +515,13 @@ class plain_received {
             all_.push_back({a.token, topic.size()});
             all_.back().quality = quality;
         }
+    }
+    /// Some identifiers are of messages that were taken before a restart.
+    void restore(received& table, std::uint16_t id) {
+        table.restore(id, ok);
+        all_.push_back({{static_cast<std::uint64_t>(-1), id, qos::exactly_once}, 1 + id % 3u});
+        all_.back().quality = qos::exactly_once;
+        all_.back().taken = all_.back().acknowledged = true;
     }
     void take(received& table, std::size_t at) {
         if (all_.empty()) return;
@@ -528,6 +590,8 @@ TEST_CASE(
         received table;
         plain_received plain;
         CAPTURE(seed);
+        if (seed % 2 == 0)
+            for (auto const id : std::initializer_list<std::uint16_t>{2, 3, 5}) plain.restore(table, id);
         for (int step = 0; step != 60; ++step) {
             auto const id = static_cast<std::uint16_t>(1 + random() % 6);
             switch (random() % 8) {

@@ -4,7 +4,10 @@
 
 #include "support/memory_sessions.hpp"
 #include "support/memory_store.hpp"
+#include "support/packets.hpp"
+#include "support/scripted_peer.hpp"
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -221,5 +224,44 @@ TEST_CASE("a QoS 2 message that has been taken is not delivered to the next sess
         }
         CHECK(delivered == 1);
         p.finish(s, running);
+    }
+}
+
+TEST_CASE("a message taken before a restart is acknowledged behind an older one of its topic [MQTT-4.6.0-3]") {
+    for (bool const subscribes_late : {false, true}) {
+        CAPTURE(subscribes_late);
+        std::string answered;  // the identifiers, in order
+        test::scripted_peer server([&](test::heard_packet const& p) -> std::optional<std::string> {
+            auto const publish = [](unsigned char first, char id) {
+                return test::packet(first, test::field("t") + '\0' + id + "payload");
+            };
+            if (p.type == mqtt::packet_type::connect)
+                return p.connection == 0 ? test::hex("20 02 00 00") + publish(0x34, 2)
+                                         : test::hex("20 02 01 00") + publish(0x34, 1) + publish(0x3C, 2);
+            if (p.type == mqtt::packet_type::subscribe) return test::hex("90 03") + p.identifier() + '\2';
+            if (p.type == mqtt::packet_type::pubrec) answered += static_cast<char>('0' + p.identifier()[1]);
+            return "";
+        });
+        auto const store = std::make_shared<test::memory_store>();
+        auto options = quick();
+        options.store = store;
+        {
+            memory_session s(server.io.get_executor(), server.transport, options);
+            task<void> running(server.io, s.run());
+            auto inbox = test::run(server.io, s.subscribe("t"));
+            test::run(server.io, inbox.receive());
+            REQUIRE(test::wait_until(server.io, [&] { return answered == "2"; }));
+        }
+        memory_session s(server.io.get_executor(), server.transport, options);
+        task<void> running(server.io, s.run());
+        if (subscribes_late) {
+            test::run(server.io, s.connected());
+            test::settle(server.io);
+        }
+        auto inbox = test::run(server.io, s.subscribe("t"));
+        test::settle(server.io);
+        CHECK(answered == "2");
+        test::run(server.io, inbox.receive());
+        CHECK(test::wait_until(server.io, [&] { return answered == "212"; }));
     }
 }

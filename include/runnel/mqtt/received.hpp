@@ -58,10 +58,12 @@ class received {
         reason_code reason;
     };
 
-    /// A QoS 1 or 2 message has come. `is_new` says whether it is to be handed to the application.
+    /// A QoS 1 or 2 message has come. `is_new` says whether it is to be handed to the application. If `lane_unknown`,
+    /// it was taken before a restart, and its lane has not been stored: `place_restored` is to be called.
     struct arrival {
         delivery token;
         bool is_new;
+        bool lane_unknown = false;
     };
     arrival arrive(publish const& packet) {
         auto const id = packet.packet_id;
@@ -103,6 +105,15 @@ class received {
             place = m->place;
         }
         if (waiting_.contains(place) && waiting_[place].number == d.number) waiting_[place].lane = lane;
+    }
+
+    /// A message taken before a restart has come again, behind older ones of its lane, perhaps, that have not been
+    /// taken.
+    [[gnu::cold]] [[gnu::noinline]] void place_restored(delivery d, std::uint16_t lane) {
+        auto* const m = find(d);
+        if (m == nullptr || m->place != nowhere) return;
+        m->lane = lane;
+        wait_again(*m, d.packet_id);
     }
 
     /// The application has taken the message. Whether an acknowledgement can go out now is told by `next_taken`. False:
@@ -309,12 +320,15 @@ class received {
         if (is_new && m.place != nowhere) --given_back_;
         if (!m.seen) ++unfinished_;
         m.seen = true;
-        arrival const result{{m.number, packet.packet_id, packet.qos}, is_new};
+        arrival result{{m.number, packet.packet_id, packet.qos}, is_new};
         if (m.place != nowhere) return result;
-        m.place =
-            waiting_.push({m.number, m.print, m.lane, packet.packet_id, packet.qos, false, true, reason_code::success});
-        if (m.taken && m.place != waiting_.first()) pass(m.place);
+        result.lane_unknown = m.number == no_delivery;
+        if (!result.lane_unknown) wait_again(m, packet.packet_id);
         return result;
+    }
+    [[gnu::noinline]] [[gnu::cold]] void wait_again(message& m, std::uint16_t id) {
+        m.place = waiting_.push({m.number, m.print, m.lane, id, m.quality, false, true, reason_code::success});
+        if (m.taken && m.place != waiting_.first()) pass(m.place);
     }
 
     message* find(delivery d) noexcept {
@@ -421,9 +435,18 @@ class received {
 
     [[gnu::noinline]] [[gnu::cold]] void change_lane(std::uint16_t id, message& m, std::uint16_t lane) {
         if (m.lane == lane || m.taken) return;
-        leave_lane(id, m);
-        m.lane = lane;
-        enter_lane(id, m);
+        // Nobody else says so of those behind it that were taken before a restart: they go with it.
+        std::vector<std::uint16_t> moving{id};
+        for (auto next = m.next; next != 0; next = messages_.find(next)->next) {
+            if (messages_.find(next)->number != no_delivery) break;
+            moving.push_back(next);
+        }
+        for (auto last = moving.rbegin(); last != moving.rend(); ++last) leave_lane(*last, *messages_.find(*last));
+        for (auto const each : moving) {
+            auto& moved = *messages_.find(each);
+            moved.lane = lane;
+            enter_lane(each, moved);
+        }
     }
 
     entry const* oldest_if_taken() noexcept {

@@ -451,6 +451,7 @@ class session final : private session_services {
         explicit listener(session& s) noexcept : self(s) {}
         void on_connack(connack const& answer) { self.accepted_or_refused(answer); }
         void on_message(mqtt::publish const& packet, delivery token) { self.dispatch(packet, token); }
+        [[gnu::cold]] std::uint16_t lane_of(mqtt::publish const& packet) { return self.lane_of(packet); }
         void on_published(void* owner, acknowledgement const& ack) { self.publishing_.on_published(owner, ack); }
         void on_sent(void* owner) { self.publishing_.on_sent(owner); }
         void on_lost(void* owner) { on_refused(owner, errc::session_lost); }
@@ -533,6 +534,7 @@ class session final : private session_services {
 
     // A message that no subscription wants, at present: it may belong to a subscription of an earlier process, say.
     [[gnu::cold]] void keep(mqtt::publish const& packet, delivery token) override;
+    [[gnu::cold]] std::uint16_t lane_of(mqtt::publish const& packet);
     [[gnu::cold]] void drop(delivery token);
     [[gnu::cold]] run_end const& end() override { return publishing_.end(); }
     [[gnu::cold]] void on_proven() override { connection_.release(); }

@@ -3,6 +3,8 @@
 #include <runnel/mqtt/packet.hpp>
 #include <runnel/mqtt/received.hpp>
 
+#include <cstdint>
+
 namespace runnel::mqtt {
 
 /// What `session_state::receive` tells its user; the defaults do nothing. A handler may call any function of the
@@ -22,6 +24,9 @@ struct session_handler {
     // At both:
     /// To be acknowledged by `session_state::acknowledge`. If it throws, the message is given back.
     void on_message(publish const&, delivery) {}
+    /// The lane of a message that was taken before a restart, and has come again: that of others of its topic, see
+    /// `session_state::assign`.
+    std::uint16_t lane_of(publish const&) { return 0; }
     void on_published(void* /*owner*/, acknowledgement const&) {}  ///< the QoS promise is fulfilled, or refused
     void on_sent(void* /*owner*/) {}  ///< a QoS 0 message that had to wait for its turn has left (`send_due`)
     void on_lost(void* /*owner*/) {}  ///< the peer has lost the session, and nobody can tell the message's fate

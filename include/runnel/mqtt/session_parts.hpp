@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstdint>
 #include <exception>
+#include <optional>
 #include <string_view>
 #include <system_error>
 
@@ -61,6 +62,8 @@ class subscribing_part : public message_source {
   public:
     virtual ~subscribing_part() = default;
     virtual routing dispatch(publish const& packet, delivery token) = 0;
+    /// The lane of a message that has been given out before; nothing: no subscription wants it.
+    virtual std::optional<std::uint16_t> lane_of(publish const& packet) = 0;
     /// Does what is due at `now`; returns when there will be something to do. Handlers may fail.
     virtual std::chrono::steady_clock::time_point attend(std::chrono::steady_clock::time_point now) = 0;
     virtual std::exception_ptr take_failure() noexcept = 0;

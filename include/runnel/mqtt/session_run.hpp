@@ -256,10 +256,16 @@ void session<Transport>::keep(mqtt::publish const& packet, delivery token) {
     // How many there may be is seen to where they are received; one read may bring more than `receive_maximum`.
     if (!unrouted_) unrouted_ = std::make_unique<unrouted>(options_.unrouted_timeout, 65535);
     bool const is_first = unrouted_->empty();
-    state_.assign(token, static_cast<std::uint16_t>(std::hash<std::string_view>()(packet.topic) | 1));
+    state_.assign(token, unrouted::lane_of(packet.topic));
     if (auto const oldest = unrouted_->keep(packet, token, clock::now())) drop(*oldest);
     packets_.attend();
     if (is_first) tell(session_event::kind::unrouted, {}, packet.topic, options_.unrouted_timeout);
+}
+
+template <transport Transport>
+std::uint16_t session<Transport>::lane_of(mqtt::publish const& packet) {
+    auto const wanted = subscribing_ ? subscribing_->lane_of(packet) : std::nullopt;
+    return wanted ? *wanted : unrouted::lane_of(packet.topic);
 }
 
 template <transport Transport>

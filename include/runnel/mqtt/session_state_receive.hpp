@@ -56,6 +56,7 @@ errc session_state::receive_publish(frame const& f, send_buffer& out, Handler& h
         if (leaves_out()) return errc::ok;
     auto const arrival = received_.arrive(message);
     if (!arrival.is_new) {
+        if (arrival.lane_unknown) received_.place_restored(arrival.token, handler.lane_of(message));
         send_acknowledgements(out);  // the application may have taken it the first time [MQTT-4.3.3-10]
         return errc::ok;
     }

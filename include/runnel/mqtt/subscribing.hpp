@@ -19,6 +19,7 @@
 #include <exception>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -86,6 +87,10 @@ class subscribing final : public subscribing_part {
                 watch();
         }
         return outcome.failed ? routing::failed : routing::done;
+    }
+    std::optional<std::uint16_t> lane_of(mqtt::publish const& packet) override {
+        if (wants_kept_) take_kept();  // older ones of its topic go to their lane first
+        return registry_.lane_of(packet);
     }
     clock::time_point attend(clock::time_point now) override {
         if (wants_kept_) take_kept();

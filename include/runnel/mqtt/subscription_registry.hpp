@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <system_error>
 #include <unordered_map>
@@ -91,6 +92,12 @@ class subscription_registry {
         bool const held = s.box->push(packet, token);
         if (held) s.receivers.wake_one();
         return {1, !held, s.lane, false};
+    }
+    /// The lane that `dispatch` would tell of; nothing: no subscription matches.
+    [[gnu::cold]] [[gnu::noinline]] std::optional<std::uint16_t> lane_of(publish const& packet) {
+        find_matches(packet.topic);
+        if (!packet.props.empty()) name_matches(packet.props);
+        return matches_.empty() ? std::nullopt : std::optional(lane_of_matches());
     }
     /// What the first handler that failed has thrown.
     std::exception_ptr take_failure() noexcept { return std::exchange(failure_, nullptr); }
@@ -204,10 +211,7 @@ class subscription_registry {
         if (!packet.props.empty()) name_matches(packet.props);
         std::size_t const matched = matches_.size();
         bool const plain = matched == 1 && shares_.empty();
-        // The same for all messages of a topic, be it that some have had this one before.
-        std::uint16_t lane = 0;
-        for (auto const* p : matches_)
-            if (!p->of->handler) lane = static_cast<std::uint16_t>(lane * 40503u + p->of->lane);
+        auto const lane = lane_of_matches();
         if (!plain) [[unlikely]]
             prepare(token);
         ++messages_;
@@ -231,6 +235,14 @@ class subscription_registry {
         bool const failed = failure_ != nullptr;
         bool const taken = plain && !failed ? holders == 0 : share(token, holders);
         return {matched, taken, lane, failed};
+    }
+
+    // The same for all messages of a topic, be it that some have had this one before.
+    std::uint16_t lane_of_matches() const noexcept {
+        std::uint16_t lane = 0;
+        for (auto const* p : matches_)
+            if (!p->of->handler) lane = static_cast<std::uint16_t>(lane * 40503u + p->of->lane);
+        return lane;
     }
 
     // The handler of the only subscription that a message matches has thrown.

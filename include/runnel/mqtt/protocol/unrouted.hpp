@@ -7,8 +7,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <string_view>
 
 namespace runnel::mqtt {
 
@@ -37,6 +40,11 @@ class unrouted {
         newest->insert_before(all_);
         if (++size_ <= (in_vain_ ? std::min(few, maximum_) : maximum_)) return std::nullopt;
         return take_front()->token;
+    }
+
+    /// The lane of those of a topic as long as they are kept: see `received`.
+    [[gnu::cold]] static std::uint16_t lane_of(std::string_view topic) noexcept {
+        return static_cast<std::uint16_t>(std::hash<std::string_view>()(topic) | 1);
     }
 
     std::size_t size() const noexcept { return size_; }
