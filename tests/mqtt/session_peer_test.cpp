@@ -5,8 +5,10 @@
 #include "support/memory_sessions.hpp"
 #include "support/packets.hpp"
 #include "support/streams.hpp"
+#include <algorithm>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 // A session and servers that do not behave.
@@ -232,6 +234,86 @@ TEST_CASE("a packet larger than the maximum ends the connection as soon as its l
     auto options = once();
     options.maximum_packet_size = 1027;
     CHECK(end_of(server, options) == errc::packet_too_large);
+}
+
+namespace {
+
+// A CONNACK of MQTT 5 with texts as long as there are, filled up to `size` bytes with a user property after another.
+std::string large_connack(reason_code reason, std::string_view said, std::size_t size) {
+    std::string props;
+    auto const add = [&](mqtt::property_id id, std::string_view text) {
+        props += static_cast<char>(id);
+        props += test::field(text);
+    };
+    using enum mqtt::property_id;
+    add(assigned_client_identifier, std::string(65'535, 'i'));
+    add(response_information, std::string(65'535, 'r'));
+    add(server_reference, std::string(65'535, 's'));
+    add(reason_string, said);
+    std::size_t const header = 1 + 3 + 2 + 3;  // of the packet: both lengths take three bytes
+    for (std::size_t left = size - header - props.size(); left != 0; left = size - header - props.size()) {
+        std::size_t const value = left <= 65'540 ? left - 5 : 60'000;
+        props += static_cast<char>(user_property);
+        props += test::field("") + test::field(std::string(value, 'u'));
+    }
+    auto made = packet(0x20, std::string(1, '\0') + static_cast<char>(reason) + test::properties_field(props));
+    CHECK(made.size() == size);
+    return made;
+}
+
+constexpr std::size_t connack_limit = 400'000;
+
+mqtt::session_options without_identifier() {
+    auto o = test::quick("", protocol_version::v5);
+    o.maximum_packet_size = connack_limit;
+    o.request_response_information = true;
+    return o;
+}
+
+}  // namespace
+
+TEST_CASE("a CONNACK as large as allowed is taken, and its texts are used, however long") {
+    scripted_server server{large_connack(reason_code::success, std::string(65'535, '\x01'), connack_limit)};
+    memory_session s(server.io.get_executor(), server.transport, without_identifier());
+    task<void> running(server.io, s.run());
+    test::run(server.io, s.connected());
+    // No response topic can begin with such a text.
+    CHECK(test::error_of(server.io, s.request("t", "", std::chrono::seconds(1))));
+    CHECK(s.is_connected());
+    running.cancel();
+    CHECK(running.run_for_error() == asio::error::operation_aborted);
+    task<void> again(server.io, s.run());
+    test::run(server.io, s.connected());
+    test::settle(server.io);
+    CHECK(server.heard.find(std::string(65'535, 'i')) != server.heard.npos);  // in the second CONNECT
+    again.cancel();
+    CHECK(again.run_for_error() == asio::error::operation_aborted);
+}
+
+TEST_CASE("a CONNACK that is larger than allowed by one byte ends the connection, and the server is told why") {
+    scripted_server server{large_connack(reason_code::success, "", connack_limit + 1)};
+    auto options = without_identifier();
+    options.reconnect.attempts = 1;
+    CHECK(end_of(server, options) == errc::packet_too_large);
+    test::settle(server.io);
+    CHECK(server.heard.ends_with(hex("E0 01 95")));
+}
+
+TEST_CASE("of the texts of a CONNACK that refuses, an error has the first thousand bytes") {
+    for (char const c : {'x', '\x01'}) {
+        scripted_server server{large_connack(reason_code::use_another_server, std::string(65'535, c), connack_limit)};
+        auto options = without_identifier();
+        options.reconnect.attempts = 1;
+        std::size_t detail = 0;
+        options.on_event = [&](mqtt::session_event const& e) { detail = std::max(detail, e.detail.size()); };
+        memory_session s(server.io.get_executor(), server.transport, options);
+        task<void> running(server.io, s.run());
+        CHECK(running.run_for_error() == reason_code::use_another_server);
+        CHECK(running.error_text().size() > 990);
+        CHECK(running.error_text().size() < 1'200);
+        CHECK(detail > 990);
+        CHECK(detail < 1'200);
+    }
 }
 
 TEST_CASE("more unacknowledged messages than announced end the connection") {
