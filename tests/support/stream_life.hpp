@@ -133,7 +133,7 @@ struct life_test {
     }
 
   private:
-    static constexpr std::chrono::seconds patience{2};
+    static constexpr std::chrono::seconds patience{20};  // valgrind is slow
 
     struct scene {
         scene(life_test const& of, asio::io_context& context) : io(context) {
