@@ -1,9 +1,12 @@
 #include <runnel/mqtt/session.hpp>
+#include <runnel/testing/over_websocket.hpp>
 #include <runnel/transport/failover.hpp>
 #include <runnel/transport/tcp.hpp>
+#include <runnel/websocket/transport.hpp>
 
 #include <doctest/doctest.h>
 
+#include "support/addresses.hpp"
 #include "support/memory_sessions.hpp"
 #include "support/packets.hpp"
 #include "support/streams.hpp"
@@ -97,27 +100,6 @@ struct silent_or_not {
     }
     void report(bool well) { reports->push_back(well ? "well" : "ill"); }
     [[maybe_unused]] friend bool operator==(silent_or_not const&, silent_or_not const&) = default;
-};
-
-// A host of two addresses.
-struct two_addresses {
-    using executor_type = test::executor;
-    using socket_type = asio::ip::tcp::socket;
-    using stream_type = runnel::tcp::stream_type;
-    static constexpr bool secure = false;
-    std::vector<asio::ip::tcp::endpoint> endpoints;
-
-    std::string url() const { return "test://two"; }
-    asio::awaitable<stream_type> open(executor_type executor, runnel::connect_progress* progress = nullptr) const {
-        auto const open_socket = [](auto& socket, auto const& endpoint) {
-            std::error_code error;
-            socket.open(endpoint.protocol(), error);
-            return error;
-        };
-        return runnel::connect_race<executor_type>::run<stream_type>(executor, endpoints, 250ms, open_socket,
-                                                                     "connecting to two", progress);
-    }
-    [[maybe_unused]] friend bool operator==(two_addresses const&, two_addresses const&) = default;
 };
 
 }  // namespace
@@ -258,13 +240,35 @@ TEST_CASE("an address behind which nobody answers is left for another one in the
     options.connect_timeout = 150ms;
     options.on_event = [&](auto const& e) { events.push_back(e); };
     runnel::testing::broker broker(io.get_executor());
-    two_addresses host;
+    test::addresses host{.host = "two"};
     asio::ip::tcp::acceptor mute(io, {asio::ip::make_address("127.0.0.2"), 0});
     host.endpoints = {mute.local_endpoint(), {asio::ip::make_address("127.0.0.1"), broker.listen_tcp()}};
     mqtt::session s(io.get_executor(), host, options);
     task<void> running(io, s.run());
     test::run(io, s.connected());
     CHECK(std::ranges::count(events, kind::connecting, &mqtt::session_event::what) == 2);
+    test::run(io, s.disconnect());
+    CHECK_FALSE(running.run_for_error());
+}
+
+TEST_CASE("an address behind which the handshake has no answer is left for another one in the same attempt") {
+    asio::io_context io;
+    std::vector<mqtt::session_event> events;
+    auto options = test::quick();
+    options.connect_timeout = 400ms;
+    options.on_event = [&](auto const& e) { events.push_back(e); };
+    runnel::testing::broker broker(io.get_executor());
+    auto const port = broker.listen(runnel::testing::over_websocket<runnel::testing::over_tcp>());
+    asio::ip::tcp::acceptor mute(io, {asio::ip::make_address("127.0.0.2"), 0});
+    runnel::websocket::over<test::addresses> host{.host = "two"};
+    host.next.endpoints = {mute.local_endpoint(), {asio::ip::make_address("127.0.0.1"), port}};
+    mqtt::session s(io.get_executor(), host, options);
+    task<void> running(io, s.run());
+    test::run(io, s.connected());
+    REQUIRE(events.size() == 2);
+    CHECK(to_string(events[1]) ==
+          "connected to ws://two:80/mqtt, a new session (before: WebSocket handshake with two:80/mqtt (no answer: is "
+          "this a WebSocket port?): the handshake took too long (127.0.0.2))");
     test::run(io, s.disconnect());
     CHECK_FALSE(running.run_for_error());
 }

@@ -119,3 +119,62 @@ TEST_CASE("addresses that were of no use are remembered, each once, the oldest f
     p.begin(of(1s));
     CHECK(all() == "3 4 5 6 7 8 9 1 ");  // they outlast the attempt
 }
+
+TEST_CASE("the handshakes over an address have its share of the time while the host has others, and their own limits") {
+    connect_progress p;
+    p.begin(of(12s));
+    p.connected_to(1);
+    CHECK(p.handshake_time(0s, start) == 0s);
+    CHECK(p.handshake_time(15s, start) == 15s);
+    p.share_with_addresses(2, "192.0.2.1", start);
+    CHECK(p.handshake_time(0s, start) == 4s);
+    CHECK(p.handshake_time(15s, start + 1s) == 3s);
+    CHECK(p.handshake_time(2s, start + 1s) == 2s);
+    CHECK(p.handshake_time(0s, start + 3999500us) == 1ms);
+    CHECK(p.handshake_time(15s, start + 20s) == 1ms);  // 0 would be without limit
+    p.connected_to(2);
+    CHECK(p.handshake_time(0s, start) == 0s);
+}
+
+TEST_CASE("after a late handshake the next address is tried, while there is time and the host has others") {
+    connect_progress p;
+    std::system_error const late(std::make_error_code(std::errc::timed_out));
+    p.begin(of(12s));
+    p.at(connect_step::tls, "TLS handshake with tls://a:1");
+    p.connected_to(1);
+    CHECK_FALSE(p.try_next_address(late, start));
+    p.share_with_addresses(1, "192.0.2.1", start);
+    CHECK_FALSE(p.try_next_address(late, start + 12s));
+    CHECK(p.passed_over.empty());
+    CHECK(p.try_next_address(late, start + 6s));
+    CHECK(p.passed_over == "TLS handshake with tls://a:1: Connection timed out (192.0.2.1)");
+    CHECK(p.useless().back() == 1);
+    CHECK_FALSE(p.try_next_address(late, start + 6s));
+    p.connected_to(2);
+    p.pass_over(std::system_error(late.code(), "TLS"));
+    CHECK(p.passed_over == "TLS handshake with tls://a:1: Connection timed out (192.0.2.1); TLS: Connection timed out");
+
+    connect_progress unlimited;
+    unlimited.begin({});
+    unlimited.connected_to(1);
+    unlimited.share_with_addresses(1, "192.0.2.1", start);
+    CHECK(unlimited.handshake_time(0s, start) == 0s);
+    CHECK_FALSE(unlimited.try_next_address(late, start));
+}
+
+TEST_CASE(
+    "no more addresses of a server have a share than are remembered, and shares bear the least and the greatest") {
+    connect_progress p;
+    p.begin(of(12s));
+    for (std::uint64_t i = 1; i <= connect_progress::remembered + 1; ++i) {
+        p.connected_to(i);
+        p.share_with_addresses(std::numeric_limits<std::size_t>::max(), "192.0.2.1", start);
+        CHECK(p.handshake_time(0s, start) == (i <= connect_progress::remembered ? 3s : 0s));
+    }
+    p.begin_server({start, time_point::max() - 1ns}, "another");
+    p.share_with_addresses(1, "192.0.2.1", start);
+    CHECK(p.handshake_time(0s, start) > 24h * 365 * 100);
+    p.begin_server(of(0s), "another");
+    p.share_with_addresses(1, "192.0.2.1", start);
+    CHECK(p.handshake_time(0s, start) == 1ms);
+}

@@ -5,6 +5,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/enumerators.hpp"
 #include "support/run.hpp"
 #include "support/streams.hpp"
 #include <chrono>
@@ -257,18 +258,32 @@ TEST_CASE("copies of a failover go through the list each for itself, and stay eq
     CHECK_FALSE(one == several({e.endpoint("a")}));
 }
 
-TEST_CASE("errors that only new settings mend are told from those that pass") {
+TEST_CASE("errors that only new settings mend are told from those that pass, each of them") {
+    using runnel::is_lasting;
     using runnel::is_lasting_error;
     using runnel::proxy_errc;
+    auto const lasting = [](auto const& all) {
+        std::size_t n = 0;
+        for (auto const e : all) {
+            CHECK(is_lasting_error(e) == is_lasting(e));
+            n += is_lasting(e);
+        }
+        return n;
+    };
+    CHECK(lasting(test::enumerators<transport_errc>()) == 24);
+    CHECK(lasting(test::enumerators<proxy_errc>()) == 4);
     for (std::error_code const e :
-         {make_error_code(transport_errc::certificate_revoked), make_error_code(transport_errc::pre_shared_key_refused),
-          make_error_code(transport_errc::key_not_pinned), make_error_code(proxy_errc::credentials_refused)})
+         {make_error_code(transport_errc::file_unreadable), make_error_code(transport_errc::certificate_revoked),
+          make_error_code(transport_errc::pre_shared_key_refused), make_error_code(transport_errc::handshake_refused),
+          make_error_code(transport_errc::key_not_pinned), make_error_code(proxy_errc::target_invalid),
+          make_error_code(proxy_errc::credentials_refused)})
         CHECK(is_lasting_error(e));
     for (std::error_code const e :
          {refused, std::error_code(), make_error_code(transport_errc::not_tls), make_error_code(transport_errc::ok),
           make_error_code(transport_errc::certificate_expired),
           make_error_code(transport_errc::certificate_not_yet_valid), make_error_code(transport_errc::stream_broken),
-          make_error_code(proxy_errc::refused), make_error_code(proxy_errc::host_unreachable)})
+          make_error_code(proxy_errc::refused), make_error_code(proxy_errc::host_unreachable),
+          make_error_code(static_cast<transport_errc>(10'000)), make_error_code(static_cast<proxy_errc>(10'000))})
         CHECK_FALSE(is_lasting_error(e));
 }
 
@@ -326,6 +341,23 @@ TEST_CASE("endpoints that fail at once leave their time to the others, and the e
         l.text.starts_with("none of 3 endpoints opened (a: Connection refused; opening plain://b: connecting took "
                            "longer than its share of the time; c: Connection refused)"));
     CHECK(l.transport.next().name == "a");
+}
+
+TEST_CASE("the error names the endpoints that had their turn, and counts those that had none") {
+    limited l("abcdefg");
+    l.peer.failing = "a";
+    l.peer.silent = "bcdefg";
+    auto const now = std::chrono::steady_clock::now();
+    l.progress.begin({now, now + 40ms});
+    l.progress.pass_over(std::system_error(refused, "something before"));
+    test::task opening(l.io, l.transport.open(l.io.get_executor(), &l.progress));
+    CHECK(opening.run_for_error() == transport_errc::connect_timeout);
+    auto const tried = l.peer.tried.size();
+    REQUIRE(tried < 7);
+    CHECK(opening.error_text().starts_with("none of " + std::to_string(tried) +
+                                           " endpoints opened (a: Connection refused; o"));
+    CHECK(opening.error_text().find("), and " + std::to_string(7 - tried) + " had no turn: ") != std::string::npos);
+    CHECK(l.progress.passed_over == "something before: Connection refused");
 }
 
 TEST_CASE("shares hold with the least time and without a limit") {

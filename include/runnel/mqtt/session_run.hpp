@@ -131,7 +131,7 @@ template <transport Transport>
 void session<Transport>::note(std::system_error const& e) {
     if (e.code() == asio::error::operation_aborted || connection_.life().is_violated()) return;
     auto* const progress = destination_->progress();
-    if (progress != nullptr && progress->step() < connect_step::authenticate)
+    if (progress != nullptr && !has_stream(progress->step()))
         progress->fail(e);
     else if (!connection_.life().is(lifecycle::state::over))
         said().remark = remark_of(e);

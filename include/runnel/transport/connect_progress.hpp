@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/remark.hpp>
+#include <runnel/core/saturating.hpp>
 
 #include <algorithm>
 #include <array>
@@ -69,29 +70,60 @@ enum class connect_step : std::uint8_t {
     accept,        ///< the stream is open: the peer is to accept its user, in MQTT by CONNACK
 };
 
+/// Whether at this step the stream is open.
+constexpr bool has_stream(connect_step step) noexcept {
+    switch (step) {
+        case connect_step::none:
+        case connect_step::open:
+        case connect_step::resolve:
+        case connect_step::connect:
+        case connect_step::proxy:
+        case connect_step::tls:
+        case connect_step::websocket: return false;
+        case connect_step::authenticate:
+        case connect_step::accept: return true;
+    }
+    return false;
+}
+
 /// What is known of an attempt to connect: how much time it has, and how far it has come; and of the attempts before,
 /// since the peer has accepted one: which addresses were of no use.
 ///
 /// A transport that takes `open(executor, connect_progress*)` in place of `open(executor)` says there what it does, for
 /// logs, keeps to `budget` where it has a choice, and passes both on to the transport below (`open_stream`). Nobody has
 /// to: whoever opens a stream sees to the time by himself, and cancels.
+///
+/// A host may have an address that accepts connections and then is silent. So while it has others, the handshakes
+/// above, all together, may take no longer than the share of the time that its address has: `handshake_time`. The one
+/// in which that is over begins again with another address: `try_next_address`.
 class connect_progress {
   public:
     /// Another attempt begins.
     [[gnu::cold]] void begin(connect_budget b) {
-        budget = b;
         passed_over.clear();
-        at(connect_step::open, {});
         address_ = 0;
+        begin_server(b, {});
+    }
+    /// A server, which may be one of several, is tried now, and has `b`. `what`: as in `at`.
+    [[gnu::cold]] void begin_server(connect_budget b, std::string what) {
+        budget = b;
+        turns_ = 0;
+        end_turn();
+        at(connect_step::open, std::move(what));
     }
 
     connect_budget budget;
     /// What has failed in this attempt before that which has opened the stream, and why: errors' texts.
     std::string passed_over;
 
-    /// Something else is tried now: `all` is what has failed since `before` was what had been passed over.
-    [[gnu::cold]] void pass_over(std::string const& before, std::string const& all) {
-        passed_over = before.empty() ? all : before + "; " + all;
+    /// What is being done has failed with `error`, and something else is tried now.
+    [[gnu::cold]] [[gnu::noinline]] void pass_over(std::system_error const& error) {
+        auto const message = error.code().message();
+        if (!passed_over.empty()) passed_over += "; ";
+        // An error that says nothing of what has failed is told by the step.
+        if (error.what() == message && !doing_.empty()) passed_over.append(doing_).append(": ");
+        passed_over += error.what();
+        if (!turn_of_.empty()) passed_over.append(" (").append(turn_of_).append(1, ')');
         leave_address();
     }
 
@@ -120,9 +152,38 @@ class connect_progress {
     static constexpr std::size_t remembered = 8;  ///< addresses, at most
 
     /// The stream goes to this address.
-    void connected_to(std::uint64_t address) noexcept { address_ = address; }
+    [[gnu::cold]] void connected_to(std::uint64_t address) noexcept {
+        end_turn();
+        address_ = address;
+    }
+    /// And its host has others (`count`, 1 or more) of which nothing is known: each is to have its share of the time.
+    /// `text`: the address, for people.
+    [[gnu::cold]] [[gnu::noinline]] void share_with_addresses(std::size_t count, std::string text,
+                                                              connect_budget::time_point now) {
+        if (!budget.is_limited() || ++turns_ > remembered) return;
+        turn_ = budget.share(now, add_saturating<std::size_t>(count, 1));
+        turn_of_ = std::move(text);
+    }
+    /// How long a handshake over the address may take, which may take `limit` at most: until the address's share of
+    /// the time is over, if that is sooner. 0, of either: without limit.
+    [[gnu::cold]] [[gnu::noinline]] std::chrono::milliseconds handshake_time(
+        std::chrono::milliseconds limit, connect_budget::time_point now) const noexcept {
+        if (!turn_.is_limited()) return limit;
+        auto const left = std::chrono::ceil<std::chrono::milliseconds>(turn_.left(now));
+        auto const most = std::max(left, std::chrono::milliseconds(1));
+        return limit.count() == 0 ? most : std::min(limit, most);
+    }
+    /// A handshake has not come to its end in that time, which `error` says. True: it is to begin again, from the
+    /// layers below, as the host has other addresses, and there is time for them.
+    [[gnu::cold]] [[gnu::noinline]] bool try_next_address(std::system_error const& error,
+                                                          connect_budget::time_point now) {
+        if (!turn_.is_limited() || budget.is_over(now)) return false;
+        pass_over(error);
+        return true;
+    }
     /// That was of no use: the peer there is silent, or refuses. The next attempts try other addresses before.
     [[gnu::cold]] void leave_address() noexcept {
+        end_turn();
         if (address_ == 0) return;
         auto at = std::find(useless_.begin(), useless_.end(), address_);
         if (at == useless_.end()) at = useless_.begin();
@@ -133,9 +194,17 @@ class connect_progress {
     std::array<std::uint64_t, remembered> const& useless() const noexcept { return useless_; }
 
   private:
+    void end_turn() noexcept {
+        turn_ = {};
+        turn_of_.clear();
+    }
+
     connect_step step_ = connect_step::none;
     std::string doing_;
     std::uint64_t address_ = 0;
+    connect_budget turn_;    // the address's, if it has a share only
+    std::string turn_of_;    // the address then
+    std::size_t turns_ = 0;  // at the same server; no more than are remembered, so that they come to an end
     std::array<std::uint64_t, remembered> useless_{};
 };
 

@@ -127,7 +127,7 @@ class connect_race {
             co_await s->place.park(s->waiting);
             if (s->waiting.result) throw std::system_error(s->waiting.result);
         }
-        if (progress != nullptr) progress->connected_to(number_of(s->endpoints[s->winner]));
+        if (progress != nullptr) s->tell_winner(*progress);
         co_return Result(std::move(s->sockets[s->winner]));
     }
 
@@ -156,7 +156,7 @@ class connect_race {
         std::vector<endpoint_type> endpoints;
         std::error_code not_found;
         std::vector<socket_type> sockets;  // of the endpoints that have been started
-        std::size_t hopeful = 0;           // endpoints; those behind them were of no use
+        std::size_t hopeful = 0;           // the first endpoints; those behind them were of no use
         std::size_t running = 0;
         std::size_t winner = none;
         bool is_resolving = false;
@@ -201,7 +201,19 @@ class connect_race {
                     --hopeful;
                     break;
                 }
-            if (hopeful == 0) hopeful = endpoints.size();
+        }
+
+        // An address that was of no use in its share of the time has all that is left: it may only be slow.
+        [[gnu::cold]] void tell_winner(connect_progress& progress) const {
+            auto const& address = endpoints[winner];
+            progress.connected_to(number_of(address));
+            if (winner >= hopeful) return;
+            std::size_t others = hopeful - 1;
+            for (auto const& failure : failures)
+                for (std::size_t i = 0; i < hopeful; ++i)
+                    if (endpoints[i] == failure.endpoint) --others;
+            if (others != 0)
+                progress.share_with_addresses(others, address.address().to_string(), std::chrono::steady_clock::now());
         }
 
         // Starts the next attempt if it is due. False: there is nothing to do but to wait.
@@ -229,7 +241,7 @@ class connect_race {
             }
             if (sockets.size() < endpoints.size()) {
                 delay_over.stop();
-                auto const wait = sockets.size() < hopeful ? delay : 4 * delay;
+                auto const wait = hopeful == 0 || sockets.size() < hopeful ? delay : 4 * delay;
                 delay_over.set(deadline_after(std::chrono::steady_clock::now(), wait));
             }
             return true;

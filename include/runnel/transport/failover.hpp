@@ -61,9 +61,9 @@ class failover {
     Next const& next() const noexcept { return endpoints_[next_]; }
 
     /// Opens the endpoints in turn, each once, until one succeeds. If none does, throws what the only one has thrown,
-    /// or a `std::system_error` whose text has the errors of all, and whose code is that of the last one that may pass
-    /// by itself (see `is_lasting_error`), if there is one. Can be cancelled at any point. The transport must outlive
-    /// it, and must not be opened twice at the same time.
+    /// or a `std::system_error` whose text has the errors of all that had their turn, and whose code is that of the
+    /// last one that may pass by itself (see `is_lasting_error`), if there is one. Can be cancelled at any point. The
+    /// transport must outlive it, and must not be opened twice at the same time.
     ///
     /// With a limited `progress->budget` each endpoint has its share of the time (see `connect_budget::share`), and is
     /// cancelled when that is over: one that does not answer is left for the next. When the time of all is over, the
@@ -72,35 +72,34 @@ class failover {
     /// endpoints without a `report(true)`, for as many again nothing is divided.
     asio::awaitable<stream_type, executor_type> open(executor_type executor,
                                                      connect_progress* progress = nullptr) const {
-        auto const whole = progress != nullptr ? progress->budget : connect_budget();
-        auto const before = progress != nullptr ? progress->passed_over : std::string();
+        connect_progress own;
+        if (progress == nullptr) progress = &own;
+        auto const whole = progress->budget;
+        auto const before = progress->passed_over.size();
         bool const divides = opened_ / endpoints_.size() % 2 == 0;
         ++opened_;
-        std::string text;
         std::error_code code;
-        for (std::size_t tried = 0; tried < endpoints_.size(); ++tried) {
+        std::size_t tried = 0;
+        for (bool goes_on = true; goes_on && tried < endpoints_.size();) {
             current_ = (next_ + tried) % endpoints_.size();
-            auto opening = open_current(executor, progress, whole, divides ? endpoints_.size() - tried : 1);
+            auto opening = open_current(executor, *progress, whole, divides ? endpoints_.size() - tried : 1);
+            ++tried;
             try {
                 auto opened = co_await std::move(opening);
-                if (progress != nullptr) progress->budget = whole;
+                progress->budget = whole;
                 next_ = order_ == failover_order::stay ? current_ : 0;
                 co_return std::move(opened);
             } catch (std::system_error const& e) {
                 bool const is_aborted = e.code() == asio::error::operation_aborted;
-                if (whole.is_over(clock::now()) || (is_aborted && !whole.is_limited())) tried = give_up_turn();
+                goes_on = !whole.is_over(clock::now()) && (whole.is_limited() || !is_aborted);
+                if (!goes_on) next_ = (current_ + 1) % endpoints_.size();
                 if (is_aborted || endpoints_.size() == 1) throw;
                 if (!code || is_lasting_error(code) || !is_lasting_error(e.code())) code = e.code();
-                (text += text.empty() ? "" : "; ") += text_of(e, progress);
-                if (progress != nullptr) progress->pass_over(before, text);
+                progress->pass_over(e);
             }
         }
-        if (progress != nullptr) {
-            progress->budget = whole;
-            progress->passed_over = before;
-        }
-        throw std::system_error(code,
-                                "none of " + std::to_string(endpoints_.size()) + " endpoints opened (" + text + ')');
+        progress->budget = whole;
+        throw std::system_error(code, none_opened(tried, before, *progress));
     }
 
     /// Tells how the stream opened last has turned out: `true` when the peer has accepted its user, `false` when it has
@@ -122,29 +121,25 @@ class failover {
   private:
     using clock = std::chrono::steady_clock;
 
-    asio::awaitable<stream_type, executor_type> open_current(executor_type executor, connect_progress* progress,
+    asio::awaitable<stream_type, executor_type> open_current(executor_type executor, connect_progress& progress,
                                                              connect_budget whole, std::size_t sharers) const {
-        if (progress == nullptr) return open_stream(current(), std::move(executor), progress);
         auto const now = clock::now();
-        progress->budget = whole.share(now, sharers);
-        progress->at(connect_step::open, "opening " + url());
-        auto opening = open_stream(current(), std::move(executor), progress);
+        progress.begin_server(whole.share(now, sharers), "opening " + url());
+        auto opening = open_stream(current(), std::move(executor), &progress);
         // The last one has all that is left: whoever has set the limit sees to it.
         if (sharers == 1 || !whole.is_limited()) return opening;
-        return within(progress->budget.left(now), std::move(opening), make_error_code(transport_errc::connect_timeout));
+        return within(progress.budget.left(now), std::move(opening), make_error_code(transport_errc::connect_timeout));
     }
 
-    // The next `open` begins behind the current endpoint; returns what ends this one.
-    std::size_t give_up_turn() const noexcept {
-        next_ = (current_ + 1) % endpoints_.size();
-        return endpoints_.size();
-    }
-
-    // An error that says nothing of what has failed is told by the step.
-    [[gnu::cold]] static std::string text_of(std::system_error const& e, connect_progress const* progress) {
-        auto const message = e.code().message();
-        if (progress == nullptr || progress->doing().empty() || e.what() != message) return e.what();
-        return progress->doing() + ": " + message;
+    // The text of the error when none of those that were tried has opened; what was passed over before goes on so.
+    [[gnu::cold]] std::string none_opened(std::size_t tried, std::size_t before, connect_progress& progress) const {
+        std::string text = "none of " + std::to_string(tried) + " endpoints opened (";
+        text += progress.passed_over.substr(before == 0 ? 0 : before + 2);
+        text += ')';
+        auto const untried = endpoints_.size() - tried;
+        if (untried != 0) text += ", and " + std::to_string(untried) + " had no turn";
+        progress.passed_over.resize(before);
+        return text;
     }
 
     std::vector<Next> endpoints_;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/authority.hpp>
 #include <runnel/core/secret.hpp>
 #include <runnel/digest/base64.hpp>
 #include <runnel/transport/proxy_error.hpp>
@@ -14,16 +15,6 @@ namespace runnel {
 
 // HTTP CONNECT (RFC 9110 9.3.6) without I/O, for the client and for the proxy. Read generously: lines may end in LF
 // alone (RFC 9112 2.2), and of the headers only those that matter are looked at.
-
-/// "host:port", an IPv6 address in brackets (RFC 9110 7.2).
-inline std::string authority_of(std::string_view host, std::uint16_t port) {
-    std::string text;
-    bool const ipv6 = host.find(':') != std::string_view::npos;
-    if (ipv6) text += '[';
-    text += host;
-    if (ipv6) text += ']';
-    return text + ':' + std::to_string(port);
-}
 
 /// The head of an HTTP message, gathered from pieces cut anywhere: a first line, headers, an empty line.
 class connect_head {

@@ -111,34 +111,18 @@ struct http_proxy {
     std::uint16_t effective_port() const noexcept { return port != 0 ? port : default_port; }
 
     /// "tcp://host:port through" the proxy's own.
-    std::string url() const { return "tcp://" + authority_of(host, effective_port()) + " through " + to_proxy().url(); }
+    std::string url() const { return tunnel_url(*this); }
 
     /// Connects to the proxy and asks it for a tunnel to the target. Throws `http_proxy_refused` if the proxy answers
     /// with another status than 2xx (`proxy_errc::credentials_required` or `credentials_refused` with 407), another
     /// `proxy_errc` in a `std::system_error`, or what the transport to the proxy throws. Can be cancelled at any point.
     asio::awaitable<stream_type, executor_type> open(executor_type executor,
                                                      connect_progress* progress = nullptr) const {
-        http_connect_client protocol(host, effective_port(), user_name, password);
-        check_proxy_time(handshake_timeout);
-        if (protocol.error() != proxy_errc::ok) throw std::system_error(protocol.error(), url());
-        auto const way = to_proxy();
-        auto opening = open_stream(way, executor, progress);
-        stream_type tunnel(co_await std::move(opening));
-        if (progress != nullptr) progress->at(connect_step::proxy, "asking for " + url());
-        auto asking = ask(tunnel, protocol);
-        auto limited = talk_to_proxy<executor_type>(executor, handshake_timeout, std::move(asking));
-        co_await std::move(limited);
-        if (protocol.error() != proxy_errc::ok) fail(protocol);
-        co_return std::move(tunnel);
+        tunnel_protocol<http_proxy, http_connect_client> const how{&ask, &fail};
+        return open_tunnel(*this, std::move(executor), progress, how);
     }
 
   private:
-    Next to_proxy() const {
-        Next way = proxy;
-        if (way.port == 0) way.port = default_proxy_port;
-        return way;
-    }
-
     static asio::awaitable<void, executor_type> ask(stream_type& tunnel, http_connect_client& protocol) {
         send_buffer request(stream_type::headroom);
         wiped_at_end const wiping(request);
@@ -152,8 +136,8 @@ struct http_proxy {
         }
     }
 
-    [[noreturn]] void fail(http_connect_client const& protocol) const {
-        std::string text = url();
+    [[noreturn]] static void fail(http_proxy const& way, http_connect_client const& protocol) {
+        std::string text = way.url();
         if (protocol.status() == 0) throw std::system_error(protocol.error(), text);
         text += " (HTTP status " + std::to_string(protocol.status());
         if (!protocol.reason().empty()) text.append(1, ' ').append(printable(protocol.reason(), 100));

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/core/authority.hpp>
+#include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/proxy_error.hpp>
 #include <runnel/transport/race.hpp>
 #include <runnel/transport/stream.hpp>
@@ -10,6 +12,7 @@
 #include <chrono>
 #include <cstddef>
 #include <stdexcept>
+#include <string>
 #include <system_error>
 #include <utility>
 
@@ -30,23 +33,67 @@ asio::awaitable<std::size_t, typename Stream::executor_type> read_answer(Stream&
     co_return n;
 }
 
-/// Throws `std::out_of_range`, with the range in its text, if a proxy's time is not possible.
-[[gnu::cold]] inline void check_proxy_time(std::chrono::milliseconds handshake_timeout) {
-    if (handshake_timeout.count() < 0) throw std::out_of_range("handshake_timeout of a proxy must be 0 ms or more");
+// What the ways through proxies have in common. `Way`: `http_proxy<...>`, `socks5_proxy<...>`.
+
+/// How the proxy itself is reached.
+template <class Way>
+auto to_proxy(Way const& way) {
+    auto proxy = way.proxy;
+    if (proxy.port == 0) proxy.port = Way::default_proxy_port;
+    return proxy;
 }
 
-/// Talks to a proxy for at most `limit`, or for as long as it takes if that is 0. Throws
-/// `proxy_errc::handshake_timeout`, and what `talk` throws.
-template <class Executor>
-asio::awaitable<void, Executor> talk_to_proxy(Executor executor, std::chrono::milliseconds limit,
-                                              asio::awaitable<void, Executor> talk) {
-    if (limit.count() == 0) {
-        co_await std::move(talk);
-        co_return;
+/// "tcp://host:port through" the proxy's own.
+template <class Way>
+std::string tunnel_url(Way const& way) {
+    return "tcp://" + authority_of(way.host, way.effective_port()) + " through " + to_proxy(way).url();
+}
+
+/// How a tunnel is asked for: `Protocol` is the client's side of the proxy's protocol.
+template <class Way, class Protocol>
+struct tunnel_protocol {
+    using executor_type = typename Way::executor_type;
+    using stream_type = typename Way::stream_type;
+
+    /// Talks to the proxy until the protocol is done, or has an error.
+    asio::awaitable<void, executor_type> (*ask)(stream_type& to, Protocol& protocol);
+    /// Throws the protocol's error.
+    void (*fail)(Way const& way, Protocol const& protocol);
+};
+
+/// Connects to the proxy and asks it for a tunnel, in `way.handshake_timeout`, or, where the proxy has several
+/// addresses, in the share of the time that this address has: then another one is tried. Throws
+/// `proxy_errc::handshake_timeout`, `std::out_of_range` if that time is not possible, and what `how` and the transport
+/// to the proxy throw. `way` must outlive it.
+template <class Protocol, class Way>
+asio::awaitable<typename Way::stream_type, typename Way::executor_type> open_tunnel(
+    Way const& way, typename Way::executor_type executor, connect_progress* progress,
+    tunnel_protocol<Way, Protocol> how) {
+    if (way.handshake_timeout.count() < 0) throw std::out_of_range("handshake_timeout of a proxy must be 0 ms or more");
+    auto const proxy = to_proxy(way);
+    while (true) {
+        Protocol protocol(way.host, way.effective_port(), way.user_name, way.password);
+        if (protocol.error() != proxy_errc::ok) throw std::system_error(protocol.error(), way.url());
+        auto opening = open_stream(proxy, executor, progress);
+        typename Way::stream_type tunnel(co_await std::move(opening));
+        auto limit = way.handshake_timeout;
+        if (progress != nullptr) {
+            progress->at(connect_step::proxy, "asking for " + way.url());
+            limit = progress->handshake_time(limit, std::chrono::steady_clock::now());
+        }
+        auto asking = how.ask(tunnel, protocol);
+        if (limit.count() != 0)
+            asking = within(limit, std::move(asking), make_error_code(proxy_errc::handshake_timeout));
+        try {
+            co_await std::move(asking);
+        } catch (std::system_error const& e) {
+            bool const is_late = e.code() == proxy_errc::handshake_timeout && progress != nullptr;
+            if (!is_late || !progress->try_next_address(e, std::chrono::steady_clock::now())) throw;
+            continue;
+        }
+        if (protocol.error() != proxy_errc::ok) how.fail(way, protocol);
+        co_return std::move(tunnel);
     }
-    parking<Executor> place(std::move(executor));
-    auto limited = within<Executor>(place, limit, proxy_errc::handshake_timeout, std::move(talk));
-    co_await std::move(limited);
 }
 
 }  // namespace runnel

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <runnel/transport/connect_progress.hpp>
-#include <runnel/transport/http_connect.hpp>
 #include <runnel/transport/proxy_handshake.hpp>
 #include <runnel/transport/socks5.hpp>
 #include <runnel/transport/stream.hpp>
@@ -49,35 +48,17 @@ struct socks5_proxy {
     std::uint16_t effective_port() const noexcept { return port != 0 ? port : default_port; }
 
     /// "tcp://host:port through" the proxy's own.
-    std::string url() const { return "tcp://" + authority_of(host, effective_port()) + " through " + to_proxy().url(); }
+    std::string url() const { return tunnel_url(*this); }
 
     /// Connects to the proxy and asks it for a tunnel to the target. Throws a `proxy_errc` in a `std::system_error`, or
     /// what the transport to the proxy throws. Can be cancelled at any point.
     asio::awaitable<stream_type, executor_type> open(executor_type executor,
                                                      connect_progress* progress = nullptr) const {
-        socks5_client protocol(host, effective_port(), user_name, password);
-        check_proxy_time(handshake_timeout);
-        if (protocol.error() != proxy_errc::ok) throw std::system_error(protocol.error(), url());
-        auto const way = to_proxy();
-        auto opening = open_stream(way, executor, progress);
-        auto tunnel = co_await std::move(opening);
-        if (progress != nullptr) progress->at(connect_step::proxy, "asking for " + url());
-        auto asking = ask(tunnel, protocol);
-        auto limited = talk_to_proxy<executor_type>(executor, handshake_timeout, std::move(asking));
-        co_await std::move(limited);
-        if (protocol.error() == proxy_errc::unknown_reply)
-            throw std::system_error(protocol.error(), url() + " (reply " + std::to_string(protocol.reply()) + ')');
-        if (protocol.error() != proxy_errc::ok) throw std::system_error(protocol.error(), url());
-        co_return std::move(tunnel);
+        tunnel_protocol<socks5_proxy, socks5_client> const how{&ask, &fail};
+        return open_tunnel(*this, std::move(executor), progress, how);
     }
 
   private:
-    Next to_proxy() const {
-        Next way = proxy;
-        if (way.port == 0) way.port = default_proxy_port;
-        return way;
-    }
-
     static asio::awaitable<void, executor_type> ask(stream_type& tunnel, socks5_client& protocol) {
         send_buffer out(stream_type::headroom);
         wiped_at_end const wiping(out);
@@ -90,6 +71,12 @@ struct socks5_proxy {
             std::size_t const n = co_await read_answer(tunnel, into, "SOCKS5 proxy");
             protocol.receive({room, n});
         }
+    }
+
+    [[noreturn]] static void fail(socks5_proxy const& way, socks5_client const& protocol) {
+        std::string text = way.url();
+        if (protocol.error() == proxy_errc::unknown_reply) text += " (reply " + std::to_string(protocol.reply()) + ')';
+        throw std::system_error(protocol.error(), text);
     }
 };
 

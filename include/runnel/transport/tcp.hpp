@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/authority.hpp>
 #include <runnel/transport/asio_stream.hpp>
 #include <runnel/transport/connect_race.hpp>
 
@@ -55,7 +56,7 @@ struct basic_tcp {
     /// The port that is connected to.
     std::uint16_t effective_port() const noexcept { return port != 0 ? port : default_port; }
 
-    std::string url() const { return "tcp://" + authority(); }
+    std::string url() const { return "tcp://" + authority_of(host, effective_port()); }
 
     /// Resolves the host, each time anew, and connects to whichever of its addresses answers first (RFC 8305); see
     /// `attempt_delay`. Throws `connect_failed` with the errors of all addresses, or an error of name resolution; and
@@ -67,15 +68,6 @@ struct basic_tcp {
             std::min<std::chrono::milliseconds>(attempt_delay, longest_delay),
             [this](auto& socket, auto const& endpoint) { return set_up(socket, endpoint); }, "connecting to " + url(),
             progress);
-    }
-
-    /// Host and port as in a URL.
-    [[gnu::cold]] std::string authority() const {
-        bool const ipv6 = host.find(':') != std::string::npos;
-        std::string text = ipv6 ? "[" : "";
-        text += host;
-        text += ipv6 ? "]:" : ":";
-        return text += std::to_string(effective_port());
     }
 
   private:

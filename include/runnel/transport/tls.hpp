@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/authority.hpp>
 #include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/race.hpp>
 #include <runnel/transport/stream.hpp>
@@ -309,29 +310,40 @@ struct tls {
 
     std::uint16_t effective_port() const noexcept { return port != 0 ? port : default_port; }
 
-    std::string url() const {
-        bool const ipv6 = host.find(':') != std::string::npos;
-        return "tls://" + (ipv6 ? '[' + host + ']' : host) + ':' + std::to_string(effective_port());
-    }
+    std::string url() const { return "tls://" + authority_of(host, effective_port()); }
 
     /// Opens the transport below and performs the handshake. Throws `std::system_error`, whose text names the host.
+    /// With `progress`, an address behind which nobody answers is left for the host's next: see `connect_progress`.
     asio::awaitable<stream_type, executor_type> open(executor_type executor,
                                                      connect_progress* progress = nullptr) const {
         Next below = next;
         if (below.host.empty()) below.host = host;
         if (below.port == 0) below.port = effective_port();
-        auto opening = open_stream(below, executor, progress);
-        auto opened = co_await std::move(opening);
-        if (progress != nullptr) progress->at(connect_step::tls, "TLS handshake with " + url());
-        stream_type stream(std::move(opened), context, tls_role::client, server_name.empty() ? host : server_name);
-        auto shaking_hands = stream.handshake();
-        try {
-            co_await std::move(shaking_hands);
-        } catch (std::system_error const& e) {
-            if (e.code() == asio::error::operation_aborted) throw;
-            throw handshake_error(e, host);
+        while (true) {
+            auto opening = open_stream(below, executor, progress);
+            auto opened = co_await std::move(opening);
+            if (progress != nullptr) progress->at(connect_step::tls, "TLS handshake with " + url());
+            stream_type stream(std::move(opened), context, tls_role::client, server_name.empty() ? host : server_name);
+            auto shaking_hands = in_time(stream.handshake(), progress);
+            try {
+                co_await std::move(shaking_hands);
+                co_return std::move(stream);
+            } catch (std::system_error const& e) {
+                if (e.code() == asio::error::operation_aborted) throw;
+                auto const error = handshake_error(e, host);
+                bool const is_late = e.code() == transport_errc::connect_timeout && progress != nullptr;
+                if (!is_late || !progress->try_next_address(error, std::chrono::steady_clock::now())) throw error;
+            }
         }
-        co_return std::move(stream);
+    }
+
+  private:
+    static asio::awaitable<void, executor_type> in_time(asio::awaitable<void, executor_type> handshake,
+                                                        connect_progress const* progress) {
+        if (progress == nullptr) return handshake;
+        auto const limit = progress->handshake_time(std::chrono::milliseconds(0), std::chrono::steady_clock::now());
+        if (limit.count() == 0) return handshake;
+        return within(limit, std::move(handshake), make_error_code(transport_errc::connect_timeout));
     }
 };
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/authority.hpp>
 #include <runnel/core/random.hpp>
 #include <runnel/digest/base64.hpp>
 #include <runnel/digest/sha1.hpp>
@@ -117,9 +118,8 @@ errc encode(client_request const& request, handshake_key const& key, Out& out) {
     auto const line = [&out](std::string_view name, std::string_view value) {
         for (std::string_view part : {name, std::string_view(": "), value, std::string_view("\r\n")}) out.append(part);
     };
-    std::string host(request.host);
-    if (host.find(':') != std::string::npos) host = "[" + host + "]";
-    if (request.port != request.default_port) host += ":" + std::to_string(request.port);
+    bool const has_port = request.port != request.default_port;
+    std::string host = has_port ? authority_of(request.host, request.port) : host_in_url(request.host);
     if (!request.authority.empty()) host = request.authority;
 
     out.append(std::string_view("GET "));

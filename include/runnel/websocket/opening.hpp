@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/authority.hpp>
 #include <runnel/core/remark.hpp>
 #include <runnel/transport/error.hpp>
 #include <runnel/transport/race.hpp>
@@ -256,10 +257,8 @@ class opener {
 
     // What a client does, and with whom; the query may hold secrets.
     [[gnu::cold]] static std::string doing(client_options const& options) {
-        bool const ipv6 = options.host.find(':') != std::string::npos;
-        std::string text = "WebSocket handshake with " + (ipv6 ? '[' + options.host + ']' : options.host);
-        text += ':' + std::to_string(options.port);
-        return text += options.path.substr(0, options.path.find('?'));
+        auto const path = options.path.substr(0, options.path.find('?'));
+        return "WebSocket handshake with " + authority_of(options.host, options.port) + path;
     }
 
     // What usually is the reason.

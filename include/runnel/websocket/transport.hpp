@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/authority.hpp>
 #include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/stream.hpp>
 #include <runnel/websocket/stream.hpp>
@@ -57,29 +58,37 @@ struct over {
 
     /// "ws://host:port/path" or "wss://host:port/path"; the query, which may hold secrets, is left out.
     std::string url() const {
-        bool const ipv6 = host.find(':') != std::string::npos;
-        std::string text = secure ? "wss://" : "ws://";
-        text += ipv6 ? "[" + host + "]" : host;
-        text += ":" + std::to_string(effective_port());
-        return text + path.substr(0, path.find('?'));
+        auto const* const scheme = secure ? "wss://" : "ws://";
+        return scheme + authority_of(host, effective_port()) + path.substr(0, path.find('?'));
     }
 
     /// Opens the transport below and performs the client's handshake. Throws `handshake_refused` if the server answers
-    /// with another status than 101, `std::system_error`, or `std::out_of_range` if an option is not possible.
+    /// with another status than 101, `std::system_error`, or `std::out_of_range` if an option is not possible. With
+    /// `progress`, an address behind which nobody answers is left for the host's next: see `connect_progress`.
     asio::awaitable<stream_type, executor_type> open(executor_type executor,
                                                      connect_progress* progress = nullptr) const {
         Next below = next;
         if (below.host.empty()) below.host = host;
         if (below.port == 0) below.port = effective_port();
-        auto const how = options();
+        auto how = options();
         check(how.stream);
         check_opening(how.timeout, how.limits);
         if constexpr (Compression::enabled) check(compression);
-        auto opening_below = open_stream(below, executor, progress);
-        auto stream_below = co_await std::move(opening_below);
-        if (progress != nullptr) progress->at(connect_step::websocket, "WebSocket handshake with " + url());
-        auto shaking_hands = stream_type::handshake(std::move(stream_below), how, compression);
-        co_return co_await std::move(shaking_hands);
+        while (true) {
+            auto opening_below = open_stream(below, executor, progress);
+            auto stream_below = co_await std::move(opening_below);
+            if (progress != nullptr) {
+                progress->at(connect_step::websocket, "WebSocket handshake with " + url());
+                how.timeout = progress->handshake_time(handshake_timeout, std::chrono::steady_clock::now());
+            }
+            auto shaking_hands = stream_type::handshake(std::move(stream_below), how, compression);
+            try {
+                co_return co_await std::move(shaking_hands);
+            } catch (std::system_error const& e) {
+                bool const is_late = e.code() == errc::handshake_timeout && progress != nullptr;
+                if (!is_late || !progress->try_next_address(e, std::chrono::steady_clock::now())) throw;
+            }
+        }
     }
 
   private:
