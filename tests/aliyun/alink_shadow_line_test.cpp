@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/event_sequences.hpp"
 #include <algorithm>
 #include <cstddef>
 #include <deque>
@@ -28,18 +29,6 @@ shadow_message answer_of(kind what) {
     shadow_message m;
     m.what = what;
     return m;
-}
-
-template <class Try>
-void for_each_sequence(int kinds, int length, Try&& try_it) {
-    std::vector<int> sequence(static_cast<std::size_t>(length), 0);
-    for (;;) {
-        try_it(sequence);
-        auto at = sequence.rbegin();
-        while (at != sequence.rend() && *at == kinds - 1) *at++ = 0;
-        if (at == sequence.rend()) return;
-        ++*at;
-    }
 }
 
 }  // namespace
@@ -120,7 +109,7 @@ TEST_CASE("no sequence of requests, answers in time and late, and lost ones give
     // The platform answers in order, within the patience on a connection, or never; all with the same version. What it
     // cannot deliver it delivers on the next connection.
     enum : int { ask, process, lose, receive, give_up, wait, cut, reconnect, kinds };
-    for_each_sequence(kinds, 7, [](std::vector<int> const& sequence) {
+    test::for_each_sequence(kinds, 7, [](std::vector<int> const& sequence) {
         shadow_line line(patience);
         auto now = start;
         shadow_line::connection on{.number = 1};

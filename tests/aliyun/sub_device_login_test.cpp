@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/event_sequences.hpp"
 #include <cstddef>
 #include <deque>
 #include <optional>
@@ -120,25 +121,13 @@ struct world {
     }
 };
 
-template <class Try>
-void for_each_sequence(int kinds, int length, Try&& try_it) {
-    std::vector<int> sequence(static_cast<std::size_t>(length), 0);
-    for (;;) {
-        try_it(sequence);
-        auto at = sequence.rbegin();
-        while (at != sequence.rend() && *at == kinds - 1) *at++ = 0;
-        if (at == sequence.rend()) return;
-        ++*at;
-    }
-}
-
 }  // namespace
 
 TEST_CASE(
     "whatever happens in whatever order, six events long, the gateway's view comes to be the platform's, and the last "
     "word counts") {
     enum : int { want_in, want_out, perform, process, refuse, receive, time_out, end, doubt, reconnect, kinds };
-    for_each_sequence(kinds, 6, [](std::vector<int> const& sequence) {
+    test::for_each_sequence(kinds, 6, [](std::vector<int> const& sequence) {
         world w;
         bool last_word = false, rightly = true;
         for (int const event : sequence) {

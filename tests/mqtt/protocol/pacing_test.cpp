@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/event_sequences.hpp"
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -27,19 +28,6 @@ std::size_t most_in(std::vector<time_point> const& events, time_point::duration 
         most = std::max(most, j - i);
     }
     return most;
-}
-
-// Tries every sequence of `events` events of so many kinds, up to that length.
-template <class Try>
-void for_each_sequence(int kinds, int length, Try&& try_it) {
-    std::vector<int> sequence(static_cast<std::size_t>(length), 0);
-    for (;;) {
-        try_it(sequence);
-        auto at = sequence.rbegin();
-        while (at != sequence.rend() && *at == kinds - 1) *at++ = 0;
-        if (at == sequence.rend()) return;
-        ++*at;
-    }
 }
 
 // A client whose messages leave at a pace, and a server that acknowledges when it is told to.
@@ -113,7 +101,7 @@ TEST_CASE("every sequence of leaving, acknowledgement, loss and time keeps to th
     constexpr std::size_t count = 2;
     constexpr auto span = 4ms;
     enum : int { leave, acknowledge_one, lose, wait_short, wait_span, kinds };
-    for_each_sequence(kinds, 7, [&](std::vector<int> const& sequence) {
+    test::for_each_sequence(kinds, 7, [&](std::vector<int> const& sequence) {
         pacing p({.acknowledged = count, .span = span});
         auto now = start;
         // A message may arrive at any time from when it left until it is acknowledged: the worst is that all arrive as

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/event_sequences.hpp"
 #include <algorithm>
 #include <cstdint>
 #include <map>
@@ -159,22 +160,6 @@ class world {
     std::vector<sent> network;
 };
 
-std::size_t tried = 0;
-
-// Tries all sequences of so many events behind `begun`.
-void try_all(std::string const& begun, std::size_t length) {
-    for (char const event : world::events) {
-        auto const events = begun + event;
-        world w;
-        bool possible = true;
-        for (char const e : events) possible = possible && w.happens(e);
-        if (!possible) continue;
-        ++tried;
-        if (!w.holds() || !w.ends_well()) FAIL(events);
-        if (length > 1) try_all(events, length - 1);
-    }
-}
-
 subscriptions::request& next(subscriptions& machine) {
     auto* const r = machine.next();
     REQUIRE(r != nullptr);
@@ -185,7 +170,12 @@ reason_code_list reasons(std::string_view bytes) { return reason_code_list::from
 }  // namespace
 
 TEST_CASE("after all sequences of events the server has what is wanted, and who waits is told") {
-    tried = 0;
+    std::size_t tried = 0;
+    auto const try_all = [&](std::string const& begun, std::size_t length) {
+        tried += test::try_sequences<world>(begun, length, [](world& w, std::string const& events) {
+            if (!w.holds() || !w.ends_well()) FAIL(events);
+        });
+    };
     try_all("", 6);
     try_all("cb", 5);      // connected, with SUBSCRIBE on its way
     try_all("cassbs", 4);  // two subscriptions that share a filter
