@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/enumerators.hpp"
 #include <ostream>  // doctest prints error codes
 #include <set>
 #include <string>
@@ -38,12 +39,10 @@ TEST_CASE("a broker's refusal is an error code of a category of its own") {
 
 TEST_CASE("each error says what it means in words of its own") {
     std::set<std::string> texts;
-    for (int i = 0; i <= static_cast<int>(errc::disconnected); ++i) {
-        std::error_code const error = static_cast<errc>(i);
-        CHECK(error.message() != "unknown error");
-        texts.insert(error.message());
-    }
-    CHECK(texts.size() == static_cast<std::size_t>(errc::disconnected) + 1);
+    auto const all = test::enumerators<errc>();
+    CHECK(all.back() == errc::message_discarded);
+    for (std::error_code const error : all) texts.insert(error.message());
+    CHECK(texts.size() == all.size());
     CHECK(std::string(std::error_code(errc::queue_full).category().name()) == "runnel.mqtt");
     CHECK_FALSE(std::error_code(errc::ok));
 }
@@ -59,8 +58,18 @@ TEST_CASE("a connection that ends over a violation ends with the reason for it (
     CHECK(reason_for(errc::invalid_topic_filter) == reason_code::protocol_error);
     CHECK(reason_for(errc::packet_too_large) == reason_code::packet_too_large);
     CHECK(reason_for(errc::ok) == reason_code::success);
-    for (int i = 0; i <= static_cast<int>(errc::disconnected); ++i)
-        CHECK(find(reason_for(static_cast<errc>(i))) != nullptr);
+    // What a client may tell in DISCONNECT, and a server in CONNACK.
+    for (auto const e : test::enumerators<errc>()) {
+        CAPTURE(describe(e));
+        auto const reason = reason_for(e);
+        bool const tells = allowed_in(reason, packet_type::disconnect) || allowed_in(reason, packet_type::connack);
+        CHECK(tells);
+        CHECK((reason == reason_code::success) == (e == errc::ok || e == errc::disconnected));
+    }
+    CHECK(reason_for(errc::reserved_subscription_option) == reason_code::malformed_packet);
+    CHECK(reason_for(errc::problem_information_unwanted) == reason_code::protocol_error);
+    CHECK(reason_for(errc::message_discarded) == reason_code::unspecified_error);
+    CHECK(reason_for(static_cast<errc>(10'000)) == reason_code::unspecified_error);
 }
 
 TEST_CASE("return codes of MQTT 3.1.1 and reason codes are translated there and back") {

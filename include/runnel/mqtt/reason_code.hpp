@@ -224,8 +224,8 @@ constexpr std::uint8_t to_connack_return_code(reason_code code) noexcept {
 /// protocol error, as an empty one is said to be (3.3.2.1): `topic_name_invalid` and `topic_filter_invalid` are for
 /// well-formed ones that are not accepted.
 constexpr reason_code reason_for(errc error) noexcept {
-    if (error == errc::ok) return reason_code::success;
     switch (error) {
+        case errc::ok: return reason_code::success;
         case errc::unsupported_protocol_version: return reason_code::unsupported_protocol_version;
         case errc::client_identifier_empty: return reason_code::client_identifier_not_valid;
         case errc::topic_alias_invalid: return reason_code::topic_alias_invalid;
@@ -237,11 +237,76 @@ constexpr reason_code reason_for(errc error) noexcept {
         case errc::maximum_qos_exceeded: return reason_code::qos_not_supported;
         case errc::retain_not_available: return reason_code::retain_not_supported;
         case errc::disconnected: return reason_code::normal_disconnection;
-        default: break;
+
+        // Malformed packets.
+        case errc::truncated_packet:
+        case errc::trailing_bytes:
+        case errc::unknown_packet_type:
+        case errc::invalid_header_flags:
+        case errc::invalid_qos:
+        case errc::dup_without_qos:
+        case errc::variable_integer_too_long:
+        case errc::variable_integer_not_minimal:
+        case errc::invalid_utf8:
+        case errc::null_character:
+        case errc::unknown_property:
+        case errc::property_not_allowed:
+        case errc::invalid_reason_code:
+        case errc::reserved_connect_flag:
+        case errc::will_flags_without_will:
+        case errc::password_without_user_name:
+        case errc::invalid_connack_flags:
+        case errc::reserved_subscription_option:
+        case errc::invalid_retain_handling:
+        case errc::invalid_protocol_name: return reason_code::malformed_packet;
+
+        // Protocol errors.
+        case errc::packet_identifier_zero:
+        case errc::topic_empty:
+        case errc::wildcard_in_topic_name:
+        case errc::invalid_topic_filter:
+        case errc::invalid_shared_subscription:
+        case errc::no_local_on_shared_subscription:
+        case errc::duplicate_property:
+        case errc::property_value_out_of_range:
+        case errc::empty_list:
+        case errc::session_present_without_success:
+        case errc::session_present_unexpected:
+        case errc::authentication_data_without_method:
+        case errc::authentication_method_missing:
+        case errc::authentication_method_changed:
+        case errc::unexpected_packet:
+        case errc::second_connect:
+        case errc::packet_before_connect:
+        case errc::packet_before_connack:
+        case errc::packet_identifier_unknown:
+        case errc::packet_identifier_in_use:
+        case errc::reason_code_count_mismatch:
+        case errc::topic_alias_unknown:
+        case errc::problem_information_unwanted: return reason_code::protocol_error;
+
+        // This side's own matters.
+        case errc::string_too_long:
+        case errc::wildcard_subscription_not_available:
+        case errc::shared_subscription_not_available:
+        case errc::subscription_identifier_not_available:
+        case errc::authentication_not_due:
+        case errc::no_packet_identifier:
+        case errc::queue_full:
+        case errc::not_connected:
+        case errc::no_response_topic:
+        case errc::connect_timeout:
+        case errc::close_timeout:
+        case errc::response_timeout:
+        case errc::message_expired:
+        case errc::session_lost:
+        case errc::authentication_failed:
+        case errc::session_discarded:
+        case errc::maximum_packet_size_too_small:
+        case errc::message_rejected:
+        case errc::message_discarded: return reason_code::unspecified_error;
     }
-    return error <= errc::unsupported_protocol_version ? reason_code::malformed_packet
-           : error <= errc::payload_format_invalid     ? reason_code::protocol_error
-                                                       : reason_code::unspecified_error;
+    return reason_code::unspecified_error;
 }
 
 constexpr char const* category_name(reason_code) noexcept { return "runnel.mqtt.reason"; }

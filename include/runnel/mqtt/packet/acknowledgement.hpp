@@ -59,9 +59,15 @@ constexpr errc decode(fixed_header const& header, std::string_view body, protoco
     return reader.finish();
 }
 
+/// Whether packets of this type acknowledge a message, or a step of its delivery.
+constexpr bool is_acknowledgement(packet_type type) noexcept {
+    using enum packet_type;
+    return type == puback || type == pubrec || type == pubrel || type == pubcomp;
+}
+
 /// Checks that the packet can be sent in this version. (In MQTT 3.1.1 reason and properties are not sent.)
 constexpr errc check(acknowledgement const& p, protocol_version version) noexcept {
-    if (p.type < packet_type::puback || p.type > packet_type::pubcomp) return errc::unexpected_packet;
+    if (!is_acknowledgement(p.type)) return errc::unexpected_packet;
     if (p.packet_id == 0) return errc::packet_identifier_zero;
     if (version == protocol_version::v3_1_1) return errc::ok;
     if (!allowed_in(p.reason, p.type)) return errc::invalid_reason_code;

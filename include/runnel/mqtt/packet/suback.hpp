@@ -25,7 +25,8 @@ struct suback {
 /// Whether a SUBACK may have this reason code; in MQTT 3.1.1 it is a granted QoS or 0x80 [MQTT-3.9.3-2].
 constexpr bool allowed_in_suback(reason_code reason, protocol_version version) noexcept {
     if (version == protocol_version::v5) return allowed_in(reason, packet_type::suback);  // [MQTT-3.9.3-2] of MQTT 5
-    return reason <= reason_code::granted_qos_2 || reason == reason_code::unspecified_error;
+    return reason == reason_code::granted_qos_0 || reason == reason_code::granted_qos_1 ||
+           reason == reason_code::granted_qos_2 || reason == reason_code::unspecified_error;
 }
 
 /// Bytes that follow the fixed header.
