@@ -166,6 +166,7 @@
 #include <runnel/tls.hpp>
 #include <runnel/transport/alarm.hpp>
 #include <runnel/transport/asio_stream.hpp>
+#include <runnel/transport/capture_error.hpp>
 #include <runnel/transport/connect_race.hpp>
 #include <runnel/transport/direct_read.hpp>
 #include <runnel/transport/error.hpp>
@@ -177,7 +178,6 @@
 #include <runnel/transport/memory.hpp>
 #include <runnel/transport/proxy_error.hpp>
 #include <runnel/transport/proxy_handshake.hpp>
-#include <runnel/transport/quietly.hpp>
 #include <runnel/transport/race.hpp>
 #include <runnel/transport/redirect.hpp>
 #include <runnel/transport/side_task.hpp>

@@ -137,7 +137,7 @@ class client {
 
     task<void> subscribe(typename session_type::message_handler handler, std::error_code& error) {
         auto subscribing = session_.subscribe(filter_, std::move(handler), {.maximum_qos = here_.p.qos});
-        auto quiet = runnel::quietly(std::move(subscribing), error);
+        auto quiet = runnel::capture_error(std::move(subscribing), error);
         co_await std::move(quiet);
     }
 

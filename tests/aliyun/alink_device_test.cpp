@@ -1,12 +1,16 @@
 #include <runnel/aliyun/alink_device.hpp>
+#include <runnel/transport/capture_error.hpp>
 
 #include <doctest/doctest.h>
 
 #include "support/alink_place.hpp"
 #include <array>
 #include <chrono>
+#include <concepts>
+#include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
 
 // A device and the simulated platform, in memory.
 
@@ -22,6 +26,35 @@ using test::thermostat;
 namespace alink = test::alink;
 namespace mqtt = test::mqtt;
 using alink::errc;
+
+// See capture_error_test.cpp.
+static_assert(requires(alink_device& d, json const& j, std::span<std::string_view const> names, std::error_code& e) {
+    { runnel::capture_error(d.post_properties(j), e) } -> std::same_as<asio::awaitable<json>>;
+    runnel::capture_error(d.run(), e);
+    runnel::capture_error(d.start(), e);
+    runnel::capture_error(d.post_batch(j), e);
+    runnel::capture_error(d.post_history(j), e);
+    runnel::capture_error(d.post_pack(j), e);
+    runnel::capture_error(d.post_event("id", j), e);
+    runnel::capture_error(d.get_desired(names), e);
+    runnel::capture_error(d.delete_desired(j), e);
+    runnel::capture_error(d.update_tags(j), e);
+    runnel::capture_error(d.delete_tags(names), e);
+    runnel::capture_error(d.get_thing_model(), e);
+    runnel::capture_error(d.post_raw(std::string()), e);
+    runnel::capture_error(d.ask_time(), e);
+    runnel::capture_error(d.get_shadow(), e);
+    runnel::capture_error(d.update_shadow(j, 1), e);
+    runnel::capture_error(d.clear_shadow_desired(1), e);
+    runnel::capture_error(d.delete_from_shadow(names, 1), e);
+    runnel::capture_error(d.is_log_wanted(), e);
+    runnel::capture_error(d.get_job(), e);
+    runnel::capture_error(d.update_job(j), e);
+    runnel::capture_error(d.report_version("1"), e);
+    runnel::capture_error(d.report_progress(1, "t"), e);
+    runnel::capture_error(d.query_firmware(), e);
+    runnel::capture_error(d.get_configuration(), e);
+});
 
 // A device whose `run` is under way.
 struct place : alink_place {

@@ -1,4 +1,5 @@
 #include <runnel/testing/certificate.hpp>
+#include <runnel/transport/capture_error.hpp>
 #include <runnel/transport/memory.hpp>
 #include <runnel/transport/tcp.hpp>
 #include <runnel/transport/tls.hpp>
@@ -14,6 +15,7 @@
 
 namespace {
 
+using runnel::capture_error;
 using runnel::tls_context;
 using runnel::tls_options;
 using runnel::tls_role;
@@ -33,6 +35,15 @@ static_assert(runnel::stream<runnel::tls_stream<tls_stream>>);
 static_assert(runnel::network_transport<runnel::tls<runnel::tcp>>);
 static_assert(runnel::network_transport<runnel::tls<runnel::memory_transport>>);
 static_assert(runnel::tls<runnel::tcp>::secure);
+// See capture_error_test.cpp.
+static_assert(requires(tls_stream& s, runnel::tls<runnel::tcp>& t, test::executor on, asio::mutable_buffer into,
+                       runnel::send_buffer& out, std::error_code& e) {
+    capture_error(s.handshake(), e);
+    capture_error(s.read_some(into), e);
+    capture_error(s.write(out), e);
+    capture_error(s.shutdown(), e);
+    capture_error(t.open(on), e);
+});
 
 }  // namespace
 

@@ -7,7 +7,7 @@
 #include <runnel/aliyun/topics.hpp>
 #include <runnel/core/printable.hpp>
 #include <runnel/mqtt/session_options.hpp>
-#include <runnel/transport/quietly.hpp>
+#include <runnel/transport/capture_error.hpp>
 #include <runnel/transport/race.hpp>
 
 #include <algorithm>

@@ -30,9 +30,9 @@ namespace runnel::aliyun::alink {
 /// braces within a `co_await` expression, or destroys it twice.
 ///
 /// Requests throw `std::system_error`: a reply's code, `errc::timed_out`, `errc::disconnected` and others of category
-/// `runnel.aliyun.alink`, or what the session throws; `runnel::quietly` gives the error to a variable instead. Handlers
-/// are coroutines that run inside `run`, side by side; they may make requests, and end when `run` is cancelled. Set
-/// them before `run`. What they are given, they own.
+/// `runnel.aliyun.alink`, or what the session throws; `runnel::capture_error` gives the error to a variable instead.
+/// Handlers are coroutines that run inside `run`, side by side; they may make requests, and end when `run` is
+/// cancelled. Set them before `run`. What they are given, they own.
 template <message_session Session>
 class device : public offers<Session> {
   public:

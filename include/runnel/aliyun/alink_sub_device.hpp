@@ -164,7 +164,7 @@ class sub_device : public device<Session> {
             gateway_.ended(*self_, reason_of(what));
             if (what == sub_device_event::enabled) {
                 std::error_code refused;
-                auto logging_in = quietly(login(), refused);
+                auto logging_in = capture_error(login(), refused);
                 co_await std::move(logging_in);
             }
             if (event_) {

@@ -122,7 +122,7 @@ class device_session {
     }
     awaitable<mqtt::publish_result> publish(std::string_view topic, std::string_view payload, mqtt::publish_options o,
                                             std::error_code& error) {
-        return quietly(publish(topic, payload, o), error);
+        return capture_error(publish(topic, payload, o), error);
     }
     template <class Topic, class Payload>
     requires(owned_text<Topic> || owned_text<Payload>)
@@ -135,7 +135,7 @@ class device_session {
     requires(owned_text<Topic> || owned_text<Payload>)
     awaitable<mqtt::publish_result> publish(Topic&& topic, Payload&& payload, mqtt::publish_options o,
                                             std::error_code& error) {
-        return quietly(publish(std::forward<Topic>(topic), std::forward<Payload>(payload), o), error);
+        return capture_error(publish(std::forward<Topic>(topic), std::forward<Payload>(payload), o), error);
     }
 
     /// Publishes without waiting for anything. False: the rate does not allow it at present, or there is no room.
@@ -149,7 +149,7 @@ class device_session {
         return subscribe(filter, {}, o);
     }
     awaitable<subscription> subscribe(std::string_view filter, mqtt::subscribe_options o, std::error_code& error) {
-        return quietly(subscribe(filter, o), error);
+        return capture_error(subscribe(filter, o), error);
     }
     awaitable<subscription> subscribe(std::string_view filter, message_handler handler,
                                       mqtt::subscribe_options o = {}) {

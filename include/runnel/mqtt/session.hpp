@@ -16,7 +16,7 @@
 #include <runnel/mqtt/session_parts.hpp>
 #include <runnel/mqtt/storing.hpp>
 #include <runnel/mqtt/subscribing.hpp>
-#include <runnel/transport/quietly.hpp>
+#include <runnel/transport/capture_error.hpp>
 #include <runnel/transport/stream.hpp>
 
 #include <chrono>
@@ -156,7 +156,7 @@ class session final : private session_services {
     }
     awaitable<publish_result> publish(std::string_view topic, std::string_view payload, publish_options o,
                                       std::error_code& error) {
-        return quietly(publish(topic, payload, o), error);
+        return capture_error(publish(topic, payload, o), error);
     }
 
     /// The same for what nobody else keeps: temporaries and moved strings go along with the operation, so that it can
@@ -170,7 +170,7 @@ class session final : private session_services {
     template <class Topic, class Payload>
     requires(owned_text<Topic> || owned_text<Payload>)
     awaitable<publish_result> publish(Topic&& topic, Payload&& payload, publish_options o, std::error_code& error) {
-        return quietly(publish(std::forward<Topic>(topic), std::forward<Payload>(payload), o), error);
+        return capture_error(publish(std::forward<Topic>(topic), std::forward<Payload>(payload), o), error);
     }
 
     /// Publishes a message without waiting for anything: of QoS 1 and 2 nobody is told the outcome. False: there is no
@@ -211,7 +211,7 @@ class session final : private session_services {
     }
     [[gnu::cold]] awaitable<subscription> subscribe(std::string_view filter, subscribe_options o,
                                                     std::error_code& error) {
-        return quietly(subscribe(filter, o), error);
+        return capture_error(subscribe(filter, o), error);
     }
 
     /// Subscribes with a handler instead of an inbox: it is called with each message as soon as it has been decoded, as
@@ -260,7 +260,7 @@ class session final : private session_services {
     }
     awaitable<message> request(std::string_view topic, std::string_view payload, std::chrono::milliseconds timeout,
                                publish_options o, std::error_code& error) {
-        return quietly(request(topic, payload, timeout, o), error);
+        return capture_error(request(topic, payload, timeout, o), error);
     }
     template <class Topic, class Payload>
     requires(owned_text<Topic> || owned_text<Payload>)
@@ -273,7 +273,7 @@ class session final : private session_services {
     requires(owned_text<Topic> || owned_text<Payload>)
     awaitable<message> request(Topic&& topic, Payload&& payload, std::chrono::milliseconds timeout, publish_options o,
                                std::error_code& error) {
-        return quietly(request(std::forward<Topic>(topic), std::forward<Payload>(payload), timeout, o), error);
+        return capture_error(request(std::forward<Topic>(topic), std::forward<Payload>(payload), timeout, o), error);
     }
 
     /// Publishes the response to a request, to the topic that the request names. Throws `errc::no_response_topic` if it

@@ -4,7 +4,7 @@
 #include <runnel/mqtt/protocol/subscriptions.hpp>
 #include <runnel/mqtt/run_end.hpp>
 #include <runnel/mqtt/session_options.hpp>
-#include <runnel/transport/quietly.hpp>
+#include <runnel/transport/capture_error.hpp>
 #include <runnel/transport/waiter.hpp>
 
 #include <cstddef>
@@ -108,7 +108,7 @@ class basic_subscription {
         }
     }
 
-    asio::awaitable<message, Executor> receive(std::error_code& error) { return quietly(receive(), error); }
+    asio::awaitable<message, Executor> receive(std::error_code& error) { return capture_error(receive(), error); }
 
     /// The next message if one waits. Never suspends.
     std::optional<message> try_receive() {
