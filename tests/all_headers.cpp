@@ -50,6 +50,7 @@
 #include <runnel/core/secret.hpp>
 #include <runnel/core/send_buffer.hpp>
 #include <runnel/core/utf8.hpp>
+#include <runnel/coro/detail/asio_thread.hpp>
 #include <runnel/digest/base64.hpp>
 #include <runnel/digest/hash.hpp>
 #include <runnel/digest/hex.hpp>

@@ -185,7 +185,7 @@ void session<Transport>::look_after() {
         if (connection_.life().is(lifecycle::state::due)) {
             connection_.open();
             auto attempting = attempt(*stream_, connection_.reader().share());
-            connection_.reader().start(get_executor(), std::move(attempting));
+            connection_.reader().launch(get_executor(), std::move(attempting));
         }
         if (state_.wants_new_connection() && state_.connected()) {
             state_.disconnect(packets_.out());
@@ -201,7 +201,7 @@ void session<Transport>::look_after() {
         if (connection_.needs_writer() && *stream_) {
             packets_.set_writer(true);
             auto writing = write_loop(**stream_, connection_.writer().share());
-            connection_.writer().start(get_executor(), std::move(writing));
+            connection_.writer().launch(get_executor(), std::move(writing));
         }
         next = std::min({send_due(now), attend_messages(now), quarantine_ ? quarantine_->deadline() : never,
                          connection_.advance(now, position(), room_ != nullptr)});
@@ -229,6 +229,14 @@ void session<Transport>::tell_of_no_run() {
 template <transport Transport>
 auto session<Transport>::wait_for_room(task_share here) -> awaitable<void> {
     packets_.set_held_up(true);
+    // What is left however the wait ends, if the session is still there.
+    struct leaving {
+        session& self;
+        task_share const& here;
+        ~leaving() {
+            if (!here->is_abandoned()) self.room_ = nullptr;
+        }
+    } const at_end{*this, here};
     while (!state_.can_take_more() && connection_.life().is(lifecycle::state::online)) {
         parking<executor_type> room(packets_.queue());
         waiter<executor_type> w;

@@ -1,12 +1,10 @@
 #pragma once
 
+#include <runnel/coro/detail/asio_thread.hpp>
 #include <runnel/transport/stream_state.hpp>
 
 #include <asio/awaitable.hpp>
 #include <asio/cancellation_signal.hpp>
-#include <asio/cancellation_state.hpp>
-#include <asio/detail/type_traits.hpp>
-#include <asio/post.hpp>
 
 #include <exception>
 #include <utility>
@@ -50,17 +48,15 @@ class side_task {
     /// ended, and have told so, when this returns. There must be none running.
     void start(Executor const& executor, awaitable task) {
         auto whole = run(this, share(), std::move(task));
-        start(executor, std::move(whole));
+        launch(executor, std::move(whole));
     }
 
     /// A coroutine that has a share, catches whatever it throws, and calls `end` last of all, unless the object has
-    /// gone: it does without the frame of another.
-    using coroutine = asio::awaitable<asio::detail::awaitable_thread_entry_point, Executor>;
-    void start(Executor const& executor, coroutine task) {
+    /// gone.
+    using coroutine = detail::launchable<Executor>;
+    void launch(Executor const& executor, coroutine task) {
         running_ = true;
-        auto const slot = share()->signal.slot();
-        asio::cancellation_state const state(slot);
-        launcher(std::move(task), executor, slot, state).launch();
+        detail::launch(executor, std::move(task), share()->signal.slot());
     }
     void end(std::exception_ptr error) {
         running_ = false;
@@ -76,8 +72,6 @@ class side_task {
     }
 
   private:
-    using launcher = asio::detail::awaitable_thread<Executor>;
-
     static coroutine run(side_task* self, share_type here, awaitable task) {
         std::exception_ptr error;
         try {

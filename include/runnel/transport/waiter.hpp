@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/list_link.hpp>
+#include <runnel/coro/detail/asio_thread.hpp>
 
 #include <asio/awaitable.hpp>
 #include <asio/cancellation_type.hpp>
@@ -83,19 +84,7 @@ class waiter : public list_link {
     friend class parking<Executor>;
     friend class wake_queue<Executor>;
 
-    // A suspended chain of coroutines, from the one that waits to the one that was spawned. Asio hands it to whoever
-    // starts an asynchronous operation, and awaiting the operation as such would cost another coroutine frame.
-    class coroutine : public asio::detail::awaitable_thread<Executor> {
-      public:
-        using base = asio::detail::awaitable_thread<Executor>;
-        using executor_type = Executor;
-        explicit coroutine(base* suspended) noexcept : base(std::move(*suspended)) {}
-
-        void operator()() {
-            this->get_cancellation_slot().clear();
-            this->launch();
-        }
-    };
+    using coroutine = detail::suspended<Executor>;
 
     coroutine take_coroutine() noexcept {
         auto taken = std::move(*coroutine_);
@@ -252,26 +241,10 @@ class parking final : private parking_registry::place {
     /// Where those go who are woken.
     std::shared_ptr<queue_type> const& queue() const noexcept { return queue_; }
 
-    /// What `co_await` takes to park a coroutine.
-    class park_operation {
-      public:
-        park_operation(parking& place, waiter_type& w) noexcept : place_(&place), waiter_(&w) {}
-
-        /// Is called by Asio once the coroutine has been suspended.
-        asio::detail::awaitable_thread<Executor>* operator()(
-            asio::detail::awaitable_frame_base<Executor>* frame) const {
-            place_->take(*waiter_, frame->detach_thread());
-            return nullptr;
-        }
-
-      private:
-        parking* place_;
-        waiter_type* waiter_;
-    };
-
     /// `co_await place.park(w)` parks the coroutine until `wake` or cancellation; then `w.result` tells which. Throws
-    /// nothing itself. A coroutine that has been cancelled already goes on with `operation_aborted` at once.
-    park_operation park(waiter_type& w) noexcept { return {*this, w}; }
+    /// nothing itself. A coroutine that has been cancelled already goes on with `operation_aborted` at once; if
+    /// RUNNEL_ASIO_PUBLIC_ONLY is set, Asio throws that at the `co_await`, and the coroutine is not parked.
+    auto park(waiter_type& w) { return detail::suspend<Executor>(taker{this, &w}); }
 
     /// Lets the parked coroutine go on with `result`, in a later turn of the executor. No effect if it is not parked.
     void wake(waiter_type& w, std::error_code result) {
@@ -307,15 +280,23 @@ class parking final : private parking_registry::place {
     }
 
   private:
-    void take(waiter_type& w, asio::detail::awaitable_thread<Executor>* suspended) {
-        auto const& coroutine = w.coroutine_.emplace(suspended);
+    using source = typename detail::suspended<Executor>::source;
+
+    // What is done with a coroutine that has been suspended.
+    struct taker {
+        parking* place;
+        waiter_type* w;
+        void operator()(source s) const { place->take(*w, std::move(s)); }
+    };
+
+    void take(waiter_type& w, source s) {
+        auto const& coroutine = w.coroutine_.emplace(std::move(s));
         if (w.result) w.result.clear();
         w.place_ = this;
         w.insert_before(parked_);
         auto slot = coroutine.get_cancellation_slot();
         if (!slot.is_connected()) return;
-        bool const cancelled = coroutine.get_cancellation_state().cancelled() != asio::cancellation_type::none;
-        if (cancelled && coroutine.throw_if_cancelled())
+        if (coroutine.is_cancelled())
             wake(w, asio::error::operation_aborted);
         else
             slot.assign([&w](asio::cancellation_type) {
