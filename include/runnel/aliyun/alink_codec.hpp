@@ -17,6 +17,7 @@
 
 namespace runnel::aliyun::alink {
 
+/// What values and parameters are given and taken as.
 using json = nlohmann::json;
 
 /// How deep objects and arrays of a received message may be nested. The platform's thing models need about eight.

@@ -84,8 +84,10 @@ enum class errc {
     configuration_missing = 6710,
 };
 
+/// The name of the errors' category.
 constexpr char const* category_name(errc) noexcept { return "runnel.aliyun.alink"; }
 
+/// What the error means, in a sentence without a full stop.
 inline char const* describe(errc e) noexcept {
     switch (e) {
         case errc::ok: return "success";
@@ -148,6 +150,7 @@ inline char const* describe(errc e) noexcept {
     return "a code that this library has no text for";
 }
 
+/// Lets a `std::error_code` be made of one of these.
 inline std::error_code make_error_code(errc e) noexcept { return make_layer_error(e); }
 
 /// The error of a reply's code. No error for 200 and for 0, which some of the platform's replies have for success.

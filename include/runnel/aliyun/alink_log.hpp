@@ -14,8 +14,10 @@
 
 namespace runnel::aliyun::alink {
 
+/// How grave a log entry is.
 enum class log_level : std::uint8_t { fatal, error, warn, info, debug };
 
+/// The platform's name for a level.
 constexpr std::string_view name_of(log_level level) noexcept {
     constexpr std::array<std::string_view, 5> names = {"FATAL", "ERROR", "WARN", "INFO", "DEBUG"};
     return names[static_cast<std::size_t>(level)];

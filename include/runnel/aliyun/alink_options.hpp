@@ -46,9 +46,11 @@ enum class feature : std::uint32_t {
     usual_of_sub_device = thing_model | desired | tags | ota | sub_device,
 };
 
+/// Several features.
 constexpr feature operator|(feature a, feature b) noexcept {
     return static_cast<feature>(static_cast<std::uint32_t>(a) | static_cast<std::uint32_t>(b));
 }
+/// Whether `set` and `one` have a feature in common.
 constexpr bool has(feature set, feature one) noexcept {
     return (static_cast<std::uint32_t>(set) & static_cast<std::uint32_t>(one)) != 0;
 }
@@ -61,6 +63,7 @@ struct feature_topic {
     std::string_view id = {};
 };
 
+/// What the features subscribe to.
 inline constexpr std::array feature_topics = {
     feature_topic{feature::thing_model, topic_kind::event_post, true, "+"},
     feature_topic{feature::thing_model, topic_kind::property_set, false},

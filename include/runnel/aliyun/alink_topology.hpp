@@ -27,6 +27,7 @@ struct device_id {
     friend bool operator==(device_id const&, device_id const&) = default;
 };
 
+/// A device's product key and name.
 inline device_id id_of(aliyun::device const& d) { return {d.product_key.str(), d.device_name.str()}; }
 
 /// `{"productKey","deviceName"}`.

@@ -23,6 +23,7 @@ inline constexpr std::uint16_t websocket_port = 443;
 /// Regions by their codes. A public endpoint's region can be given as any text; Beijing and Shenzhen have instance
 /// endpoints only.
 namespace region {
+/// The mainland's regions, then those abroad.
 inline constexpr std::string_view shanghai = "cn-shanghai";
 inline constexpr std::string_view beijing = "cn-beijing";
 inline constexpr std::string_view shenzhen = "cn-shenzhen";

@@ -53,8 +53,10 @@ enum class errc {
     registration_answer_invalid,
 };
 
+/// The name of the errors' category.
 constexpr char const* category_name(errc) noexcept { return "runnel.aliyun"; }
 
+/// What the error means, in a sentence without a full stop.
 inline char const* describe(errc e) noexcept {
     switch (e) {
         case errc::ok: return "success";
@@ -96,6 +98,7 @@ inline char const* describe(errc e) noexcept {
     return "unknown error";
 }
 
+/// Lets a `std::error_code` be made of one of these.
 inline std::error_code make_error_code(errc e) noexcept { return make_layer_error(e); }
 
 /// Throws `std::system_error` unless `e` is `ok`; in a constant expression that is a compile error which shows `e`.

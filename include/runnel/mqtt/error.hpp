@@ -93,6 +93,7 @@ enum class errc {
     message_discarded,
 };
 
+/// The name of the errors' category.
 constexpr char const* category_name(errc) noexcept { return "runnel.mqtt"; }
 
 /// What the error means, in a sentence without a full stop.
@@ -179,6 +180,7 @@ constexpr char const* category_name(errc) noexcept { return "runnel.mqtt"; }
     return "unknown error";
 }
 
+/// Lets a `std::error_code` be made of one of these.
 inline std::error_code make_error_code(errc e) noexcept { return make_layer_error(e); }
 
 }  // namespace runnel::mqtt

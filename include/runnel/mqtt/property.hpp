@@ -75,7 +75,9 @@ struct property_list_codec {
     static constexpr bool read(char const*& at, char const* end, T& out) noexcept;
 };
 
+/// The User Properties (3.1.2.11.8) of a packet, in their order. A view.
 using user_property_list = packed_list<user_property, property_list_codec<property_id::user_property, user_property>>;
+/// The Subscription Identifiers (3.3.2.3.8) of a PUBLISH. A view.
 using subscription_identifier_list =
     packed_list<std::uint32_t, property_list_codec<property_id::subscription_identifier, std::uint32_t>>;
 
@@ -217,6 +219,7 @@ inline constexpr auto property_table = [] {
     // clang-format on
 }();
 
+/// How many lines the table has.
 inline constexpr std::size_t property_count = std::tuple_size_v<decltype(property_table)>;
 
 /// Calls `f(std::integral_constant<std::size_t, i>{})` for the index of each line of the table, until `f` returns
@@ -242,6 +245,7 @@ inline constexpr auto property_definitions = [] {
     return by_id;
 }();
 
+/// What the table says of a property; of an identifier that is none, what it says of identifier 0: nothing.
 constexpr property_definition const& definition_of(property_id id) noexcept {
     auto const index = static_cast<std::size_t>(id);
     return property_definitions[index < property_definitions.size() ? index : 0];

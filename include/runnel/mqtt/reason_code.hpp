@@ -309,7 +309,9 @@ constexpr reason_code reason_for(errc error) noexcept {
     return reason_code::unspecified_error;
 }
 
+/// The name of the errors' category.
 constexpr char const* category_name(reason_code) noexcept { return "runnel.mqtt.reason"; }
+/// Lets a `std::error_code` be made of one of these.
 inline std::error_code make_error_code(reason_code code) noexcept { return make_layer_error(code); }
 
 }  // namespace runnel::mqtt

@@ -26,6 +26,7 @@ enum class store_errc {
     not_durable,         ///< the place cannot keep what is stored in it
 };
 
+/// The name of the errors' category.
 constexpr char const* category_name(store_errc) noexcept { return "runnel.store"; }
 
 /// What the error means, in a sentence without a full stop.
@@ -42,6 +43,7 @@ inline char const* describe(store_errc e) noexcept {
     return "unknown error";
 }
 
+/// Lets a `std::error_code` be made of one of these.
 inline std::error_code make_error_code(store_errc e) noexcept { return make_layer_error(e); }
 
 /// One change of what a store holds: records, each a value under a key. What the values mean is not the store's

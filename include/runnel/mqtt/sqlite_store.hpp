@@ -22,6 +22,7 @@ namespace runnel::mqtt {
 /// `device_or_resource_busy`, `no_such_file_or_directory`.
 enum class sqlite_errc : int { ok = SQLITE_OK };
 
+/// SQLite's own texts, and what of `std::errc` each code is equivalent to.
 class sqlite_error_category final : public std::error_category {
   public:
     char const* name() const noexcept override { return "runnel.sqlite"; }
@@ -42,6 +43,7 @@ class sqlite_error_category final : public std::error_category {
     }
 };
 
+/// Lets a `std::error_code` be made of one of these.
 inline std::error_code make_error_code(sqlite_errc e) noexcept {
     static sqlite_error_category const category;
     return {static_cast<int>(e), category};
@@ -54,6 +56,7 @@ struct std::is_error_code_enum<runnel::mqtt::sqlite_errc> : std::true_type {};
 
 namespace runnel::mqtt {
 
+/// How a `sqlite_store` keeps its file.
 struct sqlite_options {
     /// What the stored state survives.
     enum class survives : std::uint8_t {

@@ -339,6 +339,7 @@ class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
     std::uint64_t last_message_ = 0;
 };
 
+/// The usual one, with `asio::any_io_executor`.
 using aliyun_cloud = basic_aliyun_cloud<>;
 
 }  // namespace runnel::testing

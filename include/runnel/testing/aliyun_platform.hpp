@@ -143,6 +143,7 @@ class basic_aliyun_platform {
     std::shared_ptr<char> alive_ = std::make_shared<char>();  // tells whether this object still exists
 };
 
+/// The usual one, with `asio::any_io_executor`.
 using aliyun_platform = basic_aliyun_platform<>;
 
 }  // namespace runnel::testing

@@ -13,6 +13,7 @@
 
 namespace runnel::testing {
 
+/// What devices send, and what is kept of it.
 using json = nlohmann::json;
 
 /// Of each list of what a device has told, so many entries are kept, and so many bytes of their JSON: the newest ones,

@@ -17,6 +17,7 @@ inline json answer_ntp(aliyun_request const& r, std::int64_t offset) {
     return {{"deviceSendTime", std::move(sent)}, {"serverRecvTime", now}, {"serverSendTime", now}};
 }
 
+/// The module that a request is about; that which is named `default` if it names none.
 inline std::string module_in(json const& params) {
     auto const name = text_of(params, "module");
     return name.empty() ? "default" : name;

@@ -40,6 +40,7 @@ inline bool keep_properties(aliyun_record& to, json const& given) {
     return true;
 }
 
+/// Takes over one event, as an object with `value` and `time` or as its parameters alone.
 inline void keep_event(aliyun_record& to, std::string id, json const& given) {
     bool const wrapped = given.is_object() && given.contains("value");
     auto const& params = wrapped ? given["value"] : given;

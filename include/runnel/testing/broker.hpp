@@ -365,6 +365,7 @@ class basic_broker {
     shared_ptr state_;
 };
 
+/// The usual one, with `asio::any_io_executor`.
 using broker = basic_broker<>;
 
 }  // namespace runnel::testing

@@ -28,6 +28,7 @@
 
 namespace runnel::testing {
 
+/// How a proxy is to behave.
 struct proxy_options {
     /// What clients must know, if the user name is not empty.
     std::string user_name = {};
@@ -389,6 +390,7 @@ class basic_proxy {
     shared_ptr state_;
 };
 
+/// The usual one, with `asio::any_io_executor`.
 using proxy = basic_proxy<>;
 
 }  // namespace runnel::testing

@@ -73,6 +73,7 @@ class stored_message {
     std::optional<time_point> expires_;
 };
 
+/// One message, shared by all that it waits for.
 using message_ptr = std::shared_ptr<stored_message const>;
 
 }  // namespace runnel::testing

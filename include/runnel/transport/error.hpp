@@ -52,8 +52,10 @@ enum class transport_errc {
     connect_timeout,
 };
 
+/// The name of the errors' category.
 constexpr char const* category_name(transport_errc) noexcept { return "runnel.transport"; }
 
+/// What the error means, in a sentence without a full stop.
 constexpr char const* describe(transport_errc e) noexcept {
     switch (e) {
         case transport_errc::ok: return "no error";
@@ -99,6 +101,7 @@ constexpr char const* describe(transport_errc e) noexcept {
     return "unknown transport error";
 }
 
+/// Lets a `std::error_code` be made of one of these.
 inline std::error_code make_error_code(transport_errc e) noexcept { return make_layer_error(e); }
 
 }  // namespace runnel

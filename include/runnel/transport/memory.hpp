@@ -234,6 +234,7 @@ class basic_memory_transport {
     std::shared_ptr<acceptor_type const> accept_;
 };
 
+/// The usual one, with `asio::any_io_executor`.
 using memory_transport = basic_memory_transport<>;
 
 }  // namespace runnel

@@ -73,6 +73,7 @@ constexpr char const* describe(proxy_errc e) noexcept {
     return "unknown proxy error";
 }
 
+/// Lets a `std::error_code` be made of one of these.
 inline std::error_code make_error_code(proxy_errc e) noexcept { return make_layer_error(e); }
 
 }  // namespace runnel

@@ -87,6 +87,7 @@ struct basic_tcp {
     }
 };
 
+/// The usual one, with `asio::any_io_executor`.
 using tcp = basic_tcp<>;
 
 }  // namespace runnel

@@ -38,6 +38,7 @@ enum class tls_verify {
     none_insecure,
 };
 
+/// Versions of TLS.
 enum class tls_version { v1_2, v1_3 };
 
 /// How a `tls_context` is to be made. Where there is a `..._file` and a `..._pem`, give one: the name of a file, or its

@@ -14,6 +14,7 @@
 
 namespace runnel {
 
+/// Which side of a TLS connection one is.
 enum class tls_role { client, server };
 
 /// One TLS connection without I/O: encrypted bytes go in through `incoming` and come out through `outgoing`, of which

@@ -141,6 +141,7 @@ inline std::error_condition condition_of(errc e) noexcept {
     }
 }
 
+/// Lets a `std::error_code` be made of one of these.
 inline std::error_code make_error_code(errc e) noexcept { return make_layer_error(e); }
 
 /// What a client makes of a reply's status other than 101 (RFC 9110 15): `unauthorized` for 401, 403 and 407;

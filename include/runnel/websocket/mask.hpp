@@ -37,6 +37,7 @@ template <class Word>
     from += sizeof(word);
 }
 
+/// Masks four words, all of them read before the first is written.
 template <class Word>
 [[gnu::always_inline]] inline void four_steps(char*& to, char const*& from, Word const& keys) noexcept {
     constexpr std::size_t n = sizeof(Word);
@@ -126,6 +127,7 @@ template <class Word>
     if ((size & 1) != 0) step(to, from, first_of<std::uint8_t>(rotate_mask(key, size & 2)));
 }
 
+/// Masks `size` bytes, a word at a time as long as there is one.
 template <class Word>
 [[gnu::always_inline]] inline void run(char* to, char const* from, std::size_t size, mask_key key) noexcept {
     constexpr std::size_t n = sizeof(Word);
@@ -148,12 +150,15 @@ template <class Word>
 }
 
 #if defined(__x86_64__)
+/// A register of AVX2.
 using vector_32 = std::uint64_t __attribute__((vector_size(32)));
 
+/// The same with 32 bytes at a time, on a machine that has AVX2.
 [[gnu::target("avx2")]] inline void run_avx2(char* to, char const* from, std::size_t size, mask_key key) noexcept {
     run<vector_32>(to, from, size, key);
 }
 
+/// Whether this machine has AVX2.
 inline bool const has_avx2 = [] {
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx2") != 0;

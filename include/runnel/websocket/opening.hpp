@@ -79,6 +79,7 @@ struct server_options {
 [[gnu::cold]] inline void check(stream_options const& o) {
     if (o.close_timeout.count() < 0) throw std::out_of_range("close_timeout of a WebSocket must be 0 ms or more");
 }
+/// The same for the options of a handshake.
 [[gnu::cold]] inline void check_opening(std::chrono::milliseconds timeout, http_limits const& limits) {
     if (timeout.count() < 0) throw std::out_of_range("the timeout of a WebSocket's handshake must be 0 ms or more");
     if (limits.max_bytes == 0 || limits.max_headers == 0)

@@ -38,6 +38,7 @@ struct subscription_request_codec {
     }
 };
 
+/// The topic filters of a SUBSCRIBE with their options. A view.
 using subscription_request_list = packed_list<subscription_request, subscription_request_codec>;
 
 /// SUBSCRIBE (3.8). A view.

@@ -22,6 +22,7 @@ struct topic_filter_codec {
     }
 };
 
+/// The topic filters of an UNSUBSCRIBE. A view.
 using topic_filter_list = packed_list<std::string_view, topic_filter_codec>;
 
 /// UNSUBSCRIBE (3.10). A view.
