@@ -1,12 +1,20 @@
 """Checks what the house plan promises of the headers.
 
-usage: house_rules.py INCLUDE_DIR DRIVER_HEADERS -- COMPILER...
+usage: house_rules.py INCLUDE_DIR [--drivers] -- COMPILER...
 
-- Includes point down the floors only, and mqtt and websocket do not know each other.
-- Every header but the drivers on the floors that do no I/O compiles alone, without a warning, and brings in neither Asio
-  nor OpenSSL, however indirectly.
+- Includes point down the floors only, and mqtt and websocket do not know each other. What is public includes no `detail` of
+  another floor.
+- Every header that does no I/O compiles alone, without a warning; where a library that it needs is not installed it is left
+  out. With --drivers those are compiled instead that do I/O, which takes as long again.
+- Only where the path says so (DRIVERS) does a header reach Asio or OpenSSL, however indirectly.
 - Asio's insides are used in one header.
 - Every test is in one of the lists of tests/meson.build.
+- Every name at namespace scope outside of `detail` is documented (undocumented.py).
+
+To compile each of some 200 headers by itself would take minutes, most of them for the standard library and Asio. So headers
+are compiled in chains, one behind the other, such that each sees exactly what it would see by itself: all that comes before
+a header in its chain is what it includes anyway. And what is precompiled (PORTIONS) is given only to headers that include all
+of it themselves.
 """
 
 import concurrent.futures
@@ -15,6 +23,9 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
+
+import undocumented
 
 MAY_INCLUDE = {
     "core": {"core"},
@@ -26,36 +37,213 @@ MAY_INCLUDE = {
     "aliyun": {"core", "digest", "coro", "transport", "websocket", "mqtt", "aliyun"},
     "testing": {"core", "digest", "coro", "transport", "websocket", "mqtt", "aliyun", "testing"},
 }
-NO_IO = {"core", "digest", "websocket", "mqtt", "aliyun"}
-# On the transport floor, which is there for I/O, the protocols by themselves.
-NO_IO_TRANSPORT = {"connect_progress.hpp", "error.hpp", "http_connect.hpp", "proxy_error.hpp", "socks5.hpp"}
-FORBIDDEN = re.compile(r"/(asio|openssl|boost)(/|\.hpp)")
+
+# What does I/O: paths below include/runnel, a folder with a slash at its end. All else reaches neither Asio nor OpenSSL.
+DRIVERS = {
+    "aliyun/alink.hpp",
+    "aliyun/alink_channel.hpp",
+    "aliyun/alink_device.hpp",
+    "aliyun/alink_gateway.hpp",
+    "aliyun/alink_handlers.hpp",
+    "aliyun/alink_logins.hpp",
+    "aliyun/alink_mailbox.hpp",
+    "aliyun/alink_offers.hpp",
+    "aliyun/alink_session.hpp",
+    "aliyun/alink_sub_device.hpp",
+    "aliyun/alink_task_group.hpp",
+    "aliyun/device_session.hpp",
+    "aliyun/registration.hpp",
+    "mqtt/authenticating.hpp",
+    "mqtt/authenticator.hpp",
+    "mqtt/connection.hpp",
+    "mqtt/destination.hpp",
+    "mqtt/event_stream.hpp",
+    "mqtt/outlet.hpp",
+    "mqtt/publishing.hpp",
+    "mqtt/requesting.hpp",
+    "mqtt/session.hpp",
+    "mqtt/session_parts.hpp",
+    "mqtt/session_run.hpp",
+    "mqtt/subscribing.hpp",
+    "mqtt/subscription.hpp",
+    "mqtt/subscription_registry.hpp",
+    "mqtt/usual_cause.hpp",
+    "runnel.hpp",
+    "testing/",
+    "tls.hpp",
+    "transport/",
+    "websocket/exchange.hpp",
+    "websocket/opening.hpp",
+    "websocket/stream.hpp",
+    "websocket/transport.hpp",
+}
+# Within these, what does no I/O after all.
+NOT_DRIVERS = {
+    "transport/connect_progress.hpp",
+    "transport/error.hpp",
+    "transport/http_connect.hpp",
+    "transport/proxy_error.hpp",
+    "transport/socks5.hpp",
+}
+FORBIDDEN = re.compile(r"(asio|openssl|boost)(/|\.hpp)")
+
+# Libraries that may be missing.
+OPTIONAL = ["nlohmann/json.hpp", "openssl/ssl.h", "sqlite3.h", "zlib.h"]
+
+# What is precompiled, the cheapest first: a header gets the last of these that it includes all of.
+STRING = ["string"]
+PACKETS = [*STRING, "algorithm", "array", "bit", "cstring", "optional", "ranges", "span", "system_error", "tuple"]
+RULES = [*PACKETS, "bitset", "chrono", "functional", "limits", "memory", "vector"]
+STATE = ["runnel/mqtt/session_state.hpp"]
+AWAITABLE = ["asio/awaitable.hpp"]
+TASKS = [*AWAITABLE, "asio/cancellation_type.hpp", "asio/defer.hpp", "asio/dispatch.hpp", "memory", "mutex", "optional"]
+STATE_AND_TASKS = [*STATE, *TASKS]
+PORTIONS = [STRING, PACKETS, RULES, STATE, AWAITABLE, TASKS, STATE_AND_TASKS]
+
+FLAGS = ["-std=c++20", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror", "-DASIO_STANDALONE"]
+
+DIRECTIVE = re.compile(r"\s*#\s*(include|if|endif)")
+INCLUDE = re.compile(r'\s*#\s*include\s*[<"]([^>"]+)[>"]')
+COMMENT = re.compile(r"\s*(//.*)?$")
 
 
-def include_faults(root, header):
-    floor = header.relative_to(root).parts[1]
-    for include in re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', header.read_text(), re.MULTILINE):
+class Header:
+    """What a header includes, as the text says it."""
+
+    def __init__(self, root, path):
+        self.path, self.name = path, path.relative_to(root).as_posix()
+        self.text = path.read_text()
+        self.always = set()  # included whatever the machine
+        self.sometimes = set()
+        self.late = False  # includes something behind a declaration of its own
+        depth = declared = 0
+        for line in self.text.splitlines():
+            if match := INCLUDE.match(line):
+                (self.sometimes if depth else self.always).add(match[1])
+                self.late |= declared > 0
+            elif match := DIRECTIVE.match(line):
+                depth += {"if": 1, "endif": -1, "include": 0}[match[1]]
+            elif not COMMENT.match(line) and not line.lstrip().startswith("#"):
+                declared += 1
+
+
+def reachable(names, headers, edges):
+    found, pending = set(), list(names)
+    while pending:
+        if (header := headers.get(pending.pop())) is not None:
+            new = edges(header) - found
+            found |= new
+            pending += new
+    return found
+
+
+def include_faults(header):
+    floor = header.name.split("/")[1]
+    if floor not in MAY_INCLUDE:
+        return  # the headers that include a whole floor's
+    for include in sorted(header.always | header.sometimes):
         parts = include.split("/")
-        if parts[0] == "runnel" and len(parts) > 2 and parts[1] not in MAY_INCLUDE[floor]:
-            yield f"{header}: {floor} must not include {include}"
+        if parts[0] != "runnel" or len(parts) < 3 or parts[1] == floor:
+            continue
+        if parts[1] not in MAY_INCLUDE[floor]:
+            yield f"{header.path}: {floor} must not include {include}"
+        elif "detail" in parts and "/detail/" not in header.name:
+            yield f"{header.path}: {include} is a detail of another floor"
 
 
-def insides_faults(root, header):
-    allowed = header.relative_to(root / "runnel").as_posix() == "coro/detail/asio_thread.hpp"
-    if not allowed and re.search(r"\basio(::|/)detail\b", header.read_text()):
-        yield f"{header}: uses asio::detail, which is for coro/detail/asio_thread.hpp"
+def insides_faults(header):
+    if header.name != "runnel/coro/detail/asio_thread.hpp" and re.search(r"\basio(::|/)detail\b", header.text):
+        yield f"{header.path}: uses asio::detail, which is for coro/detail/asio_thread.hpp"
 
 
-def compile_faults(root, header, compiler):
-    flags = ["-std=c++20", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
-    # -MD beside -fsyntax-only: one pass that checks the header and names every file it brings in.
-    command = [*compiler, *flags, f"-I{root}", "-fsyntax-only", "-MD", "-MF", "/dev/stdout", "-x", "c++", "-"]
-    include = header.relative_to(root).as_posix()
-    done = subprocess.run(command, input=f"#include <{include}>\n", capture_output=True, text=True, check=False)
+def may_do_io(header):
+    below = header.name.removeprefix("runnel/")
+    return below not in NOT_DRIVERS and any(
+        below.startswith(place) if place.endswith("/") else below == place for place in DRIVERS
+    )
+
+
+def reaches_io(name, headers):
+    return sorted(filter(FORBIDDEN.match, reachable([name], headers, lambda h: h.always | h.sometimes)))
+
+
+def io_faults(header, headers):
+    if may_do_io(header):
+        return
+    for found in reaches_io(header.name, headers)[:3]:
+        yield f"{header.path}: reaches {found}, but is where no I/O is done"
+
+
+def chains_of(some, closures):
+    """The headers in chains that are the cheapest to compile. What stands in one before a header is what it includes."""
+    # These see something else where they are not the first: they are included in a circle, or their own text comes before
+    # an include.
+    first = {header.name for header in some if header.name in closures[header.name] or header.late}
+    # A chain costs what its last header includes, so those that include most want one behind them first.
+    names = sorted((header.name for header in some), key=lambda name: -len(closures[name]))
+    behind = {a: [b for b in names if a in closures[b] and b not in first] for a in names}
+    before = {}
+
+    # Kuhn's algorithm: a matching of each header with the one behind it.
+    def place(a, tried):
+        for b in behind[a]:
+            if b not in tried:
+                tried.add(b)
+                if b not in before or place(before[b], tried):
+                    before[b] = a
+                    return True
+        return False
+
+    for name in names:
+        place(name, set())
+    after = {a: b for b, a in before.items()}
+    for name in names:
+        if name not in before:
+            chain = [name]
+            while chain[-1] in after:
+                chain.append(after[chain[-1]])
+            yield chain
+
+
+def run(compiler, arguments, text=None):
+    command = [*compiler, *FLAGS, *arguments, *(["-x", "c++", "-"] if text is not None else [])]
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+
+
+def precompile(root, compiler, path, names):
+    path.write_text("".join(f"#include <{name}>\n" for name in names))
+    done = run(compiler, [f"-I{root}", "-x", "c++-header", str(path), "-o", f"{path}.gch"])
     if done.returncode != 0:
-        yield f"{header}: does not compile alone:\n{done.stderr}"
-    for found in sorted({path for path in done.stdout.split() if FORBIDDEN.search(path)})[:3]:
-        yield f"{header}: brings in {found}, but is on a floor that does no I/O"
+        sys.exit(f"{', '.join(names)}: does not compile:\n{done.stderr}")
+
+
+def compile_faults(root, compiler, chain, precompiled):
+    arguments = [f"-I{root}", "-fsyntax-only", "-Winvalid-pch"]
+    if precompiled is not None:
+        arguments += ["-include", str(precompiled)]
+    done = run(compiler, arguments, "".join(f"#include <{name}>\n" for name in chain))
+    return [f"{', '.join(chain)}: does not compile alone:\n{done.stderr}"] if done.returncode != 0 else []
+
+
+def tasks_of(compiled, headers, folder):
+    """What to precompile, and the chains, each with what of that it gets."""
+    closures = {name: reachable([name], headers, lambda h: h.always) for name in headers}
+    portions = []
+    for i, names in enumerate(PORTIONS):
+        if all(name in headers or not name.startswith("runnel/") for name in names):
+            brought = set(names) | reachable(names, headers, lambda h: h.always)
+            portions.append((folder / f"portion_{i}.hpp", names, brought))
+    groups = {}
+    for name in compiled:
+        fitting = [path for path, names, brought in portions if set(names) <= closures[name] and name not in brought]
+        groups.setdefault(fitting[-1] if fitting else None, []).append(headers[name])
+    chains = [(chain, path) for path, some in groups.items() for chain in chains_of(some, closures)]
+    return [(path, names) for path, names, _ in portions if path in groups], chains
+
+
+def missing_libraries(compiler):
+    text = "".join(f"#if !__has_include(<{name}>)\nmissing {name}\n#endif\n" for name in OPTIONAL)
+    return set(re.findall(r"^missing (.*)", run(compiler, ["-E", "-P"], text).stdout, re.MULTILINE))
 
 
 def listing_faults(tests):
@@ -67,28 +255,32 @@ def listing_faults(tests):
 
 def main():
     root = pathlib.Path(sys.argv[1])
-    drivers = set(sys.argv[2].split(","))
     compiler = sys.argv[sys.argv.index("--") + 1 :]
-
-    headers = sorted(h for h in (root / "runnel").rglob("*.hpp") if h.parent.name != "runnel")
-    no_io = [
-        h
-        for h in headers
-        if (h.relative_to(root).parts[1] in NO_IO and h.relative_to(root / "runnel").as_posix() not in drivers)
-        or (h.relative_to(root).parts[1] == "transport" and h.name in NO_IO_TRANSPORT)
-    ]
-    if not no_io:
+    found = (Header(root, path) for path in sorted((root / "runnel").rglob("*.hpp")))
+    headers = {header.name: header for header in found}
+    if not headers:
         sys.exit("no headers found")
 
-    faults = [fault for header in headers for fault in include_faults(root, header)]
-    faults += [fault for header in headers for fault in insides_faults(root, header)]
-    faults += listing_faults(pathlib.Path(__file__).parent)
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for found in pool.map(lambda header: list(compile_faults(root, header, compiler)), no_io):
-            faults += found
+    faults = list(listing_faults(pathlib.Path(__file__).parent))
+    for header in headers.values():
+        faults += [*include_faults(header), *insides_faults(header), *io_faults(header, headers)]
+        faults += undocumented.faults(header.path, header.text)
+
+    drivers, missing = "--drivers" in sys.argv, missing_libraries(compiler)
+    reached = {name: reachable([name], headers, lambda h: h.always | h.sometimes) for name in headers}
+    compiled = [
+        name for name in headers if any(map(FORBIDDEN.match, reached[name])) == drivers and not missing & reached[name]
+    ]
+    with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        portions, chains = tasks_of(compiled, headers, pathlib.Path(folder))
+        list(pool.map(lambda portion: precompile(root, compiler, *portion), portions))
+        for more in pool.map(lambda chain: compile_faults(root, compiler, *chain), chains):
+            faults += more
     print(*faults, sep="\n")
-    print(f"{len(headers)} headers, {len(no_io)} of them without I/O, {len(faults)} faults")
+    without = f" (not those that need {', '.join(sorted(missing))})" if missing else ""
+    print(f"{len(headers)} headers, {len(compiled)} compiled{without} in {len(chains)} chains, {len(faults)} faults")
     sys.exit(1 if faults else 0)
 
 
-main()
+if __name__ == "__main__":
+    main()
