@@ -24,7 +24,8 @@ std::string const post = "/sys/a1B2c3D4e5F/thermostat-7/thing/event/property/pos
 
 bool has(char const* program) { return !test::child_process::find(program).empty(); }
 
-test::skip_unless const ready(has("mosquitto_pub") && has("mosquitto_sub"), "mosquitto-clients are not installed");
+test::skip_unless const ready([] { return has("mosquitto_pub") && has("mosquitto_sub"); },
+                              "mosquitto-clients are not installed");
 
 // The program, on four free ports.
 class platform {

@@ -7,7 +7,7 @@ namespace {
 
 using namespace test;
 
-skip_unless const ready(!child_process::find("chromium").empty(), "chromium is not installed");
+skip_unless const ready([] { return !child_process::find("chromium").empty(); }, "chromium is not installed");
 
 /// A browser without a window that shows the page until the test ends.
 class browser {

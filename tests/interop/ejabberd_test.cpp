@@ -16,7 +16,7 @@ using mqtt::protocol_version;
 using mqtt::qos;
 using test::options_for;
 
-test::skip_unless const ready(test::ejabberd::available(), "ejabberd is not installed");
+test::skip_unless const ready(test::ejabberd::available, "ejabberd is not installed");
 
 // One for all tests: it takes its time to start. What one test publishes does not concern another.
 test::ejabberd const& broker() {

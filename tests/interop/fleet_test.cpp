@@ -16,7 +16,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-test::skip_unless const ready(test::mosquitto::available(), "mosquitto is not installed");
+test::skip_unless const ready(test::mosquitto::available, "mosquitto is not installed");
 
 // The program, with its output.
 class fleet {

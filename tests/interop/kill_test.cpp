@@ -26,7 +26,7 @@ namespace mqtt = runnel::mqtt;
 using mqtt::protocol_version;
 using mqtt::qos;
 
-test::skip_unless const ready(test::mosquitto::available(), "mosquitto is not installed");
+test::skip_unless const ready(test::mosquitto::available, "mosquitto is not installed");
 
 std::uint64_t environment(char const* name, std::uint64_t otherwise) {
     char const* const value = std::getenv(name);

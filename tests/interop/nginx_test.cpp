@@ -17,8 +17,9 @@ namespace websocket = runnel::websocket;
 using mqtt::qos;
 using session = mqtt::session<test::wss>;
 
-test::skip_unless const ready(!test::child_process::find("nginx").empty() && test::mosquitto::available(),
-                              "nginx or mosquitto is not installed");
+test::skip_unless const ready(
+    [] { return !test::child_process::find("nginx").empty() && test::mosquitto::available(); },
+    "nginx or mosquitto is not installed");
 
 /// nginx on a free loopback port: TLS with a certificate for localhost, unprivileged, its configuration made on the
 /// spot.

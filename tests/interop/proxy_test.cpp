@@ -18,9 +18,12 @@ using runnel::http_proxy;
 using runnel::proxy_errc;
 using runnel::socks5_proxy;
 
-test::skip_unless const ready(!test::child_process::find("tinyproxy").empty() &&
-                                  !test::child_process::find("microsocks").empty() && test::mosquitto::available(),
-                              "tinyproxy, microsocks or mosquitto is not installed");
+test::skip_unless const ready(
+    [] {
+        return !test::child_process::find("tinyproxy").empty() && !test::child_process::find("microsocks").empty() &&
+               test::mosquitto::available();
+    },
+    "tinyproxy, microsocks or mosquitto is not installed");
 
 /// A proxy on a free loopback port, an unprivileged process.
 class proxy_process {

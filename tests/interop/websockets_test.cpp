@@ -15,7 +15,7 @@ bool installed() {
     return importing.wait(std::chrono::seconds(30)) && importing.exit_status() == 0;
 }
 
-skip_unless const ready(installed(), "python3-websockets is not installed");
+skip_unless const ready(installed, "python3-websockets is not installed");
 
 struct peer : websocket_peer {
     peer(char const* mode, std::uint16_t port, bool deflate)

@@ -20,13 +20,17 @@ std::string modules() {
     return (directory.path() / "node_modules").string();
 }
 
-std::string const installed = modules();
-skip_unless const ready(!installed.empty(), "node or the npm package ws is not installed, and npm cannot install it");
+std::string const& installed() {
+    static std::string const found = modules();
+    return found;
+}
+skip_unless const ready([] { return !installed().empty(); },
+                        "node or the npm package ws is not installed, and npm cannot install it");
 
 struct peer : websocket_peer {
     peer(char const* mode, std::uint16_t port, bool deflate,
          std::vector<std::string> (*arguments)(scratch_directory const&))
-        : websocket_peer({"env", "NODE_PATH=" + installed, "node"}, script("ws_peer.js"), mode, port, deflate,
+        : websocket_peer({"env", "NODE_PATH=" + installed(), "node"}, script("ws_peer.js"), mode, port, deflate,
                          arguments) {}
 };
 
