@@ -34,6 +34,7 @@
 #include <runnel/aliyun/signer.hpp>
 #include <runnel/aliyun/sub_device_login.hpp>
 #include <runnel/aliyun/topics.hpp>
+#include <runnel/core/authority.hpp>
 #include <runnel/core/bytes.hpp>
 #include <runnel/core/callback.hpp>
 #include <runnel/core/error.hpp>
@@ -135,6 +136,7 @@
 #include <runnel/mqtt/usual_cause.hpp>
 #include <runnel/mqtt/wire.hpp>
 #include <runnel/runnel.hpp>
+#include <runnel/testing/accept_loop.hpp>
 #include <runnel/testing/aliyun_answers.hpp>
 #include <runnel/testing/aliyun_calls.hpp>
 #include <runnel/testing/aliyun_cloud.hpp>

@@ -167,3 +167,19 @@ TEST_CASE("the embedded proxy resets all its connections, and takes new ones or 
     auto refused = test::run(p.io, tcp{.host = "127.0.0.1", .port = p.port}.open(p.io.get_executor()));
     CHECK(test::run(p.io, test::read_to_end(refused)).end == asio::error::connection_reset);
 }
+
+TEST_CASE("a proxy that is closed while a connection comes, or before it has begun to listen, leaves nothing running") {
+    for (int turns = 0; turns < 8; ++turns) {
+        CAPTURE(turns);
+        asio::io_context io;
+        runnel::testing::proxy proxy(io.get_executor());
+        asio::ip::tcp::socket client(io);
+        asio::ip::tcp::endpoint const where(asio::ip::address_v4::loopback(), proxy.listen());
+        client.connect(where);
+        for (int i = 0; i < turns; ++i) io.poll_one();
+        proxy.close();
+        io.restart();
+        io.run_for(5s);
+        CHECK(io.stopped());
+    }
+}

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/receive_buffer.hpp>
+#include <runnel/testing/accept_loop.hpp>
 #include <runnel/testing/broker_core.hpp>
 #include <runnel/transport/asio_stream.hpp>
 #include <runnel/transport/race.hpp>
@@ -13,7 +14,6 @@
 #include <asio/cancellation_signal.hpp>
 #include <asio/co_spawn.hpp>
 #include <asio/ip/tcp.hpp>
-#include <asio/redirect_error.hpp>
 
 #include <chrono>
 #include <cstddef>
@@ -89,7 +89,11 @@ class basic_broker {
         auto const actual = acceptor.local_endpoint().port();
         state_->open();
         auto const t = std::make_shared<task>();
-        state_->start(t, accept_all(state_, t, std::move(acceptor), std::move(layer)));
+        state_->start(t, accept_loop(
+                             std::move(acceptor), [t] { return t->stopped; },
+                             [self = state_, layer = std::move(layer)](socket_type socket) {
+                                 accepted(self, std::move(socket), layer);
+                             }));
         return actual;
     }
 
@@ -246,26 +250,15 @@ class basic_broker {
     }
 
     template <class Layer>
-    static asio::awaitable<void, Executor> accept_all(shared_ptr self, std::shared_ptr<task> t, acceptor_type acceptor,
-                                                      Layer layer) {
-        while (true) {
-            socket_type socket(self->executor);
-            std::error_code error;
-            co_await acceptor.async_accept(socket, asio::redirect_error(asio::use_awaitable_t<Executor>{}, error));
-            if (error == asio::error::operation_aborted || t->stopped) co_return;
-            if (error) {  // no file descriptors left, perhaps
-                co_await sleep_for<Executor>(self->executor, std::chrono::milliseconds(20));
-                continue;
-            }
-            std::error_code ignored;
-            socket.set_option(asio::ip::tcp::no_delay(true), ignored);
-            auto const peer = socket.remote_endpoint(ignored);
-            connection_info from{layer.name(), peer.address().to_string() + ':' + std::to_string(peer.port()),
-                                 Layer::secure};
-            if (!self->has_room_for(from)) continue;
-            auto const l = std::make_shared<link>(*self, std::move(from));
-            self->start(l, accept_one(self, l, asio_stream<socket_type>(std::move(socket)), layer));
-        }
+    static void accepted(shared_ptr const& self, socket_type socket, Layer const& layer) {
+        std::error_code ignored;
+        socket.set_option(asio::ip::tcp::no_delay(true), ignored);
+        auto const peer = socket.remote_endpoint(ignored);
+        connection_info from{layer.name(), peer.address().to_string() + ':' + std::to_string(peer.port()),
+                             Layer::secure};
+        if (!self->has_room_for(from)) return;
+        auto const l = std::make_shared<link>(*self, std::move(from));
+        self->start(l, accept_one(self, l, asio_stream<socket_type>(std::move(socket)), layer));
     }
 
     // The handshakes of the layers, then MQTT.

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/core/authority.hpp>
+#include <runnel/testing/accept_loop.hpp>
 #include <runnel/transport/http_connect.hpp>
 #include <runnel/transport/race.hpp>
 #include <runnel/transport/socks5.hpp>
@@ -11,7 +13,6 @@
 #include <asio/cancellation_signal.hpp>
 #include <asio/co_spawn.hpp>
 #include <asio/ip/tcp.hpp>
-#include <asio/redirect_error.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -82,13 +83,18 @@ class basic_proxy {
         acceptor_type acceptor(state_->executor, {asio::ip::address_v4::loopback(), port});
         auto const actual = acceptor.local_endpoint().port();
         auto const l = std::make_shared<link>(state_->executor);
-        state_->start(l, accept_all(state_, std::move(acceptor)));
+        state_->start(l, accept_loop(
+                             std::move(acceptor), [l] { return l->stopped; },
+                             [self = state_](socket_type socket) { accepted(self, std::move(socket)); }));
         return actual;
     }
 
     /// Ends the listeners and cuts all connections; what runs ends in the next turns of the executor.
     void close() {
-        for (auto const& l : state_->links) l->signal.emit(asio::cancellation_type::terminal);
+        for (auto const& l : state_->links) {
+            l->stopped = true;
+            l->signal.emit(asio::cancellation_type::terminal);
+        }
     }
 
     /// Cuts all connections with a TCP reset; the listeners go on.
@@ -125,6 +131,7 @@ class basic_proxy {
         asio::cancellation_signal signal;
         parking<Executor> place;
         bool is_connection = false;
+        bool stopped = false;
         bool reset = false;
         std::size_t carried = 0;
         std::size_t directions_ended = 0;
@@ -164,22 +171,12 @@ class basic_proxy {
         std::string early;  // of the tunnel, sent behind the request without waiting
     };
 
-    static awaitable<void> accept_all(shared_ptr self, acceptor_type acceptor) {
-        while (true) {
-            socket_type socket(self->executor);
-            std::error_code error;
-            co_await acceptor.async_accept(socket, asio::redirect_error(asio::use_awaitable_t<Executor>{}, error));
-            if (error == asio::error::operation_aborted) co_return;
-            if (error) {  // no file descriptors left, perhaps
-                co_await sleep_for<Executor>(self->executor, std::chrono::milliseconds(20));
-                continue;
-            }
-            ++self->connections;
-            auto const l = std::make_shared<link>(self->executor);
-            l->is_connection = true;
-            l->reset = self->faults.refuse;
-            self->start(l, serve(self, l, stream_type(std::move(socket))));
-        }
+    static void accepted(shared_ptr const& self, socket_type socket) {
+        ++self->connections;
+        auto const l = std::make_shared<link>(self->executor);
+        l->is_connection = true;
+        l->reset = self->faults.refuse;
+        self->start(l, serve(self, l, stream_type(std::move(socket))));
     }
 
     static awaitable<void> serve(shared_ptr self, link_ptr l, stream_type client) {
