@@ -48,6 +48,7 @@
 #include <runnel/core/record_pool.hpp>
 #include <runnel/core/remark.hpp>
 #include <runnel/core/ring_queue.hpp>
+#include <runnel/core/saturating.hpp>
 #include <runnel/core/secret.hpp>
 #include <runnel/core/send_buffer.hpp>
 #include <runnel/core/utf8.hpp>
@@ -68,6 +69,7 @@
 #include <runnel/mqtt/connect_request.hpp>
 #include <runnel/mqtt/connection.hpp>
 #include <runnel/mqtt/credentials.hpp>
+#include <runnel/mqtt/delivery.hpp>
 #include <runnel/mqtt/destination.hpp>
 #include <runnel/mqtt/error.hpp>
 #include <runnel/mqtt/event_stream.hpp>
@@ -114,6 +116,7 @@
 #include <runnel/mqtt/reconnect.hpp>
 #include <runnel/mqtt/requesting.hpp>
 #include <runnel/mqtt/router.hpp>
+#include <runnel/mqtt/run_end.hpp>
 #include <runnel/mqtt/session.hpp>
 #include <runnel/mqtt/session_event.hpp>
 #include <runnel/mqtt/session_handler.hpp>
@@ -148,6 +151,7 @@
 #include <runnel/testing/aliyun_rules.hpp>
 #include <runnel/testing/aliyun_service_answers.hpp>
 #include <runnel/testing/aliyun_thing_answers.hpp>
+#include <runnel/testing/aliyun_wrong_answer.hpp>
 #include <runnel/testing/broker.hpp>
 #include <runnel/testing/broker_authentication.hpp>
 #include <runnel/testing/broker_connect.hpp>
@@ -170,6 +174,7 @@
 #include <runnel/transport/alarm.hpp>
 #include <runnel/transport/asio_stream.hpp>
 #include <runnel/transport/capture_error.hpp>
+#include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/connect_race.hpp>
 #include <runnel/transport/direct_read.hpp>
 #include <runnel/transport/error.hpp>
@@ -187,6 +192,7 @@
 #include <runnel/transport/socks5.hpp>
 #include <runnel/transport/socks5_proxy.hpp>
 #include <runnel/transport/stream.hpp>
+#include <runnel/transport/stream_state.hpp>
 #include <runnel/transport/tcp.hpp>
 #include <runnel/transport/tls.hpp>
 #include <runnel/transport/tls_context.hpp>
@@ -203,10 +209,13 @@
 #include <runnel/websocket/exchange.hpp>
 #include <runnel/websocket/frame.hpp>
 #include <runnel/websocket/handshake.hpp>
+#include <runnel/websocket/handshake_refused.hpp>
 #include <runnel/websocket/http_head.hpp>
 #include <runnel/websocket/mask.hpp>
+#include <runnel/websocket/message.hpp>
 #include <runnel/websocket/message_buffer.hpp>
 #include <runnel/websocket/opening.hpp>
+#include <runnel/websocket/options.hpp>
 #include <runnel/websocket/stream.hpp>
 #include <runnel/websocket/transport.hpp>
 

@@ -16,14 +16,6 @@
 
 namespace runnel::aliyun::alink {
 
-/// A session that tells of each new connection, on which sub-devices have to log in again.
-template <class S>
-concept counting_session = message_session<S> && requires(S& s, std::uint64_t after) {
-    { s.counters().connections } -> std::convertible_to<std::uint64_t>;
-    { s.connected(after) } -> std::same_as<asio::awaitable<std::uint64_t, typename S::executor_type>>;
-    { s.is_connected() } -> std::convertible_to<bool>;
-};
-
 template <counting_session Session>
 class sub_device;
 

@@ -43,4 +43,12 @@ concept subscribes_to_several =
     requires(S& s, std::span<std::string_view const> filters, std::function<void(mqtt::publish const&)> handler,
              mqtt::subscribe_options o) { s.subscribe(filters, handler, o); };
 
+/// A session that tells of each new connection, on which sub-devices have to log in again.
+template <class S>
+concept counting_session = message_session<S> && requires(S& s, std::uint64_t after) {
+    { s.counters().connections } -> std::convertible_to<std::uint64_t>;
+    { s.connected(after) } -> std::same_as<asio::awaitable<std::uint64_t, typename S::executor_type>>;
+    { s.is_connected() } -> std::convertible_to<bool>;
+};
+
 }  // namespace runnel::aliyun::alink

@@ -2,9 +2,9 @@
 
 #include <runnel/core/record_pool.hpp>
 #include <runnel/core/ring_queue.hpp>
+#include <runnel/mqtt/delivery.hpp>
 #include <runnel/mqtt/packet/acknowledgement.hpp>
 #include <runnel/mqtt/packet/publish.hpp>
-#include <runnel/mqtt/received.hpp>
 
 #include <cstddef>
 #include <cstdint>

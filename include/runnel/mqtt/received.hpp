@@ -2,6 +2,7 @@
 
 #include <runnel/core/ring_queue.hpp>
 #include <runnel/core/utf8.hpp>
+#include <runnel/mqtt/delivery.hpp>
 #include <runnel/mqtt/identifier_map.hpp>
 #include <runnel/mqtt/packet/publish.hpp>
 #include <runnel/mqtt/reason_code.hpp>
@@ -16,14 +17,6 @@
 #include <vector>
 
 namespace runnel::mqtt {
-
-/// A received message from the side of the protocol: what must be acknowledged once the application has taken it.
-/// Small and copyable; acknowledging it twice, or after the connection has gone, does no harm.
-struct delivery {
-    std::uint64_t number = 0;
-    std::uint16_t packet_id = 0;  ///< 0 for QoS 0
-    qos quality = qos::at_most_once;
-};
 
 /// The incoming QoS 1 and 2 messages of a session that are not fully acknowledged.
 ///

@@ -5,6 +5,7 @@
 #include <runnel/testing/aliyun_request.hpp>
 #include <runnel/testing/aliyun_service_answers.hpp>
 #include <runnel/testing/aliyun_thing_answers.hpp>
+#include <runnel/testing/aliyun_wrong_answer.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -15,14 +16,6 @@
 #include <utility>
 
 namespace runnel::testing {
-
-/// How the simulated platform is to answer wrongly.
-struct wrong_answer {
-    int code = 0;           ///< this one, with no data and nothing done; 0: the right one
-    bool silent = false;    ///< nothing at all, and nothing done
-    bool wrong_id = false;  ///< with an identifier that nobody asked with
-    bool garbage = false;   ///< with what is not JSON
-};
 
 /// A message to a device.
 struct aliyun_outgoing {

@@ -25,6 +25,9 @@
 
 namespace runnel {
 
+/// Which side of a connection a stream is: who speaks first, and which certificates are asked for.
+enum class tls_role { client, server };
+
 /// Whether the peer must prove who it is.
 enum class tls_verify {
     /// The certificate chain must lead to a trusted authority, and a server's certificate must be for the host name or

@@ -15,8 +15,6 @@
 namespace runnel {
 
 /// Which side of a TLS connection one is.
-enum class tls_role { client, server };
-
 /// One TLS connection without I/O: encrypted bytes go in through `incoming` and come out through `outgoing`, of which
 /// OpenSSL reads and to which it writes directly, without BIO pairs and their copies.
 ///

@@ -6,6 +6,7 @@
 #include <runnel/transport/stream_state.hpp>
 #include <runnel/transport/write_turn.hpp>
 #include <runnel/websocket/connection.hpp>
+#include <runnel/websocket/message.hpp>
 #include <runnel/websocket/message_buffer.hpp>
 #include <runnel/websocket/opening.hpp>
 
@@ -20,21 +21,6 @@
 #include <utility>
 
 namespace runnel::websocket {
-
-/// A whole message as `stream::read_message` gives it.
-struct message {
-    message_kind kind = message_kind::binary;
-    /// Valid until the next read, or until the stream is closed or destroyed.
-    std::string_view data;
-};
-
-/// No compression: messages cross the wire as they are. `permessage_deflate` is the other model.
-struct no_compression {
-    static constexpr bool enabled = false;
-    struct options {
-        friend bool operator==(options const&, options const&) = default;
-    };
-};
 
 /// The input and output of a WebSocket after the opening handshake: what a `stream` shares with its operations, each of
 /// which has a share as its first argument. The members are those of `stream`, and documented there.

@@ -6,6 +6,8 @@
 #include <runnel/transport/race.hpp>
 #include <runnel/transport/stream.hpp>
 #include <runnel/websocket/handshake.hpp>
+#include <runnel/websocket/handshake_refused.hpp>
+#include <runnel/websocket/options.hpp>
 
 #include <asio/error.hpp>
 
@@ -18,110 +20,6 @@
 #include <vector>
 
 namespace runnel::websocket {
-
-/// What a stream does after the handshake, on either side.
-struct stream_options {
-    /// Whether text messages are accepted. Otherwise one ends the connection with code 1003, as MQTT demands
-    /// [MQTT-6.0.0-1].
-    bool accept_text = true;
-    /// The longest message accepted, in bytes, also after decompression; 0: no limit, which is right only where
-    /// messages are read as a stream of bytes. A longer one ends the connection with code 1009.
-    std::uint64_t max_message = 16 * 1024 * 1024;
-    /// The longest frame accepted, in bytes; 0: no limit.
-    std::uint64_t max_frame = 0;
-    /// Messages longer than this are sent in fragments of this many bytes, so that pings are answered in between; 0:
-    /// never. For `write_message`; `write` always sends one frame.
-    std::size_t fragment_size = 128 * 1024;
-    /// How long `shutdown` waits for the peer's part of the close handshake, at most; 0 ms or more.
-    std::chrono::milliseconds close_timeout{5000};
-};
-
-/// How a client opens a WebSocket.
-struct client_options {
-    /// Name or address of the server, for the Host header; an IPv6 address without brackets.
-    std::string host;
-    std::uint16_t port = 80;
-    /// The port that the Host header leaves out: 80, or 443 over TLS.
-    std::uint16_t default_port = 80;
-    /// The Host header's value, in place of what `host` and `port` make.
-    std::string authority = {};
-    /// Path and query, escaped where needed.
-    std::string path = "/";
-    /// Subprotocols to offer, separated by commas, the preferred one first.
-    std::string subprotocol = {};
-    /// Whether the server may choose none of the subprotocols.
-    bool accept_no_subprotocol = false;
-    /// Additional headers.
-    std::vector<header> headers = {};
-    /// What the server's reply may have at most.
-    http_limits limits = {};
-    /// How long the handshake may take; 0: without limit.
-    std::chrono::milliseconds timeout{15000};
-    stream_options stream = {};
-};
-
-/// How a server accepts a WebSocket.
-struct server_options {
-    /// Subprotocols to choose from, separated by commas.
-    std::string subprotocols = {};
-    /// Whether a client that offers none of them is refused with 400.
-    bool require_subprotocol = false;
-    /// Additional headers of the reply.
-    std::vector<header> headers = {};
-    /// What the client's request may have at most.
-    http_limits limits = {};
-    /// How long the handshake may take; 0: without limit.
-    std::chrono::milliseconds timeout{15000};
-    stream_options stream = {};
-};
-
-/// Throw `std::out_of_range`, with the range in its text, if the options are not possible.
-[[gnu::cold]] inline void check(stream_options const& o) {
-    if (o.close_timeout.count() < 0) throw std::out_of_range("close_timeout of a WebSocket must be 0 ms or more");
-}
-/// The same for the options of a handshake.
-[[gnu::cold]] inline void check_opening(std::chrono::milliseconds timeout, http_limits const& limits) {
-    if (timeout.count() < 0) throw std::out_of_range("the timeout of a WebSocket's handshake must be 0 ms or more");
-    if (limits.max_bytes == 0 || limits.max_headers == 0)
-        throw std::out_of_range("max_bytes and max_headers of a WebSocket's handshake must be 1 or more");
-}
-
-/// Why a server did not open a WebSocket: its HTTP reply. The code is `errc::redirected`, or that of `errc_for_status`.
-class handshake_refused : public std::system_error {
-  public:
-    /// `doing`: what was being done, with whom.
-    handshake_refused(errc e, http_head const& reply, std::string body, std::string doing = {})
-        : std::system_error(make_error_code(e), text_of(std::move(doing), reply, body)),
-          status_(status_of(reply.start_line())),
-          location_(reply.value("Location")),
-          body_(std::move(body)) {}
-
-    /// The status of the reply: 403, 404, 502, ...
-    int status() const noexcept { return status_; }
-    /// Where a redirection points; it is not followed.
-    std::string const& location() const noexcept { return location_; }
-    /// The first bytes of the reply's body, at most `max_body`, as they came.
-    std::string const& body() const noexcept { return body_; }
-
-    static constexpr std::size_t max_body = 1024;
-
-  private:
-    static std::string text_of(std::string text, http_head const& reply, std::string_view body) {
-        if (!text.empty()) text += ": ";
-        text += printable(reply.start_line().substr(std::min<std::size_t>(9, reply.start_line().size())));
-        if (auto const to = reply.value("Location"); !to.empty()) text.append(" to ").append(printable(to));
-        // One line of the body is enough for a log, or the title of a page.
-        if (auto const title = body.find("<title>"); title != body.npos)
-            body = body.substr(title + 7, body.substr(title + 7).find("</title>"));
-        auto const line = body.substr(0, body.find_first_of("\r\n"));
-        if (!line.empty()) text.append(": ").append(printable(line, 200));
-        return text;
-    }
-
-    int status_;
-    std::string location_;
-    std::string body_;
-};
 
 /// What a handshake has agreed on.
 struct opening {
