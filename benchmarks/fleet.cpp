@@ -3,7 +3,7 @@
 //
 //     benchmark-fleet PORT
 
-#include <runnel/mqtt/session.hpp>
+#include <runnel/mqtt/client/session.hpp>
 #include <runnel/transport/tcp.hpp>
 
 #include <asio/co_spawn.hpp>

@@ -1,7 +1,7 @@
 // Masking of WebSocket payload in place, beside Boost.Beast's and memcpy, which touches twice the memory. Built with
 // the compiler of the project, and with clang besides where there is one.
 
-#include <runnel/websocket/mask.hpp>
+#include <runnel/websocket/protocol/mask.hpp>
 
 #include <benchmark/benchmark.h>
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <runnel/websocket/handshake.hpp>
+#include <runnel/websocket/protocol/handshake.hpp>
 
 #include <algorithm>
 #include <array>

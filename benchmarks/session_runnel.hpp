@@ -1,6 +1,6 @@
 #pragma once
 
-#include <runnel/mqtt/session.hpp>
+#include <runnel/mqtt/client/session.hpp>
 
 #include <asio/co_spawn.hpp>
 #include <asio/io_context.hpp>

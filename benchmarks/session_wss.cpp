@@ -1,7 +1,7 @@
 // What messages cost through `runnel::mqtt::session` over WebSocket Secure.
 
 #include <runnel/transport/tcp.hpp>
-#include <runnel/transport/tls.hpp>
+#include <runnel/transport/tls/tls.hpp>
 #include <runnel/websocket/transport.hpp>
 
 #include "session_runnel.hpp"

@@ -1,10 +1,10 @@
 // The simulated IoT Platform as a program: any MQTT client can be tried against it. Answers the thing model and the
 // other services if nlohmann-json was there at compile time.
 #if __has_include(<nlohmann/json.hpp>)
-#include <runnel/testing/aliyun_cloud.hpp>
+#include <runnel/testing/aliyun/cloud.hpp>
 using platform_type = runnel::testing::aliyun_cloud;
 #else
-#include <runnel/testing/aliyun_platform.hpp>
+#include <runnel/testing/aliyun/platform.hpp>
 using platform_type = runnel::testing::aliyun_platform;
 #endif
 #include <runnel/aliyun/signer.hpp>

@@ -1,7 +1,7 @@
 // AWS IoT Core over WebSocket Secure: the client is let in by the path of the URL, which is signed anew for each
 // attempt to connect. Nothing below runnel/aliyun knows of any cloud; this is all that another one takes.
 #include <runnel/tls.hpp>
-#include <runnel/transport/made_anew.hpp>
+#include <runnel/transport/transport_factory.hpp>
 
 #include <asio/co_spawn.hpp>
 #include <asio/io_context.hpp>

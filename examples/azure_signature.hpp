@@ -3,7 +3,7 @@
 #include <runnel/digest/base64.hpp>
 #include <runnel/digest/hmac.hpp>
 #include <runnel/digest/sha256.hpp>
-#include <runnel/mqtt/credentials.hpp>
+#include <runnel/mqtt/client/credentials.hpp>
 
 #include <chrono>
 #include <cstdio>

@@ -5,9 +5,9 @@
 //
 // Here the "processes" are sessions in one process, so that the example runs anywhere; tests/interop/kill_test.cpp
 // kills real ones.
-#include <runnel/mqtt/session.hpp>
-#include <runnel/mqtt/sqlite_store.hpp>
-#include <runnel/testing/broker.hpp>
+#include <runnel/mqtt/client/session.hpp>
+#include <runnel/mqtt/store/sqlite_store.hpp>
+#include <runnel/testing/broker/broker.hpp>
 #include <runnel/transport/tcp.hpp>
 
 #include <asio/bind_cancellation_slot.hpp>

@@ -2,7 +2,7 @@
 // back, while a program publishes through it all and loses nothing. The broker is one in this process, which misbehaves
 // on purpose.
 #include <runnel/runnel.hpp>
-#include <runnel/testing/broker.hpp>
+#include <runnel/testing/broker/broker.hpp>
 
 #include <asio/co_spawn.hpp>
 #include <asio/io_context.hpp>

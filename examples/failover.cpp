@@ -1,7 +1,7 @@
 // Several brokers for one session: when one cannot be reached, or refuses, the next one is tried. The brokers run in
 // this process; one listens nowhere, one refuses every client, one works and then goes away.
 #include <runnel/runnel.hpp>
-#include <runnel/testing/broker.hpp>
+#include <runnel/testing/broker/broker.hpp>
 #include <runnel/transport/failover.hpp>
 
 #include <asio/co_spawn.hpp>

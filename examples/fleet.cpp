@@ -6,11 +6,11 @@
 #include <runnel/aliyun/connect.hpp>
 #include <runnel/aliyun/device.hpp>
 #include <runnel/aliyun/topics.hpp>
-#include <runnel/testing/aliyun_platform.hpp>
+#include <runnel/testing/aliyun/platform.hpp>
 #include <runnel/testing/over_tls.hpp>
 #include <runnel/testing/over_websocket.hpp>
 #include <runnel/transport/tcp.hpp>
-#include <runnel/transport/tls.hpp>
+#include <runnel/transport/tls/tls.hpp>
 #include <runnel/websocket/transport.hpp>
 
 #include "fleet/machine.hpp"

@@ -5,8 +5,8 @@
 // ALIYUN_DEVICE_SECRET of a gateway in the environment, on the real platform, and the same of one sub-device with
 // ALIYUN_SUB_ instead of ALIYUN_; further there: ALIYUN_REGION (default cn-shanghai) or ALIYUN_INSTANCE (iot-...),
 // ALIYUN_CA (authorities to trust, PEM).
-#include <runnel/aliyun/alink.hpp>
-#include <runnel/testing/aliyun_cloud.hpp>
+#include <runnel/aliyun/alink/alink.hpp>
+#include <runnel/testing/aliyun/cloud.hpp>
 #include <runnel/testing/certificate.hpp>
 #include <runnel/testing/over_tls.hpp>
 #include <runnel/tls.hpp>

@@ -1,13 +1,13 @@
 // Sessions through proxies: MQTT over TLS by HTTP CONNECT, and over WebSocket Secure by SOCKS5. Broker and proxy run in
 // this process. The broker's name is resolved by the proxy, and its certificate is checked from end to end.
-#include <runnel/testing/broker.hpp>
+#include <runnel/testing/broker/broker.hpp>
 #include <runnel/testing/certificate.hpp>
 #include <runnel/testing/over_tls.hpp>
 #include <runnel/testing/over_websocket.hpp>
 #include <runnel/testing/proxy.hpp>
 #include <runnel/tls.hpp>
-#include <runnel/transport/http_proxy.hpp>
-#include <runnel/transport/socks5_proxy.hpp>
+#include <runnel/transport/proxy/http.hpp>
+#include <runnel/transport/proxy/socks5.hpp>
 
 #include <asio/co_spawn.hpp>
 #include <asio/io_context.hpp>

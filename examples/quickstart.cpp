@@ -1,7 +1,7 @@
 // The main job, without an account and without a network: a simulator of the Aliyun IoT Platform in this process, and a
 // signed device that connects, subscribes, publishes and receives its message, over TCP, TLS, WebSocket and WebSocket
 // Secure in turn. From one to the next, one type changes.
-#include <runnel/testing/aliyun_platform.hpp>
+#include <runnel/testing/aliyun/platform.hpp>
 #include <runnel/testing/certificate.hpp>
 #include <runnel/testing/over_tls.hpp>
 #include <runnel/testing/over_websocket.hpp>

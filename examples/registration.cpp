@@ -6,8 +6,8 @@
 // further there: ALIYUN_REGION (default cn-shanghai) or ALIYUN_INSTANCE (iot-...), ALIYUN_PREREGISTERED (1 or 0,
 // default 1), ALIYUN_CA (authorities to trust, PEM; port 8883 presents a certificate of Alibaba's own). What the
 // platform gives out is printed: keep it.
-#include <runnel/aliyun/registration.hpp>
-#include <runnel/testing/aliyun_platform.hpp>
+#include <runnel/aliyun/client/registration.hpp>
+#include <runnel/testing/aliyun/platform.hpp>
 #include <runnel/testing/certificate.hpp>
 #include <runnel/testing/over_tls.hpp>
 #include <runnel/tls.hpp>

@@ -1,6 +1,6 @@
 // Requests and responses in MQTT 5: one session answers, another asks, through a broker in this process.
 #include <runnel/runnel.hpp>
-#include <runnel/testing/broker.hpp>
+#include <runnel/testing/broker/broker.hpp>
 
 #include <asio/co_spawn.hpp>
 #include <asio/io_context.hpp>

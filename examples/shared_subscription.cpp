@@ -5,7 +5,7 @@
 // with a job in its hands. What they have not acknowledged goes to the others. Not every broker does that, so with
 // arguments, HOST and perhaps PORT of a broker with MQTT 5, all three stay.
 #include <runnel/runnel.hpp>
-#include <runnel/testing/broker.hpp>
+#include <runnel/testing/broker/broker.hpp>
 
 #include <asio/bind_cancellation_slot.hpp>
 #include <asio/cancellation_signal.hpp>

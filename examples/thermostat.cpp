@@ -6,8 +6,8 @@
 // ALIYUN_PRODUCT_KEY, ALIYUN_DEVICE_NAME and ALIYUN_DEVICE_SECRET in the environment, on the real platform, whose
 // product needs such a thing model; further there: ALIYUN_REGION (default cn-shanghai) or ALIYUN_INSTANCE (iot-...),
 // ALIYUN_CA (authorities to trust, PEM), ALIYUN_SECONDS (how long to go on, default 60).
-#include <runnel/aliyun/alink.hpp>
-#include <runnel/testing/aliyun_cloud.hpp>
+#include <runnel/aliyun/alink/alink.hpp>
+#include <runnel/testing/aliyun/cloud.hpp>
 #include <runnel/testing/certificate.hpp>
 #include <runnel/testing/over_tls.hpp>
 #include <runnel/tls.hpp>

@@ -40,40 +40,40 @@ MAY_INCLUDE = {
 
 # What does I/O: paths below include/runnel, a folder with a slash at its end. All else reaches neither Asio nor OpenSSL.
 DRIVERS = {
-    "aliyun/alink.hpp",
-    "aliyun/alink_channel.hpp",
-    "aliyun/alink_device.hpp",
-    "aliyun/alink_gateway.hpp",
-    "aliyun/alink_handlers.hpp",
-    "aliyun/alink_logins.hpp",
-    "aliyun/alink_mailbox.hpp",
-    "aliyun/alink_offers.hpp",
-    "aliyun/alink_session.hpp",
-    "aliyun/alink_sub_device.hpp",
-    "aliyun/alink_task_group.hpp",
-    "aliyun/device_session.hpp",
-    "aliyun/registration.hpp",
-    "mqtt/authenticating.hpp",
-    "mqtt/authenticator.hpp",
-    "mqtt/connection.hpp",
-    "mqtt/destination.hpp",
-    "mqtt/event_stream.hpp",
-    "mqtt/outlet.hpp",
-    "mqtt/publishing.hpp",
-    "mqtt/requesting.hpp",
-    "mqtt/session.hpp",
-    "mqtt/session_parts.hpp",
-    "mqtt/session_run.hpp",
-    "mqtt/subscribing.hpp",
-    "mqtt/subscription.hpp",
-    "mqtt/subscription_registry.hpp",
-    "mqtt/usual_cause.hpp",
+    "aliyun/alink/alink.hpp",
+    "aliyun/alink/detail/channel.hpp",
+    "aliyun/alink/device.hpp",
+    "aliyun/alink/gateway.hpp",
+    "aliyun/alink/detail/handlers.hpp",
+    "aliyun/alink/detail/logins.hpp",
+    "aliyun/alink/detail/mailbox.hpp",
+    "aliyun/alink/detail/offers.hpp",
+    "aliyun/alink/session.hpp",
+    "aliyun/alink/sub_device.hpp",
+    "aliyun/alink/detail/task_group.hpp",
+    "aliyun/client/device_session.hpp",
+    "aliyun/client/registration.hpp",
+    "mqtt/client/detail/authenticating.hpp",
+    "mqtt/client/authenticator.hpp",
+    "mqtt/client/detail/connection.hpp",
+    "mqtt/client/detail/destination.hpp",
+    "mqtt/client/event_stream.hpp",
+    "mqtt/client/detail/output_queue.hpp",
+    "mqtt/client/detail/publishing.hpp",
+    "mqtt/client/detail/requesting.hpp",
+    "mqtt/client/session.hpp",
+    "mqtt/client/detail/session_parts.hpp",
+    "mqtt/client/detail/run.hpp",
+    "mqtt/client/detail/subscribing.hpp",
+    "mqtt/client/subscription.hpp",
+    "mqtt/client/detail/subscription_registry.hpp",
+    "mqtt/client/detail/usual_cause.hpp",
     "runnel.hpp",
     "testing/",
     "tls.hpp",
     "transport/",
-    "websocket/exchange.hpp",
-    "websocket/opening.hpp",
+    "websocket/detail/stream_impl.hpp",
+    "websocket/detail/handshaker.hpp",
     "websocket/stream.hpp",
     "websocket/transport.hpp",
 }
@@ -81,9 +81,9 @@ DRIVERS = {
 NOT_DRIVERS = {
     "transport/connect_progress.hpp",
     "transport/error.hpp",
-    "transport/http_connect.hpp",
-    "transport/proxy_error.hpp",
-    "transport/socks5.hpp",
+    "transport/proxy/protocol/http_connect.hpp",
+    "transport/proxy/error.hpp",
+    "transport/proxy/protocol/socks5.hpp",
 }
 FORBIDDEN = re.compile(r"(asio|openssl|boost)(/|\.hpp)")
 
@@ -94,7 +94,7 @@ OPTIONAL = ["nlohmann/json.hpp", "openssl/ssl.h", "sqlite3.h", "zlib.h"]
 STRING = ["string"]
 PACKETS = [*STRING, "algorithm", "array", "bit", "cstring", "optional", "ranges", "span", "system_error", "tuple"]
 RULES = [*PACKETS, "bitset", "chrono", "functional", "limits", "memory", "vector"]
-STATE = ["runnel/mqtt/session_state.hpp"]
+STATE = ["runnel/mqtt/protocol/session_state.hpp"]
 AWAITABLE = ["asio/awaitable.hpp"]
 TASKS = [*AWAITABLE, "asio/cancellation_type.hpp", "asio/defer.hpp", "asio/dispatch.hpp", "memory", "mutex", "optional"]
 STATE_AND_TASKS = [*STATE, *TASKS]

@@ -8,7 +8,7 @@ import tempfile
 from groups.figures import run
 
 PUBLISHER = """
-#include <runnel/mqtt/session.hpp>
+#include <runnel/mqtt/client/session.hpp>
 #include <runnel/transport/tcp.hpp>
 
 #include <asio/co_spawn.hpp>
@@ -30,7 +30,7 @@ int main() {
 """
 SOURCES = {
     "publisher": PUBLISHER,
-    "include": "#include <runnel/mqtt/session.hpp>\n#include <runnel/transport/tcp.hpp>\nint main() {}\n",
+    "include": "#include <runnel/mqtt/client/session.hpp>\n#include <runnel/transport/tcp.hpp>\nint main() {}\n",
     "include_codec": "#include <runnel/mqtt/packet.hpp>\nint main() {}\n",
 }
 

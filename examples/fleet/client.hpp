@@ -1,6 +1,6 @@
 #pragma once
 
-#include <runnel/mqtt/session.hpp>
+#include <runnel/mqtt/client/session.hpp>
 
 #include <asio/basic_waitable_timer.hpp>
 #include <asio/co_spawn.hpp>

@@ -2,9 +2,9 @@
 
 #include <runnel/aliyun/connect.hpp>
 #include <runnel/aliyun/device.hpp>
-#include <runnel/mqtt/session_options.hpp>
-#include <runnel/mqtt/topic.hpp>
-#include <runnel/transport/tls_context.hpp>
+#include <runnel/mqtt/client/session_options.hpp>
+#include <runnel/mqtt/codec/topic.hpp>
+#include <runnel/transport/tls/context.hpp>
 
 #include "../settings.hpp"
 #include "client.hpp"

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <runnel/mqtt/types.hpp>
+#include <runnel/mqtt/codec/types.hpp>
 
 #include <chrono>
 #include <cstddef>

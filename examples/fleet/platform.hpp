@@ -1,6 +1,6 @@
 #pragma once
 
-#include <runnel/testing/aliyun_platform.hpp>
+#include <runnel/testing/aliyun/platform.hpp>
 #include <runnel/testing/certificate.hpp>
 #include <runnel/testing/over_tls.hpp>
 #include <runnel/testing/over_websocket.hpp>

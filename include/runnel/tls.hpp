@@ -3,7 +3,7 @@
 // Everything, with TLS: needs OpenSSL 3.
 
 #include <runnel/runnel.hpp>
-#include <runnel/transport/tls.hpp>
+#include <runnel/transport/tls/tls.hpp>
 
 namespace runnel {
 

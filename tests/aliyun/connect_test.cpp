@@ -1,7 +1,7 @@
 #include <runnel/aliyun/connect.hpp>
 #include <runnel/aliyun/extended_parameters.hpp>
 #include <runnel/aliyun/registration_request.hpp>
-#include <runnel/mqtt/credentials.hpp>
+#include <runnel/mqtt/client/credentials.hpp>
 
 #include <doctest/doctest.h>
 

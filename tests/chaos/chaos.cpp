@@ -12,8 +12,8 @@
 // throttles the connections. Mosquitto is ended by SIGTERM, upon which it saves its sessions; it acknowledges messages
 // before it saves them, so that after SIGKILL some are gone, whatever a client does.
 
-#include <runnel/mqtt/session.hpp>
-#include <runnel/transport/race.hpp>
+#include <runnel/coro/race.hpp>
+#include <runnel/mqtt/client/session.hpp>
 #include <runnel/transport/tcp.hpp>
 
 #include "chaos/fault_proxy.hpp"

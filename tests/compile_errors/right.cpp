@@ -1,5 +1,5 @@
 // What the errors of wrong.cpp tell to write instead; it compiles without a warning.
-#include <runnel/mqtt/session.hpp>
+#include <runnel/mqtt/client/session.hpp>
 #include <runnel/transport/memory.hpp>
 
 #include <asio/co_spawn.hpp>

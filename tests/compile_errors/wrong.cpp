@@ -1,6 +1,6 @@
 // Mistakes that must not compile. A line with one ends in the text that its error must have.
-#include <runnel/mqtt/session.hpp>
-#include <runnel/testing/broker_options.hpp>
+#include <runnel/mqtt/client/session.hpp>
+#include <runnel/testing/broker/options.hpp>
 #include <runnel/transport/memory.hpp>
 
 #include <array>

@@ -1,5 +1,5 @@
 // More mistakes that must not compile, behind which g++ 12 gives up. A line with one ends in the text of its error.
-#include <runnel/mqtt/session.hpp>
+#include <runnel/mqtt/client/session.hpp>
 #include <runnel/transport/memory.hpp>
 
 #include <string>

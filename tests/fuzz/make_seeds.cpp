@@ -2,8 +2,8 @@
 // One directory for each fuzzer is made inside.
 
 #include <runnel/mqtt/packet.hpp>
-#include <runnel/websocket/connection.hpp>
-#include <runnel/websocket/handshake.hpp>
+#include <runnel/websocket/protocol/handshake.hpp>
+#include <runnel/websocket/protocol/protocol.hpp>
 
 #include "support/random_packets.hpp"
 #include <cstddef>

@@ -1,8 +1,8 @@
 // Matching and routing against the rules applied level by level. The input is lines: the first is a topic, the others
 // are filters.
 
-#include <runnel/mqtt/router.hpp>
-#include <runnel/mqtt/topic.hpp>
+#include <runnel/mqtt/codec/topic.hpp>
+#include <runnel/mqtt/protocol/router.hpp>
 
 #include <cstddef>
 #include <cstdint>

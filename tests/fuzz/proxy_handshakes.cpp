@@ -1,8 +1,8 @@
 // Feeds bytes to both sides of the proxies' protocols, whole and byte by byte: what comes of them must not depend on
 // how they are chopped, and no byte behind a handshake may be taken.
 
-#include <runnel/transport/http_connect.hpp>
-#include <runnel/transport/socks5.hpp>
+#include <runnel/transport/proxy/protocol/http_connect.hpp>
+#include <runnel/transport/proxy/protocol/socks5.hpp>
 
 #include <cstddef>
 #include <cstdint>

@@ -3,7 +3,7 @@
 //
 // The first byte of the input chooses role, version and limits; the others are operations.
 
-#include <runnel/mqtt/session_state.hpp>
+#include <runnel/mqtt/protocol/session_state.hpp>
 
 #include <chrono>
 #include <cstddef>

@@ -1,7 +1,7 @@
 // Feeds bytes to a WebSocket connection, whole, cut into pieces and as a stream of bytes: the outcome must be the same,
 // and limits must hold. The first byte of the input chooses role, settings and the size of the pieces.
 
-#include <runnel/websocket/connection.hpp>
+#include <runnel/websocket/protocol/protocol.hpp>
 
 #include <cstddef>
 #include <cstdint>

@@ -1,8 +1,8 @@
 // Feeds bytes to the WebSocket handshake's parser, whole and byte by byte: as a request and as a reply, with what each
 // side makes of the headers.
 
-#include <runnel/websocket/deflate_offer.hpp>
-#include <runnel/websocket/handshake.hpp>
+#include <runnel/websocket/protocol/deflate_offer.hpp>
+#include <runnel/websocket/protocol/handshake.hpp>
 
 #include <cstddef>
 #include <cstdint>

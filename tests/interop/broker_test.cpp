@@ -1,7 +1,7 @@
 // The embedded broker and the platform simulator, tried by other people's clients: mosquitto_pub and mosquitto_sub.
 
-#include <runnel/testing/aliyun_platform.hpp>
-#include <runnel/testing/broker.hpp>
+#include <runnel/testing/aliyun/platform.hpp>
+#include <runnel/testing/broker/broker.hpp>
 #include <runnel/testing/over_tls.hpp>
 
 #include <asio/io_context.hpp>

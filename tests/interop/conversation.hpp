@@ -1,7 +1,7 @@
 #pragma once
 
-#include <runnel/mqtt/session.hpp>
-#include <runnel/transport/race.hpp>
+#include <runnel/coro/race.hpp>
+#include <runnel/mqtt/client/session.hpp>
 
 #include <doctest/doctest.h>
 

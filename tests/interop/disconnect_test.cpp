@@ -1,5 +1,5 @@
-#include <runnel/mqtt/session.hpp>
-#include <runnel/testing/broker.hpp>
+#include <runnel/mqtt/client/session.hpp>
+#include <runnel/testing/broker/broker.hpp>
 #include <runnel/testing/over_tls.hpp>
 #include <runnel/testing/over_websocket.hpp>
 

@@ -4,8 +4,8 @@
 //                                                              acknowledged
 //        durable_client receive PORT VERSION DIRECTORY         writes down what it receives, and ends after "end"
 //        durable_client subscribe PORT VERSION DIRECTORY       ends as soon as the subscription is granted
-#include <runnel/mqtt/session.hpp>
-#include <runnel/mqtt/sqlite_store.hpp>
+#include <runnel/mqtt/client/session.hpp>
+#include <runnel/mqtt/store/sqlite_store.hpp>
 #include <runnel/transport/tcp.hpp>
 
 #include <asio/co_spawn.hpp>

@@ -1,6 +1,6 @@
 #include "interop/ejabberd.hpp"
 
-#include <runnel/mqtt/session.hpp>
+#include <runnel/mqtt/client/session.hpp>
 
 #include <doctest/doctest.h>
 

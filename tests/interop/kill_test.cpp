@@ -1,5 +1,5 @@
-#include <runnel/mqtt/session.hpp>
-#include <runnel/mqtt/sqlite_store.hpp>
+#include <runnel/mqtt/client/session.hpp>
+#include <runnel/mqtt/store/sqlite_store.hpp>
 #include <runnel/transport/tcp.hpp>
 
 #include <doctest/doctest.h>

@@ -1,7 +1,7 @@
 #include "interop/mosquitto.hpp"
 
 #include <runnel/transport/tcp.hpp>
-#include <runnel/transport/tls.hpp>
+#include <runnel/transport/tls/tls.hpp>
 
 #include <doctest/doctest.h>
 

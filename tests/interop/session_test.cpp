@@ -1,5 +1,5 @@
 #include <runnel/aliyun/signer.hpp>
-#include <runnel/mqtt/session.hpp>
+#include <runnel/mqtt/client/session.hpp>
 
 #include <doctest/doctest.h>
 

@@ -1,4 +1,4 @@
-#include <runnel/mqtt/session.hpp>
+#include <runnel/mqtt/client/session.hpp>
 
 #include <doctest/doctest.h>
 

@@ -1,7 +1,7 @@
 #pragma once
 
 #include <runnel/transport/tcp.hpp>
-#include <runnel/transport/tls.hpp>
+#include <runnel/transport/tls/tls.hpp>
 #include <runnel/websocket/transport.hpp>
 
 #include "interop/mosquitto.hpp"

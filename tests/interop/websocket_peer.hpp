@@ -3,7 +3,7 @@
 #include <runnel/testing/over_tls.hpp>
 #include <runnel/transport/asio_stream.hpp>
 #include <runnel/transport/tcp.hpp>
-#include <runnel/transport/tls.hpp>
+#include <runnel/transport/tls/tls.hpp>
 #include <runnel/websocket/deflate.hpp>
 #include <runnel/websocket/stream.hpp>
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <runnel/transport/connect_race.hpp>
+#include <runnel/transport/detail/connect_race.hpp>
 #include <runnel/transport/tcp.hpp>
 
 #include "support/run.hpp"

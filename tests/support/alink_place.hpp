@@ -1,9 +1,9 @@
 #pragma once
 
-#include <runnel/aliyun/alink.hpp>
+#include <runnel/aliyun/alink/alink.hpp>
 #include <runnel/aliyun/connect.hpp>
-#include <runnel/mqtt/session.hpp>
-#include <runnel/testing/aliyun_cloud.hpp>
+#include <runnel/mqtt/client/session.hpp>
+#include <runnel/testing/aliyun/cloud.hpp>
 #include <runnel/transport/memory.hpp>
 
 #include <doctest/doctest.h>

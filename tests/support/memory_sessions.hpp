@@ -1,7 +1,7 @@
 #pragma once
 
-#include <runnel/mqtt/session.hpp>
-#include <runnel/testing/broker.hpp>
+#include <runnel/mqtt/client/session.hpp>
+#include <runnel/testing/broker/broker.hpp>
 #include <runnel/transport/memory.hpp>
 
 #include <doctest/doctest.h>

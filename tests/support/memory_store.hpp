@@ -1,6 +1,6 @@
 #pragma once
 
-#include <runnel/mqtt/session_store.hpp>
+#include <runnel/mqtt/store/session_store.hpp>
 
 #include <cstddef>
 #include <cstdint>

@@ -1,9 +1,9 @@
 #pragma once
 
 #include <runnel/core/receive_buffer.hpp>
-#include <runnel/mqtt/session_state.hpp>
+#include <runnel/coro/race.hpp>
+#include <runnel/mqtt/protocol/session_state.hpp>
 #include <runnel/transport/memory.hpp>
-#include <runnel/transport/race.hpp>
 
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>

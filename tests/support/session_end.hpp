@@ -1,6 +1,6 @@
 #pragma once
 
-#include <runnel/mqtt/session_state.hpp>
+#include <runnel/mqtt/protocol/session_state.hpp>
 
 #include <cstddef>
 #include <cstdint>

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <runnel/testing/broker_core.hpp>
+#include <runnel/testing/broker/detail/core.hpp>
 
 #include <algorithm>
 #include <chrono>

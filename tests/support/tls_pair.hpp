@@ -2,7 +2,7 @@
 
 #include <runnel/testing/certificate.hpp>
 #include <runnel/transport/memory.hpp>
-#include <runnel/transport/tls.hpp>
+#include <runnel/transport/tls/tls.hpp>
 
 #include <doctest/doctest.h>
 

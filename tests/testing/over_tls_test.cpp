@@ -1,4 +1,4 @@
-#include <runnel/testing/aliyun_platform.hpp>
+#include <runnel/testing/aliyun/platform.hpp>
 #include <runnel/testing/over_tls.hpp>
 #include <runnel/testing/over_websocket.hpp>
 #include <runnel/transport/tcp.hpp>

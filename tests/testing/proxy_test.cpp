@@ -1,6 +1,6 @@
 #include <runnel/testing/proxy.hpp>
-#include <runnel/transport/http_proxy.hpp>
-#include <runnel/transport/socks5_proxy.hpp>
+#include <runnel/transport/proxy/http.hpp>
+#include <runnel/transport/proxy/socks5.hpp>
 
 #include <doctest/doctest.h>
 

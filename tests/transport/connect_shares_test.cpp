@@ -1,7 +1,7 @@
 #include <runnel/transport/failover.hpp>
-#include <runnel/transport/http_proxy.hpp>
-#include <runnel/transport/socks5_proxy.hpp>
-#include <runnel/transport/tls.hpp>
+#include <runnel/transport/proxy/http.hpp>
+#include <runnel/transport/proxy/socks5.hpp>
+#include <runnel/transport/tls/tls.hpp>
 #include <runnel/websocket/transport.hpp>
 
 #include <doctest/doctest.h>

@@ -1,7 +1,7 @@
+#include <runnel/coro/wait_list.hpp>
 #include <runnel/transport/failover.hpp>
 #include <runnel/transport/memory.hpp>
 #include <runnel/transport/tcp.hpp>
-#include <runnel/transport/waiter.hpp>
 
 #include <doctest/doctest.h>
 

@@ -1,9 +1,9 @@
-#include <runnel/transport/connect_race.hpp>
+#include <runnel/transport/detail/connect_race.hpp>
 #include <runnel/transport/failover.hpp>
-#include <runnel/transport/http_proxy.hpp>
 #include <runnel/transport/memory.hpp>
-#include <runnel/transport/proxy_error.hpp>
-#include <runnel/transport/socks5_proxy.hpp>
+#include <runnel/transport/proxy/error.hpp>
+#include <runnel/transport/proxy/http.hpp>
+#include <runnel/transport/proxy/socks5.hpp>
 #include <runnel/transport/tcp.hpp>
 
 #include <doctest/doctest.h>

@@ -1,9 +1,9 @@
-#include <runnel/testing/broker.hpp>
+#include <runnel/testing/broker/broker.hpp>
 #include <runnel/testing/over_tls.hpp>
 #include <runnel/testing/over_websocket.hpp>
 #include <runnel/testing/proxy.hpp>
-#include <runnel/transport/http_proxy.hpp>
-#include <runnel/transport/socks5_proxy.hpp>
+#include <runnel/transport/proxy/http.hpp>
+#include <runnel/transport/proxy/socks5.hpp>
 #include <runnel/transport/tcp.hpp>
 #include <runnel/websocket/transport.hpp>
 

@@ -1,8 +1,8 @@
 #include <runnel/transport/failover.hpp>
-#include <runnel/transport/http_proxy.hpp>
+#include <runnel/transport/proxy/http.hpp>
 #include <runnel/transport/redirect.hpp>
 #include <runnel/transport/tcp.hpp>
-#include <runnel/transport/tls.hpp>
+#include <runnel/transport/tls/tls.hpp>
 #include <runnel/websocket/transport.hpp>
 
 #include <doctest/doctest.h>

@@ -1,6 +1,6 @@
 #include <runnel/transport/asio_stream.hpp>
-#include <runnel/transport/http_proxy.hpp>
 #include <runnel/transport/memory.hpp>
+#include <runnel/transport/proxy/http.hpp>
 
 #include <asio/ip/tcp.hpp>
 #include <asio/local/connect_pair.hpp>

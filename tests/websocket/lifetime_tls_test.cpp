@@ -1,7 +1,7 @@
-#include <runnel/transport/http_proxy.hpp>
 #include <runnel/transport/memory.hpp>
+#include <runnel/transport/proxy/http.hpp>
 #include <runnel/transport/tcp.hpp>
-#include <runnel/transport/tls.hpp>
+#include <runnel/transport/tls/tls.hpp>
 #include <runnel/websocket/transport.hpp>
 
 #include <doctest/doctest.h>

@@ -3,7 +3,7 @@
 #include <runnel/aliyun/device.hpp>
 #include <runnel/aliyun/limits.hpp>
 #include <runnel/aliyun/signer.hpp>
-#include <runnel/mqtt/session_options.hpp>
+#include <runnel/mqtt/client/session_options.hpp>
 
 #include <chrono>
 #include <cstdint>

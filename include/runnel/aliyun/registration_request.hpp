@@ -1,9 +1,9 @@
 #pragma once
 
 #include <runnel/aliyun/connect.hpp>
-#include <runnel/aliyun/json_text.hpp>
+#include <runnel/aliyun/detail/json_text.hpp>
 #include <runnel/aliyun/signer.hpp>
-#include <runnel/mqtt/credentials.hpp>
+#include <runnel/mqtt/client/credentials.hpp>
 
 #include <optional>
 #include <string>

@@ -1,7 +1,7 @@
 #pragma once
 
+#include <runnel/digest/detail/x86_sha.hpp>
 #include <runnel/digest/hash.hpp>
-#include <runnel/digest/x86_sha.hpp>
 
 namespace runnel::digest {
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <runnel/transport/tls_error.hpp>
+#include <runnel/transport/tls/error.hpp>
 
 #include <openssl/bio.h>
 #include <openssl/evp.h>

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <runnel/testing/broker.hpp>
+#include <runnel/testing/broker/broker.hpp>
 #include <runnel/transport/stream.hpp>
 #include <runnel/websocket/stream.hpp>
 

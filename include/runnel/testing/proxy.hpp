@@ -1,12 +1,12 @@
 #pragma once
 
 #include <runnel/core/authority.hpp>
-#include <runnel/testing/accept_loop.hpp>
-#include <runnel/transport/http_connect.hpp>
-#include <runnel/transport/race.hpp>
-#include <runnel/transport/socks5.hpp>
+#include <runnel/coro/race.hpp>
+#include <runnel/coro/wait_list.hpp>
+#include <runnel/testing/detail/accept_loop.hpp>
+#include <runnel/transport/proxy/protocol/http_connect.hpp>
+#include <runnel/transport/proxy/protocol/socks5.hpp>
 #include <runnel/transport/tcp.hpp>
-#include <runnel/transport/waiter.hpp>
 
 #include <asio/basic_socket_acceptor.hpp>
 #include <asio/bind_cancellation_slot.hpp>

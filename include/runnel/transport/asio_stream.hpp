@@ -1,9 +1,9 @@
 #pragma once
 
-#include <runnel/transport/direct_read.hpp>
-#include <runnel/transport/race.hpp>
+#include <runnel/coro/direct_read.hpp>
+#include <runnel/coro/race.hpp>
+#include <runnel/coro/stream_state.hpp>
 #include <runnel/transport/stream.hpp>
-#include <runnel/transport/stream_state.hpp>
 
 #include <asio/cancellation_type.hpp>
 #include <asio/error.hpp>

@@ -1,8 +1,8 @@
 #pragma once
 
+#include <runnel/coro/race.hpp>
 #include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/lasting_error.hpp>
-#include <runnel/transport/race.hpp>
 #include <runnel/transport/stream.hpp>
 
 #include <asio/error.hpp>

@@ -1,7 +1,7 @@
 #pragma once
 
 #include <runnel/transport/error.hpp>
-#include <runnel/transport/proxy_error.hpp>
+#include <runnel/transport/proxy/error.hpp>
 
 #include <system_error>
 

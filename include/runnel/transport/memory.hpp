@@ -2,9 +2,9 @@
 
 #include <runnel/core/callback.hpp>
 #include <runnel/core/receive_buffer.hpp>
+#include <runnel/coro/wait_list.hpp>
 #include <runnel/transport/error.hpp>
 #include <runnel/transport/stream.hpp>
-#include <runnel/transport/waiter.hpp>
 
 #include <cstring>
 #include <limits>

@@ -3,8 +3,8 @@
 #include <runnel/core/saturating.hpp>
 #include <runnel/core/send_buffer.hpp>
 #include <runnel/core/utf8.hpp>
-#include <runnel/websocket/connection.hpp>
-#include <runnel/websocket/deflate_offer.hpp>
+#include <runnel/websocket/protocol/deflate_offer.hpp>
+#include <runnel/websocket/protocol/protocol.hpp>
 
 #include <zlib.h>
 

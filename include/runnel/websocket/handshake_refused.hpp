@@ -2,8 +2,8 @@
 
 #include <runnel/core/printable.hpp>
 #include <runnel/websocket/error.hpp>
-#include <runnel/websocket/handshake.hpp>
-#include <runnel/websocket/http_head.hpp>
+#include <runnel/websocket/protocol/handshake.hpp>
+#include <runnel/websocket/protocol/http_head.hpp>
 
 #include <algorithm>
 #include <cstddef>

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <runnel/websocket/connection.hpp>
+#include <runnel/websocket/protocol/protocol.hpp>
 
 #include <string_view>
 

@@ -1,7 +1,7 @@
 #pragma once
 
-#include <runnel/websocket/handshake.hpp>
-#include <runnel/websocket/http_head.hpp>
+#include <runnel/websocket/protocol/handshake.hpp>
+#include <runnel/websocket/protocol/http_head.hpp>
 
 #include <chrono>
 #include <cstddef>

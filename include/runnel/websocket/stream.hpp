@@ -1,6 +1,6 @@
 #pragma once
 
-#include <runnel/websocket/exchange.hpp>
+#include <runnel/websocket/detail/stream_impl.hpp>
 
 #include <string>
 #include <string_view>

@@ -1,5 +1,5 @@
 #include <runnel/mqtt/protocol/pacing.hpp>
-#include <runnel/mqtt/session_state.hpp>
+#include <runnel/mqtt/protocol/session_state.hpp>
 
 #include <doctest/doctest.h>
 

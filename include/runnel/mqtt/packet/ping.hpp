@@ -1,7 +1,7 @@
 #pragma once
 
-#include <runnel/mqtt/fixed_header.hpp>
-#include <runnel/mqtt/types.hpp>
+#include <runnel/mqtt/codec/fixed_header.hpp>
+#include <runnel/mqtt/codec/types.hpp>
 
 #include <cstddef>
 #include <string_view>

@@ -1,7 +1,7 @@
 #pragma once
 
-#include <runnel/mqtt/packed_list.hpp>
-#include <runnel/mqtt/reason_code.hpp>
+#include <runnel/mqtt/codec/packed_list.hpp>
+#include <runnel/mqtt/codec/reason_code.hpp>
 
 namespace runnel::mqtt {
 

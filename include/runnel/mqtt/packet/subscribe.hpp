@@ -1,10 +1,10 @@
 #pragma once
 
-#include <runnel/mqtt/fixed_header.hpp>
-#include <runnel/mqtt/packed_list.hpp>
-#include <runnel/mqtt/property_view.hpp>
-#include <runnel/mqtt/topic.hpp>
-#include <runnel/mqtt/types.hpp>
+#include <runnel/mqtt/codec/fixed_header.hpp>
+#include <runnel/mqtt/codec/packed_list.hpp>
+#include <runnel/mqtt/codec/property_view.hpp>
+#include <runnel/mqtt/codec/topic.hpp>
+#include <runnel/mqtt/codec/types.hpp>
 
 #include <cstddef>
 #include <cstdint>

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <runnel/mqtt/error.hpp>
+#include <runnel/mqtt/codec/error.hpp>
 #include <runnel/mqtt/protocol/deadline.hpp>
 
 #include <algorithm>

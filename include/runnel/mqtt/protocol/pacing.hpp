@@ -1,7 +1,7 @@
 #pragma once
 
 #include <runnel/core/rate_limit.hpp>
-#include <runnel/mqtt/types.hpp>
+#include <runnel/mqtt/codec/types.hpp>
 
 #include <cassert>
 #include <chrono>

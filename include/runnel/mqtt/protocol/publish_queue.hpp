@@ -2,9 +2,9 @@
 
 #include <runnel/core/list_link.hpp>
 #include <runnel/core/send_buffer.hpp>
+#include <runnel/mqtt/client/session_options.hpp>
 #include <runnel/mqtt/protocol/deadline.hpp>
-#include <runnel/mqtt/session_options.hpp>
-#include <runnel/mqtt/session_state.hpp>
+#include <runnel/mqtt/protocol/session_state.hpp>
 
 #include <algorithm>
 #include <cassert>

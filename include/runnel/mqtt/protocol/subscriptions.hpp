@@ -1,8 +1,8 @@
 #pragma once
 
+#include <runnel/mqtt/codec/reason_code.hpp>
+#include <runnel/mqtt/codec/types.hpp>
 #include <runnel/mqtt/packet/reason_code_list.hpp>
-#include <runnel/mqtt/reason_code.hpp>
-#include <runnel/mqtt/types.hpp>
 
 #include <algorithm>
 #include <cassert>

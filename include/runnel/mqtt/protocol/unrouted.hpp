@@ -1,7 +1,7 @@
 #pragma once
 
 #include <runnel/core/list_link.hpp>
-#include <runnel/mqtt/message.hpp>
+#include <runnel/mqtt/client/message.hpp>
 #include <runnel/mqtt/protocol/deadline.hpp>
 
 #include <algorithm>

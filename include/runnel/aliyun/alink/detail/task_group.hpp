@@ -1,0 +1,82 @@
+#pragma once
+
+#include <runnel/coro/wait_list.hpp>
+
+#include <asio/bind_cancellation_slot.hpp>
+#include <asio/cancellation_signal.hpp>
+#include <asio/co_spawn.hpp>
+#include <asio/this_coro.hpp>
+
+#include <cstddef>
+#include <exception>
+#include <memory>
+#include <utility>
+#include <vector>
+
+namespace runnel::aliyun::alink {
+
+/// Coroutines that run side by side inside another one, which waits for all of them before it ends (`enclose`).
+template <class Executor>
+class task_group {
+  public:
+    explicit task_group(Executor executor) : place_(std::move(executor)) {}
+    task_group(task_group const&) = delete;
+    task_group& operator=(task_group const&) = delete;
+
+    /// Tasks that have not ended.
+    std::size_t running() const noexcept { return *running_; }
+
+    /// Starts a task. What it throws is dropped.
+    void start(asio::awaitable<void, Executor> task) {
+        forget_ended();
+        auto const t = std::make_shared<entry>();
+        tasks_.push_back(t);
+        ++*running_;
+        // Nothing here refers to the group itself unless it is there: the execution context may destroy the frames in
+        // any order when it ends.
+        std::weak_ptr<std::size_t> const group = running_;
+        asio::co_spawn(place_.get_executor(), std::move(task),
+                       asio::bind_cancellation_slot(t->signal.slot(), [this, group, t](std::exception_ptr) {
+                           t->ended = true;
+                           auto const count = group.lock();
+                           if (!count) return;
+                           --*count;
+                           place_.wake(joiner_);
+                       }));
+    }
+
+    /// Awaits `body`, then cancels the tasks and completes when they have ended too, cancelled or not. Rethrows what
+    /// `body` throws.
+    asio::awaitable<void, Executor> enclose(asio::awaitable<void, Executor> body) {
+        std::exception_ptr failure;
+        try {
+            co_await std::move(body);
+        } catch (...) {
+            failure = std::current_exception();
+        }
+        bool const throws = co_await asio::this_coro::throw_if_cancelled();
+        co_await asio::this_coro::throw_if_cancelled(false);
+        for (std::size_t i = 0; i < tasks_.size(); ++i) tasks_[i]->signal.emit(asio::cancellation_type::terminal);
+        while (running() != 0) co_await place_.park(joiner_);
+        tasks_.clear();
+        co_await asio::this_coro::throw_if_cancelled(throws);
+        if (failure) std::rethrow_exception(failure);
+    }
+
+  private:
+    struct entry {
+        asio::cancellation_signal signal;
+        bool ended = false;
+    };
+
+    void forget_ended() {
+        std::erase_if(tasks_, [](auto const& t) { return t->ended; });
+    }
+
+    parking<Executor> place_;
+    waiter<Executor> joiner_;
+    std::vector<std::shared_ptr<entry>> tasks_;
+    std::shared_ptr<std::size_t> running_{std::make_shared<std::size_t>(0)};
+};
+
+}  // namespace runnel::aliyun::alink

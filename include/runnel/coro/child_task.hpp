@@ -1,0 +1,91 @@
+#pragma once
+
+#include <runnel/coro/detail/asio_thread.hpp>
+#include <runnel/coro/stream_state.hpp>
+
+#include <asio/awaitable.hpp>
+#include <asio/cancellation_signal.hpp>
+
+#include <exception>
+#include <utility>
+
+namespace runnel {
+
+/// A coroutine that runs beside the one that has started it, can be cancelled, and tells of its end. As `co_spawn` with
+/// a cancellation slot, at a third of its memory and code: it belongs to somebody who is on the executor already and
+/// waits for its end, so that nothing needs to be passed through the executor or kept at work.
+///
+/// One coroutine at a time. If the object goes first, the coroutine is cancelled, and nobody is told of its end.
+template <class Executor>
+class side_task {
+  public:
+    using awaitable = asio::awaitable<void, Executor>;
+    /// `end(of, error)` is called when the coroutine has ended: with what it has thrown, or nullptr. It throws nothing.
+    using end_function = void (*)(void* of, std::exception_ptr error);
+
+    side_task(end_function told, void* of) noexcept : end_(told), of_(of) {}
+    side_task(side_task const&) = delete;
+    side_task& operator=(side_task const&) = delete;
+
+    /// What is needed as long as the coroutine runs.
+    struct life : stream_state {
+        void abandon() noexcept {
+            try {
+                signal.emit(asio::cancellation_type::terminal);
+            } catch (...) {
+            }
+        }
+        asio::cancellation_signal signal;
+    };
+    /// A share in that: tells whether the object, and whoever has it as a member, has gone.
+    using share_type = state_share<life>;
+    share_type share() {
+        if (!life_) life_ = state_owner<life>(new life);
+        return life_.share();
+    }
+
+    /// Begins `task` on `executor`, on which the caller is; it runs until it waits for the first time. So it may have
+    /// ended, and have told so, when this returns. There must be none running.
+    void start(Executor const& executor, awaitable task) {
+        auto whole = run(this, share(), std::move(task));
+        launch(executor, std::move(whole));
+    }
+
+    /// A coroutine that has a share, catches whatever it throws, and calls `end` last of all, unless the object has
+    /// gone.
+    using coroutine = detail::launchable<Executor>;
+    void launch(Executor const& executor, coroutine task) {
+        running_ = true;
+        detail::launch(executor, std::move(task), share()->signal.slot());
+    }
+    void end(std::exception_ptr error) {
+        running_ = false;
+        end_(of_, std::move(error));
+    }
+
+    /// Whether it has begun and not ended.
+    bool running() const noexcept { return running_; }
+
+    /// Asks it to end, by terminal cancellation. No effect if it is not running.
+    void cancel() {
+        if (running_) life_->signal.emit(asio::cancellation_type::terminal);
+    }
+
+  private:
+    static coroutine run(side_task* self, share_type here, awaitable task) {
+        std::exception_ptr error;
+        try {
+            co_await std::move(task);
+        } catch (...) {
+            error = std::current_exception();
+        }
+        if (!here->is_abandoned()) self->end(std::move(error));
+    }
+
+    end_function end_;
+    void* of_;
+    state_owner<life> life_{nullptr};
+    bool running_ = false;
+};
+
+}  // namespace runnel

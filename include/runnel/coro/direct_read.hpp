@@ -1,0 +1,49 @@
+#pragma once
+
+#include <runnel/coro/detail/asio_thread.hpp>
+#include <runnel/coro/stream_state.hpp>
+
+#include <asio/buffer.hpp>
+#include <asio/error.hpp>
+
+#include <cstddef>
+#include <system_error>
+#include <utility>
+
+namespace runnel {
+
+/// What a read has come to.
+struct read_outcome {
+    std::error_code error;
+    std::size_t size = 0;
+};
+
+/// `co_await direct_read(state, into, outcome)` reads from a stream of Asio's as `async_read_some` does with
+/// `use_awaitable`, but without a coroutine frame of its own, and without throwing: a session that waits for something
+/// to read is to be small. Whoever has been cancelled must not begin to read. `State` is that of an `asio_stream`.
+template <class Executor, class State>
+auto direct_read(State& state, asio::mutable_buffer into, read_outcome& outcome) {
+    // Has the executor and the cancellation slot of the coroutine.
+    class handler : public detail::suspended<Executor> {
+      public:
+        using base = detail::suspended<Executor>;
+        handler(typename base::source s, State& of, read_outcome* to) noexcept
+            : base(std::move(s)), state_(&of), outcome_(to) {}
+
+        void operator()(std::error_code error, std::size_t size) {
+            *outcome_ = {error, size};
+            if (state_->is_abandoned()) [[unlikely]]
+                *outcome_ = {asio::error::operation_aborted, 0};
+            this->resume();
+        }
+
+      private:
+        state_share<State> state_;
+        read_outcome* outcome_;
+    };
+    return detail::suspend<Executor>([&state, into, to = &outcome](typename detail::suspended<Executor>::source s) {
+        state.next->async_read_some(into, handler(std::move(s), state, to));
+    });
+}
+
+}  // namespace runnel

@@ -1,0 +1,112 @@
+#pragma once
+
+#include <runnel/core/saturating.hpp>
+#include <runnel/coro/wait_list.hpp>
+
+#include <asio/bind_cancellation_slot.hpp>
+#include <asio/cancellation_signal.hpp>
+#include <asio/co_spawn.hpp>
+#include <asio/steady_timer.hpp>
+#include <asio/this_coro.hpp>
+
+#include <array>
+#include <chrono>
+#include <exception>
+#include <optional>
+#include <system_error>
+#include <type_traits>
+#include <utility>
+
+namespace runnel {
+
+/// Runs `tasks` side by side until the first of them ends, then cancels the others and waits until all have ended.
+///
+/// Completes with the index of the task that ended first, or rethrows what that task threw; what the others throw while
+/// they are being cancelled is dropped. Nothing of the tasks runs any more when it completes. Cancelling the caller
+/// cancels every task; then the outcome is that of the one that ended first, `operation_aborted` as a rule.
+template <class Executor, std::same_as<asio::awaitable<void, Executor>>... Task>
+asio::awaitable<std::size_t, Executor> race(parking<Executor>& place, Task... tasks) {
+    constexpr std::size_t none = sizeof...(Task);
+    struct shared {
+        std::array<asio::cancellation_signal, sizeof...(Task)> signals;
+        std::size_t running = sizeof...(Task);
+        std::size_t first = none;
+        std::exception_ptr error;
+        waiter<Executor> ended;
+    } state;
+
+    auto const start = [&](asio::awaitable<void, Executor> task, std::size_t index) {
+        asio::co_spawn(place.get_executor(), std::move(task),
+                       asio::bind_cancellation_slot(state.signals[index].slot(), [&, index](std::exception_ptr e) {
+                           if (state.first == none) {
+                               state.first = index;
+                               state.error = std::move(e);
+                           }
+                           --state.running;
+                           place.wake(state.ended);
+                       }));
+    };
+    std::size_t index = 0;
+    (start(std::move(tasks), index++), ...);
+
+    bool const throws = co_await asio::this_coro::throw_if_cancelled();
+    co_await asio::this_coro::throw_if_cancelled(false);
+    if (state.running == sizeof...(Task)) co_await place.park(state.ended);
+    for (auto& signal : state.signals) signal.emit(asio::cancellation_type::terminal);
+    while (state.running != 0) co_await place.park(state.ended);
+    co_await asio::this_coro::throw_if_cancelled(throws);
+
+    if (state.error) std::rethrow_exception(state.error);
+    co_return state.first;
+}
+
+/// How long something may take. Made of any duration: what is longer than the clock can tell is for ever.
+struct time_limit {
+    template <class Rep, class Period>
+    constexpr time_limit(std::chrono::duration<Rep, Period> duration) noexcept : value(clock_duration(duration)) {}
+    std::chrono::steady_clock::duration value;
+};
+
+/// Completes after `duration`.
+template <class Executor>
+asio::awaitable<void, Executor> sleep_for(Executor executor, time_limit duration) {
+    using timer_type =
+        asio::basic_waitable_timer<std::chrono::steady_clock, asio::wait_traits<std::chrono::steady_clock>, Executor>;
+    timer_type timer(std::move(executor), deadline_after(std::chrono::steady_clock::now(), duration.value));
+    co_await timer.async_wait(asio::use_awaitable_t<Executor>{});
+}
+
+/// Runs `task` for at most `limit`. Throws `late` if it has not ended by then; the task is cancelled and has ended when
+/// this completes. Rethrows what the task throws.
+template <class Executor>
+asio::awaitable<void, Executor> within(parking<Executor>& place, time_limit limit, std::error_code late,
+                                       asio::awaitable<void, Executor> task) {
+    auto sleeping = sleep_for<Executor>(place.get_executor(), limit);
+    std::size_t const first = co_await race(place, std::move(task), std::move(sleeping));
+    if (first == 1) throw std::system_error(late);
+}
+
+/// Gives any operation a deadline: `co_await within(5s, session.subscribe("a/#"))`. Completes as `operation` does, or
+/// throws `late` (`std::errc::timed_out`) after `limit`: then the operation has been cancelled and has ended. What it
+/// has completed with all the same is not lost.
+template <class T, class Executor>
+asio::awaitable<T, Executor> within(time_limit limit, asio::awaitable<T, Executor> operation,
+                                    std::error_code late = std::make_error_code(std::errc::timed_out)) {
+    // A place of its own, as what the operation belongs to may be gone before it has ended.
+    parking<Executor> place(co_await asio::this_coro::executor);
+    std::optional<std::conditional_t<std::is_void_v<T>, bool, T>> result;
+    auto keeping = [](auto& to, asio::awaitable<T, Executor> from) -> asio::awaitable<void, Executor> {
+        if constexpr (std::is_void_v<T>) {
+            co_await std::move(from);
+            to = true;
+        } else {
+            to.emplace(co_await std::move(from));
+        }
+    }(result, std::move(operation));
+    auto sleeping = sleep_for<Executor>(place.get_executor(), limit);
+    co_await race(place, std::move(keeping), std::move(sleeping));
+    if (!result) throw std::system_error(late);
+    if constexpr (!std::is_void_v<T>) co_return std::move(*result);
+}
+
+}  // namespace runnel

@@ -1,0 +1,83 @@
+#pragma once
+
+#include <runnel/mqtt/client/session_options.hpp>
+#include <runnel/mqtt/protocol/session_state.hpp>
+#include <runnel/mqtt/store/session_store.hpp>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+namespace runnel::mqtt {
+
+/// The part of a session that stores, if its options name a store.
+class storing {
+  public:
+    /// Puts back into `state` what the store holds. Throws if it cannot be read, or is another client's.
+    storing(session_options const& options, session_state& state) : state_(state) {
+        if (!options.store) return;
+        keeper_ = options.store.keeper(epoch());
+        auto const& configured = options.credentials.client_id;
+        if (auto const e = keeper_->load(state, options.make_credentials ? std::string_view() : configured))
+            throw std::system_error(e, "session store");
+    }
+    storing(storing const&) = delete;
+    storing& operator=(storing const&) = delete;
+
+    /// Whether there is a store.
+    explicit operator bool() const noexcept { return keeper_ != nullptr; }
+
+    /// The client identifier of the stored session; empty if there is none.
+    std::string client_id() const { return keeper_ ? keeper_->client_id() : std::string(); }
+    void set_client_id(std::string_view id) {
+        if (keeper_) keeper_->set_client_id(id);
+    }
+    /// The session is about to connect with this client identifier, which only a provider of credentials knows before.
+    /// Throws `store_errc::other_client` if the store holds the session of another one; then nothing may be sent. What
+    /// stands between bars at the end (`device|securemode=2,...|`) says how a device of Alibaba Cloud's platform
+    /// connects, not which it is.
+    [[gnu::cold]] void check_client(std::string_view id) {
+        if (!keeper_ || id.empty()) return;
+        auto const& stored = keeper_->client_id();
+        if (stored.empty()) return keeper_->set_client_id(id);
+        if (name_in(stored) != name_in(id)) throw std::system_error(store_errc::other_client, "session store");
+    }
+
+    std::size_t restored() const noexcept { return keeper_ ? keeper_->restored() : 0; }
+    std::uint64_t commits() const noexcept { return keeper_ ? keeper_->commits() : 0; }
+
+    /// Stores what is not stored yet. Throws the store's error; then nothing of it is stored.
+    void save() {
+        if (!keeper_) return;
+        if (auto const e = keeper_->commit(state_)) throw std::system_error(e, "session store");
+    }
+
+    /// As `save`, where nobody can be told of an error.
+    void save_quietly() noexcept {
+        try {
+            if (keeper_) static_cast<void>(keeper_->commit(state_));
+        } catch (...) {
+        }
+    }
+
+  private:
+    static std::string_view name_in(std::string_view client_id) noexcept {
+        return client_id.ends_with('|') ? client_id.substr(0, client_id.find('|')) : client_id;
+    }
+
+    // From the session's clock to milliseconds since 1970.
+    static std::chrono::milliseconds epoch() {
+        using std::chrono::duration_cast, std::chrono::milliseconds;
+        return duration_cast<milliseconds>(std::chrono::system_clock::now().time_since_epoch()) -
+               duration_cast<milliseconds>(std::chrono::steady_clock::now().time_since_epoch());
+    }
+
+    session_state& state_;
+    std::unique_ptr<session_keeper> keeper_;
+};
+
+}  // namespace runnel::mqtt

@@ -1,0 +1,213 @@
+#pragma once
+
+#include <runnel/coro/wait_list.hpp>
+#include <runnel/mqtt/client/detail/output_queue.hpp>
+#include <runnel/mqtt/client/detail/run_end.hpp>
+#include <runnel/mqtt/client/publish_result.hpp>
+#include <runnel/mqtt/client/session_options.hpp>
+#include <runnel/mqtt/protocol/publish_queue.hpp>
+#include <runnel/mqtt/protocol/session_state.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+namespace runnel::mqtt {
+
+/// The part of a session that publishes: it waits for what the `publish_queue` decides.
+template <class Executor>
+class publishing {
+  public:
+    using clock = session_clock;
+    template <class T>
+    using awaitable = asio::awaitable<T, Executor>;
+
+    [[gnu::cold]] publishing(session_options const& options, session_state& state, outlet<Executor>& packets)
+        : state_(state), packets_(packets), queue_(options, state, packets.out()), place_(packets.queue()) {}
+    publishing(publishing const&) = delete;
+    publishing& operator=(publishing const&) = delete;
+
+    /// See `session::publish`. When it ends, it tells `number`, if that is not null, by which number `withdraw` knows
+    /// the message.
+    awaitable<publish_result> publish(std::string_view topic, std::string_view payload, publish_options o,
+                                      std::uint64_t* number = nullptr) {
+        publisher self(*this, topic, payload, o, number);
+        bool const needs_time = o.props != nullptr || o.timeout.count() != 0 || state_.is_paced();
+        errc const e = queue_.begin(self, needs_time ? clock::now() : clock::time_point{});
+        if (needs_time) [[unlikely]]
+            packets_.attend();
+        packets_.flush();
+        if (e != errc::ok && self.at == publish_queue::state::told) throw ended(e, end_.get());
+        if (self.linked()) [[likely]] {
+            co_await place_.park(self.waiting);
+            if (self.waiting.result) throw ended(self.waiting.result, self.result.details.get());
+        }
+        if (o.qos == qos::at_most_once) {
+            bool const queued = self.number != session_state::no_exchange;
+            co_return publish_result{queued ? publish_result::outcome::queued : publish_result::outcome::sent, {}, {}};
+        }
+        if (is_error(self.result.reason)) throw error_with(self.result.reason, self.result.details.get());
+        co_return std::move(self.result);
+    }
+
+    /// Drops a message, of any QoS, that has not been sent yet.
+    void withdraw(std::uint64_t number) {
+        if (!state_.withdraw(number)) return;
+        packets_.attend();  // to what is stored, and to who waits until all is delivered
+        offer_room();
+    }
+
+    /// See `session::try_publish`.
+    [[gnu::always_inline]] bool try_publish(std::string_view topic, std::string_view payload,
+                                            publish_options const& o) {
+        bool const needs_time = o.props != nullptr || state_.is_paced();
+        errc const error = queue_.try_begin(topic, payload, o, needs_time ? clock::now() : clock::time_point{});
+        if (needs_time) [[unlikely]]
+            packets_.attend();
+        packets_.flush();
+        if (error != errc::ok && !publish_queue::is_for_want_of_room(error)) throw ended(error, end_.get());
+        return error == errc::ok;
+    }
+
+    /// Begins the messages of those who wait for room, if there is some.
+    void offer_room() {
+        if (queue_.is_waited()) [[unlikely]]
+            serve();
+    }
+
+    /// The connection is over.
+    [[gnu::cold]] void connection_lost() {
+        queue_.connection_lost([this](auto& c, std::error_code e) { wake(c, e); });
+        offer_room();
+    }
+
+    /// Withdraws the messages whose time is over: of publishers and, if the session runs, messages whose expiry
+    /// interval is over before they could be sent. True: once that is stored, `tell_late` is due.
+    [[gnu::cold]] bool withdraw_late(clock::time_point now, bool running) {
+        if (running && state_.next_expiry()) {
+            state_.set_time(to_session_time(now));
+            state_.expire(refusing(*this));
+        }
+        return queue_.withdraw_late(now);
+    }
+    /// `error`: that could not be stored.
+    [[gnu::cold]] void tell_late(std::error_code error) {
+        queue_.tell_late(error, [this](auto& c, std::error_code e) { wake(c, e); });
+        offer_room();
+    }
+
+    /// When `withdraw_late` will have something to do.
+    clock::time_point deadline(bool running) const noexcept {
+        auto const next = running ? state_.next_expiry() : std::nullopt;
+        if (!next) return queue_.deadline();
+        return std::min(queue_.deadline(), clock::time_point(*next + std::chrono::milliseconds(1)));
+    }
+
+    void count(session_counters& c) const noexcept {
+        c.messages_published = queue_.published();
+        c.messages_acknowledged = acknowledged_;
+        c.messages_dropped = queue_.dropped();
+    }
+
+    // What the session state tells.
+    void on_published(void* owner, acknowledgement const& ack) {
+        auto& p = *static_cast<publisher*>(static_cast<publish_queue::call*>(owner));
+        ++acknowledged_;
+        p.result.what = publish_result::outcome::acknowledged;
+        p.result.reason = ack.reason;
+        if (!ack.props.empty()) p.result.details = publish_details::of(ack);
+        queue_.on_end(p);
+        place_.wake(p.waiting);
+    }
+    void on_sent(void* owner) {
+        auto& c = *static_cast<publish_queue::call*>(owner);
+        queue_.on_sent(c);
+        wake(c, {});
+    }
+    void on_refused(void* owner, errc why) {
+        if (owner == nullptr) return;
+        auto& c = *static_cast<publish_queue::call*>(owner);
+        queue_.on_end(c);
+        wake(c, why);
+    }
+
+    /// How `run` has ended.
+    [[gnu::cold]] run_end const& end() {
+        if (!end_) end_ = std::make_shared<publish_details>();
+        return end_;
+    }
+    bool is_closed() const noexcept { return queue_.is_closed(); }
+
+    /// Calls from now on fail at once, and `end` says why.
+    [[gnu::cold]] [[gnu::noinline]] void refuse(std::string_view why) {
+        try {
+            end()->reason_string = why;
+        } catch (std::bad_alloc const&) {  // then without a text
+        }
+        queue_.refuse();
+    }
+    [[gnu::cold]] void reopen() noexcept {
+        if (end_ && !end_->reason_string.empty()) end_.reset();  // who has been told may not have read it yet
+        queue_.reopen();
+    }
+
+    /// All who wait go on with an error, and bring along `end`, as they may outlive the session.
+    [[gnu::cold]] void close(std::error_code why) {
+        queue_.close(why, [this](auto& c, std::error_code e) { wake_ended(static_cast<publisher&>(c), e); });
+    }
+
+  private:
+    // One call of `publish`, in its coroutine's frame. Not linked any more if the session goes first.
+    struct publisher : publish_queue::call {
+        publisher(publishing& part, std::string_view const& t, std::string_view const& p, publish_options const& o,
+                  std::uint64_t* told) noexcept
+            : call(t, p, o), of(part), number_to(told) {}
+        ~publisher() {
+            if (number_to != nullptr) *number_to = this->number;
+            if (this->linked()) of.give_up(*this);
+        }
+        publishing& of;
+        std::uint64_t* number_to;
+        waiter<Executor> waiting;
+        publish_result result;
+    };
+
+    struct refusing : session_handler {
+        publishing& of;
+        explicit refusing(publishing& p) noexcept : of(p) {}
+        void on_refused(void* owner, errc why) { of.on_refused(owner, why); }
+    };
+
+    [[gnu::noinline]] void serve() {
+        queue_.offer_room(
+            clock::now(), [](auto& c) { return !static_cast<publisher&>(c).waiting.parked(); },
+            [this](auto& c, std::error_code e) { wake(c, e); });
+        packets_.flush();
+    }
+
+    // Its coroutine has been cancelled or destroyed; perhaps others have room now.
+    [[gnu::cold]] void give_up(publisher& p) {
+        queue_.cancel(p);
+        if (queue_.is_waited() || p.options.this_connection) packets_.attend();
+    }
+
+    [[gnu::cold]] [[gnu::noinline]] void wake_ended(publisher& p, std::error_code why) {
+        p.result.details = end_;
+        place_.wake(p.waiting, why);
+    }
+    void wake(publish_queue::call& c, std::error_code why) { place_.wake(static_cast<publisher&>(c).waiting, why); }
+
+    session_state& state_;
+    outlet<Executor>& packets_;
+    publish_queue queue_;
+    parking<Executor> place_;  // for room, or for the acknowledgement
+    std::uint64_t acknowledged_ = 0;
+    run_end end_;  // nullptr: nobody has asked for it
+};
+
+}  // namespace runnel::mqtt

@@ -1,0 +1,539 @@
+#pragma once
+
+// How a session runs: a part of session.hpp, in a file of its own. `run`, and the two coroutines of a connection.
+
+#include <runnel/core/remark.hpp>
+#include <runnel/mqtt/client/detail/usual_cause.hpp>
+#include <runnel/mqtt/client/session.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+namespace runnel::mqtt {
+
+template <transport Transport>
+auto session<Transport>::run(task_share here) -> awaitable<void> {
+    if (here->is_abandoned()) throw std::system_error(errc::disconnected);
+    if (running_) throw std::logic_error("session::run is running already");
+    std::optional<stream_type> s;
+    run_guard at_end(*this);
+    begin_run(s);
+    reconnect_schedule schedule(options_.reconnect, static_cast<bool>(options_.make_credentials), clock::now());
+    // From here on this only waits: cancellation is seen to below.
+    bool const throws = co_await asio::this_coro::throw_if_cancelled();
+    co_await asio::this_coro::throw_if_cancelled(false);
+    auto const cancellation = co_await asio::this_coro::cancellation_state;
+    auto const is_cancelled = [&] { return cancellation.cancelled() != asio::cancellation_type::none; };
+    auto const goes_on = [&] {
+        if (here->is_abandoned()) throw std::system_error(errc::disconnected);
+        if (is_cancelled()) connection_.cancel();
+        return connection_.is_busy();
+    };
+    waiter<executor_type> w;
+    try {
+        while (!connection_.life().is_ending()) {
+            begin_attempt();  // `attempt` opens and reads, `write_loop` writes
+            while (goes_on()) co_await connection_.place().park(w);
+            bool const opened = s.has_value();
+            end_attempt();
+            if (connection_.life().is_ending()) break;
+            if (is_cancelled()) throw std::system_error(asio::error::operation_aborted);
+            if (follow_redirect()) continue;
+            begin_pause(schedule, opened);
+            while (goes_on()) co_await connection_.place().park(w);
+            if (is_cancelled()) throw std::system_error(asio::error::operation_aborted);
+            connection_.rethrow_failure();
+        }
+        storing_.save();
+    } catch (...) {
+        at_end.failure = std::current_exception();
+        at_end.cancelled = is_cancelled();
+        if (!here->is_abandoned()) connection_.cancel();  // an attempt that has been asked for
+    }
+    co_await asio::this_coro::throw_if_cancelled(throws);
+    if (at_end.failure) std::rethrow_exception(at_end.failure);
+    at_end.error = connection_.life().cut_off();
+}
+
+// --- connection after connection
+
+template <transport Transport>
+void session<Transport>::begin_run(std::optional<stream_type>& s) {
+    running_ = true;
+    stream_ = &s;
+    connection_.begin_run();
+    publishing_.reopen();
+    packets_.set_forgotten(false);
+    if (subscribing_) subscribing_->reopen();
+}
+
+template <transport Transport>
+void session<Transport>::begin_attempt() {
+    connected_at_.reset();
+    begins_anew_ = false;
+    if (quarantine_) state_.narrow(packets_.out(), quarantine_->window());
+    if (said_ && said_->response_prefix.empty() && said_->assigned_client_id.empty()) said_.reset();
+    if (said_) said_->forget_connection();
+    destination_->begin_attempt();
+    connection_.ask_for_attempt();
+    tell({.what = session_event::kind::connecting, .url = destination_->next_url()});
+}
+
+// The connection, or the attempt to make one, is over. Throws what ends `run`.
+template <transport Transport>
+void session<Transport>::end_attempt() {
+    judge();
+    auto const event = how_it_ended();
+    if (connected_at_) connection_.leave(position());
+    connection_.reset();
+    if (authenticating_) authenticating_->on_connection_lost();
+    publishing_.connection_lost();
+    tell(event);
+    stream_->reset();
+    connection_.rethrow_failure();
+}
+
+// What there is to tell of the end: by which error, at which step of which attempt, and what usually is the reason.
+template <transport Transport>
+session_event session<Transport>::how_it_ended() {
+    session_event event{.what = session_event::kind::disconnected};
+    auto* const progress = destination_->progress();
+    if (!connection_.life().is_ending()) {
+        event.error = connection_.life().cause();
+        if (progress != nullptr) {
+            event.step = progress->step();
+            event.url = destination_->url();
+        }
+        if (said().detail.empty() && !said().refused) {
+            if (progress != nullptr) {
+                if (!note_answer(connection_.unread())) progress->add(usual_cause(event.error, event.step, event.url));
+                said().detail = progress->describe();
+            } else {
+                said().detail = said().remark;
+                add_remark(said().detail, usual_cause(event.error, event.step, event.url));
+            }
+        }
+    }
+    event.detail = said().detail;
+    return event;
+}
+
+// What a stream says beside the error by which it ends.
+template <transport Transport>
+void session<Transport>::note(std::system_error const& e) {
+    if (e.code() == asio::error::operation_aborted || connection_.life().is_violated()) return;
+    auto* const progress = destination_->progress();
+    if (progress != nullptr && !has_stream(progress->step()))
+        progress->fail(e);
+    else if (!connection_.life().is(lifecycle::state::over))
+        said().remark = remark_of(e);
+}
+
+// What the server has answered that is no CONNACK. False: there is no such thing.
+template <transport Transport>
+bool session<Transport>::note_answer(std::string_view bytes) {
+    auto* const progress = destination_->progress();
+    if (progress == nullptr || bytes.empty() || (bytes[0] & 0xF0) == 0x20) return false;
+    progress->add(strange_answer(bytes));
+    return true;
+}
+
+// Whether the next attempt goes to another server, at once.
+template <transport Transport>
+bool session<Transport>::follow_redirect() {
+    if (!options_.follow_redirects || !destination_->redirect(connection_.life().cause(), said().redirect))
+        return false;
+    tell({.what = session_event::kind::redirected, .url = destination_->url(), .detail = said().detail});
+    return true;
+}
+
+// Throws if there is to be no other attempt.
+template <transport Transport>
+void session<Transport>::begin_pause(reconnect_schedule& schedule, bool opened) {
+    auto const why = connection_.life().cause();
+    // Some brokers send more again than they may; they would have to be refused for ever.
+    if (why == errc::receive_maximum_exceeded && !begins_anew_) receive_maximum_ = 65535;
+    reconnect_schedule::failure end{.why = why};
+    if (connected_at_) end.lasted = clock::now() - *connected_at_;
+    end.thrown_out = why == reason_code::session_taken_over || why == asio::error::eof;
+    auto const url = destination_->url();  // of the server that it was
+    if (!end.lasted || !reaches(*end.lasted, options_.reconnect.stable_after))
+        destination_->failed(opened || why == errc::connect_timeout);
+    auto const next = schedule.after(end, clock::now(), uniform());
+    if (!next.again) throw std::system_error(why, detail_with(url, said().detail));
+    tell({.what = session_event::kind::waiting,
+          .error = why,
+          .twin_suspected = next.twin_suspected,
+          .pause = next.pause});
+    if (!connection_.life().is_ending()) connection_.pause(next.pause);
+}
+
+// Does whatever is due; the outlet has it called.
+template <transport Transport>
+void session<Transport>::look_after() {
+    auto const now = clock::now();
+    auto next = never;
+    if (running_) {
+        if (connection_.life().is(lifecycle::state::due)) {
+            connection_.open();
+            auto attempting = attempt(*stream_, connection_.reader().share());
+            connection_.reader().launch(get_executor(), std::move(attempting));
+        }
+        if (state_.wants_new_connection() && state_.connected()) {
+            state_.disconnect(packets_.out());
+            begins_anew_ = true;
+            connection_.end_over(errc::receive_maximum_exceeded);
+        }
+        if (packets_.is_held_up()) attend_held_up();
+        tell_of_overtaken();
+        if (quarantine_ && quarantine_->on_time(now)) {
+            state_.narrow(packets_.out(), quarantine_->window());
+            packets_.flush();
+        }
+        if (connection_.needs_writer() && *stream_) {
+            packets_.set_writer(true);
+            auto writing = write_loop(**stream_, connection_.writer().share());
+            connection_.writer().launch(get_executor(), std::move(writing));
+        }
+        next = std::min({send_due(now), attend_messages(now), quarantine_ ? quarantine_->deadline() : never,
+                         connection_.advance(now, position(), room_ != nullptr)});
+    }
+    if (packets_.is_forgotten()) tell_of_no_run();
+    bool const late = publishing_.withdraw_late(now, running_);
+    // What has been withdrawn is withdrawn in the store, too, before anybody is told.
+    auto const error = running_ || late ? save_if_due() : std::error_code{};
+    if (late && !(running_ && error)) publishing_.tell_late(error);
+    wake_if_drained();
+    next = std::min(next, publishing_.deadline(running_));
+    if (next != never) packets_.attend(next);
+}
+
+// Operations wait, and nobody has called `run`. Those who call it in the same turn, or as the next thing, are not told.
+template <transport Transport>
+void session<Transport>::tell_of_no_run() {
+    if (++turns_without_run_ < 3) return packets_.attend();
+    packets_.set_forgotten(false);
+    tell({.what = session_event::kind::not_running});
+}
+
+// --- an application that does not take its messages
+
+template <transport Transport>
+auto session<Transport>::wait_for_room(task_share here) -> awaitable<void> {
+    packets_.set_held_up(true);
+    // What is left however the wait ends, if the session is still there.
+    struct leaving {
+        session& self;
+        task_share const& here;
+        ~leaving() {
+            if (!here->is_abandoned()) self.room_ = nullptr;
+        }
+    } const at_end{*this, here};
+    while (!state_.can_take_more() && connection_.life().is(lifecycle::state::online)) {
+        parking<executor_type> room(packets_.queue());
+        waiter<executor_type> w;
+        room_ = &room;
+        co_await room.park(w);
+        here->check();
+        room_ = nullptr;
+        if (w.result) throw std::system_error(w.result);
+    }
+}
+
+template <transport Transport>
+void session<Transport>::attend_held_up() {
+    if (state_.can_take_more() || !connection_.life().is(lifecycle::state::online)) {
+        if (room_ != nullptr) room_->wake_all({});
+    }
+    packets_.set_held_up(state_.is_full());
+}
+
+// --- messages that no subscription wants
+
+template <transport Transport>
+void session<Transport>::keep(mqtt::publish const& packet, delivery token) {
+    if (token.quality == qos::at_most_once || options_.unrouted_timeout.count() == 0) return drop(token);
+    // How many there may be is seen to where they are received; one read may bring more than `receive_maximum`.
+    if (!unrouted_) unrouted_ = std::make_unique<unrouted>(options_.unrouted_timeout, 65535);
+    bool const is_first = unrouted_->empty();
+    state_.assign(token, unrouted::lane_of(packet.topic));
+    if (auto const oldest = unrouted_->keep(packet, token, clock::now())) drop(*oldest);
+    packets_.attend();
+    if (is_first) tell(session_event::kind::unrouted, {}, packet.topic, options_.unrouted_timeout);
+}
+
+template <transport Transport>
+std::uint16_t session<Transport>::lane_of(mqtt::publish const& packet) {
+    auto const wanted = subscribing_ ? subscribing_->lane_of(packet) : std::nullopt;
+    return wanted ? *wanted : unrouted::lane_of(packet.topic);
+}
+
+template <transport Transport>
+void session<Transport>::drop(delivery token) {
+    ++messages_unrouted_;
+    bool const v5 = options_.version == protocol_version::v5;
+    state_.acknowledge(packets_.out(), token, v5 ? reason_code::implementation_specific_error : reason_code::success);
+    packets_.flush();
+}
+
+template <transport Transport>
+auto session<Transport>::attend_messages(clock::time_point now) -> clock::time_point try {
+    auto next = never;
+    if (subscribing_) {
+        next = subscribing_->attend(now);
+        if (auto failure = subscribing_->take_failure()) connection_.fail(std::move(failure));
+    }
+    if (!unrouted_) return next;
+    std::string topic;
+    unrouted_->expire(now, [&](mqtt::publish const& packet, delivery token) {
+        topic = packet.topic;
+        drop(token);
+    });
+    if (!topic.empty()) tell(session_event::kind::given_up, {}, topic);
+    return std::min(next, unrouted_->next_deadline());
+} catch (...) {  // from the user's code
+    connection_.fail(std::current_exception());
+    return never;
+}
+
+// --- messages for which the server ends the connection
+
+// Whether a connection has ended for a reason of this machine's, or of the network on the way, and not of the peer's.
+// (Codes of Asio 1.22 do not equal `std::errc`, nor those of the standard library Asio's.)
+[[gnu::cold]] inline bool is_own_network(std::error_code const& e) noexcept {
+    using namespace asio::error;
+    return e == timed_out || e == operation_aborted || e == network_down || e == network_unreachable ||
+           e == host_unreachable || e == std::errc::timed_out || e == std::errc::operation_canceled ||
+           e == std::errc::network_down || e == std::errc::network_unreachable || e == std::errc::host_unreachable;
+}
+
+// Whether one is given up, now that a connection has ended.
+template <transport Transport>
+void session<Transport>::judge() {
+    auto const why = connection_.life().cause();
+    // Not this end's own doing, nor the network's.
+    bool const by_peer =
+        !connection_.life().is_ending() && why.category() != make_error_code(errc{}).category() && !is_own_network(why);
+    if (!quarantine_) {
+        if (!by_peer || !connected_at_) return;
+        quarantine_ = std::make_unique<quarantine>(options_.message_strikes);
+        quarantine_->connected(*connected_at_);
+    }
+    auto const given_up = quarantine_->disconnected({.left = connection_.left(),
+                                                     .why = why,
+                                                     .by_peer = by_peer,
+                                                     .at = clock::now(),
+                                                     .written = connection_.written_at()});
+    if (!given_up) return;
+    auto topic = topic_of(*given_up);
+    state_.reject(*given_up, errc::message_rejected, listener(*this));
+    storing_.save_quietly();
+    tell(session_event::kind::message_rejected, why, topic);
+}
+
+// A message that the server does not acknowledge hangs, without holding up the others.
+template <transport Transport>
+void session<Transport>::tell_of_overtaken() {
+    if (state_.overtaken() < 32'767) return;
+    auto const oldest = state_.unanswered().first;
+    if (std::exchange(overtaken_, oldest) == oldest) return;
+    tell(session_event::kind::unacknowledged, {}, topic_of(oldest));
+}
+
+// The topic of a message that is held; none of one that the server has already.
+template <transport Transport>
+std::string session<Transport>::topic_of(std::uint64_t number) {
+    std::string topic;
+    state_.for_each_queued([&](queued_view const& m) {
+        if (m.number == number) topic = m.topic;
+    });
+    return topic;
+}
+
+// The trial of messages goes on.
+template <transport Transport>
+void session<Transport>::look_at_answers() {
+    if (!quarantine_->on_answers(state_.unanswered())) return;
+    state_.narrow(packets_.out(), quarantine_->window());
+    packets_.flush();
+}
+
+// --- messages that leave at a pace
+
+// Sends those whose turn it is; returns when to look again.
+template <transport Transport>
+auto session<Transport>::send_due(clock::time_point now) -> clock::time_point {
+    // Behind a write under way they would gather, and leave all at once: the writer has this called when it is done.
+    if (!state_.is_paced() || !connection_.is_empty()) return never;
+    state_.set_time(to_session_time(now));
+    auto const next = state_.send_due(packets_.out(), now, listener(*this));
+    if (!packets_.out().empty()) packets_.flush();  // while held up, it would have this called again, and again
+    return next;
+}
+
+// Stores what is not stored yet, before anything else is told or written. An error ends `run`.
+template <transport Transport>
+std::error_code session<Transport>::save_if_due() {
+    try {
+        storing_.save();
+    } catch (std::system_error const& e) {
+        if (running_) connection_.fail(std::current_exception());
+        return e.code();
+    }
+    return {};
+}
+
+template <transport Transport>
+flow_position session<Transport>::position() {
+    return connection_.position(stream_ != nullptr && *stream_ ? backlog_of(**stream_) : 0);
+}
+
+// --- one connection: both of its coroutines
+
+// Both have a share in what tells whether the session has gone meanwhile: then they touch nothing any more, and end.
+
+// Opens the stream, then reads to its end.
+template <transport Transport>
+auto session<Transport>::attempt(std::optional<stream_type>& s, task_share here) -> coroutine {
+    std::exception_ptr error;
+    try {
+        co_await open(s, here);
+        while (connection_.is_reading()) {
+            if (state_.is_full()) [[unlikely]] {
+                co_await wait_for_room(here);
+                if (!connection_.is_reading()) break;
+            }
+            read_outcome read;
+            if constexpr (reads_directly)
+                co_await s->read_directly(connection_.room(), read);
+            else
+                read.size = co_await s->read_some(connection_.room());
+            here->check();
+            connection_.handle(read, listener(*this));
+            if (authenticating_) [[unlikely]] {
+                co_await authenticating_->go_on(connection_.is_held());
+                here->check();
+            }
+        }
+        if (said_ && said_->refused) throw std::system_error(said_->refused);
+    } catch (std::system_error const& e) {
+        error = std::current_exception();
+        if (!here->is_abandoned()) note(e);
+    } catch (...) {
+        error = std::current_exception();
+    }
+    if (!here->is_abandoned()) connection_.reader().end(std::move(error));
+}
+
+// Writes what has gathered, again and again, and at last shuts the stream down.
+template <transport Transport>
+auto session<Transport>::write_loop(stream_type& s, task_share here) -> coroutine {
+    std::exception_ptr error;
+    try {
+        for (;;) {
+            while (!connection_.has_to_write() && !connection_.is_resting()) {
+                waiter<executor_type> w;
+                co_await packets_.writer().park(w);
+                here->check();
+                if (w.result) throw std::system_error(w.result);
+            }
+            if (!connection_.has_packets()) break;
+            co_await s.write(connection_.gather(listener(*this)));
+            here->check();
+            connection_.on_written(connection_.writes_ping() ? position() : flow_position{});
+            wake_if_drained();
+        }
+        if (connection_.is_written()) {
+            co_await s.shutdown();
+            here->check();
+            connection_.on_shut_down();
+        }
+    } catch (...) {
+        error = std::current_exception();
+    }
+    if (!here->is_abandoned()) connection_.writer().end(std::move(error));
+}
+
+template <transport Transport>
+auto session<Transport>::open(std::optional<stream_type>& s, task_share here) -> awaitable<void> {
+    auto const way = destination_;  // which is needed until it has opened
+    auto opened = co_await way->open(get_executor(), {clock::now(), connection_.life().deadline()});
+    here->check();
+    s.emplace(std::move(opened));
+    if (authenticating_) {
+        way->progress()->at(connect_step::authenticate, "authentication");
+        co_await authenticating_->begin();
+        here->check();
+    }
+    way->progress()->at(connect_step::accept, "waiting for CONNACK");
+    send_connect();
+    packets_.flush();
+}
+
+// --- CONNECT and CONNACK
+
+template <transport Transport>
+void session<Transport>::send_connect() {
+    state_.set_time(to_session_time(clock::now()));
+    connect_request request(options_, said_ ? said_->assigned_client_id : std::string_view(), receive_maximum_,
+                            state_.must_begin_anew());
+    try {
+        storing_.check_client(request.client_id());
+    } catch (...) {
+        fail(std::current_exception());
+    }
+    if (authenticating_) request.authenticate(authenticating_->method(), authenticating_->data());
+    errc const e = state_.connect(packets_.out(), request.packet(), request.own());
+    if (e != errc::ok) fail(std::make_exception_ptr(std::system_error(e, "CONNECT")));
+}
+
+template <transport Transport>
+void session<Transport>::accepted_or_refused(connack const& answer) {
+    connection_.on_answer();
+    if (answer.reason != reason_code::success) {
+        said().refused = answer.reason;
+        bool const version = answer.reason == reason_code::unsupported_protocol_version;
+        said().detail = printable(
+            answer.props.get<property_id::reason_string>().value_or(version ? "see session_options::version" : ""));
+        said().redirect = answer.props.get<property_id::server_reference>().value_or("");
+        tell(session_event::kind::refused, said().refused, said().detail);
+        return;
+    }
+    auto keep_alive = options_.keep_alive;
+    if (options_.version == protocol_version::v5) {
+        if (auto const seconds = answer.props.get<property_id::server_keep_alive>())
+            keep_alive = std::chrono::seconds(*seconds);  // [MQTT-3.1.2-21]
+        // From a server that was not asked for one it is ignored (3.2.2.3.7).
+        auto const id = answer.props.get<property_id::assigned_client_identifier>();
+        if (id && state_.wants_identifier()) {
+            said().assigned_client_id = *id;
+            storing_.set_client_id(*id);
+        }
+        if (authenticating_) authenticating_->on_connack(answer);
+        if (auto const prefix = answer.props.get<property_id::response_information>()) {
+            said().response_prefix = *prefix;
+            if (requesting_) requesting_->on_response_information(*prefix);
+        }
+    }
+    connection_.accept(keep_alive, authenticating_ != nullptr);
+    session_event event{.what = session_event::kind::connected, .session_present = answer.session_present};
+    event.url = destination_->url();
+    if (auto* const progress = destination_->progress()) event.detail = std::move(progress->passed_over);
+    destination_->accepted();
+    connected_at_ = clock::now();
+    if (quarantine_) quarantine_->connected(*connected_at_);
+    ++connections_;
+    if (subscribing_) subscribing_->on_connected(answer.session_present);
+    if (places_) places_->connected.wake_all({});
+    tell(event);
+}
+
+}  // namespace runnel::mqtt

@@ -1,0 +1,450 @@
+#pragma once
+
+#include <runnel/core/printable.hpp>
+#include <runnel/core/remark.hpp>
+#include <runnel/mqtt/client/detail/operation.hpp>
+#include <runnel/mqtt/client/detail/output_queue.hpp>
+#include <runnel/mqtt/client/detail/session_parts.hpp>
+#include <runnel/mqtt/client/detail/subscription_registry.hpp>
+#include <runnel/mqtt/client/session_options.hpp>
+#include <runnel/mqtt/client/subscription.hpp>
+#include <runnel/mqtt/protocol/deadline.hpp>
+#include <runnel/mqtt/protocol/session_state.hpp>
+#include <runnel/mqtt/protocol/subscriptions.hpp>
+
+#include <algorithm>
+#include <cassert>
+#include <chrono>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+namespace runnel::mqtt {
+
+/// The part of a session that subscribes, keeps its subscriptions alive, and gives them their messages.
+template <class Executor>
+class subscribing final : public subscribing_part {
+  public:
+    using subscription = basic_subscription<Executor>;
+    using message_handler = std::function<void(publish const&)>;
+    template <class T>
+    using awaitable = asio::awaitable<T, Executor>;
+    using clock = std::chrono::steady_clock;
+
+    [[gnu::cold]] subscribing(session_options const& options, session_state& state, outlet<Executor>& packets,
+                              session_services& services)
+        : options_(options), state_(state), packets_(packets), services_(services), unanswered_(packets.queue()) {}
+    [[gnu::cold]] ~subscribing() override {
+        source_.reset();
+        operation::leave(operations_);
+    }
+
+    /// See `session::subscribe`.
+    [[gnu::cold]] awaitable<subscription> subscribe(std::span<std::string_view const> filters, message_handler handler,
+                                                    subscribe_options const& o) {
+        auto s = std::make_shared<entry>(unanswered_.queue(), filters, o);
+        s->handler = std::move(handler);
+        return subscribe(std::move(s));
+    }
+
+    /// Tells `w` if the server refuses to renew a subscription.
+    void watch(subscription const& s, subscription_watcher* w) noexcept { s.state_->watcher = w; }
+
+    /// See `session::unsubscribe`.
+    awaitable<void> unsubscribe(subscription s) {
+        s.state_->box->set_unwanted();
+        note_unwanted(*s.state_);
+        unsubscriber self(*this, end(*s.state_));
+        if (self.ticket == subscriptions::nothing || closed_) co_return;
+        unsubscribers_.push_back(&self);
+        send_due();
+        if (!self.settled) co_await unanswered_.park(self.waiting);
+        if (self.waiting.result) throw ended(self.waiting.result, s.state_->end.get());
+        if (self.why) throw std::system_error(self.why, what(s.filter(), self.text));
+    }
+
+    /// Gives a message to the subscriptions that it matches. One for which a handler fails is to be given back.
+    routing dispatch(mqtt::publish const& packet, delivery token) override {
+        if (wants_kept_) [[unlikely]]
+            if (!take_kept()) return routing::failed;
+        auto const outcome = registry_.dispatch(packet, token);
+        if (outcome.matched == 0) [[unlikely]]
+            return is_unwanted(packet.topic) ? routing::unwanted : routing::nowhere;
+        if (token.quality == qos::at_most_once) return outcome.failed ? routing::failed : routing::done;
+        if (outcome.taken) {
+            acknowledge(token, reason_code::success, {});
+        } else {
+            state_.assign(token, outcome.lane);
+            if (!watches_) [[unlikely]]
+                watch();
+        }
+        return outcome.failed ? routing::failed : routing::done;
+    }
+    std::optional<std::uint16_t> lane_of(mqtt::publish const& packet) override {
+        if (wants_kept_) take_kept();  // older ones of its topic go to their lane first
+        return registry_.lane_of(packet);
+    }
+    clock::time_point attend(clock::time_point now) override {
+        if (wants_kept_) take_kept();
+        if (options_.stalled_after.count() == 0) return clock::time_point::max();
+        return std::min(look_at_inboxes(now), again_at_ <= now ? look_at_given_back(now) : again_at_);
+    }
+    /// What the handler has thrown.
+    std::exception_ptr take_failure() noexcept override { return registry_.take_failure(); }
+
+    // What the session state tells.
+
+    /// The server has accepted the connection: asks for what it does not know.
+    void on_connected(bool session_present) override {
+        if (!session_present) {
+            registry_.session_lost();
+            unwanted_.clear();
+        }
+        wishes_.connected(session_present);
+        for (auto* u : unsubscribers_)
+            if (!wishes_.owes(u->ticket)) settle(*u, {}, {});
+        send_due();
+    }
+    void on_suback(void* owner, suback const& answer) override {
+        auto const* const wish = wishes_.on_suback(*static_cast<subscriptions::request*>(owner), answer.reasons);
+        if (wish == nullptr) return;  // it has been removed since
+        auto& s = *static_cast<entry*>(wish->owner);
+        if (wish->at == subscriptions::stage::refused) return refuse(s, answer);
+        auto* at = s.parts.data();
+        for (auto const reason : answer.reasons) (at++)->granted = static_cast<qos>(reason);
+        s.answered.wake_all({});
+    }
+    void on_unsuback(void* owner, unsuback const& answer) override {
+        auto const end = wishes_.on_unsuback(*static_cast<subscriptions::request*>(owner), answer.reasons);
+        auto const why = is_error(end.reason) ? make_error_code(end.reason) : std::error_code();
+        settle(end.ticket, why, answer.props.template get<property_id::reason_string>().value_or(""));
+    }
+
+    /// All that one read has brought is handled: nobody up the stack uses what has been removed. There may be packet
+    /// identifiers again for requests that found none.
+    void on_read() override {
+        registry_.forget_removed();
+        if (unsent_) send_due();
+    }
+
+    /// All who wait go on with an error, until `reopen`.
+    [[gnu::cold]] void close(std::error_code why) override {
+        closed_ = true;
+        unanswered_.wake_all(why);
+        registry_.close(why, services_.end());
+    }
+    void reopen() noexcept override {
+        closed_ = false;
+        registry_.reopen();
+    }
+
+  private:
+    using entry = subscription_state<Executor>;
+    using operation = pending<subscribing>;
+
+    [[gnu::cold]] awaitable<subscription> subscribe(std::shared_ptr<entry> s) {
+        s->end = services_.end();
+        if (!s->end->reason_string.empty()) throw ended(errc::disconnected, s->end.get());
+        if (errc const e = check_or_send(*s, 0, nullptr); e != errc::ok) throw std::system_error(e);
+        enlist(s);
+        remover undo(*this, s.get());
+        send_due();
+        // At once if the server has announced that it would.
+        if (s->refused) throw std::system_error(s->refused, s->refusal);
+        while (!s->is_granted()) {
+            waiter<Executor> w;
+            co_await s->answered.park(w);
+            if (s->refused) throw std::system_error(s->refused, s->refusal);
+            if (w.result) throw ended(w.result, s->end.get());
+        }
+        undo.what = nullptr;
+        co_return subscription(s);
+    }
+
+    [[gnu::cold]] void enlist(std::shared_ptr<entry> const& s) {
+        std::vector<std::string_view> names;
+        for (auto const& p : s->parts) names.push_back(p.filter);
+        s->box->set_source(source_);
+        s->wish = &wishes_.add(names, s.get());
+        std::erase_if(unwanted_, [&](auto const& f) { return std::ranges::find(names, f) != names.end(); });
+        registry_.add(s);
+        ask_for_kept();
+    }
+
+    // One who waits for UNSUBACK.
+    struct unsubscriber : operation {
+        unsubscriber(subscribing& s, std::uint64_t t) noexcept : operation(&s, s.operations_), ticket(t) {}
+        ~unsubscriber() {
+            if (this->of != nullptr) std::erase(this->of->unsubscribers_, this);
+        }
+        std::uint64_t ticket;
+        waiter<Executor> waiting;
+        std::error_code why;  // what has come of it, once it is settled
+        std::string text;
+        bool settled = false;
+    };
+
+    struct remover : operation {
+        remover(subscribing& s, entry* w) noexcept : operation(&s, s.operations_), what(w) {}
+        ~remover() {
+            if (this->of != nullptr && what != nullptr) this->of->abandon(*what);
+        }
+        entry* what;
+    };
+
+    // Sends the SUBSCRIBE for all filters of the subscription, or, if there is no request, only checks it. `identifier`
+    // 0: it has none.
+    [[gnu::cold]] [[gnu::noinline]] errc check_or_send(entry const& s, std::uint32_t identifier,
+                                                       subscriptions::request* r) {
+        std::vector<subscription_request> requests;
+        auto const& o = s.options;
+        for (auto const& p : s.parts)
+            requests.push_back({p.filter, o.maximum_qos, o.no_local, o.retain_as_published, o.handling});
+        properties props;
+        if (identifier != 0) props.subscription_identifiers = identifier;
+        mqtt::subscribe const packet{.packet_id = 1, .requests = requests, .props = &props};
+        return r == nullptr ? check(packet, options_.version) : state_.subscribe(packets_.out(), packet, r).error;
+    }
+
+    // Sends whatever there is to be sent, as far as there are packet identifiers.
+    [[gnu::cold]] void send_due() {
+        unsent_ = false;
+        while (state_.connected() && !unsent_) {
+            auto* const request = wishes_.next();
+            if (request == nullptr) break;
+            bool const subscribes = request->type == packet_type::subscribe;
+            errc const e = subscribes ? send_subscribe(*request) : send_unsubscribe(*request);
+            if (e == errc::ok) continue;
+            unsent_ = e == errc::no_packet_identifier;
+            if (unsent_)
+                wishes_.take_back(*request);
+            else
+                give_up(*request, e);
+        }
+        packets_.flush();
+    }
+
+    [[gnu::cold]] errc send_subscribe(subscriptions::request& r) {
+        auto& s = *static_cast<entry*>(r.of->owner);
+        for (auto& p : s.parts) p.granted.reset();
+        auto const& peer = state_.peer();
+        bool const named = options_.version == protocol_version::v5 && peer.subscription_identifier_available;
+        return check_or_send(s, named ? r.of->identifier : 0, &r);
+    }
+
+    [[gnu::cold]] errc send_unsubscribe(subscriptions::request& r) {
+        std::vector<std::string_view> filters;
+        for (auto const* f : r.filters) filters.push_back(f->name);
+        return state_.unsubscribe(packets_.out(), {0, filters, {}}, &r).error;
+    }
+
+    // It cannot be sent: the server has announced that, or it would be too large.
+    [[gnu::cold]] void give_up(subscriptions::request& r, errc why) {
+        auto const ticket = r.ticket;
+        auto* const wish = r.of;
+        wishes_.give_up(r);
+        if (wish == nullptr) return settle(ticket, why, {});
+        auto& s = *static_cast<entry*>(wish->owner);
+        refuse(s, why, s.parts.front().filter);
+    }
+
+    // Those who wait for the end of a debt go on.
+    [[gnu::cold]] void settle(std::uint64_t ticket, std::error_code why, std::string_view text) {
+        for (auto* u : unsubscribers_)
+            if (u->ticket == ticket) settle(*u, why, text);
+    }
+    [[gnu::cold]] void settle(unsubscriber& u, std::error_code why, std::string_view text) {
+        if (std::exchange(u.settled, true)) return;
+        u.why = why;
+        u.text = printable(text);
+        unanswered_.wake(u.waiting, {});
+    }
+
+    // The server refuses a filter: the subscription has all or none, so the others are given up.
+    [[gnu::cold]] void refuse(entry& s, suback const& answer) {
+        if (auto const text = answer.props.template get<property_id::reason_string>()) s.refusal = printable(*text);
+        auto const* part = s.parts.data();
+        for (auto const reason : answer.reasons) {
+            if (is_error(reason)) {
+                refuse(s, reason, part->filter);
+                break;
+            }
+            ++part;
+        }
+        send_due();
+    }
+
+    // Its owner is told where it waits; the subscription is no more.
+    [[gnu::cold]] void refuse(entry& s, std::error_code why, std::string const& filter) {
+        bool const had_it = s.wish->was_granted;
+        s.refused = why;
+        end(s);
+        auto const detail = std::exchange(s.refusal, what(filter, s.refusal));
+        if (!had_it) return;
+        if (s.watcher != nullptr) s.watcher->on_subscription_lost(why);
+        services_.tell(
+            {.what = session_event::kind::subscription_lost, .error = why, .detail = detail, .filter = filter});
+    }
+
+    // The text of an exception: the filter, and what the server says, if anything.
+    [[gnu::cold]] static std::string what(std::string filter, std::string_view text) {
+        add_remark(filter, text);
+        return filter;
+    }
+
+    // Nobody wants it any more. Returns the ticket of what the server is owed for it, if it is owed something.
+    [[gnu::cold]] std::uint64_t end(entry& s) {
+        if (s.wish != nullptr && registry_.remove(&s)) return wishes_.remove(*std::exchange(s.wish, nullptr));
+        std::uint64_t ticket = subscriptions::nothing;
+        for (auto const& p : s.parts) ticket = std::max(ticket, wishes_.debt(p.filter));
+        return ticket;
+    }
+
+    // What the server had on its way, or queued, when the application unsubscribed still comes, and nobody will ask for
+    // it: it is not to be kept, where it would use up what the server may send.
+    [[gnu::cold]] void note_unwanted(entry const& s) {
+        for (auto const& p : s.parts) unwanted_.push_back(p.filter);
+        if (unwanted_.size() > 64) unwanted_.erase(unwanted_.begin(), unwanted_.end() - 64);
+    }
+    [[gnu::cold]] bool is_unwanted(std::string_view topic) const noexcept {
+        return std::ranges::any_of(unwanted_, [=](auto const& f) {
+            auto const filter = split_shared(f).filter;
+            auto const inner = inner_filter(filter);
+            return matches(filter, topic) || (!inner.empty() && matches(inner, topic));
+        });
+    }
+
+    // Nobody waits for it any more; the server may have granted it, or be about to.
+    [[gnu::cold]] void abandon(entry& s) {
+        if (s.wish == nullptr) return;
+        end(s);
+        s.box->drop_unread();  // nobody has a handle
+        send_due();
+    }
+
+    void taken(delivery token, reason_code reason, property_view props) override {
+        if (registry_.take(token)) acknowledge(token, reason, props);
+    }
+    [[gnu::cold]] void given_back(delivery token, inbox const& by) override {
+        if (registry_.give_back(token, by)) return acknowledge(token, reason_code::success, {});
+        state_.give_back(token);
+        if (again_at_ == clock::time_point::max()) await_others(clock::now());
+        packets_.attend();
+    }
+    [[gnu::cold]] void deserted(inbox const& box) override {
+        auto* const s = registry_.find(box);
+        if (s != nullptr && s->wish != nullptr && registry_.remove(s)) wishes_.forget(*std::exchange(s->wish, nullptr));
+    }
+    [[gnu::cold]] void unread(mqtt::publish const& packet, delivery token) override {
+        auto const what = registry_.drop(token);
+        if (what == decltype(what)::keep) {
+            services_.keep(packet, token);
+            ask_for_kept();  // there may be a subscription by now that matches it
+        }
+        if (what == decltype(what)::acknowledge) acknowledge(token, reason_code::success, {});
+    }
+
+    // Messages have been kept for a subscription that was to come. They are taken in a later turn, or before the next
+    // message, so that no handler is called inside of `subscribe`.
+    [[gnu::cold]] void ask_for_kept() {
+        if (services_.kept() == nullptr) return;
+        wants_kept_ = true;
+        packets_.attend();
+    }
+    // False: a handler has failed; the rest is kept.
+    [[gnu::cold]] bool take_kept() {
+        if (std::exchange(takes_kept_, true)) return true;  // a handler has subscribed: they are offered once more
+        bool failed = false;
+        do {
+            wants_kept_ = false;
+            if (auto* const kept = services_.kept())
+                kept->offer([&](mqtt::publish const& packet, delivery token) {
+                    if (failed) return false;
+                    auto const to = dispatch(packet, token);
+                    failed = to == routing::failed;
+                    if (failed) state_.give_back(token, &packet);
+                    return to != routing::nowhere && to != routing::unwanted;
+                });
+        } while (wants_kept_ && !failed);
+        takes_kept_ = false;
+        wants_kept_ = failed;
+        return !failed;
+    }
+
+    clock::time_point look_at_inboxes(clock::time_point now) {
+        if (!watches_) return clock::time_point::max();
+        if (next_look_ <= now) {
+            watches_ = registry_.find_stalled([this](entry const& s) {
+                services_.tell({.what = session_event::kind::stalled,
+                                .pause = options_.stalled_after,
+                                .detail = s.parts.front().filter});
+            });
+            next_look_ = clock::time_point::max();
+        }
+        if (watches_ && next_look_ == clock::time_point::max()) next_look_ = now + options_.stalled_after;
+        return next_look_;
+    }
+    // A server may send fewer messages than it is allowed to. If it has sent all these, and they have been given back,
+    // nothing comes any more: after a while without any they are to come again, on another connection. Where they are
+    // given back once more, the next time takes longer.
+    [[gnu::cold]] void await_others(clock::time_point now) {
+        again_at_ = deadline_after(now, options_.stalled_after * patience_);
+        arrived_ = state_.arrived();
+    }
+    [[gnu::cold]] clock::time_point look_at_given_back(clock::time_point now) {
+        again_at_ = clock::time_point::max();
+        bool const is_idle = state_.holds_only_given_back();
+        if (!is_idle) patience_ = 1;
+        if (is_idle && state_.arrived() == arrived_) {
+            if (!state_.ask_again()) return again_at_;
+            services_.tell({.what = session_event::kind::asking_again, .pause = options_.stalled_after * patience_});
+            patience_ = std::min(2 * patience_, 32);
+            packets_.attend();
+        } else if (state_.given_back() != 0) {
+            await_others(now);
+        }
+        return again_at_;
+    }
+
+    [[gnu::cold]] void watch() {
+        watches_ = true;
+        packets_.attend();
+    }
+
+    void acknowledge(delivery token, reason_code reason, property_view props) {
+        [[maybe_unused]] errc const e = state_.acknowledge(packets_.out(), token, reason, props);
+        assert(e == errc::ok);
+        packets_.flush();
+    }
+
+    session_options const& options_;
+    session_state& state_;
+    outlet<Executor>& packets_;
+    session_services& services_;
+    subscriptions wishes_;
+    subscription_registry<Executor> registry_;
+    parking<Executor> unanswered_;
+    std::vector<unsubscriber*> unsubscribers_;
+    std::vector<std::string> unwanted_;  // filters that the application has unsubscribed from last
+    list_link operations_;
+    std::shared_ptr<message_source> source_{std::make_shared<char>(), this};  // known to inboxes, which may outlive it
+    bool closed_ = true;
+    bool unsent_ = false;      // a request waits for a packet identifier
+    bool wants_kept_ = false;  // there is a subscription that kept messages have not been offered to
+    bool takes_kept_ = false;  // they are being offered
+    bool watches_ = false;     // whether inboxes are read from
+    clock::time_point next_look_ = clock::time_point::max();
+    clock::time_point again_at_ = clock::time_point::max();  // when to look at what was given back
+    std::uint64_t arrived_ = 0;                              // messages by then
+    int patience_ = 1;                                       // in units of `stalled_after`
+};
+
+}  // namespace runnel::mqtt

@@ -1,0 +1,263 @@
+#pragma once
+
+#include <runnel/core/record_pool.hpp>
+#include <runnel/core/ring_queue.hpp>
+#include <runnel/mqtt/packet/acknowledgement.hpp>
+#include <runnel/mqtt/packet/publish.hpp>
+#include <runnel/mqtt/protocol/delivery.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <new>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+namespace runnel::mqtt {
+
+class inbox;
+
+/// Is told what becomes of the QoS 1 and 2 messages of inboxes.
+class message_source {
+  public:
+    /// The application has taken a message: it can be acknowledged.
+    virtual void taken(delivery d, reason_code reason, property_view props) = 0;
+    /// The application has given a message back: it is not to be acknowledged.
+    virtual void given_back(delivery d, inbox const& by) = 0;
+    /// Nobody will receive from an inbox any more.
+    virtual void deserted(inbox const& box) = 0;
+    /// Nobody will receive a message that waits in an inbox; the view is valid until this returns.
+    virtual void unread(publish const& packet, delivery d) = 0;
+
+  protected:
+    ~message_source() = default;
+};
+
+/// A received message. Its bytes stay where they are until it is destroyed; then a QoS 1 or 2 message is acknowledged,
+/// unless an exception has ended the work on it: a message that is destroyed while the stack unwinds for an exception
+/// thrown since it came is given back (`abandon`). That is so in a coroutine too, where the exception may be
+/// that of a cancellation: for its variables and parameters, but not for what a lambda has captured that was given to
+/// `co_spawn`, as that is destroyed only after the exception has been caught.
+///
+/// Move-only: keep it for as long as the work on it takes, and at-least-once holds to the end of that work.
+class message {
+  public:
+    message() noexcept = default;
+    message(message&& other) noexcept : box_(std::move(other.box_)), stored_(std::exchange(other.stored_, nullptr)) {}
+    message& operator=(message&& other) noexcept {
+        message moved(std::move(other));
+        std::swap(box_, moved.box_);
+        std::swap(stored_, moved.stored_);
+        return *this;
+    }
+    ~message() {
+        if (stored_ == nullptr) return;
+        if (qos() != qos::at_most_once && std::uncaught_exceptions() > stored_->exceptions) [[unlikely]]
+            abandon();
+        else
+            release(reason_code::success, {});
+    }
+
+    std::string_view topic() const noexcept { return view().topic; }
+    /// Any bytes.
+    std::string_view payload() const noexcept { return view().payload; }
+    mqtt::qos qos() const noexcept { return view().qos; }
+    /// Whether it is a retained message that was sent because of a new subscription.
+    bool retain() const noexcept { return view().retain; }
+    /// Whether the sender has sent it before, perhaps.
+    bool dup() const noexcept { return view().dup; }
+    /// MQTT 5.
+    property_view const& props() const noexcept { return view().props; }
+    /// All of it, as a view that is valid as long as the message is.
+    publish const& view() const noexcept { return stored_->packet; }
+
+    /// Whether there is a message: false after a move, `acknowledge`, `abandon`, and default construction.
+    explicit operator bool() const noexcept { return stored_ != nullptr; }
+
+    /// Acknowledges the message now and lets go of it. In MQTT 5 a `reason` of 0x80 and above refuses it, and `props`
+    /// may have a reason string and user properties; in MQTT 3.1.1 neither is sent. Throws an `errc`, and does nothing,
+    /// if PUBACK or PUBREC cannot have them.
+    void acknowledge(reason_code reason = reason_code::success, property_view props = {}) {
+        if (stored_ == nullptr) return;
+        auto const type = qos() == qos::exactly_once ? packet_type::pubrec : packet_type::puback;
+        errc const e = check(acknowledgement{type, 1, reason, props}, protocol_version::v5);
+        if (e != errc::ok) throw std::system_error(e);
+        release(reason, props);
+    }
+
+    /// Lets go of a QoS 1 or 2 message without acknowledging it: the server sends it again on the next connection, with
+    /// `dup`, and the subscription gets it again; others that have had it do not. On this connection it goes on to
+    /// count for the receive maximum, and later messages of its subscription and QoS, though they can be taken, are
+    /// acknowledged only on the next one, where they do not come again.
+    [[gnu::cold]] inline void abandon() noexcept;
+
+    /// A copy with memory of its own, of which nothing depends: destroying it acknowledges nothing.
+    message copy() const { return copy_of(view()); }
+    /// A copy of a message that is there as a view.
+    static message copy_of(publish const& view);
+
+  private:
+    friend inbox;
+
+    // The packet's views point to the bytes that follow the structure.
+    struct stored {
+        publish packet;
+        delivery token;
+        int exceptions;  // that were on their way when it came
+
+        static std::size_t size_of(publish const& p) noexcept {
+            return sizeof(stored) + p.topic.size() + p.props.raw().size() + p.payload.size();
+        }
+
+        static stored* put(void* memory, publish const& p, delivery token, int exceptions = 0) noexcept {
+            auto* const s = ::new (memory) stored{p, token, exceptions};
+            char* at = reinterpret_cast<char*>(s + 1);
+            auto const keep = [&at](std::string_view bytes) {
+                if (!bytes.empty()) std::memcpy(at, bytes.data(), bytes.size());
+                return std::string_view(std::exchange(at, at + bytes.size()), bytes.size());
+            };
+            s->packet.topic = keep(p.topic);
+            s->packet.props = p.props.relocated(keep(p.props.raw()));
+            s->packet.payload = keep(p.payload);
+            return s;
+        }
+    };
+
+    message(std::shared_ptr<inbox> box, stored* s) noexcept : box_(std::move(box)), stored_(s) {}
+    inline void release(reason_code reason, property_view props) noexcept;
+
+    std::shared_ptr<inbox> box_;  // null: the memory is the message's own
+    stored* stored_ = nullptr;
+};
+
+/// Where a subscription's messages wait for the application, in order of arrival.
+///
+/// Its size is bounded for QoS 0: beyond `capacity` bytes such messages are dropped and counted; but one is taken in,
+/// whatever its size, where none waits and the application holds at most one. QoS 1 and 2 messages are always taken in:
+/// they are bounded by `session_options::receive_maximum`, as they are acknowledged only once the application lets go
+/// of them.
+class inbox {
+  public:
+    explicit inbox(std::size_t capacity) noexcept : capacity_(capacity) {}
+    inbox(inbox const&) = delete;
+    inbox& operator=(inbox const&) = delete;
+    ~inbox() { drop_unread(); }
+
+    /// The one to be told when messages are taken, as long as it exists.
+    void set_source(std::weak_ptr<message_source> source) noexcept { source_ = std::move(source); }
+
+    /// Copies a message into the inbox. False: there is no room.
+    bool push(publish const& packet, delivery token) {
+        std::size_t const size = message::stored::size_of(packet);
+        if (bytes_ + size > capacity_ && packet.qos == qos::at_most_once && !has_room_for_one()) {
+            ++dropped_;
+            return false;
+        }
+        if (unread_.empty()) exceptions_ = std::uncaught_exceptions();
+        unread_.make_room();  // what can fail comes first
+        unread_.place(message::stored::put(pool_.take(size), packet, token, exceptions_));
+        bytes_ += size;
+        return true;
+    }
+
+    /// The oldest message that has not been received, or none. It keeps the inbox alive.
+    static message pop(std::shared_ptr<inbox> const& box) noexcept {
+        if (box->unread_.empty()) return {};
+        auto* const s = box->unread_.front();
+        box->unread_.pop();
+        return {box, s};
+    }
+
+    /// Nobody will receive what waits: the source is told.
+    [[gnu::cold]] void drop_unread() {
+        while (!unread_.empty()) {
+            auto* const s = unread_.front();
+            unread_.pop();
+            bool const unread = s->token.quality != qos::at_most_once && !is_unwanted_;
+            if (auto const source = unread ? source_.lock() : nullptr) source->unread(s->packet, s->token);
+            unread ? static_cast<void>(free(s)) : let_go(s, reason_code::success, {});
+        }
+    }
+    /// Nobody will receive from it any more.
+    [[gnu::cold]] void desert() {
+        if (auto const source = source_.lock()) source->deserted(*this);
+        drop_unread();
+    }
+    /// The application wants no more of the messages, so that what nobody reads is as good as taken.
+    void set_unwanted() noexcept { is_unwanted_ = true; }
+
+    /// The number of messages received so far.
+    std::uint64_t received() const noexcept { return unread_.first(); }
+    /// Whether QoS 1 or 2 messages wait.
+    [[gnu::cold]] bool holds_acknowledgements() noexcept {
+        for (auto n = unread_.first(); n != unread_.next(); ++n)
+            if (unread_[n]->token.quality != qos::at_most_once) return true;
+        return false;
+    }
+
+    /// The number of messages that wait.
+    std::size_t size() const noexcept { return unread_.size(); }
+    /// Bytes of all messages that wait or that the application holds.
+    std::size_t bytes() const noexcept { return bytes_; }
+    /// QoS 0 messages dropped for want of room.
+    std::uint64_t dropped() const noexcept { return dropped_; }
+
+  private:
+    friend message;
+
+    void let_go(message::stored* s, reason_code reason, property_view props) {
+        delivery const token = free(s);
+        if (token.quality == qos::at_most_once) return;
+        if (auto const source = source_.lock()) source->taken(token, reason, props);
+    }
+    [[gnu::cold]] void give_back(message::stored* s) {
+        delivery const token = free(s);
+        if (token.quality == qos::at_most_once) return;
+        if (auto const source = source_.lock()) source->given_back(token, *this);
+    }
+    delivery free(message::stored* s) noexcept {
+        delivery const token = s->token;
+        bytes_ -= message::stored::size_of(s->packet);
+        pool_.give_back(s);
+        return token;
+    }
+
+    [[gnu::cold]] [[gnu::noinline]] bool has_room_for_one() const noexcept {
+        return unread_.empty() && pool_.records() <= 1;
+    }
+
+    record_pool pool_;
+    ring_queue<message::stored*> unread_;
+    std::size_t capacity_;
+    std::size_t bytes_ = 0;
+    std::uint64_t dropped_ = 0;
+    int exceptions_ = 0;
+    bool is_unwanted_ = false;
+    std::weak_ptr<message_source> source_;
+};
+
+inline void message::release(reason_code reason, property_view props) noexcept {
+    auto* const s = std::exchange(stored_, nullptr);
+    if (box_)
+        std::exchange(box_, nullptr)->let_go(s, reason, props);
+    else
+        ::operator delete(s);
+}
+
+inline void message::abandon() noexcept {
+    if (stored_ == nullptr) return;
+    auto* const s = std::exchange(stored_, nullptr);
+    if (box_)
+        std::exchange(box_, nullptr)->give_back(s);
+    else
+        ::operator delete(s);
+}
+
+inline message message::copy_of(publish const& view) {
+    return {nullptr, stored::put(::operator new(stored::size_of(view)), view, {})};
+}
+
+}  // namespace runnel::mqtt

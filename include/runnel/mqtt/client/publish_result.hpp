@@ -1,0 +1,46 @@
+#pragma once
+
+#include <runnel/core/printable.hpp>
+#include <runnel/mqtt/codec/reason_code.hpp>
+#include <runnel/mqtt/packet/acknowledgement.hpp>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace runnel::mqtt {
+
+/// What a server says of a message besides the reason code, in MQTT 5 (3.4.2.2, 3.5.2.2, 3.7.2.2).
+struct publish_details {
+    std::string reason_string;  ///< made `printable`
+    std::vector<std::pair<std::string, std::string>> user_properties;
+
+    /// Null if the packet says nothing.
+    [[gnu::cold]] static std::shared_ptr<publish_details const> of(acknowledgement const& ack) {
+        if (ack.props.empty()) return nullptr;
+        auto details = std::make_shared<publish_details>();
+        if (auto const text = ack.props.get<property_id::reason_string>()) details->reason_string = printable(*text);
+        for (auto const& [name, value] : ack.props.get<property_id::user_property>())
+            details->user_properties.push_back({std::string(name), std::string(value)});
+        return details;
+    }
+};
+
+/// How far a message has come when `session::publish` completes.
+struct publish_result {
+    enum class outcome : std::uint8_t {
+        queued,        ///< QoS 0 without a connection: it is sent as soon as there is one
+        sent,          ///< QoS 0: it is on its way
+        acknowledged,  ///< QoS 1 and 2: the server has taken it
+    };
+    outcome what = outcome::sent;
+    /// Of the acknowledgement: `success` or, in MQTT 5, `no_matching_subscribers`.
+    reason_code reason = reason_code::success;
+    /// Null if the server has said no more than the reason.
+    std::shared_ptr<publish_details const> details;
+
+    operator reason_code() const noexcept { return reason; }
+};
+
+}  // namespace runnel::mqtt

@@ -1,0 +1,663 @@
+#pragma once
+
+#include <runnel/core/callback.hpp>
+#include <runnel/core/owned_text.hpp>
+#include <runnel/core/printable.hpp>
+#include <runnel/core/random.hpp>
+#include <runnel/coro/capture_error.hpp>
+#include <runnel/mqtt/client/detail/authenticating.hpp>
+#include <runnel/mqtt/client/detail/connect_request.hpp>
+#include <runnel/mqtt/client/detail/connection.hpp>
+#include <runnel/mqtt/client/detail/destination.hpp>
+#include <runnel/mqtt/client/detail/durability.hpp>
+#include <runnel/mqtt/client/detail/publishing.hpp>
+#include <runnel/mqtt/client/detail/requesting.hpp>
+#include <runnel/mqtt/client/detail/session_parts.hpp>
+#include <runnel/mqtt/client/detail/subscribing.hpp>
+#include <runnel/mqtt/client/event_stream.hpp>
+#include <runnel/mqtt/client/queued_message.hpp>
+#include <runnel/mqtt/client/session_event.hpp>
+#include <runnel/transport/stream.hpp>
+
+#include <chrono>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <initializer_list>
+#include <memory>
+#include <new>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+namespace runnel::mqtt {
+
+/// An MQTT client session: it lives on while network connections come and go.
+///
+/// `run` keeps it connected; all other operations may be begun at any time, also before `run` and while there is no
+/// connection. They complete when their promise is fulfilled. All are coroutines: they begin when they are awaited,
+/// throw `std::system_error`, and can be cancelled; the overloads with a `std::error_code&` do not throw it. Topics and
+/// payloads that a caller passes as views must stay valid until the operation has completed, and so must the
+/// properties; a `std::string` that is a temporary, or moved, is kept with the operation, and topic filters are copied.
+///
+/// Not thread-safe: everything happens on the one executor (with several threads, a strand).
+template <transport Transport>
+class session final : private session_services {
+  public:
+    using executor_type = typename Transport::executor_type;
+    using subscription = basic_subscription<executor_type>;
+    using message_handler = callback<mqtt::publish const&>;
+    template <class T>
+    using awaitable = asio::awaitable<T, executor_type>;
+
+    /// Throws `std::out_of_range` if an option is out of its range. With `options.store` it goes on where an earlier
+    /// process stopped, and throws if that cannot be: the store's error, `store_errc::in_use`, `other_client`,
+    /// `unsupported_format` or `corrupt`. Does nothing else until `run`.
+    [[gnu::cold]] session(executor_type executor, Transport transport, session_options options = {})
+        : options_((check(options), std::move(options))),
+          destination_(std::make_shared<destination<Transport>>(std::move(transport))),
+          state_(role::client, options_.version,
+                 {options_.maximum_queued, options_.maximum_in_flight, options_.outgoing_topic_aliases,
+                  options_.accept_unknown_session, options_.maximum_queued_messages, options_.maximum_unwritten,
+                  options_.receive_maximum},
+                 options_.pace),
+          storing_(options_, state_),
+          packets_(executor, stream_type::headroom, &look_after, this),
+          connection_(state_, options_, packets_, stream_type::headroom),
+          publishing_(options_, state_, packets_) {
+        if (!storing_) return;
+        packets_.watch(state_);
+        if (auto const id = storing_.client_id(); !id.empty()) said().assigned_client_id = id;
+    }
+    session(session const&) = delete;
+    session& operator=(session const&) = delete;
+    /// Does not block; pending operations, `run` among them, end with `errc::disconnected`, and the connection is
+    /// closed without DISCONNECT. No event tells of it. Not from a handler of this session's.
+    [[gnu::cold]] ~session() {
+        if (stream_ != nullptr) stream_->reset();  // so that nothing is read or written any more
+        finish(errc::disconnected, {});
+        run_guard::leave(running_here_);
+        for (auto const& w : watchers_)
+            if (auto const stream = w.lock()) stream->close();
+    }
+
+    executor_type const& get_executor() const noexcept { return packets_.queue()->get_executor(); }
+    /// Whether the server has accepted the connection and it has not been lost.
+    bool is_connected() const noexcept { return state_.connected(); }
+    session_counters counters() const noexcept {
+        session_counters all;
+        all.connections = connections_;
+        all.messages_received = messages_received_;
+        all.messages_unrouted = messages_unrouted_;
+        connection_.count(all);
+        all.commits = storing_.commits();
+        publishing_.count(all);
+        all.queued_bytes = state_.queued_bytes();
+        all.in_flight = state_.unacknowledged();
+        all.messages_resent = state_.resent();
+        return all;
+    }
+
+    /// The events from now on; `session_options::on_event` is told the same.
+    event_stream<executor_type> events() {
+        event_stream<executor_type> stream(get_executor());
+        std::erase_if(watchers_, [](auto const& w) { return w.expired(); });
+        watchers_.push_back(stream.watch());
+        return stream;
+    }
+
+    /// QoS 1 and 2 messages that `publish` and `try_publish` have accepted; with a store those of earlier processes
+    /// included, so that a producer of numbered messages knows where it stopped, also after kill -9.
+    std::uint64_t accepted() const noexcept { return state_.accepted(); }
+    /// QoS 1 and 2 messages not yet acknowledged that the constructor has found in the store: they are sent first, and
+    /// nobody is told of their outcome.
+    std::size_t restored() const noexcept { return storing_.restored(); }
+    /// Stores now whatever is not stored yet. While `run` runs that happens by itself: before each write to the
+    /// network, and in the executor's next turn. So it is for those who must know that it has happened, for messages
+    /// published before `run`, and for what the user has added to the transaction of an `sqlite_store`. Throws the
+    /// store's error; then nothing of it is stored. Without a store it does nothing.
+    void save() { storing_.save(); }
+
+    /// Makes the session authenticate itself by a method of its own (MQTT 5, 4.12) from the next connection on.
+    template <authenticator<executor_type> A>
+    void set_authenticator(A a) {
+        if (options_.version != protocol_version::v5)
+            throw std::system_error(errc::unsupported_protocol_version, "set_authenticator");
+        session_services& services = *this;
+        authenticating_ = std::make_unique<authenticating<executor_type, A>>(state_, packets_, services, std::move(a));
+    }
+
+    /// Connects, and connects again whenever the connection is lost, with pauses as `options.reconnect` says. Completes
+    /// after `disconnect`. Throws what ended the last attempt when trying again is pointless (`recovery_from`) or the
+    /// policy's attempts or time are used up: a `reason_code` if the server refused; and what a message handler throws.
+    ///
+    /// When it completes, is cancelled or throws, the connection is closed and all pending operations end with
+    /// `errc::disconnected`, and a text that says what has ended `run`. So do, at once, those that begin later, of
+    /// `publish`, `try_publish` and `subscribe` also those that begin after `disconnect`, until `run` is called again.
+    /// Messages of QoS 1 and 2 stay in the session. Before `run` is called first, operations wait for it.
+    ///
+    /// An error of the store ends it too: nothing is written to the network that depends on what could not be stored.
+    [[gnu::cold]] awaitable<void> run() { return run(connection_.reader().share()); }
+
+    /// Publishes a message. QoS 0 completes when there is room for it (`maximum_unwritten`, or `maximum_queued` while
+    /// not connected), QoS 1 and 2 when the server has acknowledged it: then the result is the server's reason, always
+    /// `success` in MQTT 3.1.1. Messages wait for a connection if there is none.
+    ///
+    /// Throws an `errc` if the message cannot be sent (see `check(publish)`), a `reason_code` if the server refuses it,
+    /// `errc::session_lost` if the server lost the session when only it could tell whether a QoS 2 message arrived, and
+    /// `errc::disconnected` when `run` ends. After cancellation a QoS 1 or 2 message is sent all the same.
+    awaitable<publish_result> publish(std::string_view topic, std::string_view payload, publish_options o = {}) {
+        return publishing_.publish(topic, payload, o);
+    }
+    awaitable<publish_result> publish(std::string_view topic, std::string_view payload, publish_options o,
+                                      std::error_code& error) {
+        return capture_error(publish(topic, payload, o), error);
+    }
+
+    /// The same for what nobody else keeps: temporaries and moved strings go along with the operation, so that it can
+    /// be begun by `asio::co_spawn(executor, s.publish("t/" + id, std::move(json)), ...)` and left to itself.
+    template <class Topic, class Payload>
+    requires(owned_text<Topic> || owned_text<Payload>)
+    awaitable<publish_result> publish(Topic&& topic, Payload&& payload, publish_options o = {}) {
+        return publish_kept<kept_text<Topic>, kept_text<Payload>>(publishing_, std::forward<Topic>(topic),
+                                                                  std::forward<Payload>(payload), o);
+    }
+    template <class Topic, class Payload>
+    requires(owned_text<Topic> || owned_text<Payload>)
+    awaitable<publish_result> publish(Topic&& topic, Payload&& payload, publish_options o, std::error_code& error) {
+        return capture_error(publish(std::forward<Topic>(topic), std::forward<Payload>(payload), o), error);
+    }
+
+    /// Publishes a message without waiting for anything: of QoS 1 and 2 nobody is told the outcome. False: there is no
+    /// room at present. Throws an `errc` if the message cannot be sent.
+    bool try_publish(std::string_view topic, std::string_view payload, publish_options o = {}) {
+        return publishing_.try_publish(topic, payload, o);
+    }
+
+    /// The messages that wait to be sent or acknowledged, in order. QoS 2 messages that the server has, and for which
+    /// only the rest of the exchange is to come, are not among them.
+    std::vector<queued_message> queued() {
+        std::vector<queued_message> all;
+        state_.for_each_queued(
+            [&](queued_view const& m) { all.push_back({m.number, std::string(m.topic), m.size, m.qos, m.sent}); });
+        return all;
+    }
+
+    /// Takes a message of `queued` out of the session and of its store: it is not sent again, and who waits for its
+    /// acknowledgement gets `errc::message_discarded`. False: there is no such message (any more). Throws the store's
+    /// error; then the message may come back in the next process.
+    bool discard(std::uint64_t number) {
+        bool const found = state_.discard(number, errc::message_discarded, listener(*this));
+        if (!found) return false;
+        publishing_.offer_room();
+        wake_if_drained();
+        storing_.save();
+        return true;
+    }
+
+    /// Subscribes; the messages wait in the subscription's inbox until they are received. Completes when the server has
+    /// granted it; from then on the subscription is renewed whenever the server has lost it. A message that matches
+    /// several subscriptions arrives in each.
+    ///
+    /// Throws an `errc` if the filter is not valid, a `reason_code` if the server refuses, `errc::disconnected` when
+    /// `run` ends. After an error or cancellation there is no subscription.
+    [[gnu::cold]] awaitable<subscription> subscribe(std::string_view filter, subscribe_options o = {}) {
+        return subscribe(filter, {}, o);
+    }
+    [[gnu::cold]] awaitable<subscription> subscribe(std::string_view filter, subscribe_options o,
+                                                    std::error_code& error) {
+        return capture_error(subscribe(filter, o), error);
+    }
+
+    /// Subscribes with a handler instead of an inbox: it is called with each message as soon as it has been decoded, as
+    /// a view that is valid until it returns; then the message is acknowledged. It must not block. What it throws ends
+    /// `run`; the message is not acknowledged then, and comes again on the next connection.
+    [[gnu::cold]] awaitable<subscription> subscribe(std::string_view filter, message_handler handler,
+                                                    subscribe_options o = {}) {
+        return subscriptions().subscribe({&filter, 1}, std::move(handler).plain(), o);
+    }
+
+    /// Subscribes to several filters by one SUBSCRIBE, as one subscription: a message arrives once, even if several of
+    /// the filters match. The server must grant all of them: if it refuses one, the others are given up too. The array
+    /// is one with a name: braces do not compile, as g++ 12 cannot have them in a `co_await` expression.
+    [[gnu::cold]] awaitable<subscription> subscribe(std::span<std::string_view const> filters,
+                                                    subscribe_options o = {}) {
+        return subscriptions().subscribe(filters, {}, o);
+    }
+    [[gnu::cold]] awaitable<subscription> subscribe(std::span<std::string_view const> filters, message_handler handler,
+                                                    subscribe_options o = {}) {
+        return subscriptions().subscribe(filters, std::move(handler).plain(), o);
+    }
+    template <class T>
+    auto subscribe(std::initializer_list<T>, subscribe_options = {}) ->
+        typename refused_braces<T, awaitable<subscription>>::type;
+    template <class T>
+    auto subscribe(std::initializer_list<T>, message_handler, subscribe_options = {}) ->
+        typename refused_braces<T, awaitable<subscription>>::type;
+
+    /// Ends a subscription: at once here, and completes when the server has answered, also after reconnecting. Messages
+    /// that wait in its inbox can still be received. Throws the `reason_code` with which the server refuses (MQTT 5),
+    /// and `errc::disconnected` when `run` ends.
+    ///
+    /// Whatever becomes of the call, the server is owed UNSUBSCRIBE until it has accepted it or lost the session: it is
+    /// sent, or sent again, on the next connection. Between two runs the call completes at once, therefore. After an
+    /// error it may be called once more.
+    awaitable<void> unsubscribe(subscription const& s) { return subscriptions().unsubscribe(s); }
+
+    /// Sends a request and completes with its response (MQTT 5, 4.10): the message that comes to the session's own
+    /// response topic with the correlation data of this request; both properties are added to those in `o`. Throws
+    /// `errc::response_timeout` after `timeout`, and else what `publish` and `subscribe` throw; also the server's
+    /// reason if it does not renew the response subscription. A request that ends before its message could be sent is
+    /// withdrawn: nobody carries it out later.
+    awaitable<message> request(std::string_view topic, std::string_view payload, std::chrono::milliseconds timeout,
+                               publish_options o = {.qos = qos::at_least_once}) {
+        return requests().request(topic, payload, timeout, o);
+    }
+    awaitable<message> request(std::string_view topic, std::string_view payload, std::chrono::milliseconds timeout,
+                               publish_options o, std::error_code& error) {
+        return capture_error(request(topic, payload, timeout, o), error);
+    }
+    template <class Topic, class Payload>
+    requires(owned_text<Topic> || owned_text<Payload>)
+    awaitable<message> request(Topic&& topic, Payload&& payload, std::chrono::milliseconds timeout,
+                               publish_options o = {.qos = qos::at_least_once}) {
+        return request_kept<kept_text<Topic>, kept_text<Payload>>(requests(), std::forward<Topic>(topic),
+                                                                  std::forward<Payload>(payload), timeout, o);
+    }
+    template <class Topic, class Payload>
+    requires(owned_text<Topic> || owned_text<Payload>)
+    awaitable<message> request(Topic&& topic, Payload&& payload, std::chrono::milliseconds timeout, publish_options o,
+                               std::error_code& error) {
+        return capture_error(request(std::forward<Topic>(topic), std::forward<Payload>(payload), timeout, o), error);
+    }
+
+    /// Publishes the response to a request, to the topic that the request names. Throws `errc::no_response_topic` if it
+    /// names none, and else what `publish` throws. `to` must stay valid until it has completed.
+    awaitable<publish_result> respond(mqtt::publish const& to, std::string_view payload, publish_options o = {}) {
+        auto const topic = to.props.get<property_id::response_topic>();
+        if (!topic) throw std::system_error(errc::no_response_topic);
+        properties props = o.props == nullptr ? properties{} : *o.props;
+        props.correlation_data = to.props.get<property_id::correlation_data>();
+        o.props = &props;
+        auto publishing = publish(*topic, payload, o);
+        co_return co_await std::move(publishing);
+    }
+
+    template <owned_text Payload>
+    awaitable<publish_result> respond(mqtt::publish const& to, Payload&& payload, publish_options o = {}) {
+        return respond_kept(*this, to, std::move(payload), o);
+    }
+
+    /// Authenticates again on this connection (4.12.1), while everything else goes on; one after another, if it is
+    /// called several times. Throws `errc::not_connected`, `errc::disconnected` when the connection ends, as it does if
+    /// the server refuses, and what the authenticator throws: then the connection ends with
+    /// `errc::authentication_failed` [MQTT-4.12.1-2], unless nothing has been sent yet.
+    ///
+    /// After cancellation the connection goes on, though the server may wait for its answer: the next call brings that
+    /// authentication to its end instead of beginning another one.
+    [[gnu::cold]] awaitable<void> reauthenticate() {
+        if (!authenticating_) throw std::system_error(errc::not_connected);
+        auto authenticating = authenticating_->again();  // not of this session, which may go before it ends
+        co_await std::move(authenticating);
+    }
+
+    /// Completes as soon as there is a connection; `errc::disconnected` when `run` ends first.
+    awaitable<void> connected() {
+        if (state_.connected()) co_return;
+        auto waiting = wait(&places::connected);
+        co_await std::move(waiting);
+    }
+
+    /// Completes as soon as there have been more than `after` connections, with how many there have been: with
+    /// `counters().connections` for `after` it notices the next one. `errc::disconnected` when `run` ends first.
+    awaitable<std::uint64_t> connected(std::uint64_t after) {
+        auto const here = connection_.reader().share();
+        while (connections_ <= after) {
+            auto waiting = wait(&places::connected);
+            co_await std::move(waiting);
+            if (here->is_abandoned()) throw std::system_error(errc::disconnected);
+        }
+        co_return connections_;
+    }
+
+    /// Completes as soon as all that has been accepted is delivered: QoS 0 messages have been written to the network,
+    /// and those of QoS 1 and 2 acknowledged; calls of `publish` that wait for room are not waited for. Put before
+    /// `disconnect` it leaves nothing behind; `within` gives it a limit. `errc::disconnected` when `run` ends first.
+    awaitable<void> drained() {
+        if (is_drained()) co_return;
+        auto waiting = wait(&places::drained);
+        co_await std::move(waiting);
+    }
+
+    /// Ends the connection in good order: sends what is ready to be sent, then DISCONNECT, reads on until the server
+    /// has ended the connection too, and closes, all within `close_timeout`. Completes when `run` has completed. Before
+    /// the server has answered CONNECT, DISCONNECT follows that. In MQTT 5 the reason `disconnect_with_will_message`
+    /// makes the server publish the will.
+    ///
+    /// `props` may change the session expiry interval, and have a reason string and user properties. Throws an `errc`,
+    /// and does nothing, if DISCONNECT cannot have the reason or the properties. If not all could be sent, so that
+    /// QoS 0 messages may be lost and the will be published, it throws `errc::close_timeout`, or what has ended the
+    /// connection before: the server's reason if it gave one, else the network's error. What `run` throws, it throws
+    /// too, and `errc::disconnected` if `run` is cancelled.
+    ///
+    /// What the network has taken counts as sent; that the server has it, only acknowledgements tell (see `drained`).
+    [[gnu::cold]] awaitable<void> disconnect(reason_code reason = reason_code::normal_disconnection,
+                                             property_view props = {}) {
+        if (!running_) co_return;
+        auto const phase = state_.current_phase();
+        bool const may_speak = phase == session_state::phase::connecting || phase == session_state::phase::connected;
+        if (may_speak) {
+            errc const e = state_.disconnect(packets_.out(), {reason, props});
+            if (e != errc::ok) throw std::system_error(e);
+        }
+        connection_.close(may_speak);
+        publishing_.refuse("disconnect was called");
+        waiter<executor_type> w;
+        co_await where_to_wait().ended.park(w);
+        if (w.result) throw std::system_error(w.result);
+    }
+
+  private:
+    // Operations that keep what they were given.
+    template <class Topic, class Payload>
+    static awaitable<publish_result> publish_kept(publishing<executor_type>& to, Topic topic, Payload payload,
+                                                  publish_options o) {
+        auto publishing = to.publish(topic, payload, o);
+        co_return co_await std::move(publishing);
+    }
+    template <class Topic, class Payload>
+    static awaitable<message> request_kept(requesting<executor_type>& to, Topic topic, Payload payload,
+                                           std::chrono::milliseconds timeout, publish_options o) {
+        auto requesting = to.request(topic, payload, timeout, o);
+        co_return co_await std::move(requesting);
+    }
+    static awaitable<publish_result> respond_kept(session& s, mqtt::publish const& to, std::string payload,
+                                                  publish_options o) {
+        auto responding = s.respond(to, std::string_view(payload), o);
+        co_return co_await std::move(responding);
+    }
+
+    using clock = std::chrono::steady_clock;
+    using stream_type = typename Transport::stream_type;
+    static constexpr bool reads_directly =
+        requires(stream_type& s, read_outcome& outcome) { s.read_directly(asio::mutable_buffer(), outcome); };
+
+    // `run` in progress.
+    struct run_guard : pending<session> {
+        explicit run_guard(session& s) noexcept : pending<session>(&s, s.running_here_) {}
+        ~run_guard() {
+            if (this->of == nullptr) return;
+            std::error_code code = errc::disconnected;
+            std::string text;
+            try {
+                text = end_text(failure, code);
+            } catch (std::bad_alloc const&) {
+            }
+            this->of->finish(failure && !cancelled ? code : error, text);
+        }
+        std::error_code error = errc::disconnected;  // for `disconnect`, unless `run` throws
+        std::exception_ptr failure;                  // what `run` throws
+        bool cancelled = false;
+    };
+
+    // What the server has said.
+    struct remarks {
+        std::string assigned_client_id;
+        std::string response_prefix;  // the beginning of response topics
+        std::string detail;           // of the end of the last connection
+        std::string redirect;         // the server that it named
+        std::string remark;           // of the stream, beside the error by which it has ended
+        std::error_code refused;      // by CONNACK
+
+        [[gnu::cold]] void forget_connection() {
+            detail = redirect = remark = {};
+            refused.clear();
+        }
+    };
+    remarks& said() {
+        if (!said_) said_ = std::make_unique<remarks>();
+        return *said_;
+    }
+
+    // Where coroutines wait: for what the name says.
+    struct places {
+        [[gnu::cold]] explicit places(std::shared_ptr<wake_queue<executor_type>> const& q)
+            : connected(q), drained(q), ended(q) {}
+        parking<executor_type> connected, drained, ended;
+    };
+    [[gnu::cold]] places& where_to_wait() {
+        if (!places_) places_ = std::make_unique<places>(packets_.queue());
+        return *places_;
+    }
+    // Throws if there is no use in waiting. The session may have gone when it completes.
+    [[gnu::cold]] awaitable<void> wait(parking<executor_type> places::* where) {
+        auto const by = publishing_.end();
+        if (!running_ && publishing_.is_closed()) throw ended(errc::disconnected, by.get());
+        if (!running_) packets_.attend();
+        waiter<executor_type> w;
+        co_await (where_to_wait().*where).park(w);
+        if (w.result) throw ended(w.result, by.get());
+    }
+
+    // What the session state and the connection tell.
+    struct listener : session_handler {
+        static constexpr bool is_client = true;
+        session& self;
+        explicit listener(session& s) noexcept : self(s) {}
+        void on_connack(connack const& answer) { self.accepted_or_refused(answer); }
+        void on_message(mqtt::publish const& packet, delivery token) { self.dispatch(packet, token); }
+        [[gnu::cold]] std::uint16_t lane_of(mqtt::publish const& packet) { return self.lane_of(packet); }
+        void on_published(void* owner, acknowledgement const& ack) { self.publishing_.on_published(owner, ack); }
+        void on_sent(void* owner) { self.publishing_.on_sent(owner); }
+        void on_lost(void* owner) { on_refused(owner, errc::session_lost); }
+        [[gnu::cold]] void on_refused(void* owner, errc why) {
+            self.publishing_.on_refused(owner, why);
+            self.must_save_ = true;
+        }
+        void on_suback(void* owner, suback const& answer) { self.subscribing_->on_suback(owner, answer); }
+        void on_unsuback(void* owner, unsuback const& answer) { self.subscribing_->on_unsuback(owner, answer); }
+        void on_pingresp() { self.connection_.on_answer(); }
+        [[gnu::cold]] void on_auth(auth const& packet) {
+            if (auto* const progress = self.destination_->progress())
+                progress->at(connect_step::authenticate, "authentication");
+            if (self.authenticating_) self.authenticating_->on_auth(packet);
+        }
+        [[gnu::cold]] void on_disconnect(mqtt::disconnect const& packet) {
+            bool const ended = packet.reason == reason_code::success;
+            self.connection_.blame(ended ? make_error_code(errc::disconnected) : make_error_code(packet.reason));
+            self.said().detail = printable(packet.props.get<property_id::reason_string>().value_or(""));
+            self.said().redirect = packet.props.get<property_id::server_reference>().value_or("");
+        }
+        [[gnu::cold]] void on_violation(std::string_view input) { self.note_answer(input); }
+        void on_read() {
+            if (self.must_save_) self.save_before_telling();
+            if (self.quarantine_ && self.quarantine_->is_active()) [[unlikely]]
+                self.look_at_answers();
+            if (self.subscribing_) self.subscribing_->on_read();
+            self.publishing_.offer_room();
+            self.wake_if_drained();
+            if (self.state_.is_paced()) self.packets_.attend();
+        }
+        void on_write() { self.save_before_write(); }
+        void on_room() {
+            self.state_.send_more(self.packets_.out());
+            self.publishing_.offer_room();
+        }
+    };
+
+    // --- session_run.hpp: connection after connection, and one from opening to loss
+
+    using coroutine = typename side_task<executor_type>::coroutine;
+    using task_share = typename side_task<executor_type>::share_type;
+
+    [[gnu::cold]] awaitable<void> run(task_share here);
+    [[gnu::cold]] void begin_run(std::optional<stream_type>& s);
+    [[gnu::cold]] void begin_attempt();
+    [[gnu::cold]] void end_attempt();
+    [[gnu::cold]] session_event how_it_ended();
+    [[gnu::cold]] void note(std::system_error const& e);
+    [[gnu::cold]] bool note_answer(std::string_view bytes);
+    [[gnu::cold]] void tell_of_no_run();
+    [[gnu::cold]] bool follow_redirect();
+    [[gnu::cold]] void begin_pause(reconnect_schedule& schedule, bool opened);
+    [[gnu::cold]] void look_after();
+    static void look_after(void* of) { static_cast<session*>(of)->look_after(); }
+    [[gnu::cold]] clock::time_point send_due(clock::time_point now);
+    [[gnu::cold]] std::error_code save_if_due();
+    [[gnu::cold]] void look_at_answers();
+    [[gnu::cold]] void tell_of_overtaken();
+    [[gnu::cold]] std::string topic_of(std::uint64_t number);
+    [[gnu::cold]] void judge();
+    flow_position position();
+    [[gnu::cold]] coroutine attempt(std::optional<stream_type>& s, task_share here);
+    coroutine write_loop(stream_type& s, task_share here);
+    [[gnu::cold]] awaitable<void> open(std::optional<stream_type>& s, task_share here);
+    [[gnu::cold]] void send_connect();
+    [[gnu::cold]] void accepted_or_refused(connack const& answer);
+
+    // --- messages
+
+    void dispatch(mqtt::publish const& packet, delivery token) {
+        ++messages_received_;
+        auto const to = subscribing_ ? subscribing_->dispatch(packet, token) : routing::nowhere;
+        if (to == routing::done) [[likely]]
+            return;
+        if (to == routing::failed) fail(subscribing_->take_failure());
+        if (to == routing::unwanted) return drop(token);
+        keep(packet, token);
+    }
+
+    // A message that no subscription wants, at present: it may belong to a subscription of an earlier process, say.
+    [[gnu::cold]] void keep(mqtt::publish const& packet, delivery token) override;
+    [[gnu::cold]] std::uint16_t lane_of(mqtt::publish const& packet);
+    [[gnu::cold]] void drop(delivery token);
+    [[gnu::cold]] run_end const& end() override { return publishing_.end(); }
+    [[gnu::cold]] void on_proven() override { connection_.release(); }
+    [[gnu::cold]] unrouted* kept() noexcept override { return unrouted_.get(); }
+    [[gnu::cold]] clock::time_point attend_messages(clock::time_point now);
+    [[gnu::cold]] awaitable<void> wait_for_room(task_share here);
+    [[gnu::cold]] void attend_held_up();
+
+    // What is written must not be ahead of what is stored.
+    void save_before_write() {
+        if (!storing_) return;
+        try {
+            storing_.save();
+        } catch (...) {
+            fail(std::current_exception());
+        }
+    }
+
+    // What has been given up is given up in the store, too, before its caller goes on in a later turn.
+    [[gnu::cold]] void save_before_telling() {
+        must_save_ = false;
+        save_before_write();
+    }
+
+    bool is_drained() noexcept { return !state_.holds_messages() && connection_.is_empty(); }
+    void wake_if_drained() {
+        if (places_ && places_->drained.occupied() && is_drained()) places_->drained.wake_all({});
+    }
+
+    // --- the end
+
+    // Ends `run` with an exception that no new attempt can mend.
+    [[noreturn]] void fail(std::exception_ptr why) {
+        connection_.fail(why);
+        std::rethrow_exception(std::move(why));
+    }
+
+    [[gnu::cold]] void finish(std::error_code ended, std::string_view text) noexcept {
+        running_ = false;
+        stream_ = nullptr;
+        packets_.stop_attending();
+        storing_.save_quietly();
+        std::error_code const why = errc::disconnected;
+        if (!text.empty()) publishing_.refuse(text);
+        publishing_.close(why);
+        if (subscribing_) subscribing_->close(why);
+        if (requesting_) requesting_->close(why);
+        if (authenticating_) authenticating_->on_connection_lost();
+        if (!places_) return;
+        places_->connected.wake_all(why);
+        places_->drained.wake_all(why);
+        places_->ended.wake_all(ended);
+    }
+
+    [[gnu::cold]] void tell(session_event const& event) override {
+        if (options_.on_event) options_.on_event(event);
+        for (auto const& w : watchers_)
+            if (auto const stream = w.lock()) stream->push(event);
+    }
+    [[gnu::cold]] [[gnu::noinline]] void tell(session_event::kind what, std::error_code error, std::string_view detail,
+                                              std::chrono::milliseconds pause = {}) {
+        tell({.what = what, .error = error, .pause = pause, .detail = printable(detail)});
+    }
+
+    [[gnu::cold]] void end_connection(errc why) override {
+        if (state_.connected()) connection_.end_over(why);
+    }
+
+    // In [0, 1).
+    static double uniform() {
+        std::uint32_t bits = 0;
+        read_system_entropy(reinterpret_cast<char*>(&bits), sizeof(bits));
+        return bits / 4294967296.0;
+    }
+
+    // --- the parts that come to be when they are needed
+
+    [[gnu::cold]] [[gnu::noinline]] subscribing<executor_type>& subscriptions() {
+        if (!subscribing_) {
+            session_services& services = *this;
+            subscribing_ = std::make_unique<subscribing<executor_type>>(options_, state_, packets_, services);
+            if (running_) subscribing_->reopen();
+        }
+        return static_cast<subscribing<executor_type>&>(*subscribing_);
+    }
+    [[gnu::cold]] [[gnu::noinline]] requesting<executor_type>& requests() {
+        if (!requesting_) {
+            requesting_ =
+                std::make_unique<requesting<executor_type>>(get_executor(), options_, publishing_, subscriptions());
+            requesting_->on_response_information(said().response_prefix);
+        }
+        return static_cast<requesting<executor_type>&>(*requesting_);
+    }
+
+    session_options options_;
+    std::shared_ptr<destination<Transport>> destination_;
+    session_state state_;
+    storing storing_;
+    std::unique_ptr<quarantine> quarantine_;  // nullptr: no connection has ended as if for a message
+    outlet<executor_type> packets_;
+    connection<executor_type> connection_;
+    publishing<executor_type> publishing_;
+    std::unique_ptr<unrouted> unrouted_;
+    parking<executor_type>* room_ = nullptr;  // where the reader waits until messages have been taken
+    std::unique_ptr<subscribing_part> subscribing_;
+    std::unique_ptr<requesting_part> requesting_;
+    std::unique_ptr<authenticating_part<executor_type>> authenticating_;
+    std::vector<std::weak_ptr<event_watcher>> watchers_;
+
+    std::unique_ptr<places> places_;  // nullptr: nobody has waited yet
+    list_link running_here_;
+    std::uint64_t connections_ = 0, messages_received_ = 0, messages_unrouted_ = 0;
+    std::uint64_t overtaken_ = session_state::no_exchange;  // the message last told of
+    std::optional<clock::time_point> connected_at_;         // the last connection, if it was accepted
+    std::unique_ptr<remarks> said_;                         // nullptr: nothing
+    std::optional<stream_type>* stream_ = nullptr;          // of `run`
+    std::uint16_t receive_maximum_ = options_.receive_maximum;
+    bool running_ = false;
+    std::uint8_t turns_without_run_ = 0;
+    bool begins_anew_ = false;  // this end has ended the connection, to get messages again
+    bool must_save_ = false;    // what has been given up, before anybody is told
+};
+
+}  // namespace runnel::mqtt
+
+#include <runnel/mqtt/client/detail/run.hpp>

@@ -1,0 +1,171 @@
+#pragma once
+
+#include <runnel/core/callback.hpp>
+#include <runnel/mqtt/client/credentials.hpp>
+#include <runnel/mqtt/client/reconnect.hpp>
+#include <runnel/mqtt/client/session_event.hpp>
+#include <runnel/mqtt/codec/types.hpp>
+#include <runnel/mqtt/packet/subscribe.hpp>
+#include <runnel/mqtt/protocol/capabilities.hpp>
+#include <runnel/mqtt/protocol/pacing.hpp>
+#include <runnel/mqtt/store/session_store.hpp>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+namespace runnel::mqtt {
+
+/// A will of one's own memory: see `will`.
+struct will_message_options {
+    std::string topic;
+    std::string payload;
+    mqtt::qos qos = mqtt::qos::at_most_once;
+    bool retain = false;
+    std::chrono::seconds delay{0};  ///< MQTT 5: how long after the end of the connection, 0 to 4,294,967,295 s
+};
+
+/// What becomes of a message for which there is no room (`maximum_queued`, `maximum_unwritten`).
+enum class overflow : std::uint8_t {
+    wait,         ///< `publish` waits until there is room
+    refuse,       ///< `publish` throws `errc::queue_full`
+    drop_oldest,  ///< the oldest QoS 0 messages that wait for a connection are dropped; `publish` waits if none is left
+};
+
+/// How a session connects and behaves. `session`'s constructor refuses what is out of range.
+struct session_options {
+    mqtt::credentials credentials;
+    /// If set, is called for each attempt to connect, instead of using `credentials`: for tokens and signed timestamps.
+    /// Any `credentials_provider`.
+    std::function<mqtt::credentials()> make_credentials;
+    protocol_version version = protocol_version::v3_1_1;
+
+    /// True: each connection begins a new session, and what the server holds for an old one is lost. False: the session
+    /// outlives the connection, so that QoS 1 and 2 hold across reconnects; it needs a client identifier.
+    bool clean_start = false;
+    /// What to do when the server has kept a session of which this object knows nothing, as after a restart of the
+    /// process. True: take it up, and with it the messages that wait there. False: end the connection with
+    /// `errc::session_present_unexpected`, as [MQTT-3.2.2-4] asks of a client that has lost its state.
+    bool accept_unknown_session = true;
+    /// MQTT 5: asks the server for the beginning of response topics (3.1.2.11.6); `session::request` then uses it.
+    bool request_response_information = false;
+    /// MQTT 5: how long the server keeps the session after the connection has ended, 0 to 4,294,967,295 s.
+    std::chrono::seconds session_expiry{3600};
+    std::chrono::seconds keep_alive{60};  ///< longest silence before a ping, 0 (none) to 65,535 s
+    std::optional<will_message_options> will;
+
+    /// For resolving, all handshakes and CONNACK, 1 ms or more. Several servers, and addresses, have shares of it: see
+    /// `connect_budget`.
+    std::chrono::milliseconds connect_timeout{30'000};
+    /// For the answer to a ping, from when it was written, 1 ms or more; at most three quarters of the keep alive, so
+    /// that a dead link is noticed within one and a half times that. Bytes that move in either direction prolong it.
+    std::chrono::milliseconds response_timeout{10'000};
+    std::chrono::milliseconds close_timeout{2'000};  ///< for ending a connection in good order, 1 ms or more
+    reconnect_policy reconnect;
+
+    std::uint32_t maximum_packet_size = 16 * 1024 * 1024;  ///< largest packet accepted, in bytes, 1 or more
+    /// QoS 1 and 2 messages taken in but not acknowledged, 1 to 65,535. A server of MQTT 5 is told so. One that sends
+    /// more all the same has broken the protocol, and is told 65,535 the next time: mosquitto 2.0 does not keep to less
+    /// where its `max_inflight_messages` is 0. From then on, and in MQTT 3.1.1, whose servers cannot be told, this side
+    /// sees to it: see `session_state::can_take_more`.
+    std::uint16_t receive_maximum = 1024;
+    /// How long a QoS 1 or 2 message that no subscription wants is kept, unacknowledged, for a subscription that is
+    /// made yet: 0 (not at all) to a day. Meant for what the server has kept for subscriptions of an earlier process:
+    /// it comes right behind the acceptance of the connection. Then the message is acknowledged, in MQTT 5 with
+    /// `reason_code::implementation_specific_error`, and lost. After one has waited in vain, no more than four are kept
+    /// at a time, until the next subscription is made.
+    std::chrono::milliseconds unrouted_timeout{10'000};
+    /// After how long an inbox in which QoS 1 or 2 messages wait and from which nobody receives is told of by
+    /// `session_event::kind::stalled`: 0 (never) to a day. After as long without any other message the session connects
+    /// anew to get those that have been given back (`message::abandon`), if it outlasts the connection; each time in a
+    /// row that they are all given back again after twice as long, up to 32 times.
+    std::chrono::milliseconds stalled_after{10'000};
+    std::uint16_t incoming_topic_aliases = 16;  ///< MQTT 5: topics that the server may abbreviate; 0: none
+    std::uint16_t outgoing_topic_aliases = 16;  ///< MQTT 5: topics abbreviated, if the server takes that; 0: none
+    std::uint16_t maximum_in_flight = 1024;     ///< QoS 1 and 2 messages sent but not acknowledged, 1 to 65,535
+    /// Messages that wait to be sent or acknowledged, from the oldest on, 1 to 65,535.
+    std::uint16_t maximum_queued_messages = 65535;
+    std::size_t maximum_queued = 4 * 1024 * 1024;  ///< bytes of packets that wait to be sent or acknowledged
+    std::size_t maximum_unwritten = 256 * 1024;    ///< bytes beyond which QoS 0 messages wait for the network
+    /// How often in a row the server must have ended the connection for a QoS 1 or 2 message alone, in a trial, until
+    /// it is given up (see `quarantine`): 0 is never.
+    std::uint32_t message_strikes = 3;
+    overflow when_full = overflow::wait;  ///< what becomes of a message for which there is no room
+    /// MQTT 5: whether to follow a server that names another one (4.11), at most five in a row: at once, by the same
+    /// transport to that host. Mind that it then gets the credentials. False: such a refusal is one like others.
+    bool follow_redirects = false;
+    /// If set, how fast messages leave, those sent again after a reconnect included. `publish` of a QoS 0 message then
+    /// completes when it leaves, not at once; its timeout counts while it waits.
+    publish_pace pace;
+
+    /// If set, keeps what of the session must outlive the process (kill -9 at any moment included): QoS 1 and 2
+    /// messages that are queued or not acknowledged, and what makes QoS 2 exactly once. A `std::shared_ptr` to any
+    /// `session_store`, such as `sqlite_store`. It needs a client identifier that is the same in every process.
+    any_session_store store;
+
+    /// If set, is told of every change of the connection. It must not throw.
+    callback<session_event const&> on_event;
+};
+
+/// How to publish. A plain aggregate of numbers and views, which can be written in braces in a `co_await` expression.
+struct publish_options {
+    mqtt::qos qos = mqtt::qos::at_most_once;
+    bool retain = false;
+    properties const* props = nullptr;  ///< MQTT 5; must outlive the call
+    /// If not 0: how long `publish` may take, in ms, waiting for room and for its turn included, until it throws
+    /// `errc::message_expired`, and the message is not sent; or `errc::response_timeout`, if it has been sent and the
+    /// acknowledgement is still to come.
+    std::chrono::milliseconds timeout{0};
+    /// Of `publish` and QoS 0: whether the message is for this connection and this call only. If it has not left when
+    /// the connection is lost, or the call is cancelled, it never does; `publish` throws `errc::not_connected` then,
+    /// and at once if there is no connection.
+    bool this_connection = false;
+};
+
+/// How to subscribe. The same remark holds.
+struct subscribe_options {
+    qos maximum_qos = qos::exactly_once;               ///< messages of higher QoS are delivered with this one
+    std::size_t inbox = 1024 * 1024;                   ///< bytes of QoS 0 messages that may wait to be received
+    bool no_local = false;                             ///< MQTT 5
+    bool retain_as_published = false;                  ///< MQTT 5
+    retain_handling handling = retain_handling::send;  ///< MQTT 5
+};
+
+/// Throws `std::out_of_range`, with the range in its text, if the options are not possible.
+[[gnu::cold]] inline void check(session_options const& o) {
+    using namespace std::chrono_literals;
+    auto const seconds = [](std::chrono::seconds value, std::int64_t maximum, char const* name) {
+        if (value < 0s || value.count() > maximum)
+            throw std::out_of_range(std::string(name) + " is " + std::to_string(value.count()) +
+                                    " s; it must be 0 to " + std::to_string(maximum) + " s");
+    };
+    auto const positive = [](auto value, char const* name) {
+        if (value < decltype(value){1}) throw std::out_of_range(std::string(name) + " must be 1 or more");
+    };
+    seconds(o.keep_alive, 65'535, "keep_alive");
+    seconds(o.session_expiry, 0xFFFF'FFFF, "session_expiry");
+    if (o.will) seconds(o.will->delay, 0xFFFF'FFFF, "will.delay");
+    auto const up_to_a_day = [](std::chrono::milliseconds value, char const* name) {
+        if (value < 0ms || value > 24h) throw std::out_of_range(std::string(name) + " must be 0 to 24 h");
+    };
+    up_to_a_day(o.unrouted_timeout, "unrouted_timeout");
+    up_to_a_day(o.stalled_after, "stalled_after");
+    positive(o.connect_timeout, "connect_timeout (ms)");
+    positive(o.response_timeout, "response_timeout (ms)");
+    positive(o.close_timeout, "close_timeout (ms)");
+    positive(o.maximum_packet_size, "maximum_packet_size");
+    positive(o.receive_maximum, "receive_maximum");
+    positive(o.maximum_in_flight, "maximum_in_flight");
+    positive(o.maximum_queued, "maximum_queued");
+    positive(o.maximum_queued_messages, "maximum_queued_messages");
+    positive(o.maximum_unwritten, "maximum_unwritten");
+    positive(o.pace.span, "pace.span (ms)");
+    if (o.pace.span > 24h) throw std::out_of_range("pace.span must be 24 h or less");
+    check(o.reconnect);
+}
+
+}  // namespace runnel::mqtt

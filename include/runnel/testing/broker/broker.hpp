@@ -1,0 +1,364 @@
+#pragma once
+
+#include <runnel/core/receive_buffer.hpp>
+#include <runnel/coro/race.hpp>
+#include <runnel/coro/wait_list.hpp>
+#include <runnel/testing/broker/detail/core.hpp>
+#include <runnel/testing/detail/accept_loop.hpp>
+#include <runnel/transport/asio_stream.hpp>
+#include <runnel/transport/stream.hpp>
+
+#include <asio/basic_socket_acceptor.hpp>
+#include <asio/basic_waitable_timer.hpp>
+#include <asio/bind_cancellation_slot.hpp>
+#include <asio/cancellation_signal.hpp>
+#include <asio/co_spawn.hpp>
+#include <asio/ip/tcp.hpp>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+namespace runnel::testing {
+
+/// How a listener makes of a TCP connection the stream that MQTT is spoken over: here, nothing is to be done. Those for
+/// TLS and WebSocket are in over_tls.hpp and over_websocket.hpp.
+struct over_tcp {
+    static constexpr bool secure = false;
+    std::string name() const { return "tcp"; }
+
+    template <stream S>
+    asio::awaitable<S, typename S::executor_type> open(S connection) const {
+        co_return std::move(connection);
+    }
+};
+
+/// An MQTT broker inside the process, for tests: both versions of the protocol, over in-memory streams (`attach`) and
+/// over sockets on this machine (`listen`), with means to make it misbehave.
+///
+///     runnel::testing::broker broker{io.get_executor()};
+///     std::uint16_t port = broker.listen_tcp();
+///
+/// Not thread-safe: all of it runs on the executor. Work of the broker keeps the execution context running until
+/// `close`. Destroying it closes it. What clients can make it hold is bounded: see docs/testing.md.
+template <class Executor = asio::any_io_executor>
+class basic_broker {
+  public:
+    using executor_type = Executor;
+
+    /// Throws `std::out_of_range` if the options are not possible.
+    explicit basic_broker(Executor executor, broker_options options = {})
+        : state_(std::make_shared<shared>(std::move(executor), std::move(options))) {}
+    basic_broker(basic_broker const&) = delete;
+    basic_broker& operator=(basic_broker const&) = delete;
+    ~basic_broker() {
+        close();
+        state_->core.hooks = {};  // what they refer to may be gone before the last coroutine has ended
+    }
+
+    Executor get_executor() const { return state_->executor; }
+
+    /// Serves a client at the other end of `connection`. Returns at once. With `broker_options::connection_limit`
+    /// connections there are, the connection is closed instead.
+    template <stream S>
+    requires std::same_as<typename S::executor_type, Executor>
+    void attach(S connection, connection_info from = {"memory", "", false}) {
+        state_->open();
+        if (!state_->has_room_for(from)) return;
+        auto const l = std::make_shared<link>(*state_, std::move(from));
+        state_->start(l, serve(state_, l, std::move(connection)));
+    }
+
+    /// Listens on 127.0.0.1 for connections over TCP; port 0 stands for any that is free. Returns the port. Throws
+    /// `std::system_error` if it is taken.
+    std::uint16_t listen_tcp(std::uint16_t port = 0) { return listen(over_tcp{}, port); }
+
+    /// The same with a layer above TCP: `over_tls`, `over_websocket`.
+    template <class Layer>
+    std::uint16_t listen(Layer layer, std::uint16_t port = 0) {
+        asio::ip::tcp::endpoint const where(asio::ip::address_v4::loopback(), port);
+        acceptor_type acceptor(state_->executor, where);  // with SO_REUSEADDR
+        auto const actual = acceptor.local_endpoint().port();
+        state_->open();
+        auto const t = std::make_shared<task>();
+        state_->start(t, accept_loop(
+                             std::move(acceptor), [t] { return t->stopped; },
+                             [self = state_, layer = std::move(layer)](socket_type socket) {
+                                 accepted(self, std::move(socket), layer);
+                             }));
+        return actual;
+    }
+
+    /// Ends all listeners and cuts all connections. What runs ends in the next turns of the executor, and nothing is
+    /// left that keeps it running. Sessions and retained messages are kept, and the broker can listen and be attached
+    /// to again; what has become due until then, as wills and the ends of sessions, is done then.
+    void close() {
+        state_->closed = true;
+        state_->timer.cancel();
+        state_->armed.reset();
+        for (auto const& t : state_->tasks) {
+            t->stopped = true;
+            t->signal.emit(asio::cancellation_type::terminal);
+        }
+    }
+    /// False from `close` until the broker listens or is attached to again.
+    bool is_open() const noexcept { return !state_->closed; }
+
+    /// What the broker asks and tells. To be set before clients come.
+    broker_hooks& hooks() noexcept { return state_->core.hooks; }
+    broker_options const& options() const noexcept { return state_->core.options(); }
+    broker_counters const& counters() const noexcept { return state_->core.counters(); }
+
+    /// Publishes a message of the broker's own; its packet identifier is ignored. Returns how many clients get it.
+    std::size_t publish(mqtt::publish const& message) {
+        return entered([&](auto& core) { return core.publish(message, clock::now()); });
+    }
+    std::size_t publish(std::string_view topic, std::string_view payload, mqtt::qos quality = mqtt::qos::at_most_once,
+                        bool retain = false) {
+        return publish({.topic = topic, .payload = payload, .qos = quality, .retain = retain});
+    }
+
+    /// Sends a message to one client, whether it has subscribed or not. False: it is not connected.
+    bool send_to(std::string_view client, mqtt::publish const& message) {
+        return entered([&](auto& core) { return core.send_to(client, message, clock::now()); });
+    }
+
+    /// Whether a client of this name (its client identifier, as a rule) is connected.
+    bool connected(std::string_view client) const { return state_->core.connected(client); }
+    /// Whether any session subscribes to this very filter.
+    bool subscribed(std::string_view filter) const { return state_->core.subscribed(filter); }
+    std::size_t session_count() const noexcept { return state_->core.session_count(); }
+    std::size_t retained_count() const noexcept { return state_->core.retained_count(); }
+
+    /// Cuts a client's network connection now, as a failing network does. False: it is not connected.
+    bool drop_client(std::string_view client) {
+        return entered([&](auto& core) { return core.drop_client(client, clock::now()); });
+    }
+    /// Ends a client's connection in good order (MQTT 5: with DISCONNECT). False: it is not connected.
+    bool disconnect_client(std::string_view client,
+                           mqtt::reason_code reason = mqtt::reason_code::administrative_action) {
+        return entered([&](auto& core) { return core.disconnect_client(client, reason, clock::now()); });
+    }
+    /// Refuses the next `count` CONNECTs.
+    void refuse_next(std::size_t count, mqtt::reason_code reason = mqtt::reason_code::server_unavailable) noexcept {
+        state_->core.refuse_next(count, reason);
+    }
+    /// While held, messages of QoS 1 and 2 are not acknowledged; then all are that are still waiting.
+    void hold_acknowledgements(bool hold) { state_->core.hold_acknowledgements(hold); }
+
+    /// The messages received last from clients, `broker_options::recorded_messages` at most.
+    std::deque<received_message> const& received() const noexcept { return state_->core.received(); }
+    void clear_received() noexcept { state_->core.clear_received(); }
+
+  private:
+    using clock = std::chrono::steady_clock;
+    using acceptor_type = asio::basic_socket_acceptor<asio::ip::tcp, Executor>;
+    using socket_type = asio::basic_stream_socket<asio::ip::tcp, Executor>;
+    using timer_type = asio::basic_waitable_timer<clock, asio::wait_traits<clock>, Executor>;
+
+    // A coroutine that runs, and how to stop it.
+    struct task {
+        virtual ~task() = default;
+        asio::cancellation_signal signal;
+        bool stopped = false;
+    };
+
+    // What outlives the broker until the last coroutine has ended.
+    struct shared : std::enable_shared_from_this<shared> {
+        shared(Executor e, broker_options options)
+            : executor(std::move(e)), core(std::move(options)), timer(executor) {}
+
+        void start(std::shared_ptr<task> const& t, asio::awaitable<void, Executor> coroutine) {
+            tasks.insert(t);
+            asio::co_spawn(
+                executor, std::move(coroutine),
+                asio::bind_cancellation_slot(t->signal.slot(), [self = this->shared_from_this(),
+                                                                t](std::exception_ptr) { self->tasks.erase(t); }));
+        }
+
+        // Takes up again what `close` has ended.
+        void open() {
+            closed = false;
+            arm();
+        }
+
+        bool has_room_for(connection_info const& from) {
+            if (*connections < core.options().connection_limit) return true;
+            core.log("closed a connection over " + from.transport + ": there are as many as there may be");
+            return false;
+        }
+
+        // Sees to it that `advance` is called at the next deadline.
+        void arm() {
+            auto const next = closed ? std::nullopt : core.next_deadline();
+            if (!next || (armed && *armed <= *next)) return;
+            armed = next;
+            timer.expires_at(*next);
+            timer.async_wait([weak = this->weak_from_this()](std::error_code error) {
+                auto const self = weak.lock();
+                if (error || !self || self->closed) return;
+                self->armed.reset();
+                self->core.advance(clock::now());
+                self->arm();
+            });
+        }
+
+        Executor executor;
+        broker_core core;
+        timer_type timer;
+        std::optional<clock::time_point> armed;
+        bool closed = false;
+        std::shared_ptr<std::size_t> connections = std::make_shared<std::size_t>();  // links may outlive this
+        std::set<std::shared_ptr<task>> tasks;
+    };
+
+    // A client's connection.
+    struct link final : task, broker_connection {
+        link(shared const& broker, connection_info from)
+            : broker_connection(std::move(from)), count(broker.connections), place(broker.executor) {
+            ++*count;
+        }
+        ~link() { --*count; }
+
+        void wake() override { place.wake(writer); }
+        void abort() override { this->signal.emit(asio::cancellation_type::terminal); }
+
+        std::shared_ptr<std::size_t> count;
+        parking<Executor> place;
+        waiter<Executor> writer;
+        waiter<Executor> reader;
+        bool input_ended = false;
+        bool output_ended = false;
+    };
+
+    using shared_ptr = std::shared_ptr<shared>;
+    using link_ptr = std::shared_ptr<link>;
+
+    template <class F>
+    auto entered(F f) {
+        auto const result = f(state_->core);
+        state_->arm();
+        return result;
+    }
+
+    template <class Layer>
+    static void accepted(shared_ptr const& self, socket_type socket, Layer const& layer) {
+        std::error_code ignored;
+        socket.set_option(asio::ip::tcp::no_delay(true), ignored);
+        auto const peer = socket.remote_endpoint(ignored);
+        connection_info from{layer.name(), peer.address().to_string() + ':' + std::to_string(peer.port()),
+                             Layer::secure};
+        if (!self->has_room_for(from)) return;
+        auto const l = std::make_shared<link>(*self, std::move(from));
+        self->start(l, accept_one(self, l, asio_stream<socket_type>(std::move(socket)), layer));
+    }
+
+    // The handshakes of the layers, then MQTT.
+    template <class Layer>
+    static asio::awaitable<void, Executor> accept_one(shared_ptr self, link_ptr l, asio_stream<socket_type> socket,
+                                                      Layer layer) {
+        using stream_type = typename decltype(layer.open(std::move(socket)))::value_type;
+        std::optional<stream_type> opened;
+        try {
+            auto opening = open_layer(layer, std::move(socket), opened);
+            auto limited = within<Executor>(l->place, self->core.options().connect_limit, asio::error::timed_out,
+                                            std::move(opening));
+            co_await std::move(limited);
+        } catch (std::system_error const& e) {
+            self->core.log(l->info.transport + " handshake with " + l->info.peer + " failed: " + e.what());
+        }
+        if (!opened) co_return;
+        auto serving = serve(self, l, std::move(*opened));
+        co_await std::move(serving);
+    }
+
+    template <class Layer, class Stream>
+    static asio::awaitable<void, Executor> open_layer(Layer const& layer, asio_stream<socket_type> socket,
+                                                      std::optional<Stream>& opened) {
+        auto opening = layer.open(std::move(socket));
+        opened.emplace(co_await std::move(opening));
+    }
+
+    // One coroutine reads, one writes, until both flows have ended or either fails.
+    template <class Stream>
+    static asio::awaitable<void, Executor> serve(shared_ptr self, link_ptr l, Stream connection) {
+        l->out = send_buffer(Stream::headroom);
+        self->core.opened(*l, clock::now());
+        self->arm();
+        try {
+            auto reading = read_all(*self, *l, connection);
+            auto writing = write_all(*self, *l, connection);
+            co_await race(l->place, std::move(reading), std::move(writing));
+        } catch (std::exception const& e) {
+            if (l->session) self->core.log("client " + l->session->name + ": connection lost: " + e.what());
+        }
+        self->core.closed(*l, clock::now());
+        self->arm();
+    }
+
+    template <class Stream>
+    static asio::awaitable<void, Executor> read_all(shared& self, link& l, Stream& connection) {
+        receive_buffer in;
+        try {
+            while (true) {
+                while (!self.core.wants_input(l)) co_await wait(l, l.reader);
+                auto const room = in.prepare(l.expected);
+                asio::mutable_buffer const into(room.data(), room.size());
+                std::size_t const n = co_await connection.read_some(into);
+                in.commit(n);
+                auto input = in.data();
+                auto const size = input.size();
+                self.core.receive(l, input, clock::now());
+                in.consume(size - input.size());
+                self.arm();
+            }
+        } catch (std::system_error const& e) {
+            if (e.code() != asio::error::eof) throw;
+        }
+        l.input_ended = true;
+        self.core.input_ended(l, clock::now());
+        self.arm();
+        while (!l.output_ended) co_await wait(l, l.reader);
+    }
+
+    // Writes what has gathered, all at once: the reader handles everything that one read brought before this runs.
+    template <class Stream>
+    static asio::awaitable<void, Executor> write_all(shared& self, link& l, Stream& connection) {
+        send_buffer writing(Stream::headroom);
+        while (!l.closing || !l.out.empty()) {
+            if (l.out.empty()) {
+                co_await wait(l, l.writer);
+                continue;
+            }
+            writing.swap(l.out);
+            co_await connection.write(writing);
+            self.core.sent(l, clock::now());
+            l.place.wake(l.reader);
+        }
+        co_await connection.shutdown();
+        l.output_ended = true;
+        l.place.wake(l.reader);
+        // A socket closed with unread input would be reset, and the client might not get what was sent last.
+        while (!l.input_ended) co_await wait(l, l.writer);
+    }
+
+    static asio::awaitable<void, Executor> wait(link& l, waiter<Executor>& w) {
+        co_await l.place.park(w);
+        if (w.result) throw std::system_error(w.result);
+    }
+
+    shared_ptr state_;
+};
+
+/// The usual one, with `asio::any_io_executor`.
+using broker = basic_broker<>;
+
+}  // namespace runnel::testing

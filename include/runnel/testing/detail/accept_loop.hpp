@@ -1,0 +1,37 @@
+#pragma once
+
+#include <runnel/coro/race.hpp>
+
+#include <asio/basic_socket_acceptor.hpp>
+#include <asio/error.hpp>
+#include <asio/ip/tcp.hpp>
+#include <asio/redirect_error.hpp>
+#include <asio/use_awaitable.hpp>
+
+#include <chrono>
+#include <system_error>
+#include <utility>
+
+namespace runnel::testing {
+
+/// Accepts connections, and calls `on_connection(socket)` for each, until it is cancelled. `is_stopped()`: whether it
+/// has been, as a cancellation that comes with a connection, or before the beginning, would go unnoticed.
+template <class Executor, class Stopped, class OnConnection>
+asio::awaitable<void, Executor> accept_loop(asio::basic_socket_acceptor<asio::ip::tcp, Executor> acceptor,
+                                            Stopped is_stopped, OnConnection on_connection) {
+    while (!is_stopped()) {
+        asio::basic_stream_socket<asio::ip::tcp, Executor> socket(acceptor.get_executor());
+        std::error_code error;
+        co_await acceptor.async_accept(socket, asio::redirect_error(asio::use_awaitable_t<Executor>{}, error));
+        if (error == asio::error::operation_aborted || is_stopped()) co_return;
+        if (!error) {
+            on_connection(std::move(socket));
+            continue;
+        }
+        // No file descriptors left, perhaps.
+        auto sleeping = sleep_for<Executor>(acceptor.get_executor(), std::chrono::milliseconds(20));
+        co_await std::move(sleeping);
+    }
+}
+
+}  // namespace runnel::testing

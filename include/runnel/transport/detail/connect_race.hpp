@@ -1,0 +1,289 @@
+#pragma once
+
+#include <runnel/core/saturating.hpp>
+#include <runnel/coro/timer.hpp>
+#include <runnel/coro/wait_list.hpp>
+#include <runnel/transport/connect_progress.hpp>
+
+#include <asio/ip/tcp.hpp>
+#include <asio/use_awaitable.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+namespace runnel {
+
+/// An address that was tried, and why it could not be connected to.
+struct connect_attempt {
+    asio::ip::tcp::endpoint endpoint;
+    std::error_code error;
+};
+
+/// None of a host's addresses could be connected to: the text names each with its error. The code is that of the last
+/// one which failed otherwise than by being unreachable, if there is such a one: a host without IPv6 says "network is
+/// unreachable" of every IPv6 address, and that is not the news.
+class connect_failed : public std::system_error {
+  public:
+    [[gnu::cold]] connect_failed(std::string const& doing, std::vector<connect_attempt> attempts)
+        : system_error(code_of(attempts), doing + describe(attempts)),
+          attempts_(std::make_shared<std::vector<connect_attempt> const>(std::move(attempts))) {}
+
+    /// The addresses, in the order in which they failed.
+    std::vector<connect_attempt> const& attempts() const noexcept { return *attempts_; }
+
+  private:
+    [[gnu::cold]] static std::error_code code_of(std::vector<connect_attempt> const& attempts) noexcept {
+        std::error_code code = asio::error::host_not_found;
+        bool telling = false;
+        for (auto const& [endpoint, error] : attempts) {
+            bool const unreachable = error == asio::error::network_unreachable ||
+                                     error == asio::error::host_unreachable ||
+                                     error == asio::error::address_family_not_supported;
+            if (telling && unreachable) continue;
+            code = error;
+            telling = !unreachable;
+        }
+        return code;
+    }
+
+    [[gnu::cold]] static std::string describe(std::vector<connect_attempt> const& attempts) {
+        std::string text;
+        for (auto const& [endpoint, error] : attempts) {
+            text += text.empty() ? " (" : "; ";
+            text += endpoint.address().to_string();
+            text += ": ";
+            text += error.message();
+        }
+        if (!text.empty()) text += ')';
+        return text;
+    }
+
+    std::shared_ptr<std::vector<connect_attempt> const> attempts_;  // so that copying throws nothing
+};
+
+/// The addresses in the order in which they are to be tried: the resolver's order, but the two address families in
+/// turn, beginning with that of the first address (RFC 8305 4).
+[[gnu::cold]] inline std::vector<asio::ip::tcp::endpoint> in_turns(
+    std::vector<asio::ip::tcp::endpoint> const& endpoints) {
+    std::vector<asio::ip::tcp::endpoint> result;
+    std::size_t next[2] = {0, 0};
+    bool v6 = !endpoints.empty() && endpoints.front().address().is_v6();
+    while (result.size() < endpoints.size()) {
+        std::size_t& i = next[v6 ? 1 : 0];
+        while (i < endpoints.size() && endpoints[i].address().is_v6() != v6) ++i;
+        if (i < endpoints.size()) result.push_back(endpoints[i++]);
+        v6 = !v6;
+    }
+    return result;
+}
+
+/// Connects to one of several addresses of a host, whichever answers first ("Happy Eyeballs", RFC 8305 5). Attempts are
+/// started one after another: the next one when the last one started has failed, or has not been answered within a
+/// delay. The first to connect wins and the others are dropped.
+template <class Executor>
+class connect_race {
+  public:
+    using endpoint_type = asio::ip::tcp::endpoint;
+    using socket_type = asio::basic_stream_socket<asio::ip::tcp, Executor>;
+    using duration = std::chrono::milliseconds;  // of any length
+
+    /// Where to connect to: addresses, or else the name of a host, or its address in the form of a text.
+    struct target {
+        std::vector<endpoint_type> endpoints;
+        std::string host;
+        std::uint16_t port;
+        target(std::vector<endpoint_type> e) : endpoints(std::move(e)), port(0) {}
+        target(std::string h, std::uint16_t p) : host(std::move(h)), port(p) {}
+    };
+
+    /// `open(socket, endpoint)` opens a socket that is to be connected, sets its options, and returns an error; called
+    /// until the race is over. Throws an error of name resolution, `connect_failed`, whose text begins with `doing`,
+    /// when every attempt has failed, and `operation_aborted` when it is cancelled. The result is made of the socket.
+    ///
+    /// Name resolution by the operating system cannot be interrupted; a cancelled call returns at once nevertheless,
+    /// and the late answer is dropped.
+    ///
+    /// `progress`, which may be null, is told the steps and the address, and says which addresses come last, as they
+    /// were of no use before, and how much time there is: see `connect_budget::spacing`.
+    template <class Result = socket_type, class Open>
+    [[gnu::cold]] static asio::awaitable<Result, Executor> run(Executor executor, target to, duration delay, Open open,
+                                                               std::string doing,
+                                                               connect_progress* progress = nullptr) {
+        auto const s = std::make_shared<state>(std::move(executor), delay);
+        dropper const at_end{*s};
+        if (progress != nullptr) progress->at(connect_step::resolve, "resolving " + to.host);
+        s->find(s, to);
+        while (s->winner == none) {
+            if (s->step(s, open, to.host, doing, progress)) continue;
+            co_await s->place.park(s->waiting);
+            if (s->waiting.result) throw std::system_error(s->waiting.result);
+        }
+        if (progress != nullptr) s->tell_winner(*progress);
+        co_return Result(std::move(s->sockets[s->winner]));
+    }
+
+  private:
+    using resolver_type = asio::ip::basic_resolver<asio::ip::tcp, Executor>;
+    static constexpr std::size_t none = static_cast<std::size_t>(-1);
+
+    // How `connect_progress` knows it. That two addresses share a number is as good as impossible, and harmless.
+    [[gnu::cold]] [[gnu::noinline]] static std::uint64_t number_of(endpoint_type const& endpoint) {
+        return std::hash<std::string_view>()({reinterpret_cast<char const*>(endpoint.data()), endpoint.size()});
+    }
+
+    // Shared with the handlers of what has been started, which may come when the race is over.
+    struct state {
+        [[gnu::cold]] state(Executor executor, duration d)
+            : place(std::move(executor)),
+              delay_over(place.get_executor(), &due, this),
+              resolver(place.get_executor()),
+              delay(d) {}
+
+        parking<Executor> place;
+        alarm<Executor> delay_over;
+        resolver_type resolver;
+        duration delay;
+        waiter<Executor> waiting;
+        std::vector<endpoint_type> endpoints;
+        std::error_code not_found;
+        std::vector<socket_type> sockets;  // of the endpoints that have been started
+        std::size_t hopeful = 0;           // the first endpoints; those behind them were of no use
+        std::size_t running = 0;
+        std::size_t winner = none;
+        bool is_resolving = false;
+        bool next_is_due = false;
+        std::vector<connect_attempt> failures;
+
+        static void due(void* of) {
+            auto& self = *static_cast<state*>(of);
+            self.next_is_due = true;
+            self.place.wake(self.waiting);
+        }
+
+        [[gnu::cold]] void find(std::shared_ptr<state> const& self, target& to) {
+            if (to.host.empty()) {
+                endpoints = std::move(to.endpoints);
+                return;
+            }
+            std::error_code no_address;
+            auto const address = asio::ip::make_address(to.host, no_address);
+            if (!no_address) {
+                endpoints.push_back({address, to.port});
+                return;
+            }
+            is_resolving = true;
+            resolver.async_resolve(to.host, std::to_string(to.port), asio::ip::resolver_base::numeric_service,
+                                   handler{self, none, {}});
+        }
+
+        // The addresses are known.
+        [[gnu::cold]] void prepare(connect_progress* progress) {
+            sockets.reserve(endpoints.size());  // they must not move while they connect
+            hopeful = endpoints.size();
+            if (progress == nullptr) return;
+            auto const now = std::chrono::steady_clock::now();
+            delay = std::chrono::floor<duration>(progress->budget.spacing(now, hopeful, clock_duration(delay)));
+            for (auto const useless : progress->useless())
+                for (std::size_t i = 0; i < hopeful; ++i) {
+                    if (number_of(endpoints[i]) != useless) continue;
+                    auto const last = endpoints[i];
+                    for (; i + 1 < endpoints.size(); ++i) endpoints[i] = endpoints[i + 1];
+                    endpoints[i] = last;
+                    --hopeful;
+                    break;
+                }
+        }
+
+        // An address that was of no use in its share of the time has all that is left: it may only be slow.
+        [[gnu::cold]] void tell_winner(connect_progress& progress) const {
+            auto const& address = endpoints[winner];
+            progress.connected_to(number_of(address));
+            if (winner >= hopeful) return;
+            std::size_t others = hopeful - 1;
+            for (auto const& failure : failures)
+                for (std::size_t i = 0; i < hopeful; ++i)
+                    if (endpoints[i] == failure.endpoint) --others;
+            if (others != 0)
+                progress.share_with_addresses(others, address.address().to_string(), std::chrono::steady_clock::now());
+        }
+
+        // Starts the next attempt if it is due. False: there is nothing to do but to wait.
+        template <class Open>
+        [[gnu::cold]] bool step(std::shared_ptr<state> const& self, Open& open, std::string const& host,
+                                std::string const& doing, connect_progress* progress) {
+            if (is_resolving) return false;
+            if (not_found) throw std::system_error(not_found, "resolving " + host);
+            std::size_t const started = sockets.size();
+            if (started == endpoints.size() && running == 0) throw connect_failed(doing, std::move(failures));
+            if (started == endpoints.size() || (running != 0 && !next_is_due)) return false;
+            if (started == 0) {
+                if (progress != nullptr) progress->at(connect_step::connect, doing);
+                prepare(progress);
+            }
+            next_is_due = false;
+            auto const& endpoint = endpoints[started];
+            auto& socket = sockets.emplace_back(place.get_executor());
+            if (std::error_code const error = open(socket, endpoint)) {
+                failures.push_back({endpoint, error});
+                next_is_due = true;
+            } else {
+                ++running;
+                socket.async_connect(endpoint, handler{self, started, endpoint});
+            }
+            if (sockets.size() < endpoints.size()) {
+                delay_over.stop();
+                auto const wait = hopeful == 0 || sockets.size() < hopeful ? delay : 4 * delay;
+                delay_over.set(deadline_after(std::chrono::steady_clock::now(), wait));
+            }
+            return true;
+        }
+    };
+
+    // Whatever way the race ends, nothing goes on.
+    struct dropper {
+        state& s;
+        [[gnu::cold]] ~dropper() {
+            if (s.is_resolving) s.resolver.cancel();
+            s.delay_over.stop();
+            s.sockets.clear();
+        }
+    };
+
+    // Of an attempt, or of the resolver. One type for both, as each costs the user's compiler.
+    struct handler {
+        std::shared_ptr<state> s;
+        std::size_t attempt;
+        endpoint_type endpoint;
+
+        [[gnu::cold]] void operator()(std::error_code error) const {
+            if (error == asio::error::operation_aborted) return;  // the race is over
+            s->next_is_due = true;
+            --s->running;
+            if (error)
+                s->failures.push_back({endpoint, error});
+            else if (s->winner == none)
+                s->winner = attempt;
+            s->place.wake(s->waiting);
+        }
+        [[gnu::cold]] void operator()(std::error_code error,
+                                      typename resolver_type::results_type const& results) const {
+            s->is_resolving = false;
+            s->not_found = error;
+            std::vector<endpoint_type> found;
+            for (auto const& entry : results) found.push_back(entry.endpoint());
+            s->endpoints = in_turns(found);
+            s->place.wake(s->waiting);
+        }
+    };
+};
+
+}  // namespace runnel

@@ -1,0 +1,210 @@
+#pragma once
+
+#include <runnel/core/authority.hpp>
+#include <runnel/core/remark.hpp>
+#include <runnel/coro/race.hpp>
+#include <runnel/transport/error.hpp>
+#include <runnel/transport/stream.hpp>
+#include <runnel/websocket/handshake_refused.hpp>
+#include <runnel/websocket/options.hpp>
+#include <runnel/websocket/protocol/handshake.hpp>
+
+#include <asio/error.hpp>
+
+#include <charconv>
+#include <chrono>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+namespace runnel::websocket {
+
+/// What a handshake has agreed on.
+struct opening {
+    std::string subprotocol;
+    /// The value of the reply's Sec-WebSocket-Extensions.
+    std::string extensions;
+    /// Path and query of the request.
+    std::string target;
+    /// Bytes that came behind the handshake: the first frames.
+    std::string surplus;
+};
+
+/// The input and output of the opening handshake over a connected stream.
+template <runnel::stream Next>
+class opener {
+  public:
+    using executor_type = typename Next::executor_type;
+
+    explicit opener(Next& next) : next_(next), place_(next.get_executor()) {}
+
+    /// Performs the client's part, offering `extensions`. Throws `handshake_refused`, or `std::system_error` with this
+    /// layer's or the lower layers' errors.
+    asio::awaitable<opening, executor_type> ask(client_options const& options, std::string_view extensions) {
+        check_opening(options.timeout, options.limits);
+        handshake_key const key = make_handshake_key();
+        client_request const request{options.host,        options.port, options.default_port, options.path,
+                                     options.subprotocol, extensions,   options.headers,      options.authority};
+        send_buffer out(Next::headroom);
+        wiped_at_end const wiping(out);  // the headers may hold credentials
+        if (errc const e = encode(request, key, out); e != errc::ok) throw std::system_error(e);
+
+        http_head reply(options.limits);
+        opening result{.subprotocol = {}, .extensions = {}, .target = options.path, .surplus = {}};
+        errc verdict = errc::ok;
+        reply_policy const policy{options.subprotocol, options.accept_no_subprotocol, !extensions.empty()};
+        auto exchanging = exchange(out, reply, result.surplus, [&] {
+            verdict = judge(reply, key, policy);
+            return is_refusal(verdict);
+        });
+        std::error_code failed;
+        std::string remark;  // of the stream below
+        auto limited = limit(options.timeout, std::move(exchanging), failed);
+        try {
+            co_await std::move(limited);
+        } catch (std::system_error const& e) {
+            if (e.code() == asio::error::operation_aborted) throw;
+            failed = e.code();
+            remark = remark_of(e);
+        }
+        if (is_refusal(verdict)) throw handshake_refused(verdict, reply, std::move(result.surplus), doing(options));
+        if (!failed) failed = verdict;
+        if (failed) {
+            std::string text = doing(options) + question(failed);
+            add_remark(text, remark);
+            throw std::system_error(failed, text);
+        }
+        result.subprotocol = reply.value("Sec-WebSocket-Protocol");
+        result.extensions = reply.value("Sec-WebSocket-Extensions");
+        co_return std::move(result);
+    }
+
+    /// Performs the server's part. `judge(server_request)` returns 101, or the status with which the request is refused
+    /// (403 for an origin, 404 for a path); `choose_extensions(head)` returns the value of the reply's header. Throws
+    /// `std::system_error` when the request is refused, after the refusal has been sent.
+    template <class Judge, class ChooseExtensions>
+    asio::awaitable<opening, executor_type> answer(server_options const& options, Judge& judge_request,
+                                                   ChooseExtensions choose_extensions) {
+        check_opening(options.timeout, options.limits);
+        http_head head(options.limits);
+        opening result;
+        send_buffer nothing(Next::headroom);
+        std::error_code late;
+        auto receiving = exchange(nothing, head, result.surplus, [] { return false; });
+        auto limited = limit(options.timeout, std::move(receiving), late);
+        co_await std::move(limited);
+
+        server_request const request(head);
+        errc e = late ? errc::handshake_timeout : request.check();
+        int status = 101;
+        if (e == errc::ok) status = judge_request(request);
+        if (e == errc::ok && status != 101) e = status == 403 ? errc::origin_refused : errc_for_status(status);
+        send_buffer out(Next::headroom);
+        if (e == errc::ok) {
+            result.target = request.target();
+            result.subprotocol = request.choose_subprotocol(options.subprotocols);
+            result.extensions = choose_extensions(head);
+            e = options.require_subprotocol && result.subprotocol.empty()
+                    ? errc::no_subprotocol
+                    : encode_agreement(request.key(), result.subprotocol, result.extensions, options.headers, out);
+        }
+        if (e != errc::ok) encode_refusal(e, out, status == 101 ? 0 : status);
+        auto writing = next_.write(out);
+        limited = limit(options.timeout, std::move(writing), late);
+        co_await std::move(limited);
+        if (e != errc::ok) {
+            // A socket closed with bytes unread would take the refusal back that is still on its way.
+            auto leaving = leave();
+            limited = limit(std::chrono::milliseconds(1000), std::move(leaving), late);
+            co_await std::move(limited);
+            throw std::system_error(e);
+        }
+        if (late) throw std::system_error(late);
+        co_return std::move(result);
+    }
+
+  private:
+    // Writes `out`, then reads a head and what comes with it; a body too if `wants_body` says so once the head is
+    // there.
+    template <class WantsBody>
+    asio::awaitable<void, executor_type> exchange(send_buffer& out, http_head& head, std::string& surplus,
+                                                  WantsBody wants_body) {
+        if (!out.empty()) co_await next_.write(out);
+        char bytes[1024];
+        while (!head.complete() && head.error() == errc::ok) {
+            std::size_t const n = co_await next_.read_some(asio::buffer(bytes));
+            if (heard_.size() < 64) heard_.append(bytes, std::min<std::size_t>(n, 64));
+            std::size_t const used = head.write({bytes, n});
+            if (head.complete()) surplus.assign(bytes + used, n - used);
+        }
+        if (!wants_body()) co_return;
+        std::size_t const wanted = body_size(head);
+        while (surplus.size() < wanted) {
+            std::size_t n = 0;
+            try {
+                n = co_await next_.read_some(asio::buffer(bytes));
+            } catch (std::system_error const& error) {
+                if (error.code() == asio::error::operation_aborted) throw;
+                break;  // the reply is what matters
+            }
+            surplus.append(bytes, n);
+        }
+        surplus.resize(std::min(surplus.size(), wanted));
+    }
+
+    // What a client does, and with whom; the query may hold secrets.
+    [[gnu::cold]] static std::string doing(client_options const& options) {
+        auto const path = options.path.substr(0, options.path.find('?'));
+        return "WebSocket handshake with " + authority_of(options.host, options.port) + path;
+    }
+
+    // What usually is the reason.
+    [[gnu::cold]] std::string question(std::error_code failed) const {
+        bool const closed = failed == asio::error::eof || failed == asio::error::connection_reset ||
+                            failed == asio::error::broken_pipe || failed == errc::handshake_timeout ||
+                            failed == transport_errc::stream_truncated;
+        if (!closed && failed != errc::malformed_http) return {};
+        if (heard_.empty()) return " (no answer: is this a WebSocket port?)";
+        return heard_.starts_with("HTTP/") ? std::string() : " (" + strange_answer(heard_) + ')';
+    }
+
+    // As much of the body as is reported; without a length it ends with the connection.
+    static std::size_t body_size(http_head const& head) noexcept {
+        std::size_t size = handshake_refused::max_body;
+        std::string_view const length = head.value("Content-Length");
+        std::size_t announced = 0;
+        auto const [end, error] = std::from_chars(length.data(), length.data() + length.size(), announced);
+        if (!length.empty() && error == std::errc() && end == length.data() + length.size())
+            size = std::min(size, announced);
+        return size;
+    }
+
+    asio::awaitable<void, executor_type> leave() {
+        co_await next_.shutdown();
+        char bytes[1024];
+        try {
+            for (;;) co_await next_.read_some(asio::buffer(bytes));
+        } catch (std::system_error const& error) {
+            if (error.code() == asio::error::operation_aborted) throw;
+        }
+    }
+
+    asio::awaitable<void, executor_type> limit(std::chrono::milliseconds time,
+                                               asio::awaitable<void, executor_type> task, std::error_code& late) {
+        if (time.count() == 0) {
+            co_await std::move(task);
+            co_return;
+        }
+        auto sleeping = sleep_for<executor_type>(next_.get_executor(), time);
+        std::size_t const first = co_await race(place_, std::move(task), std::move(sleeping));
+        if (first == 1) late = errc::handshake_timeout;
+    }
+
+    Next& next_;
+    parking<executor_type> place_;
+    std::string heard_;  // the first bytes
+};
+
+}  // namespace runnel::websocket

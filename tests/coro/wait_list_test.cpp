@@ -1,0 +1,680 @@
+#include <runnel/coro/wait_list.hpp>
+
+#include <asio/strand.hpp>
+#include <doctest/doctest.h>
+
+#include "support/allocation_count.hpp"
+#include "support/run.hpp"
+#include <functional>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace {
+
+using parking = runnel::parking<test::executor>;
+using waiter = runnel::waiter<test::executor>;
+
+asio::awaitable<std::error_code> wait_at(parking& place, waiter& w) {
+    co_await place.park(w);
+    co_return w.result;
+}
+
+asio::awaitable<std::error_code> wait_here(parking& place) {
+    waiter w;
+    co_await place.park(w);
+    co_return w.result;
+}
+
+}  // namespace
+
+TEST_CASE("a linked list keeps the order of insertion, and its links unlink themselves") {
+    runnel::list_link list;
+    CHECK_FALSE(list.linked());
+    runnel::list_link a;
+    {
+        runnel::list_link b;
+        a.insert_before(list);
+        b.insert_before(list);
+        CHECK(list.next() == &a);
+        CHECK(a.next() == &b);
+        CHECK(b.next() == &list);
+    }
+    CHECK(a.next() == &list);
+    a.unlink();
+    CHECK_FALSE(list.linked());
+    CHECK_FALSE(a.linked());
+}
+
+TEST_CASE("a parked coroutine waits until it is woken, with the result it is given") {
+    asio::io_context io;
+    parking place(io.get_executor());
+    waiter w;
+    test::task waiting(io, wait_at(place, w));
+    io.poll();
+    CHECK(w.parked());
+    CHECK_FALSE(waiting.done());
+    SUBCASE("none") {
+        place.wake(w);
+        CHECK_FALSE(waiting.run());
+    }
+    SUBCASE("an error") {
+        place.wake(w, asio::error::timed_out);
+        CHECK(waiting.run() == asio::error::timed_out);
+    }
+    CHECK_FALSE(w.parked());
+    CHECK_FALSE(w.linked());
+}
+
+TEST_CASE("a woken coroutine goes on in a later turn of the executor, not inside wake") {
+    asio::io_context io;
+    parking place(io.get_executor());
+    waiter w;
+    test::task waiting(io, wait_at(place, w));
+    io.poll();
+    place.wake(w);
+    CHECK_FALSE(waiting.done());
+    waiting.run();
+}
+
+TEST_CASE("waking a coroutine that is not parked, or twice, has no effect") {
+    asio::io_context io;
+    parking place(io.get_executor());
+    waiter w;
+    place.wake(w, asio::error::timed_out);
+    test::task waiting(io, wait_at(place, w));
+    io.poll();
+    CHECK_FALSE(waiting.done());
+    place.wake(w);
+    place.wake(w, asio::error::timed_out);
+    CHECK_FALSE(waiting.run());
+    CHECK(waiting.ended() == 1);
+}
+
+TEST_CASE("all that are parked can be woken at once, in the order of their parking") {
+    asio::io_context io;
+    parking place(io.get_executor());
+    std::vector<int> order;
+    auto const wait = [&](int name) -> asio::awaitable<void> {
+        waiter w;
+        co_await place.park(w);
+        CHECK(w.result == asio::error::timed_out);
+        order.push_back(name);
+    };
+    for (int name = 0; name < 4; ++name) asio::co_spawn(io, wait(name), [](std::exception_ptr) {});
+    io.poll();
+    place.wake_all(asio::error::timed_out);
+    io.restart();
+    io.run();
+    CHECK(order == std::vector<int>{0, 1, 2, 3});
+}
+
+TEST_CASE("a waiter can be parked again and again") {
+    asio::io_context io;
+    parking place(io.get_executor());
+    waiter w;
+    int rounds = 0;
+    auto const loop = [&]() -> asio::awaitable<void> {
+        for (; rounds < 5; ++rounds) co_await place.park(w);
+    };
+    test::task looping(io, loop());
+    for (int i = 0; i < 5; ++i) {
+        io.restart();
+        io.poll();
+        CHECK(rounds == i);
+        place.wake(w);
+    }
+    looping.run();
+    CHECK(rounds == 5);
+}
+
+TEST_CASE("cancelling a parked coroutine wakes it with operation_aborted, and park throws nothing itself") {
+    asio::io_context io;
+    parking place(io.get_executor());
+    waiter w;
+    test::task waiting(io, wait_at(place, w));
+    io.poll();
+    waiting.cancel();
+    CHECK(waiting.run() == asio::error::operation_aborted);
+    CHECK_FALSE(w.linked());
+}
+
+TEST_CASE("a coroutine that has been cancelled already does not wait") {
+    asio::io_context io;
+    parking place(io.get_executor());
+    waiter w;
+    auto const wait_twice = [&]() -> asio::awaitable<std::error_code> {
+        co_await place.park(w);
+        co_await place.park(w);  // with RUNNEL_ASIO_PUBLIC_ONLY Asio throws here
+        co_return w.result;
+    };
+    test::task waiting(io, wait_twice());
+    io.poll();
+    place.wake(w);
+    waiting.cancel();
+    io.restart();
+    io.poll();
+    REQUIRE(waiting.done());
+    CHECK((waiting.error() ? waiting.error() : waiting.get()) == asio::error::operation_aborted);
+    CHECK_FALSE(w.linked());
+}
+
+TEST_CASE("a wake that came before the cancellation wins") {
+    asio::io_context io;
+    parking place(io.get_executor());
+    waiter w;
+    test::task waiting(io, wait_at(place, w));
+    io.poll();
+    place.wake(w);
+    waiting.cancel();
+    CHECK_FALSE(waiting.run());
+    CHECK(waiting.ended() == 1);
+}
+
+TEST_CASE("destroying the parking place wakes all with operation_aborted") {
+    asio::io_context io;
+    auto place = std::make_unique<parking>(io.get_executor());
+    test::task first(io, wait_here(*place));
+    test::task second(io, wait_here(*place));
+    io.poll();
+    place.reset();
+    CHECK(first.run() == asio::error::operation_aborted);
+    CHECK(second.run() == asio::error::operation_aborted);
+}
+
+TEST_CASE("the end of the context destroys what is parked, in whatever order things go") {
+    auto const witness = std::make_shared<int>(0);
+    auto const wait_in = [](std::shared_ptr<parking> place, std::shared_ptr<int>) -> asio::awaitable<void> {
+        waiter w;
+        co_await place->park(w);
+    };
+    SUBCASE("the coroutines own the place") {
+        asio::io_context io;
+        auto place = std::make_shared<parking>(io.get_executor());
+        for (int i = 0; i < 3; ++i) asio::co_spawn(io, wait_in(place, witness), [](std::exception_ptr) {});
+        place.reset();
+        io.poll();
+        CHECK(witness.use_count() == 4);
+    }
+    SUBCASE("a coroutine parked in one place owns another, in which one is parked") {
+        asio::io_context io;
+        auto outer = std::make_shared<parking>(io.get_executor());
+        auto const own = [&](std::shared_ptr<parking> place, std::shared_ptr<int> w) -> asio::awaitable<void> {
+            auto const inner = std::make_shared<parking>(place->get_executor());
+            asio::co_spawn(place->get_executor(), wait_in(inner, w), [](std::exception_ptr) {});
+            waiter waiting;
+            co_await place->park(waiting);
+        };
+        asio::co_spawn(io, own(outer, witness), [](std::exception_ptr) {});
+        outer.reset();
+        io.poll();
+        CHECK(witness.use_count() == 3);
+    }
+    SUBCASE("woken, but not yet gone on") {
+        asio::io_context io;
+        auto place = std::make_shared<parking>(io.get_executor());
+        asio::co_spawn(io, wait_in(place, witness), [](std::exception_ptr) {});
+        io.poll();
+        place->wake_all({});
+        place.reset();
+        CHECK(witness.use_count() == 2);
+    }
+    CHECK(witness.use_count() == 1);
+}
+
+TEST_CASE("parking works on a strand") {
+    asio::io_context io;
+    test::executor const strand = asio::make_strand(io.get_executor());
+    parking place(strand);
+    bool woken = false;
+    auto const wait = [&]() -> asio::awaitable<void> {
+        waiter w;
+        co_await place.park(w);
+        woken = !w.result;
+    };
+    asio::co_spawn(strand, wait(), [](std::exception_ptr) {});
+    io.poll();
+    asio::post(strand, [&] { place.wake_all({}); });
+    io.restart();
+    io.run();
+    CHECK(woken);
+}
+
+namespace {
+
+// Coroutines that wait at one place and note their names as they go on.
+template <class Executor>
+struct crowd {
+    explicit crowd(Executor const& e) : executor(e), place(std::make_unique<runnel::parking<Executor>>(e)) {}
+
+    Executor executor;
+    std::unique_ptr<runnel::parking<Executor>> place;
+    std::vector<std::string> order;
+    std::function<void(std::string const&)> on_woken = [](std::string const&) {};
+
+    void add(std::string name) {
+        asio::co_spawn(executor, wait(std::move(name)), [](std::exception_ptr e) {
+            if (e) std::rethrow_exception(e);
+        });
+    }
+
+    // Notes the end of a turn: of what is woken from now on nothing goes on before.
+    void mark_turn() {
+        asio::post(executor, [this] { order.emplace_back("|"); });
+    }
+
+    asio::awaitable<void, Executor> wait(std::string name) {
+        runnel::waiter<Executor> w;
+        co_await place->park(w);
+        order.push_back(name + (w.result ? "!" : ""));
+        on_woken(name);
+    }
+};
+
+using names = std::vector<std::string>;
+
+}  // namespace
+
+TEST_CASE("those who are woken in one turn go on in one turn, whatever the executor") {
+    asio::io_context io;
+    auto const check = [&](auto executor) {
+        crowd people(executor);
+        for (auto const* name : {"a", "b", "c"}) people.add(name);
+        io.restart();
+        io.poll();
+        people.on_woken = [&](std::string const& name) {
+            if (name == "a") people.mark_turn();
+        };
+        asio::post(executor, [&] {
+            people.place->wake_all({});
+            CHECK(people.order.empty());
+        });
+        io.restart();
+        io.poll();
+        CHECK(people.order == names{"a", "b", "c", "|"});
+    };
+    SUBCASE("the context's own") { check(io.get_executor()); }
+    SUBCASE("a strand") { check(asio::make_strand(io.get_executor())); }
+    SUBCASE("of any type") { check(test::executor(io.get_executor())); }
+    SUBCASE("a strand of any type") { check(test::executor(asio::make_strand(io.get_executor()))); }
+}
+
+TEST_CASE("who is woken while others go on waits for the next turn") {
+    asio::io_context io;
+    crowd people(io.get_executor());
+    for (auto const* name : {"a", "b"}) people.add(name);
+    io.poll();
+    people.on_woken = [&](std::string const& name) {
+        if (name == "a") people.add("late");
+    };
+    people.place->wake_one();
+    io.restart();
+    io.poll();  // a goes on and starts another, which parks
+    people.on_woken = [&](std::string const& name) {
+        if (name != "b") return;
+        people.mark_turn();
+        people.place->wake_all({});
+    };
+    people.place->wake_one();
+    io.restart();
+    io.poll();
+    CHECK(people.order == names{"a", "b", "|", "late"});
+}
+
+TEST_CASE("places that share a queue let coroutines go on in the order of their waking") {
+    asio::io_context io;
+    parking first(io.get_executor());
+    parking second(first.queue());
+    CHECK(second.get_executor() == first.get_executor());
+    std::vector<int> order;
+    auto const wait = [&](parking& place, int name) -> asio::awaitable<void> {
+        waiter w;
+        co_await place.park(w);
+        order.push_back(name);
+    };
+    asio::co_spawn(io, wait(first, 1), [](std::exception_ptr) {});
+    asio::co_spawn(io, wait(second, 2), [](std::exception_ptr) {});
+    asio::co_spawn(io, wait(first, 3), [](std::exception_ptr) {});
+    io.poll();
+    first.wake_one();
+    second.wake_one();
+    first.wake_one();
+    io.restart();
+    io.poll();
+    CHECK(order == std::vector<int>{1, 2, 3});
+}
+
+TEST_CASE("who is woken behind the others goes on after them, in the same turn") {
+    asio::io_context io;
+    crowd people(test::executor(io.get_executor()));
+    for (auto const* name : {"a", "b", "c"}) people.add(name);
+    io.poll();
+    parking behind(people.place->queue());
+    std::optional<waiter> last(std::in_place);
+    asio::co_spawn(
+        io,
+        [&]() -> asio::awaitable<void> {
+            co_await behind.park(*last);
+            people.order.emplace_back("last");
+            people.place->wake_one();
+        },
+        [](std::exception_ptr) {});
+    io.restart();
+    io.poll();
+    io.restart();
+    SUBCASE("the turn ends") {
+        people.on_woken = [&](std::string const& name) {
+            if (name != "a") return;
+            people.mark_turn();
+            behind.wake_one_behind();
+            behind.wake_one_behind();  // nobody is there any more
+        };
+        people.place->wake_one();
+        people.place->wake_one();
+        io.poll();
+        CHECK(people.order == names{"a", "b", "last", "|", "c"});
+    }
+    SUBCASE("the turn is cut short") {
+        people.on_woken = [&](std::string const& name) {
+            if (name != "a") return;
+            behind.wake_one_behind();
+            throw std::runtime_error("thrown by a");
+        };
+        people.place->wake_one();
+        people.place->wake_one();
+        CHECK_THROWS_AS(io.poll(), std::runtime_error);
+        io.poll();
+        CHECK(people.order == names{"a", "b", "last", "c"});
+    }
+    SUBCASE("there is no turn") {
+        behind.wake_one_behind();
+        people.place->wake_one();
+        people.mark_turn();
+        io.poll();
+        CHECK(people.order == names{"last", "a", "|", "b"});
+    }
+    SUBCASE("the waiter goes first") {
+        people.on_woken = [&](std::string const& name) {
+            if (name == "a") behind.wake_one_behind();
+            if (name == "b") last.reset();
+        };
+        people.place->wake_one();
+        people.place->wake_one();
+        io.poll();
+        CHECK(people.order == names{"a", "b"});
+    }
+}
+
+TEST_CASE("a coroutine that goes on can destroy the place, and those woken with it go on") {
+    asio::io_context io;
+    crowd people(io.get_executor());
+    for (auto const* name : {"a", "b", "c"}) people.add(name);
+    io.poll();
+    people.on_woken = [&](std::string const& name) {
+        if (name == "a") people.place.reset();
+    };
+    SUBCASE("all had been woken") {
+        people.place->wake_all({});
+        io.restart();
+        io.run();
+        CHECK(people.order == names{"a", "b", "c"});
+    }
+    SUBCASE("one had not") {
+        people.place->wake_one();
+        people.place->wake_one();
+        io.restart();
+        io.run();
+        CHECK(people.order == names{"a", "b", "c!"});
+    }
+}
+
+TEST_CASE("a place can be destroyed between the waking and the going on") {
+    asio::io_context io;
+    crowd people(io.get_executor());
+    for (auto const* name : {"a", "b"}) people.add(name);
+    io.poll();
+    people.place->wake_one();
+    people.place.reset();
+    io.restart();
+    io.run();
+    CHECK(people.order == names{"a", "b!"});
+}
+
+namespace {
+
+// As an io_context's executor, but lets what a function throws pass, where that keeps it until all have gone on.
+class candid_executor {
+  public:
+    explicit candid_executor(asio::io_context& io, bool never_blocks = false) noexcept
+        : io_(&io), never_(never_blocks) {}
+
+    asio::io_context& query(asio::execution::context_t) const noexcept { return *io_; }
+    candid_executor require(asio::execution::blocking_t::never_t) const noexcept { return candid_executor(*io_, true); }
+    template <class Function>
+    void execute(Function function) const {
+        if (never_)
+            asio::post(*io_, [f = std::move(function)]() mutable { std::move(f)(); });
+        else
+            function();
+    }
+    friend bool operator==(candid_executor const& a, candid_executor const& b) noexcept { return a.io_ == b.io_; }
+
+  private:
+    asio::io_context* io_;
+    bool never_;
+};
+
+template <class Executor>
+void let_one_throw(asio::io_context& io, Executor executor) {
+    crowd people(executor);
+    for (auto const* name : {"a", "b", "c", "d"}) people.add(name);
+    io.poll();
+    people.on_woken = [&](std::string const& name) {
+        if (name == "a") people.place->wake_one();
+        if (name == "b") throw std::runtime_error(name);
+    };
+    for (int i = 0; i < 3; ++i) people.place->wake_one();
+    io.restart();
+    CHECK_THROWS_AS(io.run(), std::runtime_error);
+    io.restart();
+    io.run();
+    CHECK(people.order == names{"a", "b", "c", "d"});
+}
+
+}  // namespace
+
+TEST_CASE("what a coroutine that goes on throws leaves the executor, and the others go on all the same") {
+    asio::io_context io;
+    SUBCASE("of an executor that keeps exceptions until all have gone on") { let_one_throw(io, io.get_executor()); }
+    SUBCASE("of one that does not") { let_one_throw(io, candid_executor(io)); }
+}
+
+TEST_CASE("a coroutine that goes on can cancel one that was woken with it: the wake wins") {
+    asio::io_context io;
+    parking place(io.get_executor());
+    waiter first;
+    waiter second;
+    std::optional<test::task<std::error_code>> victim;
+    auto const cancels = [&]() -> asio::awaitable<void> {
+        co_await place.park(first);
+        victim->cancel();
+    };
+    test::task canceller(io, cancels());
+    victim.emplace(io, wait_at(place, second));
+    io.poll();
+    place.wake(first);
+    SUBCASE("woken before") {
+        place.wake(second);
+        CHECK_FALSE(second.parked());
+        CHECK_FALSE(victim->run());
+    }
+    SUBCASE("not woken") { CHECK(victim->run() == asio::error::operation_aborted); }
+    CHECK(victim->ended() == 1);
+    canceller.run();
+}
+
+TEST_CASE("a cancellation after the place has gone finds nobody") {
+    asio::io_context io;
+    auto place = std::make_unique<parking>(io.get_executor());
+    waiter w;
+    test::task waiting(io, wait_at(*place, w));
+    io.poll();
+    place.reset();
+    waiting.cancel();
+    CHECK(waiting.run() == asio::error::operation_aborted);
+    CHECK(waiting.ended() == 1);
+}
+
+TEST_CASE("a waiter that is destroyed takes its coroutine along, and the others go on") {
+    auto const witness = std::make_shared<int>(0);
+    asio::io_context io;
+    parking place(io.get_executor());
+    auto w = std::make_unique<waiter>();
+    waiter other;
+    bool gone_on = false;
+    auto const wait = [](parking& p, waiter& here, std::shared_ptr<int>, bool& on) -> asio::awaitable<void> {
+        co_await p.park(here);
+        on = true;
+    };
+    asio::co_spawn(io, wait(place, *w, witness, gone_on), [](std::exception_ptr) {});
+    test::task second(io, wait_at(place, other));
+    io.poll();
+    SUBCASE("parked") {}
+    SUBCASE("woken") { place.wake(*w); }
+    place.wake(other);
+    w.reset();
+    CHECK_FALSE(second.run());
+    io.restart();
+    io.poll();
+    CHECK(witness.use_count() == 1);
+    CHECK_FALSE(gone_on);
+}
+
+TEST_CASE("a coroutine of another executor goes on there") {
+    asio::io_context io;
+    asio::io_context others;
+    parking place(io.get_executor());
+    waiter w;
+    test::task waiting(others, wait_at(place, w));
+    others.poll();
+    place.wake(w);
+    io.run();
+    CHECK_FALSE(waiting.done());
+    CHECK_FALSE(waiting.run());
+}
+
+TEST_CASE("what could cancel a coroutine may be gone when the context ends") {
+    asio::io_context io;
+    std::optional<parking> place(io.get_executor());
+    waiter first;
+    waiter second;
+    std::optional<test::task<std::error_code>> parked;
+    std::optional<test::task<std::error_code>> woken;
+    parked.emplace(io, wait_at(*place, first));
+    woken.emplace(io, wait_at(*place, second));
+    io.poll();
+    place->wake(second);
+    parked.reset();
+    woken.reset();
+    SUBCASE("the place remains") {}
+    SUBCASE("the place has gone too") { place.reset(); }
+}
+
+TEST_CASE("the end of the context destroys those who were woken and have not gone on, and the place they own") {
+    auto const witness = std::make_shared<int>(0);
+    auto const wait_in = [](auto place, std::shared_ptr<int>) -> asio::awaitable<void> {
+        waiter w;
+        co_await place->park(w);
+    };
+    {
+        asio::io_context io;
+        auto place = std::make_shared<parking>(test::executor(asio::make_strand(io.get_executor())));
+        for (int i = 0; i < 3; ++i)
+            asio::co_spawn(place->get_executor(), wait_in(place, witness), [](std::exception_ptr) {});
+        io.poll();
+        place->wake_one();
+        place->wake_one();
+        place.reset();
+        CHECK(witness.use_count() == 4);
+    }
+    CHECK(witness.use_count() == 1);
+}
+
+namespace {
+
+std::size_t allocations() { return runnel::testing::allocation_count() + runnel::testing::aligned_allocation_count(); }
+
+// What a round of waking `size` coroutines and letting them park again allocates in steady state.
+template <class Executor>
+std::size_t allocations_of_a_round(asio::io_context& io, Executor executor, int size) {
+    runnel::parking<Executor> place(executor);
+    bool ends = false;
+    int woken = 0;
+    auto const wait = [&]() -> asio::awaitable<void, Executor> {
+        while (!ends) {
+            runnel::waiter<Executor> w;
+            co_await place.park(w);
+            ++woken;
+        }
+    };
+    std::vector<std::unique_ptr<asio::cancellation_signal>> signals;
+    for (int i = 0; i < size; ++i)
+        asio::co_spawn(
+            executor, wait(),
+            asio::bind_cancellation_slot(signals.emplace_back(std::make_unique<asio::cancellation_signal>())->slot(),
+                                         [](std::exception_ptr) {}));
+    std::size_t allocated = 0;
+    constexpr int rounds = 6;
+    auto const play = [&]() -> asio::awaitable<void, Executor> {
+        for (int i = 0; i < rounds; ++i) {
+            auto const before = allocations();
+            woken = 0;
+            place.wake_all({});
+            while (woken < size) co_await asio::post(executor, asio::use_awaitable_t<Executor>{});
+            allocated = allocations() - before;
+        }
+        ends = true;
+        place.wake_all({});
+    };
+    asio::co_spawn(executor, play(), [](std::exception_ptr) {});
+    io.restart();
+    io.run();
+    return allocated;
+}
+
+}  // namespace
+
+TEST_CASE("waiting allocates nothing in steady state, however many wait") {
+    asio::io_context io;
+    for (int const size : {1, 2, 20, 1000}) {
+        CAPTURE(size);
+        CHECK(allocations_of_a_round(io, io.get_executor(), size) == 0);
+        CHECK(allocations_of_a_round(io, test::executor(io.get_executor()), size) == 0);
+        CHECK(allocations_of_a_round(io, asio::make_strand(io.get_executor()), size) <= 2);  // its own operations
+    }
+}
+
+TEST_CASE("waiting allocates nothing in steady state") {
+    asio::io_context io;
+    parking place(io.get_executor());
+    waiter ping;
+    waiter pong;
+    std::size_t before = 0;
+    constexpr int rounds = 1000;
+    auto const player = [&](waiter& mine, waiter& theirs, bool counts) -> asio::awaitable<void> {
+        for (int i = 0; i < rounds; ++i) {
+            if (counts && i == rounds / 2) before = runnel::testing::allocation_count();
+            place.wake(theirs);
+            co_await place.park(mine);
+        }
+        if (counts) before = runnel::testing::allocation_count() - before;
+        place.wake(theirs);
+    };
+    test::task first(io, player(ping, pong, true));
+    test::task second(io, player(pong, ping, false));
+    io.poll();
+    CHECK(first.done());
+    CHECK(before == 0);
+}

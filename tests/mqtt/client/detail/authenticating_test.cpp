@@ -1,0 +1,306 @@
+#include <runnel/mqtt/client/session.hpp>
+
+#include <asio/steady_timer.hpp>
+#include <doctest/doctest.h>
+
+#include "support/memory_sessions.hpp"
+#include "support/packets.hpp"
+#include "support/scripted_peer.hpp"
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace {
+
+namespace mqtt = runnel::mqtt;
+using mqtt::errc;
+using mqtt::reason_code;
+using test::hex;
+using test::memory_place;
+using test::memory_session;
+using test::quick;
+using test::scripted_peer;
+using test::task;
+
+constexpr auto v5 = mqtt::protocol_version::v5;
+
+// Answers a number with the next one, and wants "welcome" in the end.
+struct counter {
+    std::string method() const { return "counting"; }
+    asio::awaitable<std::string> begin() {
+        ++*beginnings;
+        co_return "begin";
+    }
+    asio::awaitable<std::string> answer(std::string data) { co_return std::to_string(std::stoi(data) + 1); }
+    asio::awaitable<void> finish(std::string data) {
+        if (data != "welcome") throw std::runtime_error("not the right server: " + data);
+        co_return;
+    }
+
+    int* beginnings;
+};
+
+// One that takes its time, and a while longer when it is cancelled; and then looks what it has.
+struct slow {
+    std::string method() const { return "counting"; }
+    asio::awaitable<std::string> begin() {
+        co_await wait();
+        co_return std::string(*beginning);
+    }
+    asio::awaitable<std::string> answer(std::string data) {
+        co_await wait();
+        co_return std::to_string(std::stoi(data) + 1);
+    }
+    asio::awaitable<void> finish(std::string data) {
+        co_await wait();
+        if (data != "welcome") throw std::runtime_error("not the right server: " + data);
+    }
+    asio::awaitable<void> wait() {
+        if (quick) co_return;
+        asio::steady_timer timer(co_await asio::this_coro::executor, std::chrono::milliseconds(1));
+        std::error_code ignored;
+        co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+        ++uses;
+    }
+
+    std::unique_ptr<std::string> beginning = std::make_unique<std::string>("begin");
+    bool quick = false;
+    int uses = 0;
+};
+
+// A broker that wants to hear 2 and 11, in answer to 1 and 10.
+struct counting_place : memory_place {
+    counting_place() {
+        broker.hooks().authenticate = [this](runnel::testing::authentication_attempt& a) {
+            heard.emplace_back(a.data.value_or(""));
+            if (a.method != "counting") return reason_code::bad_authentication_method;
+            if (a.data == "begin") return a.reply = "1", reason_code::continue_authentication;
+            if (a.data == "2") return a.reply = "10", reason_code::continue_authentication;
+            if (a.data != "11") return reason_code::not_authorized;
+            return a.reply = farewell, reason_code::success;
+        };
+    }
+
+    auto session() {
+        auto s = std::make_unique<memory_session>(io.get_executor(), transport, quick("client", v5));
+        s->set_authenticator(counter{&beginnings});
+        return s;
+    }
+
+    std::string farewell = "welcome";
+    std::vector<std::string> heard;
+    int beginnings = 0;
+};
+
+}  // namespace
+
+TEST_CASE("a session authenticates by steps before each connection, and again on the same one") {
+    counting_place p;
+    auto const s = p.session();
+    task<void> running(p.io, s->run());
+    test::run(p.io, s->connected());
+    CHECK(p.heard == std::vector<std::string>{"begin", "2", "11"});
+    test::run(p.io, s->reauthenticate());
+    CHECK(p.heard.size() == 6);
+    CHECK(s->counters().connections == 1);
+    p.broker.drop_client("client");
+    CHECK(test::wait_until(p.io, [&] { return s->counters().connections == 2; }));
+    CHECK(p.beginnings == 3);
+    test::run(p.io, s->publish("t", "m", {.qos = mqtt::qos::exactly_once}));
+    test::run(p.io, s->disconnect());
+    CHECK_FALSE(running.run_for_error());
+    CHECK(p.broker.counters().protocol_errors == 0);
+}
+
+TEST_CASE("messages flow while a session authenticates again") {
+    counting_place p;
+    auto const s = p.session();
+    task<void> running(p.io, s->run());
+    test::run(p.io, s->connected());
+    task<void> again(p.io, s->reauthenticate());
+    task<mqtt::publish_result> publishing(p.io, s->publish("t", "m", {.qos = mqtt::qos::exactly_once}));
+    CHECK(publishing.run().what == mqtt::publish_result::outcome::acknowledged);
+    CHECK_FALSE(again.run_for_error());
+    test::run(p.io, s->disconnect());
+}
+
+TEST_CASE("a method that the server does not know ends run") {
+    memory_place p;
+    memory_session s(p.io.get_executor(), p.transport, quick("client", v5));
+    int beginnings = 0;
+    s.set_authenticator(counter{&beginnings});
+    task<void> running(p.io, s.run());
+    CHECK(running.run_for_error() == reason_code::bad_authentication_method);
+}
+
+TEST_CASE("a server that does not prove who it is gets no message") {
+    counting_place p;
+    p.farewell = "come in";
+    std::size_t messages = 0;
+    p.broker.hooks().on_publish = [&](auto const&, auto const&) { ++messages; };
+    auto const s = p.session();
+    CHECK(s->try_publish("t", "m"));
+    task<void> running(p.io, s->run());
+    CHECK_THROWS_WITH_AS(running.run(), "not the right server: come in", std::runtime_error);
+    p.settle();
+    CHECK(messages == 0);
+}
+
+TEST_CASE("a refused re-authentication ends the connection") {
+    counting_place p;
+    auto const s = p.session();
+    task<void> running(p.io, s->run());
+    test::run(p.io, s->connected());
+    p.broker.hooks().authenticate = [](auto&) { return reason_code::not_authorized; };
+    CHECK(test::error_of(p.io, s->reauthenticate()) == errc::disconnected);
+    CHECK(running.run_for_error() == reason_code::not_authorized);
+}
+
+TEST_CASE("there is nothing to authenticate again without a connection, or without an authenticator") {
+    counting_place p;
+    CHECK(test::error_of(p.io, p.session()->reauthenticate()) == errc::not_connected);
+    test::connected_session plain(quick("client", v5));
+    CHECK(test::error_of(plain.io, plain.session.reauthenticate()) == errc::not_connected);
+    plain.disconnect();
+    memory_session old(p.io.get_executor(), p.transport, quick());
+    CHECK_THROWS_AS(old.set_authenticator(counter{nullptr}), std::system_error);
+}
+
+TEST_CASE("the connection ends when the authenticator does not accept the server's new proof [MQTT-4.12.1-2]") {
+    std::vector<mqtt::session_event> lost;
+    counting_place p;
+    auto options = quick("client", v5);
+    options.on_event = [&](mqtt::session_event const& e) {
+        if (e.what == mqtt::session_event::kind::disconnected) lost.push_back(e);
+    };
+    memory_session s(p.io.get_executor(), p.transport, options);
+    s.set_authenticator(counter{&p.beginnings});
+    task<void> running(p.io, s.run());
+    test::run(p.io, s.connected());
+    p.farewell = "forged";
+    task<void> again(p.io, s.reauthenticate());
+    CHECK_THROWS_WITH_AS(again.run(), "not the right server: forged", std::runtime_error);
+    p.farewell = "welcome";
+    CHECK(test::wait_until(p.io, [&] { return s.counters().connections == 2; }));
+    CHECK(lost.size() == 1);
+    CHECK(lost.at(0).error == errc::authentication_failed);
+    test::run(p.io, s.reauthenticate());
+    test::run(p.io, s.disconnect());
+}
+
+TEST_CASE("the server is told by DISCONNECT when the authenticator fails, and gets no message behind it") {
+    std::string const method = hex("15") + test::field("counting");
+    scripted_peer p([&](test::heard_packet const& h) -> std::optional<std::string> {
+        auto const props = test::properties_field(method + hex("16") + test::field("10"));
+        if (h.type == mqtt::packet_type::connect) return test::packet(0x20, hex("00 00") + props);
+        return h.type == mqtt::packet_type::auth ? test::packet(0xF0, hex("00") + props) : "";
+    });
+    memory_session s(p.io.get_executor(), p.transport, quick("client", v5));
+    struct trusting_once : counter {
+        asio::awaitable<void> finish(std::string) {
+            if (++times > 1) throw std::runtime_error("no more");
+            co_return;
+        }
+        int times = 0;
+    };
+    int beginnings = 0;
+    s.set_authenticator(trusting_once{{&beginnings}});
+    task<void> running(p.io, s.run());
+    test::run(p.io, s.connected());
+    task<void> again(p.io, s.reauthenticate());
+    CHECK_THROWS_WITH_AS(again.run(), "no more", std::runtime_error);
+    CHECK_FALSE(s.is_connected());
+    CHECK(s.try_publish("secret", "", {.qos = mqtt::qos::at_least_once}));
+    // The next connection's proof is no better, which ends `run`.
+    CHECK_THROWS_WITH_AS(running.run(), "no more", std::runtime_error);
+    CHECK(p.connections == 2);
+    CHECK(p.count(mqtt::packet_type::disconnect) == 1);
+    CHECK(p.count(mqtt::packet_type::publish) == 0);
+    for (auto const& h : p.heard)
+        if (h.type == mqtt::packet_type::disconnect) CHECK(h.body.substr(0, 1) == hex("80"));
+}
+
+TEST_CASE("a re-authentication that is cancelled at any point can be brought to its end by another") {
+    int cancelled = 0;
+    for (bool const waits : {false, true}) {
+        for (int turns = 0; turns < 60; ++turns) {
+            CAPTURE(turns);
+            counting_place p;
+            memory_session s(p.io.get_executor(), p.transport, quick("client", v5));
+            s.set_authenticator(slow{.quick = !waits});
+            task<void> running(p.io, s.run());
+            test::run(p.io, s.connected());
+            {
+                task<void> again(p.io, s.reauthenticate());
+                for (int i = 0; i < turns && !again.done(); ++i) {
+                    p.io.restart();
+                    p.io.run_one();
+                }
+                again.cancel();
+                again.run_for_error();
+                CHECK(again.ended() == 1);
+                cancelled += again.error() == asio::error::operation_aborted;
+            }
+            if (turns % 2 == 1) p.settle();  // the server's answer comes before the next one, or behind its beginning
+            task<void> again(p.io, s.reauthenticate());
+            CHECK_FALSE(again.run_for_error());
+            CHECK(s.counters().connections == 1);
+            test::run(p.io, s.disconnect());
+            CHECK(p.broker.counters().protocol_errors == 0);
+        }
+    }
+    CHECK(cancelled > 20);
+}
+
+TEST_CASE("a re-authentication ends with the connection, with run, and with the session, at each of its steps") {
+    enum class end { connection, run, session };
+    for (auto const how : {end::connection, end::run, end::session}) {
+        for (int turns = 0; turns < 40; ++turns) {
+            CAPTURE(static_cast<int>(how));
+            CAPTURE(turns);
+            counting_place p;
+            std::optional<memory_session> s(std::in_place, p.io.get_executor(), p.transport, quick("client", v5));
+            s->set_authenticator(slow{});
+            std::optional<task<void>> running(std::in_place, p.io, s->run());
+            test::run(p.io, s->connected());
+            task<void> again(p.io, s->reauthenticate());
+            for (int i = 0; i < turns && !again.done(); ++i) {
+                p.io.restart();
+                p.io.run_one();
+            }
+            if (again.done()) {
+                CHECK_FALSE(again.error());
+                break;
+            }
+            if (how == end::connection) p.broker.drop_client("client");
+            if (how == end::run) running->cancel();
+            if (how == end::session) {
+                task<void> leaving(p.io, s->disconnect());
+                leaving.run();
+                running->run();
+                s.reset();
+            }
+            auto const error = again.run_for_error();
+            CHECK((!error || error == errc::disconnected || error == errc::not_connected));
+            CHECK(again.ended() == 1);
+            p.settle();
+        }
+    }
+}
+
+TEST_CASE("two that authenticate again take turns") {
+    counting_place p;
+    auto const s = p.session();
+    task<void> running(p.io, s->run());
+    test::run(p.io, s->connected());
+    task<void> first(p.io, s->reauthenticate());
+    task<void> second(p.io, s->reauthenticate());
+    CHECK_FALSE(second.run_for_error());
+    CHECK(first.done());
+    CHECK(p.beginnings == 3);
+    test::run(p.io, s->disconnect());
+}

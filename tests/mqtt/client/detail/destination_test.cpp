@@ -1,0 +1,107 @@
+#include <runnel/mqtt/client/session.hpp>
+#include <runnel/transport/failover.hpp>
+#include <runnel/transport/tcp.hpp>
+
+#include <doctest/doctest.h>
+
+#include "support/memory_sessions.hpp"
+#include <algorithm>
+#include <string>
+#include <vector>
+
+namespace {
+
+namespace mqtt = runnel::mqtt;
+using mqtt::reason_code;
+using test::quick;
+using test::task;
+using kind = mqtt::session_event::kind;
+
+constexpr auto v5 = mqtt::protocol_version::v5;
+
+// Two brokers on loopback, and what a session did.
+struct two_brokers {
+    asio::io_context io;
+    runnel::testing::broker first{io.get_executor()};
+    runnel::testing::broker second{io.get_executor()};
+    runnel::tcp to_first{.host = "127.0.0.1", .port = first.listen_tcp()};
+    runnel::tcp to_second{.host = "127.0.0.1", .port = second.listen_tcp()};
+    std::vector<mqtt::session_event> events;
+
+    mqtt::session_options options() {
+        auto o = quick("client", v5);
+        o.follow_redirects = true;
+        o.on_event = [this](auto const& e) { events.push_back(e); };
+        return o;
+    }
+    std::size_t count(kind what) const {
+        return static_cast<std::size_t>(std::ranges::count(events, what, &mqtt::session_event::what));
+    }
+    // Refuses all clients of the first broker, and names the second.
+    void redirect(reason_code reason) {
+        first.hooks().on_connect = [this, reason](runnel::testing::connect_attempt& a) {
+            a.server_reference = "127.0.0.1:" + std::to_string(to_second.port);
+            return reason;
+        };
+    }
+};
+
+}  // namespace
+
+TEST_CASE("a session follows a server that names another one, at once") {
+    for (auto const reason : {reason_code::use_another_server, reason_code::server_moved}) {
+        two_brokers b;
+        b.redirect(reason);
+        mqtt::session s(b.io.get_executor(), b.to_first, b.options());
+        task<void> running(b.io, s.run());
+        test::run(b.io, s.connected());
+        CHECK(b.second.connected("client"));
+        CHECK(b.count(kind::redirected) == 1);
+        CHECK(b.count(kind::waiting) == 0);
+        // For the next connection only, or for good.
+        b.second.drop_client("client");
+        CHECK(test::wait_until(b.io, [&] { return s.counters().connections == 2; }));
+        CHECK(b.first.counters().refused == (reason == reason_code::server_moved ? 1 : 2));
+        test::run(b.io, s.disconnect());
+        CHECK_FALSE(running.run_for_error());
+    }
+}
+
+TEST_CASE("servers that name each other are not followed for ever") {
+    two_brokers b;
+    b.redirect(reason_code::use_another_server);
+    b.second.hooks().on_connect = [&](runnel::testing::connect_attempt& a) {
+        a.server_reference = "127.0.0.1:" + std::to_string(b.to_first.port);
+        return reason_code::use_another_server;
+    };
+    auto options = b.options();
+    options.reconnect.attempts = 1;
+    mqtt::session s(b.io.get_executor(), b.to_first, options);
+    task<void> running(b.io, s.run());
+    CHECK(running.run_for_error() == reason_code::use_another_server);
+    CHECK(b.count(kind::redirected) == 5);
+}
+
+TEST_CASE("a redirection is followed only by those who want that") {
+    two_brokers b;
+    b.redirect(reason_code::server_moved);
+    auto options = b.options();
+    options.follow_redirects = false;
+    options.reconnect.attempts = 1;
+    mqtt::session s(b.io.get_executor(), b.to_first, options);
+    task<void> running(b.io, s.run());
+    CHECK(running.run_for_error() == reason_code::server_moved);
+}
+
+TEST_CASE("a session goes to the next of several servers when one refuses it") {
+    two_brokers b;
+    b.first.hooks().on_connect = [](auto&) { return reason_code::server_busy; };
+    runnel::failover const both(std::vector{b.to_first, b.to_second});
+    mqtt::session s(b.io.get_executor(), both, b.options());
+    task<void> running(b.io, s.run());
+    test::run(b.io, s.connected());
+    CHECK(b.second.connected("client"));
+    CHECK(b.first.counters().refused == 1);
+    test::run(b.io, s.disconnect());
+    CHECK_FALSE(running.run_for_error());
+}

@@ -1,0 +1,250 @@
+#include <runnel/mqtt/client/session.hpp>
+
+#include <asio/co_spawn.hpp>
+#include <asio/detached.hpp>
+#include <doctest/doctest.h>
+
+#include "support/memory_sessions.hpp"
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace {
+
+namespace mqtt = runnel::mqtt;
+using namespace std::chrono_literals;
+using mqtt::errc;
+using mqtt::publish_result;
+using mqtt::qos;
+using mqtt::reason_code;
+using outcome = publish_result::outcome;
+using test::connected_session;
+using test::memory_place;
+using test::memory_session;
+using test::quick;
+using test::task;
+
+// A session whose `run` has not begun, and what the broker receives once it has.
+struct waiting_session : memory_place {
+    explicit waiting_session(mqtt::session_options o = quick()) : session(io.get_executor(), transport, std::move(o)) {
+        broker.hooks().on_publish = [this](auto const&, mqtt::publish const& m) { arrived.emplace_back(m.payload); };
+    }
+
+    void go_online(std::size_t messages) {
+        task<void> const running(io, session.run());
+        CHECK(test::wait_until(io, [&] { return arrived.size() == messages; }));
+        settle();
+        test::run(io, session.disconnect());
+        CHECK(broker.counters().protocol_errors == 0);
+    }
+
+    std::vector<std::string> arrived;
+    memory_session session;
+};
+
+}  // namespace
+
+TEST_CASE("the result of publish says how far the message has come") {
+    waiting_session w;
+    auto const early = test::run(w.io, w.session.publish("t", "early"));
+    CHECK(early.what == outcome::queued);
+    task<void> running(w.io, w.session.run());
+    test::run(w.io, w.session.connected());
+    CHECK(test::run(w.io, w.session.publish("t", "sent")).what == outcome::sent);
+    for (auto const quality : {qos::at_least_once, qos::exactly_once}) {
+        auto const result = test::run(w.io, w.session.publish("t", "acknowledged", {.qos = quality}));
+        CHECK(result.what == outcome::acknowledged);
+        CHECK(result == reason_code::success);
+        CHECK(result.details == nullptr);
+    }
+    CHECK(w.session.counters().messages_published == 4);
+    CHECK(w.session.counters().messages_acknowledged == 2);
+    test::run(w.io, w.session.disconnect());
+}
+
+TEST_CASE("a message that could not be sent in time is withdrawn") {
+    for (auto const quality : test::qualities) {
+        mqtt::session_options o = quick();
+        o.maximum_queued = 1;  // so that the second message waits for room
+        waiting_session w(o);
+        task<publish_result> first(w.io, w.session.publish("t", "first", {.qos = qos::at_least_once}));
+        task<publish_result> late(w.io, w.session.publish("t", "late", {.qos = quality, .timeout = 1ms}));
+        CHECK(late.run_for_error() == errc::message_expired);
+        w.go_online(1);
+        CHECK(w.arrived == std::vector<std::string>{"first"});
+        CHECK_FALSE(first.run_for_error());
+    }
+}
+
+TEST_CASE("a queued message is withdrawn when its time is up, and those behind it are sent") {
+    waiting_session w;
+    task<publish_result> late(w.io, w.session.publish("t", "late", {.qos = qos::exactly_once, .timeout = 1ms}));
+    task<publish_result> other(w.io, w.session.publish("t", "other", {.qos = qos::exactly_once, .timeout = 20s}));
+    CHECK(late.run_for_error() == errc::message_expired);
+    w.go_online(1);
+    CHECK(w.arrived == std::vector<std::string>{"other"});
+    CHECK(other.run().what == outcome::acknowledged);
+}
+
+TEST_CASE("a message that was sent and not acknowledged in time is said to have been sent, and remains promised") {
+    asio::io_context io;
+    std::optional<runnel::memory_stream<>> server;
+    runnel::memory_transport const transport([&](runnel::memory_stream<> s) { server.emplace(std::move(s)); });
+    memory_session s(io.get_executor(), transport, quick());
+    task<void> running(io, s.run());
+    CHECK(test::wait_until(io, [&] { return server.has_value(); }));
+    runnel::send_buffer connack;
+    connack.append({"\x20\x02\x00\x00", 4});
+    test::run(io, server->write(connack));
+    test::run(io, s.connected());
+    auto publishing = s.publish("t", "m", {.qos = qos::at_least_once, .timeout = 10ms});
+    CHECK(test::error_of(io, std::move(publishing)) == errc::response_timeout);
+    CHECK(s.counters().in_flight == 1);
+    running.cancel();
+    CHECK(running.run_for_error());
+}
+
+TEST_CASE("overflow::refuse refuses a message for which there is no room") {
+    mqtt::session_options o = quick();
+    o.maximum_queued = 100;
+    o.when_full = mqtt::overflow::refuse;
+    waiting_session w(o);
+    std::string const payload(60, 'x');
+    CHECK(test::run(w.io, w.session.publish("t", payload)).what == outcome::queued);
+    for (auto const quality : test::qualities)
+        CHECK(test::error_of(w.io, w.session.publish("t", payload, {.qos = quality})) == errc::queue_full);
+    CHECK_FALSE(w.session.try_publish("t", payload));
+    w.go_online(1);
+}
+
+TEST_CASE("the queue is bounded in messages too") {
+    mqtt::session_options o = quick();
+    o.maximum_queued_messages = 2;
+    o.when_full = mqtt::overflow::refuse;
+    waiting_session w(o);
+    for (int i = 0; i < 2; ++i) CHECK(test::run(w.io, w.session.publish("t", "m")).what == outcome::queued);
+    CHECK(test::error_of(w.io, w.session.publish("t", "m", {.qos = qos::at_least_once})) == errc::queue_full);
+    w.go_online(2);
+    o.maximum_queued_messages = 0;
+    CHECK_THROWS_AS(memory_session(w.io.get_executor(), w.transport, o), std::out_of_range);
+}
+
+TEST_CASE("overflow::drop_oldest drops and counts QoS 0 messages, and no others") {
+    mqtt::session_options o = quick();
+    o.maximum_queued = 40;
+    o.when_full = mqtt::overflow::drop_oldest;
+    waiting_session w(o);
+    task<publish_result> kept(w.io, w.session.publish("t", "QoS 1", {.qos = qos::at_least_once}));
+    w.settle();
+    for (int i = 0; i < 100; ++i)
+        CHECK(test::run(w.io, w.session.publish("t", "QoS 0 " + std::to_string(i))).what == outcome::queued);
+    CHECK(w.session.counters().messages_dropped == 98);
+    w.go_online(3);
+    CHECK(w.arrived == std::vector<std::string>{"QoS 1", "QoS 0 98", "QoS 0 99"});
+    CHECK_FALSE(kept.run_for_error());
+}
+
+TEST_CASE("publishing with a deadline ends when the session is destroyed") {
+    memory_place p;
+    std::optional<memory_session> s(std::in_place, p.io.get_executor(), p.transport, quick());
+    task<publish_result> pending(p.io, s->publish("t", "m", {.qos = qos::at_least_once, .timeout = 1h}));
+    p.settle();
+    s.reset();
+    CHECK(pending.run_for_error() == errc::disconnected);
+}
+
+TEST_CASE("a message that expires while there is no connection ends, and is not sent") {
+    memory_place p;
+    bool online = false;
+    p.on_open = [&](auto&) {
+        if (!online) throw std::system_error(asio::error::connection_refused);
+    };
+    std::size_t heard = 0;
+    p.broker.hooks().on_publish = [&](auto const&, auto const&) { ++heard; };
+    memory_session s(p.io.get_executor(), p.transport, quick("client", mqtt::protocol_version::v5));
+    task<void> running(p.io, s.run());
+    p.settle();
+    mqtt::properties props;
+    props.message_expiry_interval = 1;
+    CHECK(test::run(p.io, s.publish("t", "QoS 0", {.props = &props})).what == outcome::queued);
+    auto publishing = s.publish("t", "QoS 1", {.qos = qos::at_least_once, .props = &props});
+    CHECK(test::error_of(p.io, std::move(publishing)) == errc::message_expired);
+    online = true;
+    CHECK(test::run(p.io, s.publish("t", "m", {.qos = qos::at_least_once})).what == outcome::acknowledged);
+    CHECK(heard == 1);
+    test::run(p.io, s.disconnect());
+}
+
+TEST_CASE("in MQTT 5 topics are abbreviated after their first message") {
+    connected_session c(quick("client", mqtt::protocol_version::v5));
+    std::vector<std::string> topics;
+    c.broker.hooks().on_publish = [&](auto const&, mqtt::publish const& m) { topics.emplace_back(m.topic); };
+    std::string const topic(1000, 'x');
+    for (auto const quality : test::qualities)
+        for (int i = 0; i < 10; ++i) c.publish(topic, "m", quality);
+    c.settle();
+    CHECK(topics == std::vector<std::string>(30, topic));
+    bool const announced = c.broker.options().accepts.topic_alias_maximum != 0;
+    CHECK((c.session.counters().bytes_sent < 3000) == announced);
+    c.disconnect();
+}
+
+TEST_CASE("temporaries and moved strings go along with a publish that is left to itself") {
+    waiting_session w;
+    {
+        // Longer than what a string holds in itself, so that a view of one that has gone is noticed.
+        std::string const id(40, 'i');
+        std::string topic = "topics/" + id, json = std::string(40, 'j');
+        auto const begin = [&](auto publishing) { asio::co_spawn(w.io, std::move(publishing), asio::detached); };
+        constexpr mqtt::publish_options q1{.qos = qos::at_least_once};
+        begin(w.session.publish("topics/" + id, std::string(40, 'a'), q1));
+        begin(w.session.publish("t", std::string(40, 'b'), q1));
+        begin(w.session.publish("topics/" + id, "c", q1));
+        begin(w.session.publish("t", std::string_view("d")));
+        begin(w.session.publish(std::move(topic), std::move(json), q1));
+        std::error_code ignored;
+        begin(w.session.publish(std::string(40, 't'), std::string(40, 'e'), q1, ignored));
+        w.io.poll();
+    }
+    w.go_online(6);
+    CHECK(w.arrived == std::vector<std::string>{std::string(40, 'a'), std::string(40, 'b'), "c", "d",
+                                                std::string(40, 'j'), std::string(40, 'e')});
+}
+
+TEST_CASE("a publish that keeps its strings can be destroyed before it has begun, and while it waits") {
+    waiting_session w;
+    {
+        auto never = w.session.publish(std::string(40, 't'), std::string(40, 'p'));
+    }
+    {
+        task<publish_result> waiting(
+            w.io, w.session.publish(std::string(40, 't'), std::string(40, 'p'), {.qos = qos::at_least_once}));
+        w.io.poll();
+    }
+    w.go_online(1);  // accepted, so it is sent all the same
+    CHECK(w.arrived.size() == 1);
+}
+
+TEST_CASE("topic filters and handles need not outlive the calls they are given to") {
+    connected_session c;
+    std::vector<std::string> heard;
+    auto const handler = [&](mqtt::publish const& m) { heard.emplace_back(m.topic); };
+    std::string const name(40, 'n');
+    {
+        std::vector<std::string> const texts = {"one/" + name, "two/" + name};
+        std::vector<std::string_view> const filters(texts.begin(), texts.end());
+        asio::co_spawn(c.io, c.session.subscribe("three/" + name, handler), asio::detached);
+        asio::co_spawn(c.io, c.session.subscribe(filters, handler), asio::detached);
+    }
+    test::settle(c.io);
+    for (auto const* level : {"one/", "two/", "three/"}) c.publish(level + name, "x", qos::at_least_once);
+    CHECK(heard == std::vector<std::string>{"one/" + name, "two/" + name, "three/" + name});
+    {
+        auto const handle = c.subscribe("four/" + name);
+        asio::co_spawn(c.io, c.session.unsubscribe(handle), asio::detached);
+    }
+    test::settle(c.io);
+    CHECK(c.broker.counters().protocol_errors == 0);
+    c.disconnect();
+}

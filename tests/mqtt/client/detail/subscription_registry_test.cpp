@@ -1,0 +1,223 @@
+#include <runnel/mqtt/client/detail/subscription_registry.hpp>
+
+#include <doctest/doctest.h>
+
+#include "support/run.hpp"
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+namespace {
+
+using namespace runnel::mqtt;
+using registry = subscription_registry<test::executor>;
+using entry = registry::entry;
+
+struct place {
+    asio::io_context io;
+    runnel::parking<test::executor> parking{io.get_executor()};
+    subscriptions wishes;
+    registry all;
+
+    /// The server knows it by the number of subscriptions made so far, 1 for the first.
+    std::shared_ptr<entry> add(std::string_view filter) {
+        auto s = std::make_shared<entry>(parking.queue(), std::span(&filter, 1), subscribe_options{});
+        s->wish = &wishes.add(std::span(&filter, 1), s.get());
+        wishes.next();
+        all.add(s);
+        return s;
+    }
+    registry::outcome dispatch(std::string_view topic, std::uint64_t number = 0, qos quality = qos::at_least_once,
+                               std::uint32_t identifier = 0) {
+        properties props;
+        if (identifier != 0) props.subscription_identifiers = identifier;
+        publish p{.topic = topic, .payload = "p", .qos = quality, .packet_id = 1};
+        if (identifier != 0) p.props = &props;
+        return all.dispatch(p, {number, 1, quality});
+    }
+};
+
+}  // namespace
+
+TEST_CASE("filters with a prefix that servers know get the messages behind it, be there few or many") {
+    for (int others : {0, 10})
+        for (std::string_view const prefix : {"$share/group/", "$queue/", "$q/", "$exclusive/"}) {
+            place p;
+            for (int i = 0; i < others; ++i) p.add("other/" + std::to_string(i));
+            auto const s = p.add(std::string(prefix) + "a/+");
+            CHECK(p.dispatch("a/b").matched == 1);
+            CHECK(s->box->size() == 1);
+            CHECK(p.dispatch("b/b").matched == 0);
+            p.all.remove(s.get());
+            CHECK(p.dispatch("a/b").matched == 0);
+        }
+    place p;
+    auto const s = p.add("$queue/a");
+    CHECK(p.dispatch("$queue/a").matched == 1);  // at a server that does not know the prefix
+}
+
+TEST_CASE("the subscription identifier decides where the topic does not, for filters that only the server knows") {
+    place p;
+    auto const special = p.add("$stream/a");
+    auto const plain = p.add("b");
+    CHECK(p.dispatch("x", 0, qos::at_least_once, 1).matched == 1);
+    CHECK(special->box->size() == 1);
+    CHECK(p.dispatch("x", 1, qos::at_least_once, 2).matched == 0);  // an identifier of an earlier process
+    CHECK(p.dispatch("x", 2, qos::at_least_once, 9).matched == 0);
+    CHECK(p.dispatch("b", 3, qos::at_least_once, 1).matched == 1);
+}
+
+TEST_CASE("a message given back goes to those only that have not had it, and is done when all are") {
+    place p;
+    auto const a = p.add("t");
+    auto const b = p.add("+");
+    auto const c = p.add("#");
+    int calls = 0;
+    c->handler = [&](publish const&) {
+        if (++calls == 1) throw std::runtime_error("failed");
+    };
+    delivery const d{7, 1, qos::at_least_once};
+    auto const first = p.dispatch("t", 7);
+    CHECK(first.failed);
+    CHECK_FALSE(first.taken);
+    CHECK(p.all.take_failure() != nullptr);
+    inbox::pop(a->box);
+    CHECK_FALSE(p.all.take(d));
+    inbox::pop(b->box);
+    p.all.give_back(d, *b->box);
+    auto const second = p.dispatch("t", 7);
+    CHECK(second.matched == 3);
+    CHECK_FALSE(second.failed);
+    CHECK_FALSE(second.taken);
+    CHECK(calls == 2);
+    CHECK(a->box->size() == 0);
+    CHECK(b->box->size() == 1);
+    CHECK(p.all.take(d));
+    CHECK(p.all.take({8, 1, qos::at_least_once}));
+}
+
+TEST_CASE("a message that comes again for some of its subscriptions is in the lane of the others of its topic") {
+    place p;
+    auto const a = p.add("t");
+    auto const b = p.add("+");
+    auto const first = p.dispatch("t", 7);
+    inbox::pop(a->box);
+    CHECK_FALSE(p.all.take({7, 1, qos::at_least_once}));
+    inbox::pop(b->box);
+    p.all.give_back({7, 1, qos::at_least_once}, *b->box);
+    auto const again = p.dispatch("t", 7);
+    CHECK(again.lane == first.lane);
+    CHECK(a->box->size() == 0);
+    CHECK(b->box->size() == 1);
+    CHECK(p.dispatch("t", 8).lane == first.lane);
+}
+
+TEST_CASE("a handler may receive the message that it is told of from another inbox") {
+    place p;
+    auto const a = p.add("t");
+    auto const b = p.add("t");
+    delivery const d{3, 1, qos::exactly_once};
+    bool taken = true;
+    b->handler = [&](publish const&) { taken = p.all.take(d); };
+    CHECK(p.dispatch("t", 3, qos::exactly_once).taken);
+    CHECK_FALSE(taken);  // not before the handler has returned
+}
+
+TEST_CASE("what nobody will read is kept, unless others have it or have had it") {
+    using enum registry::unread;
+    place p;
+    auto const a = p.add("t");
+    delivery const d{1, 1, qos::at_least_once};
+    p.dispatch("t", 1);
+    CHECK(p.all.drop(d) == keep);
+    auto const b = p.add("+");
+    SUBCASE("nobody has had it") {
+        p.dispatch("t", 1);
+        CHECK(p.all.drop(d) == nothing);
+        CHECK(p.all.drop(d) == keep);
+    }
+    SUBCASE("somebody has had it") {
+        p.dispatch("t", 1);
+        CHECK_FALSE(p.all.take(d));
+        CHECK(p.all.drop(d) == acknowledge);
+    }
+}
+
+TEST_CASE("a message that the server sends once for several subscriptions goes to all that it names") {
+    place p;
+    auto const special = p.add("$stream/a");
+    auto const plain = p.add("b");
+    auto const other = p.add("+");
+    properties props;
+    std::uint32_t const names[] = {1, 2};
+    props.subscription_identifiers = names;
+    publish const m{.topic = "b", .payload = "p", .qos = qos::at_least_once, .packet_id = 1, .props = &props};
+    CHECK(p.all.dispatch(m, {1, 1, qos::at_least_once}).matched == 2);
+    CHECK(special->box->size() == 1);
+    CHECK(plain->box->size() == 1);
+    CHECK(other->box->size() == 0);
+}
+
+TEST_CASE("a handler may let go of an inbox that has the message which it is told of") {
+    place p;
+    auto const a = p.add("t");
+    auto const b = p.add("t");
+    delivery const d{3, 1, qos::exactly_once};
+    SUBCASE("unread") {
+        b->handler = [&](publish const&) { CHECK(p.all.drop(d) == registry::unread::nothing); };
+        CHECK(p.dispatch("t", 3, qos::exactly_once).taken);
+    }
+    SUBCASE("given back") {
+        b->handler = [&](publish const&) { CHECK_FALSE(p.all.give_back(d, *a->box)); };
+        CHECK_FALSE(p.dispatch("t", 3, qos::exactly_once).taken);
+    }
+}
+
+TEST_CASE("what a subscription has given back is new to others once that subscription has ended") {
+    place p;
+    delivery const d{5, 1, qos::at_least_once};
+    auto a = p.add("t");
+    SUBCASE("by an inbox") {
+        p.dispatch("t", 5);
+        CHECK_FALSE(p.all.give_back(d, *a->box));
+    }
+    SUBCASE("by a handler") {
+        a->handler = [](publish const&) { throw std::runtime_error("failed"); };
+        CHECK(p.dispatch("t", 5).failed);
+        p.all.take_failure();
+    }
+    p.all.remove(a.get());
+    auto const b = p.add("t");
+    CHECK_FALSE(p.dispatch("t", 5).taken);
+    CHECK(b->box->size() == 1);
+    CHECK(p.all.take(d));
+}
+
+TEST_CASE("what a subscription gives back after its end is done if all others have had it") {
+    place p;
+    delivery const d{5, 1, qos::exactly_once};
+    auto const a = p.add("t");
+    auto const b = p.add("t");
+    p.dispatch("t", 5, qos::exactly_once);
+    SUBCASE("they have") {
+        CHECK_FALSE(p.all.take(d));
+        p.all.remove(b.get());
+        CHECK(p.all.give_back(d, *b->box));
+    }
+    SUBCASE("they have not yet") {
+        p.all.remove(b.get());
+        CHECK_FALSE(p.all.give_back(d, *b->box));
+        CHECK(p.all.take(d));
+    }
+    SUBCASE("there are none") {
+        CHECK_FALSE(p.all.take(d));
+        delivery const alone{6, 2, qos::exactly_once};
+        p.all.remove(a.get());
+        p.dispatch("t", 6, qos::exactly_once);
+        p.all.remove(b.get());
+        CHECK_FALSE(p.all.give_back(alone, *b->box));
+    }
+}

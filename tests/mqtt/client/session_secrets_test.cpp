@@ -1,0 +1,115 @@
+#include <runnel/aliyun/connect.hpp>
+#include <runnel/coro/race.hpp>
+#include <runnel/mqtt/client/session.hpp>
+
+#include <doctest/doctest.h>
+
+#include "support/allocation_count.hpp"
+#include "support/run.hpp"
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <string>
+
+// What a session leaves behind of a password in memory that it gives back.
+
+namespace {
+
+namespace mqtt = runnel::mqtt;
+using namespace std::chrono_literals;
+
+// A server that keeps nothing of what it gets: it accepts the connection, and then is silent.
+struct silent_server {
+    bool takes_connect = true;
+    std::size_t written = 0;
+};
+
+class silent_stream {
+  public:
+    using executor_type = asio::any_io_executor;
+    static constexpr std::size_t headroom = 0;
+
+    silent_stream(executor_type executor, silent_server& server) : server_(&server), executor_(std::move(executor)) {}
+
+    executor_type get_executor() const { return executor_; }
+
+    asio::awaitable<std::size_t> read_some(asio::mutable_buffer into) {
+        auto& s = *server_;
+        if (s.written != 0 && !answered_) {
+            answered_ = true;
+            std::memcpy(into.data(), "\x20\x02\0\0", 4);
+            co_return 4;
+        }
+        co_await runnel::sleep_for<executor_type>(executor_, std::chrono::hours::max());
+        throw std::system_error(asio::error::eof);
+    }
+    asio::awaitable<void> write(runnel::send_buffer& out) {
+        if (!server_->takes_connect) throw std::system_error(asio::error::broken_pipe);
+        server_->written += out.size();
+        out.clear();
+        co_return;
+    }
+    asio::awaitable<void> shutdown() { co_return; }
+
+  private:
+    silent_server* server_;
+    executor_type executor_;
+    bool answered_ = false;
+};
+static_assert(runnel::stream<silent_stream>);
+
+struct silent_transport {
+    using executor_type = asio::any_io_executor;
+    using stream_type = silent_stream;
+    static constexpr bool secure = false;
+    silent_server* server = nullptr;
+    [[maybe_unused]] friend bool operator==(silent_transport const&, silent_transport const&) = default;
+    std::string url() const { return "silent://"; }
+    asio::awaitable<stream_type> open(executor_type executor) const { co_return stream_type(executor, *server); }
+};
+
+std::size_t left_behind(std::string const& password, bool takes_connect, bool makes_credentials) {
+    silent_server server{.takes_connect = takes_connect};
+    asio::io_context io;
+    runnel::testing::freed_memory_search const search(password.c_str());
+    {
+        mqtt::session_options o;
+        o.reconnect.attempts = 1;
+        o.close_timeout = 20ms;
+        mqtt::credentials who{.client_id = "client", .user_name = "user", .password = password};
+        if (makes_credentials)
+            o.make_credentials = [who] { return who; };
+        else
+            o.credentials = std::move(who);
+        mqtt::session<silent_transport> session(io.get_executor(), {&server}, std::move(o));
+        test::task running(io, session.run());
+        io.run_for(50ms);
+        CHECK((server.written > password.size()) == takes_connect);
+        running.cancel();
+        io.restart();
+        io.run_for(50ms);
+    }
+    return search.found();
+}
+
+}  // namespace
+
+TEST_CASE("a session leaves no password behind, whether CONNECT is written or not, and however it is made") {
+    std::string const password = "a password of more than fifteen bytes";
+    for (bool const takes_connect : {true, false})
+        for (bool const makes_credentials : {true, false})
+            CHECK(left_behind(password, takes_connect, makes_credentials) == 0);
+}
+
+TEST_CASE("what signs for an Aliyun device leaves nothing of its secret behind") {
+    char const* const secret = "0123456789abcdef0123456789abcdef";
+    constexpr runnel::aliyun::device who{"a1B2c3D4e5F", "thermostat-7", "0123456789abcdef0123456789abcdef"};
+    runnel::testing::freed_memory_search const search(secret);
+    {
+        auto const signer = std::make_unique<runnel::aliyun::device_signer>(who, runnel::aliyun::secure_mode::tls);
+        auto const copy = std::make_unique<runnel::aliyun::device_signer>(*signer);
+        std::function<mqtt::credentials()> const provider = *copy;
+        CHECK(provider().password->size() == 64);
+    }
+    CHECK(search.found() == 0);
+}

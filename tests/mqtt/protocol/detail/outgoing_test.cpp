@@ -1,0 +1,503 @@
+// What waits in a session to be sent: how long, in which order, and what becomes of it.
+
+#include <runnel/mqtt/protocol/session_state.hpp>
+
+#include <doctest/doctest.h>
+
+#include <cstdint>
+#include <string>
+#include <support/session_end.hpp>
+#include <utility>
+#include <vector>
+
+using namespace runnel::mqtt;
+using packet_type::puback;
+using packet_type::pubcomp;
+using packet_type::pubrec;
+using test::session_end;
+
+namespace {
+
+constexpr auto v3 = protocol_version::v3_1_1;
+constexpr auto v5 = protocol_version::v5;
+constexpr protocol_version both_versions[] = {v3, v5};
+constexpr auto q0 = qos::at_most_once;
+constexpr auto q1 = qos::at_least_once;
+constexpr auto q2 = qos::exactly_once;
+
+session_end client(protocol_version version, session_limits limits = {}) {
+    return session_end(role::client, version, limits);
+}
+
+}  // namespace
+
+// How much is sent at once.
+
+TEST_CASE("what is queued is sent in portions, in order, as what has gathered is taken away") {
+    for (auto version : both_versions) {
+        auto c = client(version, {.unwritten = 12});
+        c.publish("a", q1);
+        c.publish("b", q0);
+        c.publish("c", q2);
+        c.publish("d", q0);
+        c.publish("e", q1);
+        c.connect();
+        CHECK(c.sent() == "PUBLISH 1 qos1 a=p, PUBLISH qos0 b=p");
+        c.state.send_more(c.out);
+        CHECK(c.sent() == "PUBLISH 3 qos2 c=p, PUBLISH qos0 d=p");
+        c.state.send_more(c.out);
+        CHECK(c.sent() == "PUBLISH 5 qos1 e=p");
+        c.state.send_more(c.out);
+        CHECK(c.sent() == "");
+    }
+}
+
+TEST_CASE("a message that would make one write too long waits for the next") {
+    for (auto version : both_versions) {
+        auto c = client(version, {.unwritten = 12});
+        c.connect();
+        c.publish("a", q1);
+        c.publish("b", q1);
+        c.publish("c", q1);
+        c.publish("d", q0);  // nothing is kept of it, and it waits for nothing
+        CHECK(c.state.unacknowledged() == 2);
+        CHECK(c.sent() == "PUBLISH 1 qos1 a=p, PUBLISH 2 qos1 b=p, PUBLISH qos0 d=p");
+        CHECK(c.receive_ack(puback, 1) == errc::ok);
+        CHECK(c.sent() == "PUBLISH 3 qos1 c=p");
+    }
+}
+
+TEST_CASE("QoS 0 messages that wait for the next write are not held up by the receive maximum, nor overtaken") {
+    for (auto version : both_versions) {
+        auto c = client(version, {.in_flight = 1, .unwritten = 10});
+        for (auto const* topic : {"a", "b"}) c.publish(topic, q1);
+        for (auto const* topic : {"c", "d", "e"}) c.publish(topic, q0);
+        c.connect();
+        CHECK(c.sent() == "PUBLISH 1 qos1 a=p, PUBLISH qos0 c=p");
+        c.publish("f", q0);
+        CHECK(c.sent() == "PUBLISH qos0 d=p, PUBLISH qos0 e=p");
+        c.state.send_more(c.out);
+        CHECK(c.sent() == "PUBLISH qos0 f=p");
+        CHECK(c.receive_ack(puback, 1) == errc::ok);
+        CHECK(c.sent() == "PUBLISH 2 qos1 b=p");
+    }
+}
+
+TEST_CASE("what is sent again comes in portions too") {
+    for (auto version : both_versions) {
+        auto c = client(version, {.unwritten = 8});
+        c.connect();
+        for (auto const* topic : {"a", "b", "c"}) {
+            c.publish(topic, q2);
+            c.sent();
+        }
+        CHECK(c.receive_ack(pubrec, 1) == errc::ok);
+        CHECK(c.receive_ack(pubrec, 2) == errc::ok);
+        c.lose_connection();
+        c.connect(true);
+        CHECK(c.sent() == "PUBREL 1, PUBREL 2");
+        c.state.send_more(c.out);
+        CHECK(c.sent() == "PUBLISH 3 qos2 dup c=p");
+    }
+}
+
+TEST_CASE("a message with an alias of its own waits until those in front of it are sent") {
+    auto c = client(v5, {.outgoing_topic_aliases = 0, .unwritten = 10});
+    for (auto const* topic : {"a", "b", "c"}) c.publish(topic, q0);
+    properties announced;
+    announced.topic_alias_maximum = std::uint16_t{5};
+    c.connect(false, &announced);
+    CHECK(c.sent() == "PUBLISH qos0 a=p, PUBLISH qos0 b=p");
+    properties p;
+    p.topic_alias = std::uint16_t{5};
+    CHECK(c.state.publish(c.out, {.topic = "d", .payload = "p", .props = &p}).error == errc::queue_full);
+    c.state.send_more(c.out);
+    CHECK(c.state.publish(c.out, {.topic = "d", .payload = "p", .props = &p}).error == errc::ok);
+    CHECK(c.sent() == "PUBLISH qos0 c=p, PUBLISH qos0 d=p");
+    p.topic_alias = std::uint16_t{6};
+    CHECK(c.state.publish(c.out, {.topic = "d", .payload = "p", .props = &p}).error == errc::topic_alias_invalid);
+}
+
+TEST_CASE("a client sends all that it may before DISCONNECT, but not where it has an error to tell") {
+    for (auto version : both_versions) {
+        auto c = client(version, {.in_flight = 3, .unwritten = 1});
+        c.connect();
+        c.publish("a", q1);
+        c.publish("b", q2);
+        c.publish("c", q1);
+        c.publish("d", q1);
+        CHECK(c.state.disconnect(c.out) == errc::ok);
+        CHECK(c.sent() == "PUBLISH 1 qos1 a=p, PUBLISH 2 qos2 b=p, PUBLISH 3 qos1 c=p, DISCONNECT");
+        c.state.send_more(c.out);
+        CHECK(c.sent() == "");
+    }
+    auto c = client(v5, {.unwritten = 1});
+    c.connect();
+    c.publish("a", q1);
+    c.publish("b", q1);
+    CHECK(c.state.disconnect(c.out, {reason_code::protocol_error, {}}) == errc::ok);
+    CHECK(c.sent() == "PUBLISH 1 qos1 a=p, DISCONNECT");
+}
+
+TEST_CASE("without a connection there is nothing more to send") {
+    auto c = client(v3, {.unwritten = 1});
+    c.publish("a", q1);
+    c.state.send_more(c.out);
+    CHECK(c.sent() == "");
+    c.begin_connect();
+    c.state.send_more(c.out);
+    CHECK(c.sent() == "");
+}
+
+// What has been sent, and what has not.
+
+TEST_CASE("only what has never been sent can be withdrawn") {
+    for (auto version : both_versions) {
+        auto c = client(version, {.in_flight = 1});
+        auto const a = c.publish("a", q1).number;
+        auto const b = c.publish("b", q1).number;
+        c.connect();
+        CHECK_FALSE(c.state.withdraw(a));
+        CHECK(c.state.withdraw(b));
+        CHECK_FALSE(c.state.withdraw(b));
+        c.lose_connection();
+        CHECK_FALSE(c.state.withdraw(a));
+    }
+}
+
+TEST_CASE("what has been sent cannot be withdrawn either when it is sent anew in a new session") {
+    properties one_at_a_time;
+    one_at_a_time.receive_maximum = std::uint16_t{1};
+    auto c = client(v5);
+    c.connect();
+    auto const a = c.publish("a", q2).number;
+    auto const b = c.publish("b", q2).number;
+    c.lose_connection();
+    auto const later = c.publish("c", q2).number;
+    c.connect(false, &one_at_a_time);
+    CHECK(c.sent() == "PUBLISH 1 qos2 a=p");
+    CHECK_FALSE(c.state.withdraw(a));
+    CHECK_FALSE(c.state.withdraw(b));
+    CHECK(c.state.withdraw(later));
+    c.receive_ack(pubrec, 1);
+    c.receive_ack(pubcomp, 1);
+    CHECK(c.sent() == "PUBREL 1, PUBLISH 2 qos2 b=p");
+}
+
+// Dropping.
+
+TEST_CASE("a message can be dropped whatever has become of it, and the protocol goes on") {
+    int owners[4];
+    for (auto version : both_versions) {
+        auto c = client(version, {.in_flight = 2});
+        c.connect();
+        auto const a = c.publish("a", q1, &owners[0]).number;
+        auto const b = c.publish("b", q2, &owners[1]).number;
+        auto const d = c.publish("d", q1, &owners[2]).number;
+        c.publish("e", q1, &owners[3]);
+        c.sent();
+        auto const discard = [&](std::uint64_t number) {
+            return c.state.discard(number, errc::message_discarded, session_end::listener(c));
+        };
+        for (auto const number : {a, b, d}) {
+            CHECK(discard(number));
+            CHECK_FALSE(discard(number));
+            CHECK(c.refused.size() == number + 1);
+            CHECK(c.refused.back() == session_end::refusal{&owners[number], errc::message_discarded});
+        }
+        CHECK_FALSE(discard(17));
+        CHECK(c.receive_ack(puback, 1) == errc::ok);  // sent before
+        CHECK(c.sent() == "PUBLISH 4 qos1 e=p");
+        CHECK(c.receive_ack(pubrec, 2) == errc::ok);
+        CHECK(c.receive_ack(pubcomp, 2) == errc::ok);
+        CHECK(c.receive_ack(puback, 4) == errc::ok);
+        CHECK(c.sent() == "PUBREL 2");
+        CHECK(c.published.size() == 1);
+        CHECK(c.state.queued_bytes() == 0);
+    }
+}
+
+TEST_CASE("a message that was dropped while it was on its way is not sent again") {
+    for (auto version : both_versions) {
+        auto c = client(version);
+        c.connect();
+        auto const a = c.publish("a", q1).number;
+        auto const b = c.publish("b", q2).number;
+        c.publish("c", q1);
+        for (auto const number : {a, b}) CHECK(c.state.discard(number, errc::message_discarded, session_handler{}));
+        c.lose_connection();
+        c.connect(true);
+        CHECK(c.sent() == "PUBREL 2, PUBLISH 3 qos1 dup c=p");
+    }
+}
+
+TEST_CASE("a message that is dropped between connections is not sent again") {
+    for (auto version : both_versions) {
+        auto c = client(version);
+        c.connect();
+        auto const a = c.publish("a", q1).number;
+        auto const b = c.publish("b", q2).number;
+        c.publish("c", q1);
+        c.lose_connection();
+        auto const d = c.publish("d", q0).number;
+        for (auto const number : {a, b, d}) CHECK(c.state.discard(number, errc::message_discarded, session_handler{}));
+        c.connect(true);
+        CHECK(c.sent() == "PUBREL 2, PUBLISH 3 qos1 dup c=p");
+    }
+}
+
+TEST_CASE("what waits can be listed") {
+    auto c = client(v5, {.in_flight = 1});
+    c.publish("first", q2);
+    c.publish("second", q1);
+    c.publish("third", q0);
+    auto const list = [&] {
+        std::string text;
+        c.state.for_each_queued([&](queued_view const& m) {
+            text += std::to_string(m.number) + ' ' + std::string(m.topic) + ' ' + std::to_string(m.size) + " qos" +
+                    std::to_string(static_cast<int>(m.qos)) + (m.sent ? " sent; " : "; ");
+        });
+        return text;
+    };
+    CHECK(list() == "0 first 13 qos2; 1 second 14 qos1; 2 third 11 qos0; ");
+    c.connect();
+    CHECK(list() == "0 first 13 qos2 sent; 1 second 14 qos1; ");
+    c.lose_connection();
+    CHECK(list() == "0 first 13 qos2 sent; 1 second 14 qos1; ");
+    c.connect(true);
+    CHECK(c.receive_ack(pubrec, 1) == errc::ok);
+    CHECK(list() == "1 second 14 qos1; ");
+}
+
+// Laggards.
+
+TEST_CASE("a message that is never acknowledged holds up nobody, is told of, and is sent again first") {
+    for (auto version : both_versions) {
+        auto c = client(version, {.queued_messages = 3});
+        c.connect();
+        c.publish("old", q1);
+        c.publish("older", q2);
+        c.sent();
+        c.receive_ack(pubrec, 2);
+        for (std::uint64_t i = 0; i < 70'000; ++i) {
+            // Identifiers that are passed over count too.
+            bool const told = c.state.overtaken() >= i && c.state.overtaken() <= i + 20 && c.state.has_room();
+            REQUIRE(told);
+            REQUIRE(c.publish("a", q1).error == errc::ok);
+            auto const words = c.sent();
+            auto const at = words.rfind("PUBLISH ") + 8;
+            REQUIRE(c.receive_ack(puback, static_cast<std::uint16_t>(std::stoi(words.substr(at)))) == errc::ok);
+        }
+        CHECK(c.state.unacknowledged() == 2);
+        c.publish("last", q1);
+        c.lose_connection();
+        CHECK(c.state.overtaken() == 0);
+        c.connect(true);
+        auto const words = c.sent();
+        CHECK(words.starts_with("PUBLISH 1 qos1 dup old=p, PUBREL 2, PUBLISH "));
+        CHECK(words.ends_with(" qos1 dup last=p"));
+        CHECK(c.receive_ack(pubcomp, 2) == errc::ok);
+        CHECK(c.receive_ack(puback, 1) == errc::ok);
+        CHECK(c.state.unacknowledged() == 1);
+        CHECK(c.state.overtaken() == 0);
+    }
+}
+
+TEST_CASE("QoS 0 messages that are dropped for newer ones leave no places behind a message that waits") {
+    auto c = client(v3, {.queued_messages = 10});
+    c.publish("waits", q1);
+    for (int i = 0; i < 70'000; ++i) {
+        if (c.publish("a", q0).error == errc::ok) continue;
+        REQUIRE(c.state.drop_oldest_at_most_once());
+        REQUIRE(c.publish("a", q0).error == errc::ok);
+    }
+    c.connect();
+    CHECK(c.sent().starts_with("PUBLISH 1 qos1 waits=p, PUBLISH qos0 a=p, "));
+    CHECK(c.state.unacknowledged() == 1);
+}
+
+// A session of an older process.
+
+TEST_CASE("identifiers that an older process may have left taken at the server are freed before QoS 2 uses them") {
+    for (auto version : both_versions) {
+        auto c = client(version);
+        c.publish("a", q2);
+        c.publish("b", q1);
+        c.publish("c", q2);
+        c.connect(true);
+        CHECK(c.sent() == "PUBREL 1, PUBLISH 2 qos1 b=p, PUBREL 3");
+        CHECK(c.state.unacknowledged() == 3);
+        auto const unknown = version == v5 ? reason_code::packet_identifier_not_found : reason_code::success;
+        CHECK(c.receive_ack(pubcomp, 1, unknown) == errc::ok);
+        CHECK(c.receive_ack(pubcomp, 3) == errc::ok);
+        CHECK(c.sent() == "PUBLISH 1 qos2 a=p, PUBLISH 3 qos2 c=p");
+        CHECK(c.published.empty());
+        c.publish("d", q2);
+        CHECK(c.sent() == "PUBREL 4");
+        c.lose_connection();
+        c.connect(true);
+        CHECK(c.sent() == "PUBLISH 1 qos2 dup a=p, PUBLISH 2 qos1 dup b=p, PUBLISH 3 qos2 dup c=p, PUBREL 4");
+        CHECK(c.receive_ack(pubrec, 4) == errc::unexpected_packet);
+        c.lose_connection();
+        c.connect(false);
+        c.publish("e", q2);
+        CHECK(c.sent() ==
+              "PUBLISH 1 qos2 a=p, PUBLISH 2 qos1 b=p, PUBLISH 3 qos2 c=p, PUBLISH 4 qos2 d=p, PUBLISH 5 qos2 e=p");
+    }
+}
+
+TEST_CASE("each identifier is freed once, then the session is as any other") {
+    auto c = client(v3);
+    c.connect(true);
+    for (int i = 0; i < 65535 + 10; ++i) {
+        REQUIRE(c.publish("a", q2).error == errc::ok);
+        auto const id = static_cast<std::uint16_t>(i % 65535 + 1);
+        auto const number = std::to_string(id);
+        if (i < 65535) {
+            REQUIRE(c.sent() == "PUBREL " + number);
+            REQUIRE(c.receive_ack(pubcomp, id) == errc::ok);
+        }
+        REQUIRE(c.sent() == "PUBLISH " + number + " qos2 a=p");
+        REQUIRE(c.receive_ack(pubrec, id) == errc::ok);
+        REQUIRE(c.receive_ack(pubcomp, id) == errc::ok);
+        c.sent();
+    }
+    CHECK(c.published.empty());  // nobody waits
+    CHECK(c.state.unacknowledged() == 0);
+}
+
+TEST_CASE("a message that waits for its identifier can be withdrawn and dropped") {
+    auto c = client(v3);
+    c.connect(true);
+    auto const a = c.publish("a", q2).number;
+    auto const b = c.publish("b", q2).number;
+    CHECK(c.state.withdraw(a));
+    CHECK(c.state.discard(b, errc::message_discarded, session_handler{}));
+    CHECK(c.state.unacknowledged() == 0);
+    CHECK(c.receive_ack(pubcomp, 1) == errc::ok);
+    CHECK(c.receive_ack(pubcomp, 2) == errc::ok);
+    CHECK(c.sent() == "PUBREL 1, PUBREL 2");
+}
+
+TEST_CASE("a session that is not to be accepted is replaced by a new one on the next connection") {
+    // The text behind [MQTT-3.2.2-4].
+    for (auto version : both_versions) {
+        auto c = client(version, {.accept_unknown_session = false});
+        c.publish("a", q1);
+        auto const answer = [&](bool present) { return c.receive_packet(connack{present, reason_code::success, {}}); };
+        c.begin_connect();
+        CHECK_FALSE(c.state.must_begin_anew());
+        CHECK(answer(true) == errc::session_present_unexpected);
+        CHECK_FALSE(c.state.connected());
+        CHECK(c.state.must_begin_anew());
+        c.lose_connection();
+        c.begin_connect({}, true);
+        if (version == v3) {  // a clean session would end with this connection
+            CHECK(answer(false) == errc::session_discarded);
+            CHECK(c.sent() == "DISCONNECT");
+            CHECK_FALSE(c.state.must_begin_anew());
+            c.lose_connection();
+            c.begin_connect();
+        }
+        CHECK(answer(false) == errc::ok);
+        CHECK_FALSE(c.state.must_begin_anew());
+        CHECK(c.sent() == "PUBLISH 1 qos1 a=p");
+        c.lose_connection();
+        c.begin_connect();
+        CHECK(answer(true) == errc::ok);
+        CHECK(c.sent() == "PUBLISH 1 qos1 dup a=p");
+    }
+}
+
+// A server that takes only the smallest packets.
+
+TEST_CASE("a server that takes no acknowledgement is not worked with") {
+    for (std::uint32_t maximum = 1; maximum <= 4; ++maximum) {
+        properties announced;
+        announced.maximum_packet_size = maximum;
+        auto c = client(v5);
+        c.begin_connect();
+        auto const e = c.receive_packet(connack{false, reason_code::success, &announced});
+        CHECK(e == (maximum < 4 ? errc::maximum_packet_size_too_small : errc::ok));
+        c.state.disconnect(c.out, {reason_for(e), {}});
+        CHECK(c.out.size() <= maximum);
+    }
+}
+
+TEST_CASE("acknowledgements of four bytes have no reason [MQTT-3.2.2-15]") {
+    properties announced;
+    announced.maximum_packet_size = 4;
+    auto c = client(v5);
+    c.connect(false, &announced);
+    c.receive_publish("a", q1, 1);
+    c.receive_publish("b", q2, 2);
+    c.state.acknowledge(c.out, c.messages[0].token, reason_code::not_authorized);
+    c.state.acknowledge(c.out, c.messages[1].token, reason_code::not_authorized);
+    CHECK(c.sent() == "PUBACK 1, PUBREC 2");
+    c.receive_ack(packet_type::pubrel, 2);
+    c.receive_ack(packet_type::pubrel, 77);
+    c.receive_ack(pubrec, 78);
+    CHECK(c.sent() == "PUBCOMP 2, PUBCOMP 77, PUBREL 78");
+}
+
+TEST_CASE("whether the server is to choose a client identifier is known until the next CONNECT (3.2.2.3.7)") {
+    auto c = client(v5);
+    CHECK_FALSE(c.state.wants_identifier());
+    c.begin_connect();
+    CHECK_FALSE(c.state.wants_identifier());
+    connect packet;
+    CHECK(c.state.connect(c.out, packet, {}) == errc::ok);
+    CHECK(c.state.wants_identifier());
+}
+
+// Finding out which message the server does not take.
+
+TEST_CASE("a narrower window holds back what is sent again, and widens again") {
+    for (auto version : both_versions) {
+        auto c = client(version);
+        c.connect();
+        c.publish("a", q2);
+        c.publish("b", q1);
+        c.publish("c", q1);
+        c.receive_ack(pubrec, 1);
+        c.lose_connection();
+        c.state.narrow(c.out, 0);
+        c.connect(true);
+        CHECK(c.sent() == "");
+        CHECK_FALSE(c.state.unanswered().any);
+        c.publish("d", q1);
+        c.publish("e", q0);
+        CHECK(c.sent() == "PUBLISH qos0 e=p");
+        c.state.narrow(c.out, 1);
+        CHECK(c.sent() == "PUBREL 1");
+        CHECK(c.state.unanswered().any);
+        CHECK(c.state.unanswered().first == 0);
+        CHECK_FALSE(c.state.unanswered().has_progress);
+        c.receive_ack(pubcomp, 1);
+        CHECK(c.sent() == "PUBLISH 2 qos1 dup b=p");
+        CHECK(c.state.unanswered().first == 1);
+        CHECK(c.state.unanswered().has_progress);
+        c.state.narrow(c.out, 65535);
+        CHECK(c.sent() == "PUBLISH 3 qos1 dup c=p, PUBLISH 4 qos1 d=p");
+    }
+}
+
+TEST_CASE("an exchange that no connection brings to its end is ended, and its owner told") {
+    int owners[4];
+    for (auto version : both_versions) {
+        auto c = client(version);
+        c.connect();
+        c.publish("a", q1, &owners[0]);
+        c.publish("b", q2, &owners[1]);
+        c.publish("c", q2, &owners[2]);
+        c.publish("d", q1, &owners[3]);
+        c.receive_ack(pubrec, 2);
+        c.lose_connection();
+        for (std::uint64_t number = 0; number < 3; ++number) {
+            c.state.reject(number, errc::message_rejected, session_end::listener(c));
+            CHECK(c.refused.back() == session_end::refusal{&owners[number], errc::message_rejected});
+        }
+        c.connect(true);
+        CHECK(c.sent() == "PUBREL 3, PUBLISH 4 qos1 dup d=p");  // perhaps the server has c
+    }
+}

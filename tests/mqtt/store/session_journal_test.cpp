@@ -1,0 +1,474 @@
+#include <runnel/mqtt/store/session_journal.hpp>
+
+#include <doctest/doctest.h>
+
+#include "support/memory_store.hpp"
+#include "support/random_source.hpp"
+#include <array>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+using namespace runnel::mqtt;
+namespace mqtt = runnel::mqtt;
+using runnel::send_buffer;
+using std::chrono::milliseconds;
+
+namespace {
+
+constexpr protocol_version versions[] = {protocol_version::v3_1_1, protocol_version::v5};
+
+// A client with a journal.
+struct client {
+    explicit client(std::shared_ptr<test::memory_store> const& store, protocol_version v = protocol_version::v3_1_1,
+                    milliseconds epoch = {})
+        : state(role::client, v), journal(store, epoch) {}
+
+    std::error_code load(std::string_view id = "client") { return journal.load(state, id); }
+    std::error_code commit() { return journal.commit(state); }
+    errc publish(std::string_view payload, qos quality, properties const* props = nullptr) {
+        return state.publish(out, {.topic = "t", .payload = payload, .qos = quality, .props = props}).error;
+    }
+    void connect() {
+        mqtt::connect packet;
+        packet.client_id = "client";
+        packet.clean_start = false;
+        REQUIRE(state.connect(out, packet, {}) == errc::ok);
+        receive(connack{state.has_session(), reason_code::success, {}});
+    }
+    template <class Packet>
+    void receive(Packet const& packet) {
+        send_buffer bytes;
+        append(bytes, packet, state.version());
+        auto input = bytes.view();
+        session_handler nothing;
+        REQUIRE(state.receive(input, out, nothing) == errc::ok);
+    }
+
+    session_state state;
+    session_journal journal;
+    send_buffer out;
+};
+
+std::shared_ptr<test::memory_store> new_store() { return std::make_shared<test::memory_store>(); }
+
+// A store with a message, a released one, and a taken one.
+std::shared_ptr<test::memory_store> filled_store(protocol_version v) {
+    auto const store = new_store();
+    client c(store, v);
+    REQUIRE_FALSE(c.load());
+    REQUIRE(c.publish("one", qos::at_least_once) == errc::ok);
+    REQUIRE(c.publish("two", qos::exactly_once) == errc::ok);
+    c.connect();
+    c.receive(acknowledgement{packet_type::pubrec, 2, {}, {}});
+    struct : session_handler {
+        delivery token;
+        void on_message(mqtt::publish const&, delivery d) { token = d; }
+    } taker;
+    send_buffer bytes;
+    append(bytes, mqtt::publish{.topic = "t", .payload = "in", .qos = qos::exactly_once, .packet_id = 9}, v);
+    auto input = bytes.view();
+    REQUIRE(c.state.receive(input, c.out, taker) == errc::ok);
+    c.state.acknowledge(c.out, taker.token);
+    REQUIRE_FALSE(c.commit());
+    CHECK(store->records.size() == 5);
+    return store;
+}
+
+}  // namespace
+
+TEST_CASE("a journal without a store keeps nothing and needs no time") {
+    session_journal none;
+    session_state state(role::client, protocol_version::v5);
+    send_buffer out;
+    CHECK_FALSE(none);
+    CHECK(state.publish(out, {.topic = "t", .payload = "p", .qos = qos::at_least_once}).error == errc::ok);
+    CHECK_FALSE(none.commit(state));
+    CHECK(none.commits() == 0);
+    CHECK(state.accepted() == 1);
+}
+
+TEST_CASE("what is not acknowledged is put back with its number, its bytes and what has become of it") {
+    for (auto const v : versions) {
+        auto const store = filled_store(v);
+        client c(store, v);
+        REQUIRE_FALSE(c.load());
+        CHECK(c.journal.restored() == 2);
+        CHECK(c.state.accepted() == 2);
+        CHECK(c.state.next_number() == 2);
+        CHECK_FALSE(c.state.has_changes());
+        c.connect();
+        auto bytes = c.out.view();
+        bytes.remove_prefix(next_frame(bytes).total_size);  // CONNECT
+        auto const first = next_frame(bytes);
+        mqtt::publish message;
+        REQUIRE(decode(first.header, first.body, v, message) == errc::ok);
+        CHECK(message.payload == "one");
+        CHECK(message.packet_id == 1);
+        CHECK(message.dup);
+        bytes.remove_prefix(first.total_size);
+        CHECK(next_frame(bytes).header.type == packet_type::pubrel);
+
+        // The message that has been taken is not taken again.
+        struct : session_handler {
+            int count = 0;
+            void on_message(mqtt::publish const&, delivery) { ++count; }
+        } taker;
+        send_buffer again;
+        append(again,
+               mqtt::publish{.topic = "t", .payload = "in", .qos = qos::exactly_once, .dup = true, .packet_id = 9}, v);
+        auto input = again.view();
+        REQUIRE(c.state.receive(input, c.out, taker) == errc::ok);
+        CHECK(taker.count == 0);
+    }
+}
+
+TEST_CASE("one commit serves any number of messages, and what has not changed costs none") {
+    auto const store = new_store();
+    client c(store);
+    REQUIRE_FALSE(c.load());
+    for (int i = 0; i < 100; ++i) REQUIRE(c.publish("p", qos::at_least_once) == errc::ok);
+    CHECK_FALSE(c.commit());
+    CHECK(store->applies == 1);
+    CHECK(store->changes == 102);  // the header, the client identifier, and 100 messages
+    CHECK_FALSE(c.commit());
+    CHECK(store->applies == 1);
+    CHECK(c.journal.commits() == 1);
+}
+
+TEST_CASE("QoS 0 messages are not stored") {
+    auto const store = new_store();
+    client c(store);
+    REQUIRE_FALSE(c.load());
+    REQUIRE_FALSE(c.commit());
+    CHECK(c.publish("p", qos::at_most_once) == errc::ok);
+    CHECK_FALSE(c.commit());
+    CHECK(store->applies == 1);
+    CHECK(c.state.accepted() == 0);
+}
+
+TEST_CASE("a message that ends before it has been stored is never stored, but counted") {
+    auto const store = new_store();
+    {
+        client c(store);
+        REQUIRE_FALSE(c.load());
+        REQUIRE(c.state.withdraw(c.state.publish(c.out, {.topic = "t", .qos = qos::at_least_once}).number));
+        CHECK_FALSE(c.commit());
+        CHECK(store->records.size() == 2);
+    }
+    client c(store);
+    REQUIRE_FALSE(c.load());
+    CHECK(c.state.accepted() == 1);
+}
+
+TEST_CASE("what could not be stored is stored by the next commit") {
+    auto const store = new_store();
+    {
+        client c(store);
+        REQUIRE_FALSE(c.load());
+        REQUIRE(c.publish("one", qos::at_least_once) == errc::ok);
+        store->failure = std::make_error_code(std::errc::no_space_on_device);
+        CHECK(c.commit() == std::errc::no_space_on_device);
+        CHECK(store->records.empty());
+        REQUIRE(c.publish("two", qos::at_least_once) == errc::ok);
+        CHECK(c.commit() == std::errc::no_space_on_device);
+        store->failure = {};
+        CHECK_FALSE(c.commit());
+    }
+    client c(store);
+    REQUIRE_FALSE(c.load());
+    CHECK(c.journal.restored() == 2);
+}
+
+TEST_CASE("a store is used by one session at a time") {
+    auto const store = new_store();
+    any_session_store shared = store;
+    session_state first(role::client, protocol_version::v5), second(role::client, protocol_version::v5);
+    session_journal other(shared);
+    {
+        session_journal journal(shared);
+        CHECK_FALSE(journal.load(first, "client"));
+        CHECK(other.load(second, "client") == store_errc::in_use);
+    }
+    CHECK_FALSE(other.load(second, "client"));
+}
+
+TEST_CASE("the store of another client identifier is refused, and an assigned one is kept") {
+    auto const store = new_store();
+    {
+        client c(store);
+        REQUIRE_FALSE(c.load(""));
+        c.journal.set_client_id("assigned");
+        REQUIRE_FALSE(c.commit());
+    }
+    {
+        client c(store);
+        CHECK_FALSE(c.load(""));
+        CHECK(c.journal.client_id() == "assigned");
+    }
+    {
+        client c(store);
+        CHECK(c.load("another") == store_errc::other_client);
+    }
+    client c(store);
+    CHECK_FALSE(c.load("assigned"));
+}
+
+TEST_CASE("messages are rewritten when the session goes on in another version of the protocol") {
+    auto const store = filled_store(protocol_version::v5);
+    {
+        client c(store, protocol_version::v3_1_1);
+        REQUIRE_FALSE(c.load());
+        CHECK(c.state.has_changes());
+        REQUIRE_FALSE(c.commit());
+    }
+    client c(store, protocol_version::v3_1_1);
+    REQUIRE_FALSE(c.load());
+    CHECK_FALSE(c.state.has_changes());
+    c.connect();
+    auto bytes = c.out.view();
+    bytes.remove_prefix(next_frame(bytes).total_size);
+    auto const f = next_frame(bytes);
+    mqtt::publish message;
+    REQUIRE(decode(f.header, f.body, protocol_version::v3_1_1, message) == errc::ok);
+    CHECK(message.payload == "one");
+}
+
+TEST_CASE("the time at which a message expires is kept by the calendar") {
+    auto const store = new_store();
+    {
+        client c(store, protocol_version::v5, milliseconds(1'000'000));
+        REQUIRE_FALSE(c.load());
+        c.state.set_time(milliseconds(500));
+        properties props;
+        props.message_expiry_interval = 10;
+        REQUIRE(c.publish("p", qos::at_least_once, &props) == errc::ok);
+        REQUIRE_FALSE(c.commit());
+    }
+    // Four seconds later by the calendar, while the clock of this process has begun at 0.
+    client c(store, protocol_version::v5, milliseconds(1'004'500));
+    REQUIRE_FALSE(c.load());
+    c.state.set_time(milliseconds(0));
+    c.connect();
+    auto bytes = c.out.view();
+    bytes.remove_prefix(next_frame(bytes).total_size);
+    auto const f = next_frame(bytes);
+    mqtt::publish message;
+    REQUIRE(decode(f.header, f.body, protocol_version::v5, message) == errc::ok);
+    CHECK(message.props.get<property_id::message_expiry_interval>() == 6);
+}
+
+TEST_CASE("numbers go on behind those of the earlier process, so that packet identifiers are not confused") {
+    auto const store = new_store();
+    for (std::uint64_t round = 0; round < 2; ++round) {
+        client c(store);
+        REQUIRE_FALSE(c.load());
+        CHECK(c.state.next_number() == round * 30'000);
+        CHECK(c.journal.restored() == round);
+        for (int i = 0; i < 30'000; ++i) {
+            auto const begun = c.state.publish(c.out, {.topic = "t", .qos = qos::at_least_once});
+            REQUIRE(begun.error == errc::ok);
+            if (i != 0) REQUIRE(c.state.withdraw(begun.number));
+        }
+        REQUIRE_FALSE(c.commit());
+    }
+    // The two that are left keep nothing but their own identifiers.
+    client c(store);
+    REQUIRE_FALSE(c.load());
+    CHECK(c.journal.restored() == 2);
+    for (int i = 0; i < 65'500; ++i) {
+        auto const begun = c.state.publish(c.out, {.topic = "t", .qos = qos::at_least_once});
+        REQUIRE(begun.error == errc::ok);
+        REQUIRE(begun.number % 65535 != 0);
+        REQUIRE(begun.number % 65535 != 30'000);
+    }
+    while (c.publish("p", qos::at_least_once) == errc::ok) {
+    }
+    CHECK(c.publish("p", qos::at_least_once) == errc::no_packet_identifier);
+}
+
+TEST_CASE("messages that were left behind long ago are stored, put back in order, and ended") {
+    auto const store = new_store();
+    {
+        client c(store);
+        REQUIRE_FALSE(c.load());
+        c.connect();
+        REQUIRE(c.publish("first", qos::at_least_once) == errc::ok);
+        REQUIRE(c.publish("second", qos::exactly_once) == errc::ok);
+        c.receive(acknowledgement{packet_type::pubrec, 2, {}, {}});
+        for (int i = 0; i < 70'000; ++i) {
+            c.out.clear();
+            REQUIRE(c.publish("p", qos::at_least_once) == errc::ok);
+            auto const packet = c.out.view();
+            c.receive(acknowledgement{packet_type::puback,
+                                      static_cast<std::uint16_t>(static_cast<unsigned char>(packet[5]) << 8 |
+                                                                 static_cast<unsigned char>(packet[6])),
+                                      {},
+                                      {}});
+            if (i % 1000 == 0) REQUIRE_FALSE(c.commit());
+        }
+        REQUIRE(c.publish("third", qos::at_least_once) == errc::ok);
+        REQUIRE_FALSE(c.commit());
+        CHECK(store->records.size() == 5);
+    }
+    {
+        client c(store);
+        REQUIRE_FALSE(c.load());
+        CHECK(c.journal.restored() == 3);
+        c.connect();
+        auto const bytes = std::string(c.out.view());
+        CHECK(bytes.find("first") < bytes.find("third"));
+        c.receive(acknowledgement{packet_type::puback, 1, {}, {}});
+        c.receive(acknowledgement{packet_type::pubcomp, 2, {}, {}});
+        REQUIRE_FALSE(c.commit());
+        CHECK(store->records.size() == 3);
+    }
+    client c(store);
+    REQUIRE_FALSE(c.load());
+    CHECK(c.journal.restored() == 1);
+}
+
+TEST_CASE("what is withdrawn, expires or is dropped is to be stored at once") {
+    auto const withdrawn = [](auto act) {
+        auto const store = new_store();
+        {
+            client c(store, protocol_version::v5);
+            REQUIRE_FALSE(c.load());
+            properties props;
+            props.message_expiry_interval = 1;
+            REQUIRE(c.publish("message", qos::at_least_once, &props) == errc::ok);
+            REQUIRE_FALSE(c.commit());
+            CHECK(store->records.size() == 3);
+            CHECK_FALSE(c.state.has_changes());
+            act(c);
+            CHECK(c.state.has_changes());
+            REQUIRE_FALSE(c.commit());
+            CHECK(store->records.size() == 2);
+        }
+        client c(store, protocol_version::v5);
+        REQUIRE_FALSE(c.load());
+        CHECK(c.journal.restored() == 0);
+    };
+    withdrawn([](client& c) { CHECK(c.state.withdraw(0)); });
+    withdrawn([](client& c) {
+        c.state.set_time(milliseconds(1001));
+        c.state.expire(session_handler{});
+    });
+    withdrawn([](client& c) { CHECK(c.state.discard(0, errc::message_discarded, session_handler{})); });
+    withdrawn([](client& c) { c.state.reject(0, errc::message_rejected, session_handler{}); });
+}
+
+TEST_CASE("a message that expired while the process was down is not sent, and QoS 2 identifiers are freed") {
+    auto const store = new_store();
+    properties props;
+    props.message_expiry_interval = 10;
+    {
+        client c(store, protocol_version::v5, milliseconds(1'000'000));
+        REQUIRE_FALSE(c.load());
+        REQUIRE(c.publish("one", qos::at_least_once, &props) == errc::ok);
+        REQUIRE(c.publish("two", qos::exactly_once, &props) == errc::ok);
+        REQUIRE(c.publish("lasting", qos::at_least_once) == errc::ok);
+        c.connect();
+        REQUIRE_FALSE(c.commit());
+    }
+    for (bool const in_time : {true, false}) {
+        auto const copy = std::make_shared<test::memory_store>();
+        copy->records = store->records;
+        client c(copy, protocol_version::v5, milliseconds(1'000'000));
+        REQUIRE_FALSE(c.load());
+        c.state.set_time(milliseconds(in_time ? 9'999 : 10'001));
+        c.connect();
+        auto const bytes = std::string(c.out.view());
+        CHECK((bytes.find("one") != bytes.npos) == in_time);
+        CHECK((bytes.find("two") != bytes.npos) == in_time);
+        CHECK(bytes.find("lasting") != bytes.npos);
+        bool const releases = bytes.find(std::string("\x62\x02\x00\x02", 4)) != bytes.npos;
+        CHECK(releases == !in_time);
+        REQUIRE_FALSE(c.commit());
+        c.receive(acknowledgement{packet_type::puback, 3, {}, {}});
+        if (in_time) {
+            c.receive(acknowledgement{packet_type::puback, 1, {}, {}});
+            c.receive(acknowledgement{packet_type::pubrec, 2, {}, {}});
+        }
+        c.receive(acknowledgement{packet_type::pubcomp, 2, {}, {}});
+        REQUIRE_FALSE(c.commit());
+        CHECK(copy->records.size() == 2);
+    }
+}
+
+TEST_CASE("that the server may hold identifiers of an older session is known to the next process") {
+    auto const store = new_store();
+    {
+        client c(store);
+        REQUIRE_FALSE(c.load());
+        mqtt::connect packet;
+        packet.client_id = "client";
+        packet.clean_start = false;
+        REQUIRE(c.state.connect(c.out, packet, {}) == errc::ok);
+        c.receive(connack{true, reason_code::success, {}});
+        CHECK(c.state.unknown_until() == 65535);
+        REQUIRE_FALSE(c.commit());
+    }
+    {
+        client c(store);
+        REQUIRE_FALSE(c.load());
+        CHECK(c.state.unknown_until() == 65535);
+        c.connect();
+        c.out.clear();
+        REQUIRE(c.publish("p", qos::exactly_once) == errc::ok);
+        CHECK(c.out.view() == std::string("\x62\x02\x00\x01", 4));
+    }
+    store->records[0].insert(store->records[0].size() - 8, 1, 'x');
+    CHECK(client(store).load() == store_errc::corrupt);
+}
+
+TEST_CASE("a store with records that make no sense is refused") {
+    std::uint64_t const exchange = std::uint64_t{1} << 61, taken = std::uint64_t{1} << 62;
+    auto const error_with = [](auto change) {
+        auto const store = filled_store(protocol_version::v5);
+        change(store->records);
+        return client(store, protocol_version::v5).load();
+    };
+    CHECK_FALSE(error_with([](auto&) {}));
+    CHECK(error_with([](auto& r) { r[0][0] = 2; }) == store_errc::unsupported_format);
+    CHECK(error_with([](auto& r) { r[0].clear(); }) == store_errc::corrupt);
+    CHECK(error_with([](auto& r) { r[0].pop_back(); }) == store_errc::corrupt);
+    CHECK(error_with([](auto& r) { r[0][1] = 3; }) == store_errc::corrupt);
+    CHECK(error_with([](auto& r) { r[0][2] = 2; }) == store_errc::corrupt);
+    CHECK(error_with([](auto& r) { r[0][3] = static_cast<char>(0xFF); }) == store_errc::corrupt);
+    CHECK(error_with([](auto& r) { r.erase(0); }) == store_errc::corrupt);
+    CHECK(error_with([](auto& r) { r[5] = "x"; }) == store_errc::corrupt);
+    CHECK(error_with([&](auto& r) { r[exchange + 2] = r[exchange]; }) == store_errc::corrupt);
+    CHECK(error_with([&](auto& r) { r[exchange] = "x"; }) == store_errc::corrupt);
+    CHECK(error_with([&](auto& r) { r[exchange] += 'x'; }) == store_errc::corrupt);
+    CHECK(error_with([&](auto& r) { r[exchange].insert(0, std::string(5, '\0')); }) == store_errc::corrupt);
+    CHECK(error_with([&](auto& r) { r[taken] = std::string(1, '\0'); }) == store_errc::corrupt);
+    CHECK(error_with([&](auto& r) { r[taken + 65536] = std::string(1, '\0'); }) == store_errc::corrupt);
+    CHECK(error_with([&](auto& r) { r[taken + 9].clear(); }) == store_errc::corrupt);
+    CHECK(error_with([&](auto& r) { r[taken + 9] = "\x01"; }) == store_errc::corrupt);
+    auto const store = filled_store(protocol_version::v5);
+    store->failure = std::make_error_code(std::errc::io_error);
+    CHECK(client(store, protocol_version::v5).load() == std::errc::io_error);
+}
+
+TEST_CASE("any damage of any record is refused or does no harm") {
+    test::random_source random(1);
+    int refused = 0;
+    for (int round = 0; round < 3000; ++round) {
+        auto const version = versions[round % 2];
+        auto const store = filled_store(version);
+        for (auto& [key, value] : store->records)
+            if (!value.empty() && random.one_in(2))
+                value[random.between(0, value.size() - 1)] = random.between<char>(0, 255);
+        client c(store, version);
+        if (c.load("")) {
+            ++refused;
+            continue;
+        }
+        c.connect();
+        CHECK_FALSE(c.commit());
+    }
+    CHECK(refused > 500);
+    CHECK(refused < 2900);
+}
