@@ -31,8 +31,8 @@ struct addresses {
             socket.open(endpoint.protocol(), error);
             return error;
         };
-        return runnel::connect_race<executor_type>::run<stream_type>(on, endpoints, attempt_delay, open_socket,
-                                                                     "connecting to " + url(), progress);
+        return runnel::detail::connect_race<executor_type>::run<stream_type>(on, endpoints, attempt_delay, open_socket,
+                                                                             "connecting to " + url(), progress);
     }
     [[maybe_unused]] friend bool operator==(addresses const&, addresses const&) = default;
 };

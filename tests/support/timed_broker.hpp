@@ -22,8 +22,8 @@ struct timed_broker {
         now = end;
     }
 
-    runnel::testing::broker_core::time_point now{};
-    runnel::testing::broker_core core;
+    runnel::testing::detail::broker_core::time_point now{};
+    runnel::testing::detail::broker_core core;
 };
 
 }  // namespace test

@@ -75,7 +75,7 @@ struct racing {
 
     std::string url() const { return "race://"; }
     asio::awaitable<stream_type> open(executor_type executor, runnel::connect_progress* progress) const {
-        using race = runnel::connect_race<executor_type>;
+        using race = runnel::detail::connect_race<executor_type>;
         auto const target = host.empty() ? race::target(where) : race::target(host, where.front().port());
         auto const open = [](runnel::tcp::socket_type& socket, endpoint const& to) {
             std::error_code error;

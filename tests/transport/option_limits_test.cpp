@@ -94,7 +94,8 @@ TEST_CASE("tcp at the ends of its options connects, or says the range") {
             socket.open(endpoint.protocol(), e);
             return e;
         };
-        auto run = connect_race<asio::any_io_executor>::run(p.io.get_executor(), all, delay, open, "racing");
+        auto run =
+            runnel::detail::connect_race<asio::any_io_executor>::run(p.io.get_executor(), all, delay, open, "racing");
         co_await std::move(run);
     };
     for (auto const delay : {ms::max(), 0ms}) test::run(p.io, racing(delay));

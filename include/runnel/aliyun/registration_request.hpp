@@ -79,13 +79,13 @@ constexpr errc sign_registration(product const& p, std::string_view device_name,
 /// or has neither a secret nor a token.
 inline errc read_registration(std::string_view payload, product const& p, std::string_view device_name,
                               registration& out) {
-    if (find_json_text(payload, "productKey") != p.product_key.str() ||
-        find_json_text(payload, "deviceName") != std::string(device_name))
+    if (detail::find_json_text(payload, "productKey") != p.product_key.str() ||
+        detail::find_json_text(payload, "deviceName") != std::string(device_name))
         return errc::registration_answer_invalid;
     registration made{p.product_key, device_name, {}, {}, {}};
-    bool const secret = made.device_secret.try_append(find_json_text(payload, "deviceSecret").value_or(""));
-    bool const id = made.client_id.try_append(find_json_text(payload, "clientId").value_or(""));
-    bool const token = made.device_token.try_append(find_json_text(payload, "deviceToken").value_or(""));
+    bool const secret = made.device_secret.try_append(detail::find_json_text(payload, "deviceSecret").value_or(""));
+    bool const id = made.client_id.try_append(detail::find_json_text(payload, "clientId").value_or(""));
+    bool const token = made.device_token.try_append(detail::find_json_text(payload, "deviceToken").value_or(""));
     bool const whole = !made.device_secret.empty() || (!made.client_id.empty() && !made.device_token.empty());
     if (!secret || !id || !token || !whole) return errc::registration_answer_invalid;
     out = made;

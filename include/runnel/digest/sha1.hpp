@@ -14,7 +14,7 @@ struct sha1_compression {
     /// Folds `count` blocks of 64 bytes into `state`.
     static constexpr void compress(state_type& state, char const* blocks, std::size_t count) noexcept {
 #if defined(RUNNEL_X86_SHA)
-        if (x86_sha::available()) return x86_sha::compress_sha1(state.data(), blocks, count);
+        if (detail::x86_sha::available()) return detail::x86_sha::compress_sha1(state.data(), blocks, count);
 #endif
         compress_portably(state, blocks, count);
     }

@@ -83,7 +83,7 @@ class basic_proxy {
         acceptor_type acceptor(state_->executor, {asio::ip::address_v4::loopback(), port});
         auto const actual = acceptor.local_endpoint().port();
         auto const l = std::make_shared<link>(state_->executor);
-        state_->start(l, accept_loop(
+        state_->start(l, detail::accept_loop(
                              std::move(acceptor), [l] { return l->stopped; },
                              [self = state_](socket_type socket) { accepted(self, std::move(socket)); }));
         return actual;

@@ -63,7 +63,7 @@ struct basic_tcp {
     /// `std::out_of_range` if an option is not possible.
     asio::awaitable<stream_type, Executor> open(Executor executor, connect_progress* progress = nullptr) const {
         check(*this);
-        return connect_race<Executor>::template run<stream_type>(
+        return detail::connect_race<Executor>::template run<stream_type>(
             std::move(executor), {host, effective_port()},
             std::min<std::chrono::milliseconds>(attempt_delay, longest_delay),
             [this](auto& socket, auto const& endpoint) { return set_up(socket, endpoint); }, "connecting to " + url(),

@@ -22,7 +22,7 @@ class stream {
     using next_layer_type = Next;
 
     /// One frame header, and what the layers below put in front of it.
-    static constexpr std::size_t headroom = exchange<Next, Compression>::headroom;
+    static constexpr std::size_t headroom = detail::exchange<Next, Compression>::headroom;
 
     /// Opens a WebSocket as a client over a connected stream. Throws `handshake_refused` if the server answers with
     /// another status than 101, `std::system_error`, or `std::out_of_range` if an option is not possible. (Make
@@ -35,9 +35,9 @@ class stream {
             check(compression);
             offer = Compression::offer(compression);
         }
-        opener<Next> opening_next(opened.next_layer());
+        detail::opener<Next> opening_next(opened.next_layer());
         auto asking = opening_next.ask(options, offer);
-        opening agreed = co_await std::move(asking);
+        detail::opening agreed = co_await std::move(asking);
         opened.settle(std::move(agreed), compression);
         co_return std::move(opened);
     }
@@ -50,14 +50,14 @@ class stream {
                                                          typename Compression::options compression = {}) {
         stream opened(std::move(next), role::server, options.stream);
         if constexpr (Compression::enabled) check(compression);
-        opener<Next> opening_next(opened.next_layer());
+        detail::opener<Next> opening_next(opened.next_layer());
         auto const choose = [&compression](http_head const& head) {
             if constexpr (Compression::enabled) return Compression::choose(head, compression);
             static_cast<void>(compression);
             return std::string();
         };
         auto answering = opening_next.answer(options, judge, choose);
-        opening agreed = co_await std::move(answering);
+        detail::opening agreed = co_await std::move(answering);
         opened.settle(std::move(agreed), compression);
         co_return std::move(opened);
     }
@@ -70,7 +70,7 @@ class stream {
     /// Takes over a connection whose handshake has been done elsewhere; `surplus` came behind it. Throws
     /// `std::out_of_range` if an option is not possible.
     stream(Next next, role side, stream_options options, std::string_view surplus = {})
-        : exchange_((check(options), new exchange<Next, Compression>(std::move(next), side, options))) {
+        : exchange_((check(options), new detail::exchange<Next, Compression>(std::move(next), side, options))) {
         exchange_->append_received(surplus);
     }
 
@@ -141,15 +141,15 @@ class stream {
     }
 
   private:
-    void settle(opening agreed, typename Compression::options const& compression) {
+    void settle(detail::opening agreed, typename Compression::options const& compression) {
         agreed_ = std::move(agreed);
         exchange_->append_received(agreed_.surplus);
         agreed_.surplus = {};
         exchange_->settle(agreed_.extensions, compression);
     }
 
-    state_owner<exchange<Next, Compression>> exchange_;
-    opening agreed_;
+    state_owner<detail::exchange<Next, Compression>> exchange_;
+    detail::opening agreed_;
 };
 
 }  // namespace runnel::websocket

@@ -40,7 +40,7 @@ struct client {
     template <class Packet>
     void receive(Packet const& packet) {
         send_buffer bytes;
-        append(bytes, packet, state.version());
+        runnel::mqtt::detail::append(bytes, packet, state.version());
         auto input = bytes.view();
         session_handler nothing;
         REQUIRE(state.receive(input, out, nothing) == errc::ok);
@@ -67,7 +67,8 @@ std::shared_ptr<test::memory_store> filled_store(protocol_version v) {
         void on_message(mqtt::publish const&, delivery d) { token = d; }
     } taker;
     send_buffer bytes;
-    append(bytes, mqtt::publish{.topic = "t", .payload = "in", .qos = qos::exactly_once, .packet_id = 9}, v);
+    runnel::mqtt::detail::append(
+        bytes, mqtt::publish{.topic = "t", .payload = "in", .qos = qos::exactly_once, .packet_id = 9}, v);
     auto input = bytes.view();
     REQUIRE(c.state.receive(input, c.out, taker) == errc::ok);
     c.state.acknowledge(c.out, taker.token);
@@ -116,8 +117,9 @@ TEST_CASE("what is not acknowledged is put back with its number, its bytes and w
             void on_message(mqtt::publish const&, delivery) { ++count; }
         } taker;
         send_buffer again;
-        append(again,
-               mqtt::publish{.topic = "t", .payload = "in", .qos = qos::exactly_once, .dup = true, .packet_id = 9}, v);
+        runnel::mqtt::detail::append(
+            again, mqtt::publish{.topic = "t", .payload = "in", .qos = qos::exactly_once, .dup = true, .packet_id = 9},
+            v);
         auto input = again.view();
         REQUIRE(c.state.receive(input, c.out, taker) == errc::ok);
         CHECK(taker.count == 0);

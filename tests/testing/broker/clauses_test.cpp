@@ -39,9 +39,10 @@ struct place : test::timed_broker {
 };
 
 // A client without any rules of its own: it says packets and hears packets.
-class peer final : public testing::broker_connection {
+class peer final : public testing::detail::broker_connection {
   public:
-    peer(place& p, protocol_version v) : broker_connection({"memory", "", false}), place_(p), version_(v) {}
+    peer(place& p, protocol_version v)
+        : runnel::testing::detail::broker_connection({"memory", "", false}), place_(p), version_(v) {}
     ~peer() { leave(); }
 
     void wake() override {}

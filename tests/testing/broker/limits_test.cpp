@@ -53,9 +53,12 @@ struct heard_packet {
 };
 
 // A client without any rules of its own, that reads when it is told to.
-class peer final : public testing::broker_connection {
+class peer final : public testing::detail::broker_connection {
   public:
-    peer(place& p, protocol_version v) : broker_connection({"memory", "", false}), place_(p), version_(v) { open(); }
+    peer(place& p, protocol_version v)
+        : runnel::testing::detail::broker_connection({"memory", "", false}), place_(p), version_(v) {
+        open();
+    }
     ~peer() { leave(); }
 
     void wake() override {}
@@ -234,18 +237,18 @@ TEST_CASE("each retained message reaches a new subscription, however many there 
 
 TEST_CASE("retained messages are looked up by the beginning of the filter, however many others there are") {
     auto const time_for = [](int others) {
-        testing::retained_messages all;
-        testing::retained_messages::time_point const now{};
+        testing::detail::retained_messages all;
+        testing::detail::retained_messages::time_point const now{};
         auto const keep = [&](std::string const& topic) {
             mqtt::publish const m{.topic = topic, .payload = "x", .retain = true};
-            all.store(std::make_shared<testing::stored_message const>(m, now));
+            all.store(std::make_shared<testing::detail::stored_message const>(m, now));
         };
         for (int i = 0; i < others; ++i) keep("other/" + std::to_string(i));
         for (auto const* topic : {"a/1", "a/1/x", "a/12"}) keep(topic);
         auto const begin = std::chrono::steady_clock::now();
         for (int i = 0; i < 1000; ++i) {
             for (auto const* filter : {"a/1", "a/+", "a/1/#"}) {
-                testing::retained_request r{filter, q2, 0, false, all.next_number(), {}, false};
+                testing::detail::retained_request r{filter, q2, 0, false, all.next_number(), {}, false};
                 int found = 0;
                 while (all.next(r, now)) ++found;
                 REQUIRE(found == (std::string_view(filter) == "a/1" ? 1 : 2));
@@ -512,19 +515,20 @@ TEST_CASE("options that are out of range are refused") {
     using options = testing::broker_options;
     mqtt::capabilities none;
     none.receive_maximum = 0;
-    CHECK_THROWS_AS(testing::broker_core(options{.accepts = none}), std::out_of_range);
+    CHECK_THROWS_AS(testing::detail::broker_core(options{.accepts = none}), std::out_of_range);
     none = {.maximum_packet_size = 0};
-    CHECK_THROWS_AS(testing::broker_core(options{.accepts = none}), std::out_of_range);
-    CHECK_THROWS_AS(testing::broker_core(options{.maximum_packet_size_v3_1_1 = 0}), std::out_of_range);
-    CHECK_THROWS_AS(testing::broker_core(options{.connect_limit = -1ms}), std::out_of_range);
-    CHECK_THROWS_AS(testing::broker_core(options{.linger = std::chrono::milliseconds::max()}), std::out_of_range);
-    CHECK_THROWS_AS(testing::broker_core(options{.output_limit = 0}), std::out_of_range);
-    CHECK_THROWS_AS(testing::broker_core(options{.queue_limit = 0}), std::out_of_range);
-    CHECK_THROWS_AS(testing::broker_core(options{.queue_bytes = 0}), std::out_of_range);
-    CHECK_THROWS_AS(testing::broker_core(options{.session_limit = 0}), std::out_of_range);
-    CHECK_THROWS_AS(testing::broker_core(options{.connection_limit = 0}), std::out_of_range);
-    CHECK_THROWS_AS(testing::broker_core(options{.in_flight = 0}), std::out_of_range);
-    CHECK_THROWS_AS(testing::broker_core(options{.maximum_keep_alive = 0}), std::out_of_range);
+    CHECK_THROWS_AS(testing::detail::broker_core(options{.accepts = none}), std::out_of_range);
+    CHECK_THROWS_AS(testing::detail::broker_core(options{.maximum_packet_size_v3_1_1 = 0}), std::out_of_range);
+    CHECK_THROWS_AS(testing::detail::broker_core(options{.connect_limit = -1ms}), std::out_of_range);
+    CHECK_THROWS_AS(testing::detail::broker_core(options{.linger = std::chrono::milliseconds::max()}),
+                    std::out_of_range);
+    CHECK_THROWS_AS(testing::detail::broker_core(options{.output_limit = 0}), std::out_of_range);
+    CHECK_THROWS_AS(testing::detail::broker_core(options{.queue_limit = 0}), std::out_of_range);
+    CHECK_THROWS_AS(testing::detail::broker_core(options{.queue_bytes = 0}), std::out_of_range);
+    CHECK_THROWS_AS(testing::detail::broker_core(options{.session_limit = 0}), std::out_of_range);
+    CHECK_THROWS_AS(testing::detail::broker_core(options{.connection_limit = 0}), std::out_of_range);
+    CHECK_THROWS_AS(testing::detail::broker_core(options{.in_flight = 0}), std::out_of_range);
+    CHECK_THROWS_AS(testing::detail::broker_core(options{.maximum_keep_alive = 0}), std::out_of_range);
 }
 
 TEST_CASE("a broker with all limits at their least, or at their greatest, serves a client") {

@@ -16,7 +16,7 @@ using asio::ip::make_address;
 using endpoint = asio::ip::tcp::endpoint;
 using socket_type = asio::ip::tcp::socket;
 using test::black_hole;
-using race = runnel::connect_race<asio::any_io_executor>;
+using race = runnel::detail::connect_race<asio::any_io_executor>;
 using endpoints = std::vector<endpoint>;
 
 endpoint at(char const* address, std::uint16_t port = 1) { return {make_address(address), port}; }
@@ -73,11 +73,11 @@ std::chrono::steady_clock::duration time_of(auto f) {
 TEST_CASE("addresses are tried in turns of their families, beginning with the resolver's first") {
     auto const a = at("192.0.2.1"), b = at("192.0.2.2"), c = at("192.0.2.3");
     auto const x = at("2001:db8::1"), y = at("2001:db8::2");
-    CHECK(runnel::in_turns({x, y, a, b, c}) == endpoints{x, a, y, b, c});
-    CHECK(runnel::in_turns({a, b, c, x, y}) == endpoints{a, x, b, y, c});
-    CHECK(runnel::in_turns({a, x, b}) == endpoints{a, x, b});
-    CHECK(runnel::in_turns({a, b}) == endpoints{a, b});
-    CHECK(runnel::in_turns({}).empty());
+    CHECK(runnel::detail::in_turns({x, y, a, b, c}) == endpoints{x, a, y, b, c});
+    CHECK(runnel::detail::in_turns({a, b, c, x, y}) == endpoints{a, x, b, y, c});
+    CHECK(runnel::detail::in_turns({a, x, b}) == endpoints{a, x, b});
+    CHECK(runnel::detail::in_turns({a, b}) == endpoints{a, b});
+    CHECK(runnel::detail::in_turns({}).empty());
 }
 
 TEST_CASE("the first address that answers is connected to, and later ones are not even tried") {
@@ -143,7 +143,7 @@ TEST_CASE("when all addresses fail, each is named with its error") {
     try {
         test::run(r.io, r.to({a, b}));
         FAIL("connected");
-    } catch (runnel::connect_failed const& e) {
+    } catch (runnel::detail::connect_failed const& e) {
         CHECK(e.code() == asio::error::connection_refused);
         REQUIRE(e.attempts().size() == 2);
         CHECK(e.attempts()[0].endpoint == a);
@@ -158,10 +158,10 @@ TEST_CASE("an address that cannot be reached at all does not hide why the others
     std::error_code const refused = asio::error::connection_refused;
     std::error_code const unreachable = asio::error::network_unreachable;
     auto const a = at("127.0.0.1"), b = at("::1");
-    CHECK(runnel::connect_failed("", {{a, refused}, {b, unreachable}}).code() == refused);
-    CHECK(runnel::connect_failed("", {{b, unreachable}, {a, refused}}).code() == refused);
-    CHECK(runnel::connect_failed("", {{b, unreachable}}).code() == unreachable);
-    CHECK(runnel::connect_failed("", {}).code() == asio::error::host_not_found);
+    CHECK(runnel::detail::connect_failed("", {{a, refused}, {b, unreachable}}).code() == refused);
+    CHECK(runnel::detail::connect_failed("", {{b, unreachable}, {a, refused}}).code() == refused);
+    CHECK(runnel::detail::connect_failed("", {{b, unreachable}}).code() == unreachable);
+    CHECK(runnel::detail::connect_failed("", {}).code() == asio::error::host_not_found);
 }
 
 TEST_CASE("a socket that cannot be opened is a failure of its address only") {

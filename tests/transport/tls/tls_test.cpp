@@ -318,7 +318,7 @@ TEST_CASE("a large TLS write is encrypted slice by slice, not as a whole") {
     c.connect();
     auto& flow = c.client->next_layer().outgoing();
     std::size_t const before = flow.writes;
-    std::string const text = test::noise(10 * runnel::tls_engine::slice);
+    std::string const text = test::noise(10 * runnel::detail::tls_engine::slice);
     test::task writing(c.io, test::write_text(*c.client, text));
     CHECK((test::run(c.io, test::read_exactly(*c.server, text.size())) == text));
     writing.run();

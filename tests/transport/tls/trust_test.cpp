@@ -351,12 +351,12 @@ TEST_CASE("a server finds out that a client's certificate has expired, and verif
 
 TEST_CASE("a verification counts until its time is over by either clock, a certificate ends, or a clock is set back") {
     using namespace std::chrono_literals;
-    runnel::tls_moment const then{std::chrono::steady_clock::time_point(1h),
-                                  std::chrono::system_clock::time_point(300h)};
+    runnel::detail::tls_moment const then{std::chrono::steady_clock::time_point(1h),
+                                          std::chrono::system_clock::time_point(300h)};
     auto const later = [&](std::chrono::seconds steady, std::chrono::seconds system) {
-        return runnel::tls_moment{then.steady + steady, then.system + system};
+        return runnel::detail::tls_moment{then.steady + steady, then.system + system};
     };
-    runnel::tls_verification verified{.at = then};
+    runnel::detail::tls_verification verified{.at = then};
     CHECK(verified.is_good(then, 1h));
     CHECK(verified.is_good(later(3599s, 3599s), 1h));
     CHECK_FALSE(verified.is_good(later(3600s, 10s), 1h));

@@ -34,9 +34,9 @@ namespace runnel::aliyun::alink {
 /// Handlers are coroutines that run inside `run`, side by side; they may make requests, and end when `run` is
 /// cancelled. Set them before `run`. What they are given, they own.
 template <message_session Session>
-class device : public offers<Session> {
+class device : public detail::offers<Session> {
   public:
-    using base = offers<Session>;
+    using base = detail::offers<Session>;
     using typename base::handler;
     using typename base::raw_handler;
     template <class T>
@@ -236,7 +236,7 @@ class device : public offers<Session> {
         return all;
     }
 
-    awaitable<shadow_message> shadow_request(shadow_line::question q, std::string text) {
+    awaitable<shadow_message> shadow_request(detail::shadow_line::question q, std::string text) {
         this->begin_request();
         typename base::pending p(this->box(), topic_kind::shadow_get, {});
         p.question = q;

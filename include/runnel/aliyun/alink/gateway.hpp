@@ -36,9 +36,9 @@ struct topology_change {
 /// login that it had and cannot get back is told to `options::on_fault` at each failed attempt, on the topic of logins,
 /// with the device's name in front of the detail.
 template <counting_session Session>
-class gateway : public logins<Session> {
+class gateway : public detail::logins<Session> {
   public:
-    using base = logins<Session>;
+    using base = detail::logins<Session>;
     template <class T>
     using awaitable = typename base::template awaitable<T>;
 
@@ -47,7 +47,7 @@ class gateway : public logins<Session> {
 
     /// As `device::run`, and keeps sub-devices logged in.
     awaitable<void> run() {
-        task_group<typename base::executor_type> tasks(this->session().get_executor());
+        detail::task_group<typename base::executor_type> tasks(this->session().get_executor());
         tasks.start(this->keep_logged_in());
         finisher const at_end{this->changes_};  // which may be gone then
         auto running = base::run();
@@ -160,7 +160,7 @@ class gateway : public logins<Session> {
             data = co_await std::move(request);
         } catch (std::system_error const& e) {
             error = e.code();
-            if (base::answer_of(error) != sub_device_login::answer::nothing) throw;
+            if (base::answer_of(error) != detail::sub_device_login::answer::nothing) throw;
         }
         for (auto const& m : members) error ? this->doubt(*m) : this->ended(*m, errc::topology_missing);
         if (error) throw std::system_error(error);

@@ -34,7 +34,7 @@ class sub_device : public device<Session> {
     }
 
     /// Throws `std::system_error` also if the secret is none: it signs the login.
-    sub_device(alink::logins<Session>& of, aliyun::device const& who, alink::options o = usual_options())
+    sub_device(alink::detail::logins<Session>& of, aliyun::device const& who, alink::options o = usual_options())
         : base(of.session(), (throw_unless_ok(check_device(who)), who), std::move(o)),
           gateway_(of),
           self_(of.join(who)) {
@@ -66,7 +66,7 @@ class sub_device : public device<Session> {
     /// platform's refusal, `errc::timed_out` (then `gateway::run` goes on trying), and `errc::overtaken` if it is told
     /// to log in before this has been sent.
     awaitable<json> logout() {
-        typename alink::logins<Session>::leaving one{{id_of(self_->who)}};
+        typename alink::detail::logins<Session>::leaving one{{id_of(self_->who)}};
         one.members.emplace_back(gateway_, self_);
         gateway_.want(*self_, false);
         return log_out(std::move(one));
@@ -115,7 +115,7 @@ class sub_device : public device<Session> {
     awaitable<bool> renew() override { co_return true; }
 
   private:
-    using membership = typename alink::logins<Session>::membership;
+    using membership = typename alink::detail::logins<Session>::membership;
 
     static void throw_if_refused(membership const& m) {
         if (m.login.refusal()) throw std::system_error(m.login.refusal(), m.login.refusal_text());
@@ -130,7 +130,7 @@ class sub_device : public device<Session> {
         }
     }
 
-    awaitable<json> log_out(typename alink::logins<Session>::leaving one) {
+    awaitable<json> log_out(typename alink::detail::logins<Session>::leaving one) {
         bool overtaken = false;
         auto leaving = gateway_.log_out(std::move(one), overtaken);
         json data = co_await std::move(leaving);
@@ -175,14 +175,14 @@ class sub_device : public device<Session> {
         });
     }
 
-    alink::logins<Session>& gateway_;
-    typename alink::logins<Session>::member self_;
+    alink::detail::logins<Session>& gateway_;
+    typename alink::detail::logins<Session>::member self_;
     std::function<awaitable<void>(sub_device_event)> event_;
 };
 
 template <class Session>
-sub_device(logins<Session>&, aliyun::device const&) -> sub_device<Session>;
+sub_device(detail::logins<Session>&, aliyun::device const&) -> sub_device<Session>;
 template <class Session>
-sub_device(logins<Session>&, aliyun::device const&, options) -> sub_device<Session>;
+sub_device(detail::logins<Session>&, aliyun::device const&, options) -> sub_device<Session>;
 
 }  // namespace runnel::aliyun::alink

@@ -9,7 +9,7 @@
 
 // As much of JSON as the answer to a registration takes: the texts in one object. Whoever needs more has a library.
 
-namespace runnel::aliyun {
+namespace runnel::aliyun::detail {
 
 /// Reads the texts that are members of a JSON object (RFC 8259). Does not throw; does not recurse.
 class json_text_reader {
@@ -146,4 +146,4 @@ inline std::optional<std::string> find_json_text(std::string_view json, std::str
     return json_text_reader(json).find(name);
 }
 
-}  // namespace runnel::aliyun
+}  // namespace runnel::aliyun::detail

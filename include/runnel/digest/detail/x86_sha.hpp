@@ -13,7 +13,7 @@
 #define RUNNEL_X86_SHA 1
 #include <cpuid.h>
 
-namespace runnel::digest {
+namespace runnel::digest::detail {
 
 /// The compression functions of SHA-1 and SHA-256 in the SHA instructions.
 class x86_sha {
@@ -143,5 +143,5 @@ class x86_sha {
 
 inline bool const x86_sha::found = x86_sha::detect();
 
-}  // namespace runnel::digest
+}  // namespace runnel::digest::detail
 #endif

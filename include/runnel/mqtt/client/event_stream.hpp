@@ -38,7 +38,7 @@ class event_stream {
     /// Events that were lost because nobody took them: the oldest, beyond 256.
     std::uint64_t dropped() const noexcept { return state_->dropped; }
 
-    struct state final : event_watcher {
+    struct state final : detail::event_watcher {
         explicit state(Executor const& executor) : readers(executor) {}
 
         void push(session_event const& event) override {
@@ -61,7 +61,7 @@ class event_stream {
         bool closed = false;
     };
     /// For the session.
-    std::weak_ptr<event_watcher> watch() const noexcept { return state_; }
+    std::weak_ptr<detail::event_watcher> watch() const noexcept { return state_; }
 
   private:
     std::shared_ptr<state> state_;

@@ -47,7 +47,7 @@ namespace runnel::mqtt {
 ///
 /// Not thread-safe: everything happens on the one executor (with several threads, a strand).
 template <transport Transport>
-class session final : private session_services {
+class session final : private detail::session_services {
   public:
     using executor_type = typename Transport::executor_type;
     using subscription = basic_subscription<executor_type>;
@@ -60,7 +60,7 @@ class session final : private session_services {
     /// `unsupported_format` or `corrupt`. Does nothing else until `run`.
     [[gnu::cold]] session(executor_type executor, Transport transport, session_options options = {})
         : options_((check(options), std::move(options))),
-          destination_(std::make_shared<destination<Transport>>(std::move(transport))),
+          destination_(std::make_shared<detail::destination<Transport>>(std::move(transport))),
           state_(role::client, options_.version,
                  {options_.maximum_queued, options_.maximum_in_flight, options_.outgoing_topic_aliases,
                   options_.accept_unknown_session, options_.maximum_queued_messages, options_.maximum_unwritten,
@@ -128,8 +128,9 @@ class session final : private session_services {
     void set_authenticator(A a) {
         if (options_.version != protocol_version::v5)
             throw std::system_error(errc::unsupported_protocol_version, "set_authenticator");
-        session_services& services = *this;
-        authenticating_ = std::make_unique<authenticating<executor_type, A>>(state_, packets_, services, std::move(a));
+        detail::session_services& services = *this;
+        authenticating_ =
+            std::make_unique<detail::authenticating<executor_type, A>>(state_, packets_, services, std::move(a));
     }
 
     /// Connects, and connects again whenever the connection is lost, with pauses as `options.reconnect` says. Completes
@@ -365,13 +366,13 @@ class session final : private session_services {
   private:
     // Operations that keep what they were given.
     template <class Topic, class Payload>
-    static awaitable<publish_result> publish_kept(publishing<executor_type>& to, Topic topic, Payload payload,
+    static awaitable<publish_result> publish_kept(detail::publishing<executor_type>& to, Topic topic, Payload payload,
                                                   publish_options o) {
         auto publishing = to.publish(topic, payload, o);
         co_return co_await std::move(publishing);
     }
     template <class Topic, class Payload>
-    static awaitable<message> request_kept(requesting<executor_type>& to, Topic topic, Payload payload,
+    static awaitable<message> request_kept(detail::requesting<executor_type>& to, Topic topic, Payload payload,
                                            std::chrono::milliseconds timeout, publish_options o) {
         auto requesting = to.request(topic, payload, timeout, o);
         co_return co_await std::move(requesting);
@@ -388,14 +389,14 @@ class session final : private session_services {
         requires(stream_type& s, read_outcome& outcome) { s.read_directly(asio::mutable_buffer(), outcome); };
 
     // `run` in progress.
-    struct run_guard : pending<session> {
-        explicit run_guard(session& s) noexcept : pending<session>(&s, s.running_here_) {}
+    struct run_guard : detail::pending<session> {
+        explicit run_guard(session& s) noexcept : detail::pending<session>(&s, s.running_here_) {}
         ~run_guard() {
             if (this->of == nullptr) return;
             std::error_code code = errc::disconnected;
             std::string text;
             try {
-                text = end_text(failure, code);
+                text = detail::end_text(failure, code);
             } catch (std::bad_alloc const&) {
             }
             this->of->finish(failure && !cancelled ? code : error, text);
@@ -437,11 +438,11 @@ class session final : private session_services {
     // Throws if there is no use in waiting. The session may have gone when it completes.
     [[gnu::cold]] awaitable<void> wait(parking<executor_type> places::* where) {
         auto const by = publishing_.end();
-        if (!running_ && publishing_.is_closed()) throw ended(errc::disconnected, by.get());
+        if (!running_ && publishing_.is_closed()) throw detail::ended(errc::disconnected, by.get());
         if (!running_) packets_.attend();
         waiter<executor_type> w;
         co_await (where_to_wait().*where).park(w);
-        if (w.result) throw ended(w.result, by.get());
+        if (w.result) throw detail::ended(w.result, by.get());
     }
 
     // What the session state and the connection tell.
@@ -524,11 +525,11 @@ class session final : private session_services {
 
     void dispatch(mqtt::publish const& packet, delivery token) {
         ++messages_received_;
-        auto const to = subscribing_ ? subscribing_->dispatch(packet, token) : routing::nowhere;
-        if (to == routing::done) [[likely]]
+        auto const to = subscribing_ ? subscribing_->dispatch(packet, token) : detail::routing::nowhere;
+        if (to == detail::routing::done) [[likely]]
             return;
-        if (to == routing::failed) fail(subscribing_->take_failure());
-        if (to == routing::unwanted) return drop(token);
+        if (to == detail::routing::failed) fail(subscribing_->take_failure());
+        if (to == detail::routing::unwanted) return drop(token);
         keep(packet, token);
     }
 
@@ -536,7 +537,7 @@ class session final : private session_services {
     [[gnu::cold]] void keep(mqtt::publish const& packet, delivery token) override;
     [[gnu::cold]] std::uint16_t lane_of(mqtt::publish const& packet);
     [[gnu::cold]] void drop(delivery token);
-    [[gnu::cold]] run_end const& end() override { return publishing_.end(); }
+    [[gnu::cold]] detail::run_end const& end() override { return publishing_.end(); }
     [[gnu::cold]] void on_proven() override { connection_.release(); }
     [[gnu::cold]] unrouted* kept() noexcept override { return unrouted_.get(); }
     [[gnu::cold]] clock::time_point attend_messages(clock::time_point now);
@@ -612,37 +613,37 @@ class session final : private session_services {
 
     // --- the parts that come to be when they are needed
 
-    [[gnu::cold]] [[gnu::noinline]] subscribing<executor_type>& subscriptions() {
+    [[gnu::cold]] [[gnu::noinline]] detail::subscribing<executor_type>& subscriptions() {
         if (!subscribing_) {
-            session_services& services = *this;
-            subscribing_ = std::make_unique<subscribing<executor_type>>(options_, state_, packets_, services);
+            detail::session_services& services = *this;
+            subscribing_ = std::make_unique<detail::subscribing<executor_type>>(options_, state_, packets_, services);
             if (running_) subscribing_->reopen();
         }
-        return static_cast<subscribing<executor_type>&>(*subscribing_);
+        return static_cast<detail::subscribing<executor_type>&>(*subscribing_);
     }
-    [[gnu::cold]] [[gnu::noinline]] requesting<executor_type>& requests() {
+    [[gnu::cold]] [[gnu::noinline]] detail::requesting<executor_type>& requests() {
         if (!requesting_) {
-            requesting_ =
-                std::make_unique<requesting<executor_type>>(get_executor(), options_, publishing_, subscriptions());
+            requesting_ = std::make_unique<detail::requesting<executor_type>>(get_executor(), options_, publishing_,
+                                                                              subscriptions());
             requesting_->on_response_information(said().response_prefix);
         }
-        return static_cast<requesting<executor_type>&>(*requesting_);
+        return static_cast<detail::requesting<executor_type>&>(*requesting_);
     }
 
     session_options options_;
-    std::shared_ptr<destination<Transport>> destination_;
+    std::shared_ptr<detail::destination<Transport>> destination_;
     session_state state_;
-    storing storing_;
-    std::unique_ptr<quarantine> quarantine_;  // nullptr: no connection has ended as if for a message
-    outlet<executor_type> packets_;
-    connection<executor_type> connection_;
-    publishing<executor_type> publishing_;
+    detail::storing storing_;
+    std::unique_ptr<detail::quarantine> quarantine_;  // nullptr: no connection has ended as if for a message
+    detail::outlet<executor_type> packets_;
+    detail::connection<executor_type> connection_;
+    detail::publishing<executor_type> publishing_;
     std::unique_ptr<unrouted> unrouted_;
     parking<executor_type>* room_ = nullptr;  // where the reader waits until messages have been taken
-    std::unique_ptr<subscribing_part> subscribing_;
-    std::unique_ptr<requesting_part> requesting_;
-    std::unique_ptr<authenticating_part<executor_type>> authenticating_;
-    std::vector<std::weak_ptr<event_watcher>> watchers_;
+    std::unique_ptr<detail::subscribing_part> subscribing_;
+    std::unique_ptr<detail::requesting_part> requesting_;
+    std::unique_ptr<detail::authenticating_part<executor_type>> authenticating_;
+    std::vector<std::weak_ptr<detail::event_watcher>> watchers_;
 
     std::unique_ptr<places> places_;  // nullptr: nobody has waited yet
     list_link running_here_;

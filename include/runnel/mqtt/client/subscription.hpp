@@ -20,9 +20,11 @@
 
 namespace runnel::mqtt {
 
+namespace detail {
 template <class Executor>
 class subscribing;
 class subscription_watcher;
+}  // namespace detail
 
 /// What the session and the handles know of one subscription: of one topic filter or several.
 template <class Executor>
@@ -57,7 +59,7 @@ struct subscription_state {
     parking<Executor> receivers;                  ///< who waits for a message
     parking<Executor> answered;                   ///< who waits for SUBACK
     subscriptions::subscription* wish = nullptr;  ///< nullptr: nobody wants it any more
-    subscription_watcher* watcher = nullptr;
+    detail::subscription_watcher* watcher = nullptr;
     std::uint64_t last_message = 0;  ///< the last one given to it
     std::error_code refused;
     std::uint16_t lane = 0;      ///< of its messages: see `received`
@@ -65,7 +67,7 @@ struct subscription_state {
     bool is_stalled = false;     ///< nobody had received any for long
     std::string refusal;         ///< of which filter, and what the server says of it, if anything
     std::error_code closed;      ///< why no more messages come; no error as long as they may
-    run_end end;                 ///< of `run`, if that is why
+    detail::run_end end;         ///< of `run`, if that is why
 };
 
 /// A subscription: where the messages that match a topic filter arrive. A handle; it may outlive the session.
@@ -101,10 +103,10 @@ class basic_subscription {
         auto const here = state_;
         for (;;) {
             if (auto next = inbox::pop(here->box)) co_return std::move(next);
-            if (here->closed) throw ended(here->closed, here->end.get());
+            if (here->closed) throw detail::ended(here->closed, here->end.get());
             waiter<Executor> w;
             co_await here->receivers.park(w);
-            if (w.result) throw ended(w.result, here->end.get());
+            if (w.result) throw detail::ended(w.result, here->end.get());
         }
     }
 
@@ -118,7 +120,7 @@ class basic_subscription {
 
   private:
     template <class>
-    friend class subscribing;
+    friend class detail::subscribing;
 
     // The handle's copies count as one user of the state, which notices when the last is gone.
     [[gnu::cold]] explicit basic_subscription(std::shared_ptr<subscription_state<Executor>> const& s)

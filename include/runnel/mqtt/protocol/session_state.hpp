@@ -245,9 +245,10 @@ class session_state {
     /// messages that the peer has are not among them.
     template <class F>
     [[gnu::cold]] void for_each_queued(F&& f) {
-        outgoing_.for_each_message([&](std::uint64_t number, outgoing::entry const& e) {
-            bool const sent = e.at == stage::sent || e.at == stage::resend || e.past != in_flight::history::unsent;
-            f(queued_view{number, publish_layout(e.bytes()).topic, e.size, e.quality, sent});
+        outgoing_.for_each_message([&](std::uint64_t number, detail::outgoing::entry const& e) {
+            bool const sent =
+                e.at == stage::sent || e.at == stage::resend || e.past != detail::in_flight::history::unsent;
+            f(queued_view{number, detail::publish_layout(e.bytes()).topic, e.size, e.quality, sent});
         });
     }
 
@@ -264,7 +265,7 @@ class session_state {
     }
 
     /// What has been sent on this connection and waits for the peer, for `quarantine`.
-    [[gnu::cold]] unanswered_exchanges unanswered() noexcept {
+    [[gnu::cold]] detail::unanswered_exchanges unanswered() noexcept {
         auto const first = outgoing_.first_waiting();
         return {.first = first,
                 .next = outgoing_.next_number(),
@@ -435,25 +436,25 @@ class session_state {
     void release_idle_memory() noexcept { outgoing_.release_idle_memory(); }
 
   private:
-    using stage = outgoing::stage;
+    using stage = detail::outgoing::stage;
     static constexpr auto no_phase = static_cast<phase>(0xFF);
 
     template <class Packet>
     void append(send_buffer& out, Packet const& packet) {
-        mqtt::append(out, packet, version_);
+        mqtt::detail::append(out, packet, version_);
     }
     // To a peer that takes four bytes at most, an acknowledgement cannot tell a reason [MQTT-3.2.2-15] [MQTT-3.1.2-24].
     void append(send_buffer& out, acknowledgement const& packet) {
         if (packet.reason != reason_code::success && peer_.maximum_packet_size < 5) [[unlikely]]
-            return mqtt::append(out, acknowledgement{packet.type, packet.packet_id, {}, {}}, version_);
-        mqtt::append(out, packet, version_);
+            return mqtt::detail::append(out, acknowledgement{packet.type, packet.packet_id, {}, {}}, version_);
+        mqtt::detail::append(out, packet, version_);
     }
 
     void send_queued(send_buffer& out) { send_queued(out, limits_.unwritten); }
     void send_queued(send_buffer& out, std::size_t unwritten) {
         if (phase_ == sends_at_once_) outgoing_.send_queued(out, bounds(unwritten), version_);
     }
-    outgoing::bounds bounds(std::size_t unwritten) const noexcept {
+    detail::outgoing::bounds bounds(std::size_t unwritten) const noexcept {
         return {.window = window_,
                 .releases = narrowed_,
                 .peer_maximum = peer_.maximum_packet_size,
@@ -569,7 +570,7 @@ class session_state {
     template <class Handler>
     errc receive_acknowledgement(acknowledgement const& ack, send_buffer& out, Handler& handler);
     template <class Handler>
-    errc receive_pubrec(outgoing::entry* e, acknowledgement const& ack, send_buffer& out, Handler& handler);
+    errc receive_pubrec(detail::outgoing::entry* e, acknowledgement const& ack, send_buffer& out, Handler& handler);
     errc receive_pubrel(acknowledgement const& ack, send_buffer& out);
     template <class Answer, class Handler>
     [[gnu::cold]] errc receive_answer(Answer const& answer, packet_type to, Handler& handler);
@@ -577,7 +578,7 @@ class session_state {
     errc check_received(mqtt::publish const& message) const noexcept;
     errc check_wanted(packet_type type, property_view const& props) const noexcept;
     template <class Handler>
-    void end_exchange(outgoing::entry& e, acknowledgement const& ack, send_buffer& out, Handler& handler);
+    void end_exchange(detail::outgoing::entry& e, acknowledgement const& ack, send_buffer& out, Handler& handler);
 
     role role_;
     protocol_version version_;
@@ -586,9 +587,9 @@ class session_state {
     session_limits limits_;
     capabilities own_;
     capabilities peer_;
-    outgoing outgoing_;
-    received received_;
-    incoming_aliases incoming_aliases_;
+    detail::outgoing outgoing_;
+    detail::received received_;
+    detail::incoming_aliases incoming_aliases_;
     mqtt::acknowledgement_details acknowledgement_details_;
     mqtt::authentication authentication_;
     std::unique_ptr<pacing> pacing_;  // nullptr: messages are sent as they come

@@ -213,9 +213,10 @@ class session_journal {
         if (next >= exchange_key || unknown_until > exchange_key) return store_errc::corrupt;
         std::vector<bool> in_use(found.exchanges.empty() ? 0 : 65536);  // packet identifiers
         for (auto const& e : found.exchanges) {
-            if (e.number >= next || in_use[in_flight::identifier_of(e.number)] || !restore_exchange(state, e, version))
+            if (e.number >= next || in_use[detail::in_flight::identifier_of(e.number)] ||
+                !restore_exchange(state, e, version))
                 return store_errc::corrupt;
-            in_use[in_flight::identifier_of(e.number)] = true;
+            in_use[detail::in_flight::identifier_of(e.number)] = true;
         }
         for (auto const& [packet_id, reason] : found.taken) {
             if (check(acknowledgement{packet_type::pubrec, packet_id, reason, {}}, protocol_version::v5) != errc::ok)
@@ -244,7 +245,8 @@ class session_journal {
             return true;
         }
         mqtt::publish message;
-        if (!read(packet, version, message) || message.packet_id != in_flight::identifier_of(e.number)) return false;
+        if (!read(packet, version, message) || message.packet_id != detail::in_flight::identifier_of(e.number))
+            return false;
         // A message that came from a session of MQTT 5 may have lost its interval in MQTT 3.1.1.
         if (!message.props.get<property_id::message_expiry_interval>()) expires_at.reset();
         state.restore(e.number, packet, expires_at);

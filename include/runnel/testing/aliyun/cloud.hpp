@@ -49,7 +49,7 @@ class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
     explicit basic_aliyun_cloud(Executor executor, broker_options options = make_options())
         : base(executor, std::move(options)),
           answers_(records_, this->rules().identities),
-          calls_(std::make_shared<aliyun_calls<Executor>>(std::move(executor))) {
+          calls_(std::make_shared<detail::aliyun_calls<Executor>>(std::move(executor))) {
         set_hooks();
     }
     ~basic_aliyun_cloud() {
@@ -58,7 +58,7 @@ class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
     }
 
     static broker_options make_options() {
-        auto options = aliyun_rules::make_options();
+        auto options = detail::aliyun_rules::make_options();
         options.recorded_messages = 1000;
         return options;
     }
@@ -77,7 +77,7 @@ class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
 
     /// Forgets a device and ends its connection. False: it was not known.
     bool remove_device(aliyun::device const& d) {
-        records_.remove(aliyun_rules::name_of(d));
+        records_.remove(detail::aliyun_rules::name_of(d));
         return base::remove_device(d);
     }
 
@@ -107,7 +107,7 @@ class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
     /// What `thing/ota/firmware/get` gives: `{"version":..., "url":..., "size":..., "sign":..., "signMethod":...}`, for
     /// the module it names or the default one.
     void offer_firmware(aliyun::device const& d, json const& firmware) {
-        thing(d).firmware[module_in(firmware)] = firmware;
+        thing(d).firmware[detail::module_in(firmware)] = firmware;
     }
 
     // What an application does.
@@ -154,7 +154,7 @@ class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
     }
     /// Keeps a job for the device and tells it: `{"taskId":..., "jobDocument":..., ...}`.
     void notify_job(aliyun::device const& d, json job) {
-        auto const id = text_of(job, "taskId");
+        auto const id = detail::text_of(job, "taskId");
         json const params = {{"taskId", id}, {"task", job}};
         thing(d).jobs[id] = std::move(job);
         send(topic_of(d, "/thing/job/notify"), request_for("thing.job.notify", params));
@@ -162,15 +162,15 @@ class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
     /// Tells the device whether to post its log (1) or not (0).
     void push_log_config(aliyun::device const& d, int mode) {
         thing(d).log_mode = mode;
-        send(topic_of(d, "/thing/config/log/push"), request_for("thing.config.log.push", log_config(thing(d))));
+        send(topic_of(d, "/thing/config/log/push"), request_for("thing.config.log.push", detail::log_config(thing(d))));
     }
     /// Changes the desired part of the shadow and tells the device.
     void set_shadow_desired(aliyun::device const& d, json const& desired) {
         auto& shadow = thing(d).shadow;
-        change_shadow(shadow, "desired", desired, now() / 1000);
+        detail::change_shadow(shadow, "desired", desired, now() / 1000);
         shadow["version"] = shadow["version"].template get<std::int64_t>() + 1;
         json const notice = {{"method", "control"},
-                             {"payload", shadow_contents(shadow)},
+                             {"payload", detail::shadow_contents(shadow)},
                              {"version", shadow["version"]},
                              {"timestamp", now() / 1000}};
         send("/shadow/get/" + names_of(d), notice);
@@ -228,7 +228,7 @@ class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
     void clock_offset(std::chrono::milliseconds ahead) noexcept { answers_.clock_offset = ahead.count(); }
     /// Sends an error on `/ext/error/...`; without a text it is the code's own.
     void push_error(aliyun::device const& d, int code, std::string text = {}) {
-        if (text.empty()) text = message_of(code);
+        if (text.empty()) text = detail::message_of(code);
         send("/ext/error/" + names_of(d), {{"id", next_id()}, {"code", code}, {"message", std::move(text)}});
     }
 
@@ -262,7 +262,7 @@ class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
             return gateway != nullptr &&
                    std::any_of(gateway->sub_devices.begin(), gateway->sub_devices.end(), [&](auto const& sub) {
                        auto const* const r = records_.find(sub);
-                       return r != nullptr && r->logged_in && is_topic_of(r->device, topic);
+                       return r != nullptr && r->logged_in && detail::is_topic_of(r->device, topic);
                    });
         };
     }
@@ -287,12 +287,14 @@ class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
     bool is_answer(mqtt::publish const& m) {
         if (calls_->answered(m.topic, m.payload)) return true;  // RRPC: the topic is that of one request
         if (!m.topic.ends_with("_reply")) return false;
-        auto const body = testing::parsed(m.payload);
-        return calls_->answered(std::string(m.topic) + ' ' + text_of(body, "id"), m.payload);
+        auto const body = testing::detail::parsed(m.payload);
+        return calls_->answered(std::string(m.topic) + ' ' + detail::text_of(body, "id"), m.payload);
     }
 
-    void send(aliyun_outgoing const& m) { this->publish(m.topic, m.payload, mqtt::qos::at_least_once); }
-    void send(std::string topic, json const& payload) { send(aliyun_outgoing{std::move(topic), payload.dump()}); }
+    void send(detail::aliyun_outgoing const& m) { this->publish(m.topic, m.payload, mqtt::qos::at_least_once); }
+    void send(std::string topic, json const& payload) {
+        send(detail::aliyun_outgoing{std::move(topic), payload.dump()});
+    }
 
     json request_for(std::string method, json params) {
         return {{"id", next_id()}, {"version", "1.0"}, {"params", std::move(params)}, {"method", std::move(method)}};
@@ -301,12 +303,12 @@ class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
     // Sends a request and waits for the answer on the topic with `_reply`.
     awaitable<json> ask(std::string topic, std::string method, json params, duration timeout) {
         auto const request = request_for(std::move(method), std::move(params));
-        auto key = topic + "_reply " + text_of(request, "id");
+        auto key = topic + "_reply " + detail::text_of(request, "id");
         return parsed(exchange(std::move(topic), std::move(key), request.dump(), timeout));
     }
 
     awaitable<std::string> exchange(std::string topic, std::string key, std::string payload, duration timeout) {
-        auto sending = [this, m = aliyun_outgoing{std::move(topic), std::move(payload)}] {
+        auto sending = [this, m = detail::aliyun_outgoing{std::move(topic), std::move(payload)}] {
             if (!this->broker().is_open()) throw std::system_error(asio::error::operation_aborted);
             send(m);
         };
@@ -333,8 +335,8 @@ class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
     }
 
     aliyun_records records_;
-    aliyun_answers answers_;
-    std::shared_ptr<aliyun_calls<Executor>> calls_;
+    detail::aliyun_answers answers_;
+    std::shared_ptr<detail::aliyun_calls<Executor>> calls_;
     duration pause_{0};
     std::uint64_t last_message_ = 0;
 };

@@ -52,7 +52,7 @@ class basic_aliyun_platform {
     using executor_type = Executor;
     using broker_type = basic_broker<Executor>;
 
-    explicit basic_aliyun_platform(Executor executor, broker_options options = aliyun_rules::make_options())
+    explicit basic_aliyun_platform(Executor executor, broker_options options = detail::aliyun_rules::make_options())
         : broker_(std::move(executor), std::move(options)) {
         auto& hooks = broker_.hooks();
         hooks.on_connect = [this](connect_attempt& request) { return check_connect(request); };
@@ -79,15 +79,15 @@ class basic_aliyun_platform {
     void add_product(aliyun_product const& p) { rules_.identities.add(p); }
     /// Forgets a device and ends its connection. False: it was not known.
     bool remove_device(aliyun::device const& d) {
-        broker_.disconnect_client(aliyun_rules::name_of(d), mqtt::reason_code::not_authorized);
-        return rules_.identities.remove(aliyun_rules::name_of(d));
+        broker_.disconnect_client(detail::aliyun_rules::name_of(d), mqtt::reason_code::not_authorized);
+        return rules_.identities.remove(detail::aliyun_rules::name_of(d));
     }
     /// Lets a device that has connected be registered again.
-    void reset_device(aliyun::device const& d) { rules_.identities.reset(aliyun_rules::name_of(d)); }
+    void reset_device(aliyun::device const& d) { rules_.identities.reset(detail::aliyun_rules::name_of(d)); }
 
-    bool connected(aliyun::device const& d) const { return broker_.connected(aliyun_rules::name_of(d)); }
+    bool connected(aliyun::device const& d) const { return broker_.connected(detail::aliyun_rules::name_of(d)); }
     /// Cuts the device's network connection now, as a failing network does. False: it is not connected.
-    bool drop_device(aliyun::device const& d) { return broker_.drop_client(aliyun_rules::name_of(d)); }
+    bool drop_device(aliyun::device const& d) { return broker_.drop_client(detail::aliyun_rules::name_of(d)); }
 
     /// Whether the limits on messages a second and on connections a minute are kept to; false at first.
     void limit_rates(bool on = true) noexcept { rules_.limits_rates = on; }
@@ -121,7 +121,7 @@ class basic_aliyun_platform {
     broker_type const& broker() const noexcept { return broker_; }
 
   protected:
-    aliyun_rules& rules() noexcept { return rules_; }
+    detail::aliyun_rules& rules() noexcept { return rules_; }
 
   private:
     using clock = std::chrono::steady_clock;
@@ -138,7 +138,7 @@ class basic_aliyun_platform {
         return reason;
     }
 
-    aliyun_rules rules_;
+    detail::aliyun_rules rules_;
     broker_type broker_;
     std::shared_ptr<char> alive_ = std::make_shared<char>();  // tells whether this object still exists
 };

@@ -89,7 +89,7 @@ class basic_broker {
         auto const actual = acceptor.local_endpoint().port();
         state_->open();
         auto const t = std::make_shared<task>();
-        state_->start(t, accept_loop(
+        state_->start(t, detail::accept_loop(
                              std::move(acceptor), [t] { return t->stopped; },
                              [self = state_, layer = std::move(layer)](socket_type socket) {
                                  accepted(self, std::move(socket), layer);
@@ -212,7 +212,7 @@ class basic_broker {
         }
 
         Executor executor;
-        broker_core core;
+        detail::broker_core core;
         timer_type timer;
         std::optional<clock::time_point> armed;
         bool closed = false;
@@ -221,9 +221,9 @@ class basic_broker {
     };
 
     // A client's connection.
-    struct link final : task, broker_connection {
+    struct link final : task, detail::broker_connection {
         link(shared const& broker, connection_info from)
-            : broker_connection(std::move(from)), count(broker.connections), place(broker.executor) {
+            : detail::broker_connection(std::move(from)), count(broker.connections), place(broker.executor) {
             ++*count;
         }
         ~link() { --*count; }

@@ -12,7 +12,7 @@
 #include <system_error>
 #include <utility>
 
-namespace runnel::testing {
+namespace runnel::testing::detail {
 
 /// Accepts connections, and calls `on_connection(socket)` for each, until it is cancelled. `is_stopped()`: whether it
 /// has been, as a cancellation that comes with a connection, or before the beginning, would go unnoticed.
@@ -34,4 +34,4 @@ asio::awaitable<void, Executor> accept_loop(asio::basic_socket_acceptor<asio::ip
     }
 }
 
-}  // namespace runnel::testing
+}  // namespace runnel::testing::detail

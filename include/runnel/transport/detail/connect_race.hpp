@@ -20,7 +20,7 @@
 #include <utility>
 #include <vector>
 
-namespace runnel {
+namespace runnel::detail {
 
 /// An address that was tried, and why it could not be connected to.
 struct connect_attempt {
@@ -286,4 +286,4 @@ class connect_race {
     };
 };
 
-}  // namespace runnel
+}  // namespace runnel::detail

@@ -111,15 +111,15 @@ struct http_proxy {
     std::uint16_t effective_port() const noexcept { return port != 0 ? port : default_port; }
 
     /// "tcp://host:port through" the proxy's own.
-    std::string url() const { return tunnel_url(*this); }
+    std::string url() const { return detail::tunnel_url(*this); }
 
     /// Connects to the proxy and asks it for a tunnel to the target. Throws `http_proxy_refused` if the proxy answers
     /// with another status than 2xx (`proxy_errc::credentials_required` or `credentials_refused` with 407), another
     /// `proxy_errc` in a `std::system_error`, or what the transport to the proxy throws. Can be cancelled at any point.
     asio::awaitable<stream_type, executor_type> open(executor_type executor,
                                                      connect_progress* progress = nullptr) const {
-        tunnel_protocol<http_proxy, http_connect_client> const how{&ask, &fail};
-        return open_tunnel(*this, std::move(executor), progress, how);
+        detail::tunnel_protocol<http_proxy, http_connect_client> const how{&ask, &fail};
+        return detail::open_tunnel(*this, std::move(executor), progress, how);
     }
 
   private:
@@ -130,7 +130,7 @@ struct http_proxy {
         co_await tunnel.write(request);
         char room[2048];
         while (!protocol.done() && protocol.error() == proxy_errc::ok) {
-            std::size_t const n = co_await read_answer(tunnel, asio::buffer(room), "HTTP proxy");
+            std::size_t const n = co_await detail::read_answer(tunnel, asio::buffer(room), "HTTP proxy");
             std::size_t const used = protocol.receive({room, n});
             tunnel.put_back({room + used, n - used});
         }

@@ -48,14 +48,14 @@ struct socks5_proxy {
     std::uint16_t effective_port() const noexcept { return port != 0 ? port : default_port; }
 
     /// "tcp://host:port through" the proxy's own.
-    std::string url() const { return tunnel_url(*this); }
+    std::string url() const { return detail::tunnel_url(*this); }
 
     /// Connects to the proxy and asks it for a tunnel to the target. Throws a `proxy_errc` in a `std::system_error`, or
     /// what the transport to the proxy throws. Can be cancelled at any point.
     asio::awaitable<stream_type, executor_type> open(executor_type executor,
                                                      connect_progress* progress = nullptr) const {
-        tunnel_protocol<socks5_proxy, socks5_client> const how{&ask, &fail};
-        return open_tunnel(*this, std::move(executor), progress, how);
+        detail::tunnel_protocol<socks5_proxy, socks5_client> const how{&ask, &fail};
+        return detail::open_tunnel(*this, std::move(executor), progress, how);
     }
 
   private:
@@ -68,7 +68,7 @@ struct socks5_proxy {
             out.append(protocol.take_output());
             if (!out.empty()) co_await tunnel.write(out);
             asio::mutable_buffer const into(room, std::min(sizeof(room), protocol.wanted()));
-            std::size_t const n = co_await read_answer(tunnel, into, "SOCKS5 proxy");
+            std::size_t const n = co_await detail::read_answer(tunnel, into, "SOCKS5 proxy");
             protocol.receive({room, n});
         }
     }

@@ -135,7 +135,7 @@ class tls_context {
     /// Whether peers are authenticated by a pre-shared key.
     bool has_pre_shared_key() const noexcept { return !state_->psk_key.empty(); }
     /// The sessions that clients may resume; null if none are kept.
-    tls_session_cache* sessions() const noexcept { return state_->sessions.get(); }
+    detail::tls_session_cache* sessions() const noexcept { return state_->sessions.get(); }
     /// Whether the common name counts where there is no subjectAltName.
     bool accepts_common_name() const noexcept { return state_->accept_common_name; }
     /// Where an `SSL` of this context keeps a `tls_session_owner*`, that of a client.
@@ -164,7 +164,7 @@ class tls_context {
         std::vector<std::string> pins;  // as bytes
         std::string psk_identity;
         secret_string psk_key;
-        std::unique_ptr<tls_session_cache> sessions;
+        std::unique_ptr<detail::tls_session_cache> sessions;
         context_ptr context{SSL_CTX_new(TLS_method())};
         std::string alpn;  // in the form of the wire: each name behind its length
         tls_verify verify = tls_verify::full;
@@ -385,7 +385,8 @@ class tls_context {
             SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
             return;
         }
-        state_->sessions = std::make_unique<tls_session_cache>(options.resumable_sessions, options.resumption_limit);
+        state_->sessions =
+            std::make_unique<detail::tls_session_cache>(options.resumable_sessions, options.resumption_limit);
         SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
         SSL_CTX_sess_set_new_cb(context, keep_session);
     }
@@ -393,15 +394,15 @@ class tls_context {
   public:
     /// When the peer's certificates were verified: in the handshake that is being done, or has just been, unless it
     /// resumed a session.
-    static tls_verification const& verified(SSL* ssl, tls_session_owner& owner) noexcept {
+    static detail::tls_verification const& verified(SSL* ssl, detail::tls_session_owner& owner) noexcept {
         if (!owner.verified) owner.verified = SSL_session_reused(ssl) == 1 ? owner.resumable : verified_now(ssl);
         return *owner.verified;
     }
 
   private:
     // Where dates do not count, nothing expires.
-    static tls_verification verified_now(SSL* ssl) noexcept {
-        tls_verification made{.at = tls_moment::now()};
+    static detail::tls_verification verified_now(SSL* ssl) noexcept {
+        detail::tls_verification made{.at = detail::tls_moment::now()};
         if (state_of(ssl).verify == tls_verify::full) made.expires = first_expiry(SSL_get0_verified_chain(ssl));
         return made;
     }
@@ -421,7 +422,7 @@ class tls_context {
     }
 
     static int keep_session(SSL* ssl, SSL_SESSION* session) noexcept {
-        auto* const owner = static_cast<tls_session_owner*>(SSL_get_ex_data(ssl, session_owner_index()));
+        auto* const owner = static_cast<detail::tls_session_owner*>(SSL_get_ex_data(ssl, session_owner_index()));
         try {
             if (owner != nullptr) state_of(ssl).sessions->put(owner->server, session, verified(ssl, *owner));
         } catch (...) {  // without memory, without resumption

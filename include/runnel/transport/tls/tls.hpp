@@ -100,7 +100,7 @@ class tls_stream {
         }
 
         std::optional<Next> next;
-        tls_engine engine;
+        detail::tls_engine engine;
         send_buffer sending;            // on its way; only for whoever holds the turn
         bool write_unfinished = false;  // a write to `next` has failed, was cancelled, or is under way
         std::error_code flush_error;    // of a flush by the reader, which had bytes to deliver first
@@ -114,7 +114,7 @@ class tls_stream {
         s.check();
         while (true) {
             auto const progress = s.engine.handshake();
-            if (progress == tls_engine::progress::failed) {
+            if (progress == detail::tls_engine::progress::failed) {
                 co_await send_alert(s);
                 s.engine.failure().raise("TLS handshake");
             }
@@ -123,7 +123,7 @@ class tls_stream {
                 if (!turn.try_take()) co_await turn.take();
                 co_await flush(s);
             }
-            if (progress == tls_engine::progress::done) co_return;
+            if (progress == detail::tls_engine::progress::done) co_return;
             typename turn_type::holder reading(s.reading);
             if (!reading.try_take()) co_await reading.take();
             co_await fill(s);

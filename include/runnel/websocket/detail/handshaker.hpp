@@ -19,7 +19,7 @@
 #include <utility>
 #include <vector>
 
-namespace runnel::websocket {
+namespace runnel::websocket::detail {
 
 /// What a handshake has agreed on.
 struct opening {
@@ -207,4 +207,4 @@ class opener {
     std::string heard_;  // the first bytes
 };
 
-}  // namespace runnel::websocket
+}  // namespace runnel::websocket::detail

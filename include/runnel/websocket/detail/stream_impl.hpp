@@ -20,7 +20,7 @@
 #include <system_error>
 #include <utility>
 
-namespace runnel::websocket {
+namespace runnel::websocket::detail {
 
 /// The input and output of a WebSocket after the opening handshake: what a `stream` shares with its operations, each of
 /// which has a share as its first argument. The members are those of `stream`, and documented there.
@@ -459,4 +459,4 @@ class exchange : public stream_state {
     std::string_view unread_;  // inflated, what `read_some` has not given yet
 };
 
-}  // namespace runnel::websocket
+}  // namespace runnel::websocket::detail

@@ -13,7 +13,7 @@
 namespace {
 
 using namespace runnel::mqtt;
-using registry = subscription_registry<test::executor>;
+using registry = runnel::mqtt::detail::subscription_registry<test::executor>;
 using entry = registry::entry;
 
 struct place {

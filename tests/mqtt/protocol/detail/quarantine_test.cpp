@@ -21,8 +21,8 @@ using namespace std::chrono_literals;
 namespace {
 
 auto const reset = std::make_error_code(std::errc::connection_reset);
-using time_point = quarantine::time_point;
-using duration = quarantine::clock::duration;
+using time_point = runnel::mqtt::detail::quarantine::time_point;
+using duration = runnel::mqtt::detail::quarantine::clock::duration;
 
 // A client that has messages to send, and a server that ends connections: how long after it was sent something on
 // which, in its turn.
@@ -47,12 +47,12 @@ struct trial {
         rule.connected(now);
         auto const connected_at = now;
         for (;;) {
-            if (on_connack &&
-                (rule.deadline() == quarantine::never || connected_at + on_connack->after < rule.deadline())) {
+            if (on_connack && (rule.deadline() == runnel::mqtt::detail::quarantine::never ||
+                               connected_at + on_connack->after < rule.deadline())) {
                 now = connected_at + on_connack->after;
                 return over(*on_connack);
             }
-            if (rule.deadline() != quarantine::never) {
+            if (rule.deadline() != runnel::mqtt::detail::quarantine::never) {
                 now = rule.deadline();
                 REQUIRE(rule.on_time(now));
                 client.state.narrow(client.out, rule.window());
@@ -91,7 +91,7 @@ struct trial {
         client.state.reject(*given_up, errc::message_rejected, test::session_end::listener(client));
     }
 
-    quarantine rule;
+    runnel::mqtt::detail::quarantine rule;
     test::session_end client;
     time_point now{1000s};
     time_point sent_at{};
@@ -198,7 +198,7 @@ TEST_CASE("timeouts, failures to connect, and ends for other reasons cost no mes
         for (int i = 0; i < 40; ++i) t.connect(i % 4 == 3 ? poison("m0", how) : poison("m0"));
         CHECK(t.rejected.empty());
     }
-    quarantine rule;
+    runnel::mqtt::detail::quarantine rule;
     for (int i = 0; i < 20; ++i) {  // nothing is learnt where the server has not accepted
         CHECK_FALSE(rule.disconnected({.left = {.any = true}, .why = reset, .by_peer = true}));
         CHECK_FALSE(rule.is_active());
@@ -212,7 +212,7 @@ TEST_CASE("a message that arrives at the second try of the trial is not given up
     t.connect(poison("none"));
     CHECK(t.delivered == topics{"m0", "m1", "m2"});
     CHECK_FALSE(t.rule.is_active());
-    CHECK(t.rule.window() == quarantine::unlimited);
+    CHECK(t.rule.window() == runnel::mqtt::detail::quarantine::unlimited);
 }
 
 TEST_CASE("a network that loses connections at random hardly ever costs a message, whatever its mood") {

@@ -152,7 +152,7 @@ TEST_CASE("when all aliases are taken, a topic that comes again gets the one tha
 
 TEST_CASE("a topic so short or so long that an alias is not worth it gets none") {
     client c(10);
-    std::string const longest(outgoing_aliases::max_topic, 'x');
+    std::string const longest(runnel::mqtt::detail::outgoing_aliases::max_topic, 'x');
     for (std::string const& topic : {std::string("abcd"), longest + 'x'}) {
         c.publish(topic, q0);
         c.publish(topic, q0);
@@ -279,7 +279,7 @@ TEST_CASE("with aliases a session allocates nothing in steady state, also when t
 }
 
 TEST_CASE("the table of aliases finds every topic it holds, and no other, whatever comes and goes") {
-    outgoing_aliases aliases;
+    runnel::mqtt::detail::outgoing_aliases aliases;
     aliases.restart(50);
     std::vector<std::string> of_alias(51);
     std::uint32_t random = 1;
@@ -306,7 +306,7 @@ TEST_CASE("a topic for which there is no memory gets no alias, whichever allocat
     for (std::uint16_t const maximum : {std::uint16_t{2}, std::uint16_t{3}})
         for (std::size_t nth = 1; nth < 6; ++nth) {
             CAPTURE(nth);
-            runnel::mqtt::outgoing_aliases aliases;
+            runnel::mqtt::detail::outgoing_aliases aliases;
             aliases.restart(maximum);
             std::map<std::uint16_t, std::string> given;
             auto const assign = [&](std::string const& topic, std::size_t fails = 0) {

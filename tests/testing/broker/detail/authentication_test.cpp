@@ -44,16 +44,19 @@ struct place {
         };
     }
 
-    testing::broker_core::time_point now{};
-    testing::broker_core core;
+    testing::detail::broker_core::time_point now{};
+    testing::detail::broker_core core;
     std::vector<std::string> steps;
     int nonces = 0;
 };
 
 // A client that answers challenges.
-struct client final : testing::broker_connection, mqtt::session_handler {
+struct client final : testing::detail::broker_connection, mqtt::session_handler {
     explicit client(place& p, std::string_view k = secret)
-        : broker_connection({"memory", "", false}), where(p), key(k), state(mqtt::role::client, version) {
+        : runnel::testing::detail::broker_connection({"memory", "", false}),
+          where(p),
+          key(k),
+          state(mqtt::role::client, version) {
         where.core.opened(*this, where.now);
     }
     ~client() { where.core.closed(*this, where.now); }

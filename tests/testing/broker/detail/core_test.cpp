@@ -22,10 +22,12 @@ struct place : test::timed_broker {
 };
 
 // A client that talks to the core without a network in between.
-class client final : public testing::broker_connection, public mqtt::session_handler {
+class client final : public testing::detail::broker_connection, public mqtt::session_handler {
   public:
     explicit client(place& p, protocol_version version = protocol_version::v5)
-        : broker_connection({"memory", "", false}), state(mqtt::role::client, version), place_(p) {}
+        : runnel::testing::detail::broker_connection({"memory", "", false}),
+          state(mqtt::role::client, version),
+          place_(p) {}
     ~client() { leave(); }
 
     void wake() override {}
@@ -217,7 +219,7 @@ TEST_CASE("DISCONNECT may change the session expiry interval, but not from zero"
     CHECK(p.core.counters().protocol_errors == 0);
     c.connect({.client_id = "a"});
     CHECK(c.state.disconnect(c.sending, {.props = &lasting}) == mqtt::errc::property_not_allowed);
-    append(c.sending, mqtt::disconnect{.props = &lasting}, protocol_version::v5);
+    runnel::mqtt::detail::append(c.sending, mqtt::disconnect{.props = &lasting}, protocol_version::v5);
     c.exchange();
     CHECK(p.core.session_count() == 0);
     CHECK(p.core.counters().protocol_errors == 1);

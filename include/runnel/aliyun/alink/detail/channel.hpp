@@ -24,7 +24,7 @@
 #include <utility>
 #include <vector>
 
-namespace runnel::aliyun::alink {
+namespace runnel::aliyun::alink::detail {
 
 /// The way of one device's Alink messages over a session: requests with their replies, and calls with their handlers.
 /// `device` is the one to use; this is what it is made of, for requests that it has no function for.
@@ -435,4 +435,4 @@ class channel {
     std::uint32_t last_id_ = std::random_device{}() & 0x3FFFFFFF;
 };
 
-}  // namespace runnel::aliyun::alink
+}  // namespace runnel::aliyun::alink::detail

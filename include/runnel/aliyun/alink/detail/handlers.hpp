@@ -17,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-namespace runnel::aliyun::alink {
+namespace runnel::aliyun::alink::detail {
 
 /// The handlers of a device's calls and notices, and what is done with a message that is for one of them.
 ///
@@ -295,4 +295,4 @@ class handler_table {
     std::size_t answered_count_ = 0;
 };
 
-}  // namespace runnel::aliyun::alink
+}  // namespace runnel::aliyun::alink::detail

@@ -19,6 +19,10 @@ namespace runnel::aliyun::alink {
 template <counting_session Session>
 class sub_device;
 
+}  // namespace runnel::aliyun::alink
+
+namespace runnel::aliyun::alink::detail {
+
 /// The part of a gateway that logs its sub-devices in and out: does what `sub_device_login` says.
 template <counting_session Session>
 class logins : public device<Session> {
@@ -363,4 +367,4 @@ class logins : public device<Session> {
     std::shared_ptr<changes_type> changes_{std::make_shared<changes_type>(this->session().get_executor())};
 };
 
-}  // namespace runnel::aliyun::alink
+}  // namespace runnel::aliyun::alink::detail

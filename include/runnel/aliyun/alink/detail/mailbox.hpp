@@ -19,7 +19,7 @@
 #include <system_error>
 #include <utility>
 
-namespace runnel::aliyun::alink {
+namespace runnel::aliyun::alink::detail {
 
 /// Where what a session receives for one device arrives: replies are given to those who wait for them, everything else
 /// waits for `channel::run`. The session may hold on to it for longer than the channel exists.
@@ -231,4 +231,4 @@ class mailbox : public std::enable_shared_from_this<mailbox<Executor>> {
     std::deque<incoming> queue_;
 };
 
-}  // namespace runnel::aliyun::alink
+}  // namespace runnel::aliyun::alink::detail

@@ -15,7 +15,7 @@
 #include <type_traits>
 #include <utility>
 
-namespace runnel::aliyun::alink {
+namespace runnel::aliyun::alink::detail {
 
 /// The part of a device that deals with what the platform offers for download: firmware and configurations.
 template <message_session Session>
@@ -207,4 +207,4 @@ class offers : public channel<Session> {
     }
 };
 
-}  // namespace runnel::aliyun::alink
+}  // namespace runnel::aliyun::alink::detail

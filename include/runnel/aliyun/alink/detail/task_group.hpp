@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-namespace runnel::aliyun::alink {
+namespace runnel::aliyun::alink::detail {
 
 /// Coroutines that run side by side inside another one, which waits for all of them before it ends (`enclose`).
 template <class Executor>
@@ -79,4 +79,4 @@ class task_group {
     std::shared_ptr<std::size_t> running_{std::make_shared<std::size_t>(0)};
 };
 
-}  // namespace runnel::aliyun::alink
+}  // namespace runnel::aliyun::alink::detail

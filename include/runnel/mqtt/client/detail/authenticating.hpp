@@ -17,7 +17,7 @@
 #include <system_error>
 #include <utility>
 
-namespace runnel::mqtt {
+namespace runnel::mqtt::detail {
 
 /// The part of a session that authenticates it by steps (MQTT 5, 4.12), if the user has given an authenticator.
 ///
@@ -242,4 +242,4 @@ class authenticating final : public authenticating_part<Executor> {
     shared core_;
 };
 
-}  // namespace runnel::mqtt
+}  // namespace runnel::mqtt::detail

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <utility>
 
-namespace runnel::mqtt {
+namespace runnel::mqtt::detail {
 
 /// The CONNECT of one attempt: made of the session's options, with memory of its own for what the packet views.
 class connect_request {
@@ -81,4 +81,4 @@ class connect_request {
     std::string method_;
 };
 
-}  // namespace runnel::mqtt
+}  // namespace runnel::mqtt::detail

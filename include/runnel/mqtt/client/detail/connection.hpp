@@ -20,7 +20,7 @@
 #include <system_error>
 #include <utility>
 
-namespace runnel::mqtt {
+namespace runnel::mqtt::detail {
 
 /// What the network connections of a session have, one after another, and the pauses between them: the machines that
 /// decide (`lifecycle`, `keep_alive`), the buffers, and two coroutines, of which one connects and then reads, and the
@@ -440,4 +440,4 @@ class connection {
     bool is_output_over_ = false;  // the stream has been shut down
 };
 
-}  // namespace runnel::mqtt
+}  // namespace runnel::mqtt::detail

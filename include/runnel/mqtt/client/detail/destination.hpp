@@ -12,7 +12,7 @@
 #include <system_error>
 #include <utility>
 
-namespace runnel::mqtt {
+namespace runnel::mqtt::detail {
 
 /// Where a session connects to: the transport it was given, or the server that this one has named.
 template <transport Transport>
@@ -92,4 +92,4 @@ class destination {
     std::uint32_t redirects_ = 0;  // in a row
 };
 
-}  // namespace runnel::mqtt
+}  // namespace runnel::mqtt::detail

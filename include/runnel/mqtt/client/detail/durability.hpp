@@ -12,7 +12,7 @@
 #include <string_view>
 #include <system_error>
 
-namespace runnel::mqtt {
+namespace runnel::mqtt::detail {
 
 /// The part of a session that stores, if its options name a store.
 class storing {
@@ -80,4 +80,4 @@ class storing {
     std::unique_ptr<session_keeper> keeper_;
 };
 
-}  // namespace runnel::mqtt
+}  // namespace runnel::mqtt::detail

@@ -2,7 +2,7 @@
 
 #include <runnel/core/list_link.hpp>
 
-namespace runnel::mqtt {
+namespace runnel::mqtt::detail {
 
 /// An operation of a session in progress: lies in its coroutine's frame, which may be destroyed after the session.
 template <class Part>
@@ -20,4 +20,4 @@ struct pending : list_link {
     }
 };
 
-}  // namespace runnel::mqtt
+}  // namespace runnel::mqtt::detail

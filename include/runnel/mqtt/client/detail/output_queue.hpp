@@ -9,7 +9,7 @@
 #include <cstddef>
 #include <memory>
 
-namespace runnel::mqtt {
+namespace runnel::mqtt::detail {
 
 /// Where a session's packets gather until the writer of the connection takes them all.
 template <class Executor>
@@ -84,4 +84,4 @@ class outlet {
     bool attends_ = true;  // `flush` has more to see to
 };
 
-}  // namespace runnel::mqtt
+}  // namespace runnel::mqtt::detail

@@ -17,7 +17,7 @@
 #include <system_error>
 #include <utility>
 
-namespace runnel::mqtt {
+namespace runnel::mqtt::detail {
 
 /// The part of a session that publishes: it waits for what the `publish_queue` decides.
 template <class Executor>
@@ -210,4 +210,4 @@ class publishing {
     run_end end_;  // nullptr: nobody has asked for it
 };
 
-}  // namespace runnel::mqtt
+}  // namespace runnel::mqtt::detail

@@ -19,7 +19,7 @@
 #include <system_error>
 #include <utility>
 
-namespace runnel::mqtt {
+namespace runnel::mqtt::detail {
 
 /// The part of a session that sends requests and waits for their responses (MQTT 5, 4.10): all through one response
 /// topic of the session's own, told apart by their correlation data.
@@ -164,4 +164,4 @@ class requesting final : public requesting_part, private subscription_watcher {
     std::string response_topic_;
 };
 
-}  // namespace runnel::mqtt
+}  // namespace runnel::mqtt::detail

@@ -114,11 +114,12 @@ session_event session<Transport>::how_it_ended() {
         }
         if (said().detail.empty() && !said().refused) {
             if (progress != nullptr) {
-                if (!note_answer(connection_.unread())) progress->add(usual_cause(event.error, event.step, event.url));
+                if (!note_answer(connection_.unread()))
+                    progress->add(detail::usual_cause(event.error, event.step, event.url));
                 said().detail = progress->describe();
             } else {
                 said().detail = said().remark;
-                add_remark(said().detail, usual_cause(event.error, event.step, event.url));
+                add_remark(said().detail, detail::usual_cause(event.error, event.step, event.url));
             }
         }
     }
@@ -306,6 +307,8 @@ auto session<Transport>::attend_messages(clock::time_point now) -> clock::time_p
 
 // --- messages for which the server ends the connection
 
+namespace detail {
+
 // Whether a connection has ended for a reason of this machine's, or of the network on the way, and not of the peer's.
 // (Codes of Asio 1.22 do not equal `std::errc`, nor those of the standard library Asio's.)
 [[gnu::cold]] inline bool is_own_network(std::error_code const& e) noexcept {
@@ -315,16 +318,18 @@ auto session<Transport>::attend_messages(clock::time_point now) -> clock::time_p
            e == std::errc::network_down || e == std::errc::network_unreachable || e == std::errc::host_unreachable;
 }
 
+}  // namespace detail
+
 // Whether one is given up, now that a connection has ended.
 template <transport Transport>
 void session<Transport>::judge() {
     auto const why = connection_.life().cause();
     // Not this end's own doing, nor the network's.
-    bool const by_peer =
-        !connection_.life().is_ending() && why.category() != make_error_code(errc{}).category() && !is_own_network(why);
+    bool const by_peer = !connection_.life().is_ending() && why.category() != make_error_code(errc{}).category() &&
+                         !detail::is_own_network(why);
     if (!quarantine_) {
         if (!by_peer || !connected_at_) return;
-        quarantine_ = std::make_unique<quarantine>(options_.message_strikes);
+        quarantine_ = std::make_unique<detail::quarantine>(options_.message_strikes);
         quarantine_->connected(*connected_at_);
     }
     auto const given_up = quarantine_->disconnected({.left = connection_.left(),
@@ -483,8 +488,8 @@ auto session<Transport>::open(std::optional<stream_type>& s, task_share here) ->
 template <transport Transport>
 void session<Transport>::send_connect() {
     state_.set_time(to_session_time(clock::now()));
-    connect_request request(options_, said_ ? said_->assigned_client_id : std::string_view(), receive_maximum_,
-                            state_.must_begin_anew());
+    detail::connect_request request(options_, said_ ? said_->assigned_client_id : std::string_view(), receive_maximum_,
+                                    state_.must_begin_anew());
     try {
         storing_.check_client(request.client_id());
     } catch (...) {

@@ -8,7 +8,7 @@
 #include <string>
 #include <system_error>
 
-namespace runnel::mqtt {
+namespace runnel::mqtt::detail {
 
 /// What has ended a session's `run`, in its text; that is empty before. Shared by all that may outlive the session, and
 /// of a type that a call of `publish` carries anyway.
@@ -42,4 +42,4 @@ using run_end = std::shared_ptr<publish_details>;
     return text;
 }
 
-}  // namespace runnel::mqtt
+}  // namespace runnel::mqtt::detail

@@ -16,7 +16,7 @@
 #include <string_view>
 #include <system_error>
 
-namespace runnel::mqtt {
+namespace runnel::mqtt::detail {
 
 // The parts of a session that not every session has, as it sees them. Each is made by the function of the session that
 // first needs it, and only there: programs that do not call that function have neither its code nor its memory.
@@ -109,4 +109,4 @@ class event_watcher {
     virtual void close() = 0;
 };
 
-}  // namespace runnel::mqtt
+}  // namespace runnel::mqtt::detail

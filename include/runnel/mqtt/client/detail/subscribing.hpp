@@ -27,7 +27,7 @@
 #include <utility>
 #include <vector>
 
-namespace runnel::mqtt {
+namespace runnel::mqtt::detail {
 
 /// The part of a session that subscribes, keeps its subscriptions alive, and gives them their messages.
 template <class Executor>
@@ -447,4 +447,4 @@ class subscribing final : public subscribing_part {
     int patience_ = 1;                                       // in units of `stalled_after`
 };
 
-}  // namespace runnel::mqtt
+}  // namespace runnel::mqtt::detail

@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-namespace runnel::mqtt {
+namespace runnel::mqtt::detail {
 
 /// The subscriptions of a session, in the order in which they were made, and the way of a message to those it matches.
 template <class Executor>
@@ -374,4 +374,4 @@ class subscription_registry {
     std::uint16_t lanes_ = 0;  // given so far
 };
 
-}  // namespace runnel::mqtt
+}  // namespace runnel::mqtt::detail

@@ -9,7 +9,7 @@
 #include <string_view>
 #include <system_error>
 
-namespace runnel::mqtt {
+namespace runnel::mqtt::detail {
 
 /// What usually is the reason that a connection to `url` has ended with `why`, where that says little; or nothing.
 /// `step`: at which the attempt to connect has failed; none if the server had accepted the connection.
@@ -25,4 +25,4 @@ namespace runnel::mqtt {
     return silent ? "is this a TLS or WebSocket port?" : "no CONNACK: is this a TLS or WebSocket port?";
 }
 
-}  // namespace runnel::mqtt
+}  // namespace runnel::mqtt::detail

@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <utility>
 
-namespace runnel::mqtt {
+namespace runnel::mqtt::detail {
 
 /// A map from packet identifiers to values, for as many as there are: one allocation of 16 bytes or so an identifier.
 /// References are valid until the next `insert` or `erase`. Memory is kept for reuse until `clear`.
@@ -107,4 +107,4 @@ class identifier_map {
     std::size_t size_ = 0;
 };
 
-}  // namespace runnel::mqtt
+}  // namespace runnel::mqtt::detail

@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-namespace runnel::mqtt {
+namespace runnel::mqtt::detail {
 
 /// The outgoing exchanges of a session: messages that wait to be sent or to be acknowledged, with the bytes of their
 /// PUBLISH packets, and requests (SUBSCRIBE, UNSUBSCRIBE) that wait for their answer.
@@ -388,4 +388,4 @@ class in_flight {
     std::uint64_t new_ = 0;
 };
 
-}  // namespace runnel::mqtt
+}  // namespace runnel::mqtt::detail

@@ -17,7 +17,7 @@
 #include <optional>
 #include <utility>
 
-namespace runnel::mqtt {
+namespace runnel::mqtt::detail {
 
 /// Encodes a packet behind what is in the buffer.
 template <class Packet>
@@ -597,4 +597,4 @@ class outgoing {
     bool has_progress_ = false;  // on this connection
 };
 
-}  // namespace runnel::mqtt
+}  // namespace runnel::mqtt::detail

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <string_view>
 
-namespace runnel::mqtt {
+namespace runnel::mqtt::detail {
 
 /// Where the parts of an encoded PUBLISH of MQTT 5 lie, found without checks.
 struct publish_layout {
@@ -47,4 +47,4 @@ struct publish_layout {
     }
 };
 
-}  // namespace runnel::mqtt
+}  // namespace runnel::mqtt::detail

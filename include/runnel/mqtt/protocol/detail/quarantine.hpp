@@ -10,7 +10,7 @@
 #include <system_error>
 #include <utility>
 
-namespace runnel::mqtt {
+namespace runnel::mqtt::detail {
 
 /// What a session has sent on a connection and what the peer has not answered to its end.
 struct unanswered_exchanges {
@@ -184,4 +184,4 @@ class quarantine {
     time_point tried_at_{};
 };
 
-}  // namespace runnel::mqtt
+}  // namespace runnel::mqtt::detail

@@ -16,7 +16,7 @@
 #include <utility>
 #include <vector>
 
-namespace runnel::mqtt {
+namespace runnel::mqtt::detail {
 
 /// The incoming QoS 1 and 2 messages of a session that are not fully acknowledged.
 ///
@@ -546,4 +546,4 @@ class received {
     bool indexes_ = false;  // QoS 1 messages of `waiting_` are in `messages_`
 };
 
-}  // namespace runnel::mqtt
+}  // namespace runnel::mqtt::detail

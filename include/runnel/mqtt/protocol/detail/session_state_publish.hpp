@@ -39,9 +39,9 @@ namespace runnel::mqtt {
                                                                              mqtt::publish const& message) {
     auto const alias = outgoing_.aliases().find_newest(message.topic);
     if (alias == 0 || !message.props.empty() || message.dup) return choose_alias(out, message);
-    std::size_t const size = size_with_known_topic(message.payload);
+    std::size_t const size = detail::size_with_known_topic(message.payload);
     if (errc const e = check_publish(peer_, message.qos, message.retain, size); e != errc::ok) return {e};
-    encode_with_known_topic(out.prepare(size), message.payload, message.retain, alias);
+    detail::encode_with_known_topic(out.prepare(size), message.payload, message.retain, alias);
     out.commit(size);
     return {};
 }
@@ -49,26 +49,26 @@ namespace runnel::mqtt {
 inline session_state::begun session_state::choose_alias(send_buffer& out, mqtt::publish packet) {
     auto& aliases = outgoing_.aliases();
     bool const own = !packet.props.empty() && packet.props.get<property_id::topic_alias>();
-    auto const found = own ? outgoing_aliases::choice{} : aliases.find(packet.topic);
+    auto const found = own ? detail::outgoing_aliases::choice{} : aliases.find(packet.topic);
     // A topic that has an alias has been checked.
     errc e = found.known() ? check_without_topic(packet, version_) : check(packet, version_);
     if (e == errc::ok && !packet.props.empty()) e = check_properties(packet, true);
     if (e != errc::ok) return {e};
     if (found.known()) packet.topic = {};
     auto measured = measure(packet, version_);
-    if (found.known()) measured = with_alias(measured);
+    if (found.known()) measured = detail::with_alias(measured);
     e = check_publish(peer_, packet.qos, packet.retain, packet_size(measured.remaining_length));
     if (e != errc::ok) return {e};
     auto alias = found.alias;
-    bool const fits = packet_size(measured.remaining_length) + max_alias_growth <= peer_.maximum_packet_size;
+    bool const fits = packet_size(measured.remaining_length) + detail::max_alias_growth <= peer_.maximum_packet_size;
     if (!own && alias == 0 && fits) {
         alias = aliases.assign(packet.topic, found);
-        if (alias != 0) measured = with_alias(measured);
+        if (alias != 0) measured = detail::with_alias(measured);
     }
     std::size_t const size = packet_size(measured.remaining_length);
     char* const to = out.prepare(size);
     if (alias != 0)
-        encode_with_alias(to, packet, measured, alias);
+        detail::encode_with_alias(to, packet, measured, alias);
     else
         encode(to, packet, version_, measured);
     out.commit(size);

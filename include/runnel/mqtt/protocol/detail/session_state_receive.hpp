@@ -228,7 +228,8 @@ errc session_state::receive_acknowledgement(acknowledgement const& ack, send_buf
 }
 
 template <class Handler>
-errc session_state::receive_pubrec(outgoing::entry* e, acknowledgement const& ack, send_buffer& out, Handler& handler) {
+errc session_state::receive_pubrec(detail::outgoing::entry* e, acknowledgement const& ack, send_buffer& out,
+                                   Handler& handler) {
     if (e == nullptr) {
         if (is_error(ack.reason)) return errc::ok;  // no PUBREL follows (4.3.3)
         reply(out, acknowledgement{packet_type::pubrel, ack.packet_id, reason_code::packet_identifier_not_found, {}});
@@ -242,12 +243,12 @@ errc session_state::receive_pubrec(outgoing::entry* e, acknowledgement const& ac
         return errc::ok;
     }
     outgoing_.release(*e);
-    if (connected()) append_plain(out, packet_type::pubrel, ack.packet_id);
+    if (connected()) detail::append_plain(out, packet_type::pubrel, ack.packet_id);
     return errc::ok;
 }
 
 inline errc session_state::receive_pubrel(acknowledgement const& ack, send_buffer& out) {
-    using enum received::knowledge;
+    using enum detail::received::knowledge;
     auto const known = received_.knows(ack.packet_id);
     if (known == not_taken) return errc::unexpected_packet;  // there has been no PUBREC [MQTT-4.3.3-4]
     received_.forget(ack.packet_id);
@@ -257,7 +258,7 @@ inline errc session_state::receive_pubrel(acknowledgement const& ack, send_buffe
 }
 
 template <class Handler>
-[[gnu::always_inline]] inline void session_state::end_exchange(outgoing::entry& e, acknowledgement const& ack,
+[[gnu::always_inline]] inline void session_state::end_exchange(detail::outgoing::entry& e, acknowledgement const& ack,
                                                                send_buffer& out, Handler& handler) {
     auto* const owner = e.owner;
     outgoing_.end_acknowledged(e);

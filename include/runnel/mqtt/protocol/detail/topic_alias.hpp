@@ -13,7 +13,7 @@
 #include <string_view>
 #include <vector>
 
-namespace runnel::mqtt {
+namespace runnel::mqtt::detail {
 
 // Topic aliases (MQTT 5, 3.3.2.3.4): numbers that stand for topics, for each direction of one network connection.
 
@@ -241,4 +241,4 @@ inline void append_with_alias(send_buffer& out, std::string_view packet, publish
     out.commit(size);
 }
 
-}  // namespace runnel::mqtt
+}  // namespace runnel::mqtt::detail

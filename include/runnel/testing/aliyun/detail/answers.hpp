@@ -15,7 +15,7 @@
 #include <string_view>
 #include <utility>
 
-namespace runnel::testing {
+namespace runnel::testing::detail {
 
 /// A message to a device.
 struct aliyun_outgoing {
@@ -155,4 +155,4 @@ class aliyun_answers {
     std::size_t wrong_left_ = 0;
 };
 
-}  // namespace runnel::testing
+}  // namespace runnel::testing::detail

@@ -18,7 +18,7 @@
 #include <system_error>
 #include <utility>
 
-namespace runnel::testing {
+namespace runnel::testing::detail {
 
 /// Requests of the simulated platform that wait for the answer of a device, and what it is to do later. Kept by those
 /// who wait, too, so that it may be let go of meanwhile.
@@ -109,4 +109,4 @@ class aliyun_calls : public std::enable_shared_from_this<aliyun_calls<Executor>>
     bool closed_ = false;
 };
 
-}  // namespace runnel::testing
+}  // namespace runnel::testing::detail

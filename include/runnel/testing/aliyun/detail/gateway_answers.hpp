@@ -11,7 +11,7 @@
 
 // How the simulated platform answers gateways: topology, registration and login of sub-devices.
 
-namespace runnel::testing {
+namespace runnel::testing::detail {
 
 /// Sub-devices that may be logged in through one gateway.
 inline constexpr std::size_t max_sub_devices = 2000;
@@ -232,4 +232,4 @@ inline aliyun_answer answer_logout(aliyun_request& r) {
     return answer;
 }
 
-}  // namespace runnel::testing
+}  // namespace runnel::testing::detail

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <utility>
 
-namespace runnel::testing {
+namespace runnel::testing::detail {
 
 /// A request of a device to the simulated platform.
 struct aliyun_request {
@@ -100,4 +100,4 @@ inline json reply_to(json const& body, std::string const& method, aliyun_answer 
     return reply;
 }
 
-}  // namespace runnel::testing
+}  // namespace runnel::testing::detail

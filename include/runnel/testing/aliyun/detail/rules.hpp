@@ -12,7 +12,7 @@
 #include <string>
 #include <string_view>
 
-namespace runnel::testing {
+namespace runnel::testing::detail {
 
 /// Takes a topic or filter that begins with a slash apart into its levels.
 class topic_levels {
@@ -156,4 +156,4 @@ class aliyun_rules {
     std::map<std::string, device_rates, std::less<>> rates_;
 };
 
-}  // namespace runnel::testing
+}  // namespace runnel::testing::detail

@@ -8,7 +8,7 @@
 
 // How the simulated platform answers requests to its services: time, firmware, configuration, log, jobs, shadow.
 
-namespace runnel::testing {
+namespace runnel::testing::detail {
 
 /// The payload on /ext/ntp/.../response. `offset` is by how much the platform's clock is ahead, in milliseconds.
 inline json answer_ntp(aliyun_request const& r, std::int64_t offset) {
@@ -198,4 +198,4 @@ inline json answer_shadow(aliyun_request& r) {
     return reply;
 }
 
-}  // namespace runnel::testing
+}  // namespace runnel::testing::detail

@@ -7,7 +7,7 @@
 
 // How the simulated platform answers the thing model: properties, events, desired properties, tags, templates.
 
-namespace runnel::testing {
+namespace runnel::testing::detail {
 
 /// Properties that one message may carry.
 inline constexpr std::size_t max_properties = 200;
@@ -184,4 +184,4 @@ inline aliyun_answer answer_thing_model(aliyun_request& r) {
     return found == r.records.thing_models.end() ? aliyun_answer{} : aliyun_answer{200, found->second};
 }
 
-}  // namespace runnel::testing
+}  // namespace runnel::testing::detail

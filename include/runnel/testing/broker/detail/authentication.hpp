@@ -5,7 +5,7 @@
 
 #include <runnel/testing/broker/detail/core.hpp>
 
-namespace runnel::testing {
+namespace runnel::testing::detail {
 
 inline void broker_core::begin_authentication(broker_connection& c, connect_attempt const& request,
                                               std::string_view body) {
@@ -107,4 +107,4 @@ inline void broker_core::handle_auth(broker_session& s, mqtt::auth const& packet
     authenticate(c, packet.props.get<mqtt::property_id::authentication_data>());
 }
 
-}  // namespace runnel::testing
+}  // namespace runnel::testing::detail

@@ -4,7 +4,7 @@
 
 #include <runnel/testing/broker/detail/core.hpp>
 
-namespace runnel::testing {
+namespace runnel::testing::detail {
 
 inline void broker_core::receive_connect(broker_connection& c, std::string_view& input) {
     auto const next = mqtt::next_frame(input, max_connect_size);
@@ -216,4 +216,4 @@ inline void broker_core::accept(broker_connection& c, connect_attempt const& req
     send_queued(*s);
 }
 
-}  // namespace runnel::testing
+}  // namespace runnel::testing::detail

@@ -21,7 +21,7 @@
 #include <utility>
 #include <vector>
 
-namespace runnel::testing {
+namespace runnel::testing::detail {
 
 /// The rules of an MQTT broker, without I/O and without a clock: both versions of the protocol, sessions,
 /// subscriptions, retained messages, wills. `now` is an argument and never goes back.
@@ -299,7 +299,7 @@ inline void broker_core::advance(time_point now) {
     }
 }
 
-}  // namespace runnel::testing
+}  // namespace runnel::testing::detail
 
 #include <runnel/testing/broker/detail/authentication.hpp>
 #include <runnel/testing/broker/detail/connect.hpp>

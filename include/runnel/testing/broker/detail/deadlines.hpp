@@ -5,7 +5,7 @@
 #include <set>
 #include <utility>
 
-namespace runnel::testing {
+namespace runnel::testing::detail {
 
 /// When something is due for each of many objects. An `Owner` has a member `std::optional<time_point> deadline`, which
 /// only this class changes; it is cleared before the owner goes.
@@ -41,4 +41,4 @@ class deadlines {
     std::set<std::pair<time_point, Owner*>> due_;
 };
 
-}  // namespace runnel::testing
+}  // namespace runnel::testing::detail

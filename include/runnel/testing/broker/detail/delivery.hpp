@@ -4,7 +4,7 @@
 
 #include <runnel/testing/broker/detail/core.hpp>
 
-namespace runnel::testing {
+namespace runnel::testing::detail {
 
 inline std::size_t broker_core::route(message_ptr const& m, broker_session const* from) {
     if (m->retain() && options_.accepts.retain_available) retained_.store(m);
@@ -132,4 +132,4 @@ inline bool broker_core::send(broker_session& s, outgoing_message const& o) {
     return true;
 }
 
-}  // namespace runnel::testing
+}  // namespace runnel::testing::detail

@@ -4,7 +4,7 @@
 
 #include <runnel/testing/broker/detail/core.hpp>
 
-namespace runnel::testing {
+namespace runnel::testing::detail {
 
 // Ends the client's connection, with DISCONNECT in MQTT 5.
 inline void broker_core::disconnect(broker_connection& c, mqtt::reason_code reason, std::string_view why) {
@@ -92,4 +92,4 @@ inline void broker_core::pass_on(broker_session& s) {
         if (!m.share.empty()) again(m.message, m.share);
 }
 
-}  // namespace runnel::testing
+}  // namespace runnel::testing::detail

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-namespace runnel::testing {
+namespace runnel::testing::detail {
 
 /// A message on its way to one client.
 struct outgoing_message {
@@ -81,4 +81,4 @@ class outgoing_queue {
     time_point next_expiry_ = time_point::max();
 };
 
-}  // namespace runnel::testing
+}  // namespace runnel::testing::detail

@@ -4,7 +4,7 @@
 
 #include <runnel/testing/broker/detail/core.hpp>
 
-namespace runnel::testing {
+namespace runnel::testing::detail {
 
 struct broker_core::packet_handler : mqtt::session_handler {
     broker_core& core;
@@ -190,4 +190,4 @@ inline void broker_core::handle_disconnect(broker_session& s, mqtt::disconnect c
     close(c);
 }
 
-}  // namespace runnel::testing
+}  // namespace runnel::testing::detail

@@ -12,7 +12,7 @@
 #include <string_view>
 #include <utility>
 
-namespace runnel::testing {
+namespace runnel::testing::detail {
 
 /// How far the retained messages have been sent that a new subscription is to get.
 struct retained_request {
@@ -108,4 +108,4 @@ class retained_messages {
     std::size_t bytes_ = 0;
 };
 
-}  // namespace runnel::testing
+}  // namespace runnel::testing::detail

@@ -18,7 +18,7 @@
 #include <string>
 #include <vector>
 
-namespace runnel::testing {
+namespace runnel::testing::detail {
 
 struct broker_session;
 
@@ -146,4 +146,4 @@ struct broker_session {
     std::size_t hit_index = 0;  ///< and its place among those found
 };
 
-}  // namespace runnel::testing
+}  // namespace runnel::testing::detail

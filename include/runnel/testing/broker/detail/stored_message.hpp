@@ -10,7 +10,7 @@
 #include <string>
 #include <string_view>
 
-namespace runnel::testing {
+namespace runnel::testing::detail {
 
 /// A message that the broker keeps: as retained, as a will, or in the queues of sessions, which share one copy.
 class stored_message {
@@ -76,4 +76,4 @@ class stored_message {
 /// One message, shared by all that it waits for.
 using message_ptr = std::shared_ptr<stored_message const>;
 
-}  // namespace runnel::testing
+}  // namespace runnel::testing::detail

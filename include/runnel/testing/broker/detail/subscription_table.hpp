@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-namespace runnel::testing {
+namespace runnel::testing::detail {
 
 /// All subscriptions of a broker, of which it finds those that get a message.
 class subscription_table {
@@ -132,4 +132,4 @@ class subscription_table {
     std::uint64_t match_ = 0;
 };
 
-}  // namespace runnel::testing
+}  // namespace runnel::testing::detail

@@ -16,7 +16,7 @@
 #include <system_error>
 #include <utility>
 
-namespace runnel {
+namespace runnel::detail {
 
 /// Reads from a proxy that owes an answer: at least one byte. Throws `proxy_errc::closed_early` with `what` if it has
 /// closed instead.
@@ -96,4 +96,4 @@ asio::awaitable<typename Way::stream_type, typename Way::executor_type> open_tun
     }
 }
 
-}  // namespace runnel
+}  // namespace runnel::detail

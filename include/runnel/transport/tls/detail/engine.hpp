@@ -12,7 +12,7 @@
 #include <string>
 #include <string_view>
 
-namespace runnel {
+namespace runnel::detail {
 
 /// Which side of a TLS connection one is.
 /// One TLS connection without I/O: encrypted bytes go in through `incoming` and come out through `outgoing`, of which
@@ -279,4 +279,4 @@ class tls_engine {
     bool out_of_memory_ = false;
 };
 
-}  // namespace runnel
+}  // namespace runnel::detail

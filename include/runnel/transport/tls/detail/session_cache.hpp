@@ -12,7 +12,7 @@
 #include <string_view>
 #include <utility>
 
-namespace runnel {
+namespace runnel::detail {
 
 /// A moment by both clocks: one can be set, and the other may stand still while the machine sleeps.
 struct tls_moment {
@@ -110,4 +110,4 @@ class tls_session_cache {
     std::deque<entry> entries_;  // the oldest first
 };
 
-}  // namespace runnel
+}  // namespace runnel::detail

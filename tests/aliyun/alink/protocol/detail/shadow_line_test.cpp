@@ -13,10 +13,10 @@ namespace {
 
 using namespace runnel::aliyun::alink;
 using namespace std::chrono_literals;
-using state = shadow_line::state;
+using state = runnel::aliyun::alink::detail::shadow_line::state;
 using kind = shadow_message::kind;
 
-constexpr shadow_line::time_point start{1h};
+constexpr runnel::aliyun::alink::detail::shadow_line::time_point start{1h};
 constexpr std::chrono::milliseconds patience{10};
 
 shadow_message done(std::uint64_t version) {
@@ -34,7 +34,7 @@ shadow_message answer_of(kind what) {
 }  // namespace
 
 TEST_CASE("an answer belongs to the request that it fits, and to no other") {
-    shadow_line line(patience);
+    runnel::aliyun::alink::detail::shadow_line line(patience);
     CHECK_FALSE(line.answered(done(1), {}));
     line.ask({.version = 1}, {});
     CHECK_FALSE(line.is_free());
@@ -52,7 +52,7 @@ TEST_CASE("an answer belongs to the request that it fits, and to no other") {
 }
 
 TEST_CASE("after a request that was given up the next waits for its answer, or until its time is over") {
-    shadow_line line(patience);
+    runnel::aliyun::alink::detail::shadow_line line(patience);
     line.ask({.version = 1}, {});
     line.give_up(start);
     CHECK(line.current() == state::late);
@@ -72,14 +72,14 @@ TEST_CASE("after a request that was given up the next waits for its answer, or u
     line.withdraw();
     CHECK(line.is_free());
 
-    shadow_line patient(std::chrono::milliseconds::max());
+    runnel::aliyun::alink::detail::shadow_line patient(std::chrono::milliseconds::max());
     patient.ask({}, {});
     patient.give_up(start);
     CHECK(patient.late_until() > start + std::chrono::hours(24 * 365 * 100));
 }
 
 TEST_CASE("a late answer may come on the next connection, and one that was sent on two may come twice") {
-    shadow_line line(patience);
+    runnel::aliyun::alink::detail::shadow_line line(patience);
     line.ask({.version = 1}, {.number = 1});
     line.give_up(start);
     line.look({.number = 1, .is_up = false}, start + 1h);
@@ -110,14 +110,14 @@ TEST_CASE("no sequence of requests, answers in time and late, and lost ones give
     // cannot deliver it delivers on the next connection.
     enum : int { ask, process, lose, receive, give_up, wait, cut, reconnect, kinds };
     test::for_each_sequence(kinds, 7, [](std::vector<int> const& sequence) {
-        shadow_line line(patience);
+        runnel::aliyun::alink::detail::shadow_line line(patience);
         auto now = start;
-        shadow_line::connection on{.number = 1};
+        runnel::aliyun::alink::detail::shadow_line::connection on{.number = 1};
         int number = 0, current = -1, unacknowledged = -1;
         std::deque<int> asked;  // which the platform has not seen
         struct answer {
             int to;
-            shadow_line::time_point until;  // its time, if nobody waits for it
+            runnel::aliyun::alink::detail::shadow_line::time_point until;  // its time, if nobody waits for it
         };
         std::deque<answer> coming;
         for (int const event : sequence) {
@@ -132,7 +132,7 @@ TEST_CASE("no sequence of requests, answers in time and late, and lost ones give
                     break;
                 case process:
                     if (asked.empty() || !on.is_up) break;
-                    coming.push_back({asked.front(), shadow_line::time_point::max()});
+                    coming.push_back({asked.front(), runnel::aliyun::alink::detail::shadow_line::time_point::max()});
                     unacknowledged = asked.front();
                     asked.pop_front();
                     break;
@@ -164,7 +164,9 @@ TEST_CASE("no sequence of requests, answers in time and late, and lost ones give
                     if (on.is_up) break;
                     on = {.number = on.number + 1, .is_up = true};
                     if (unacknowledged >= 0) coming.push_back({std::exchange(unacknowledged, -1), {}});  // once more
-                    for (auto& c : coming) c.until = c.to == current ? shadow_line::time_point::max() : now + patience;
+                    for (auto& c : coming)
+                        c.until = c.to == current ? runnel::aliyun::alink::detail::shadow_line::time_point::max()
+                                                  : now + patience;
                     break;
                 default: now += patience / 2;
             }

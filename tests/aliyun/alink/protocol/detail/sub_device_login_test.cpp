@@ -15,7 +15,7 @@ namespace {
 
 using namespace runnel::aliyun::alink;
 using namespace std::chrono_literals;
-using login = sub_device_login;
+using login = runnel::aliyun::alink::detail::sub_device_login;
 using state = login::state;
 using step = login::step;
 using answer = login::answer;

@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <utility>
 
-namespace runnel::aliyun::alink {
+namespace runnel::aliyun::alink::detail {
 
 /// Tells to which request an answer on the topic `shadow/get` belongs: these have no id, so that there is one request
 /// at a time, and the next is not sent before the answer to one that was given up has come, or its time is over too.
@@ -122,4 +122,4 @@ class shadow_line {
     time_point until_{};
 };
 
-}  // namespace runnel::aliyun::alink
+}  // namespace runnel::aliyun::alink::detail

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-namespace runnel::aliyun::alink {
+namespace runnel::aliyun::alink::detail {
 
 /// Whether a sub-device is logged in, and whether it is to be: what a gateway knows of it, and what is to be done next;
 /// without I/O and without a clock (`now` is an argument).
@@ -229,4 +229,4 @@ class sub_device_login {
     std::string text_;
 };
 
-}  // namespace runnel::aliyun::alink
+}  // namespace runnel::aliyun::alink::detail
