@@ -99,7 +99,7 @@ void serve_peer(int fd, websocket::role side, std::size_t size) {
         return;
     }
     runnel::send_buffer frames;
-    websocket::connection const protocol({.side = side});
+    websocket::protocol const protocol({.side = side});
     std::string const payload(size, 'x');
     while (frames.size() < 128 * 1024) protocol.append_frame(frames, websocket::opcode::binary, payload);
     for (std::size_t sent = 0;;) {

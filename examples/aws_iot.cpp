@@ -13,7 +13,7 @@
 #include <string>
 
 namespace mqtt = runnel::mqtt;
-using transport_type = runnel::made_anew<runnel::wss>;
+using transport_type = runnel::transport_factory<runnel::wss>;
 
 std::string setting(char const* name, bool required = true) {
     char const* const value = std::getenv(name);

@@ -46,7 +46,7 @@ struct surroundings {
     figures now;
     bool started = false;   ///< publishing may begin
     bool stopping = false;  ///< publishing is to end
-    runnel::parking<executor> place;
+    runnel::wait_list<executor> place;
 };
 
 /// One device: a session, and what it does.
@@ -123,7 +123,7 @@ class client {
         if (!here_.p.publishes) co_return;
         if (!here_.started) {
             runnel::waiter<executor> w;
-            co_await here_.place.park(w);
+            co_await here_.place.wait(w);
         }
         // Those who have waited for each other do not publish at the same moment.
         auto const interval = here_.p.publish_interval;

@@ -13,7 +13,7 @@
 namespace {
 
 using executor = asio::any_io_executor;
-using turn_type = runnel::write_turn<executor>;
+using turn_type = runnel::async_mutex<executor>;
 
 asio::awaitable<void> write_something(turn_type& turn, std::vector<int>& log, int name) {
     turn_type::holder holder(turn);

@@ -23,13 +23,13 @@ struct started {
     awaitable asked;
     int ends = 0;
     std::exception_ptr error;
-    runnel::side_task<executor> it{[](void* of, std::exception_ptr e) {
-                                       auto& self = *static_cast<started*>(of);
-                                       CHECK_FALSE(self.it.running());
-                                       ++self.ends;
-                                       self.error = std::move(e);
-                                   },
-                                   this};
+    runnel::child_task<executor> it{[](void* of, std::exception_ptr e) {
+                                        auto& self = *static_cast<started*>(of);
+                                        CHECK_FALSE(self.it.running());
+                                        ++self.ends;
+                                        self.error = std::move(e);
+                                    },
+                                    this};
 };
 
 awaitable nothing() { co_return; }

@@ -10,35 +10,35 @@
 namespace {
 
 using std::chrono::milliseconds;
-using parking = runnel::parking<test::executor>;
+using wait_list = runnel::wait_list<test::executor>;
 using waiter = runnel::waiter<test::executor>;
 
 struct place_on {
     asio::io_context io;
-    parking place{io.get_executor()};
+    wait_list place{io.get_executor()};
 };
 
 // Waits for ever; counts how it ended.
-asio::awaitable<void> wait_for_ever(parking& place, int& aborted) {
+asio::awaitable<void> wait_for_ever(wait_list& place, int& aborted) {
     waiter w;
-    co_await place.park(w);
+    co_await place.wait(w);
     if (w.result == asio::error::operation_aborted) ++aborted;
 }
 
-asio::awaitable<void> turns(parking& place, int count) {
+asio::awaitable<void> turns(wait_list& place, int count) {
     for (int i = 0; i < count; ++i) co_await asio::post(place.get_executor(), asio::use_awaitable);
 }
 
-asio::awaitable<void> fail_after(parking& place, int count, std::error_code error) {
+asio::awaitable<void> fail_after(wait_list& place, int count, std::error_code error) {
     co_await turns(place, count);
     throw std::system_error(error);
 }
 
 // Takes its time to end after a cancellation.
-asio::awaitable<void> stubborn(parking& place, bool& ended) {
+asio::awaitable<void> stubborn(wait_list& place, bool& ended) {
     co_await asio::this_coro::throw_if_cancelled(false);
     waiter w;
-    co_await place.park(w);
+    co_await place.wait(w);
     co_await asio::this_coro::reset_cancellation_state();
     co_await turns(place, 10);
     ended = true;
@@ -77,7 +77,7 @@ TEST_CASE("what a loser of a race throws is dropped") {
     place_on p;
     auto const loser = [&]() -> asio::awaitable<void> {
         waiter w;
-        co_await p.place.park(w);
+        co_await p.place.wait(w);
         throw std::runtime_error("nobody hears this");
     };
     CHECK(test::run(p.io, runnel::race(p.place, turns(p.place, 1), loser())) == 0);
@@ -186,7 +186,7 @@ TEST_CASE("an operation that is late is cancelled, and the error is std::errc::t
     place_on p;
     auto const never = [&]() -> asio::awaitable<int> {
         waiter w;
-        co_await p.place.park(w);
+        co_await p.place.wait(w);
         throw std::system_error(w.result);
     };
     CHECK(test::error_of(p.io, runnel::within(milliseconds(1), never())) == std::errc::timed_out);
@@ -225,9 +225,9 @@ TEST_CASE("sleep_for takes at least its time and can be cancelled") {
 TEST_CASE("a test that gives up waiting for a coroutine leaves it whole: it goes on, or ends with its context") {
     place_on p;
     bool gone_on = false;
-    auto wait = [](parking& place, bool& done) -> asio::awaitable<int> {
+    auto wait = [](wait_list& place, bool& done) -> asio::awaitable<int> {
         waiter w;
-        co_await place.park(w);
+        co_await place.wait(w);
         done = true;
         co_return 7;
     };

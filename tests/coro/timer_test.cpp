@@ -10,24 +10,24 @@
 namespace {
 
 using namespace std::chrono_literals;
-using alarm = runnel::alarm<asio::any_io_executor>;
+using timer = runnel::timer<asio::any_io_executor>;
 
 struct counted {
     asio::io_context io;
     int calls = 0;
-    std::optional<alarm> it{std::in_place, io.get_executor(), [](void* of) { ++static_cast<counted*>(of)->calls; },
+    std::optional<timer> it{std::in_place, io.get_executor(), [](void* of) { ++static_cast<counted*>(of)->calls; },
                             this};
-    alarm::clock::time_point const start = alarm::clock::now();
+    timer::clock::time_point const start = timer::clock::now();
 };
 
 }  // namespace
 
-TEST_CASE("an alarm calls at its time, once") {
+TEST_CASE("a timer calls at its time, once") {
     counted c;
     c.it->set(c.start + 20ms);
     c.io.run();
     CHECK(c.calls == 1);
-    CHECK(alarm::clock::now() - c.start >= 20ms);
+    CHECK(timer::clock::now() - c.start >= 20ms);
 }
 
 TEST_CASE("of several times the earliest counts") {
@@ -37,10 +37,10 @@ TEST_CASE("of several times the earliest counts") {
     c.it->set(c.start + 2h);
     c.io.run();
     CHECK(c.calls == 1);
-    CHECK(alarm::clock::now() - c.start < 1h);
+    CHECK(timer::clock::now() - c.start < 1h);
 }
 
-TEST_CASE("an alarm can be set again when it has called") {
+TEST_CASE("a timer can be set again when it has called") {
     counted c;
     c.it->set(c.start + 1ms);
     c.io.run();
@@ -50,7 +50,7 @@ TEST_CASE("an alarm can be set again when it has called") {
     CHECK(c.calls == 2);
 }
 
-TEST_CASE("an alarm that is to call soon calls in a later turn of the executor, once") {
+TEST_CASE("a timer that is to call soon calls in a later turn of the executor, once") {
     counted c;
     c.it->soon();
     c.it->soon();
@@ -63,19 +63,19 @@ TEST_CASE("an alarm that is to call soon calls in a later turn of the executor, 
     CHECK(c.calls == 2);
 }
 
-TEST_CASE("an alarm that is stopped does not call, and keeps nobody at work") {
+TEST_CASE("a timer that is stopped does not call, and keeps nobody at work") {
     counted c;
     c.it->set(c.start + 1h);
     c.it->stop();
     c.io.run();
     CHECK(c.calls == 0);
-    c.it->set(alarm::clock::now() + 1ms);
+    c.it->set(timer::clock::now() + 1ms);
     c.io.restart();
     c.io.run();
     CHECK(c.calls == 1);
 }
 
-TEST_CASE("an alarm that is gone does not call") {
+TEST_CASE("a timer that is gone does not call") {
     counted c;
     SUBCASE("while its time is to come") { c.it->set(c.start + 1h); }
     SUBCASE("when its time has come") {

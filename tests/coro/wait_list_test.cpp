@@ -14,17 +14,17 @@
 
 namespace {
 
-using parking = runnel::parking<test::executor>;
+using wait_list = runnel::wait_list<test::executor>;
 using waiter = runnel::waiter<test::executor>;
 
-asio::awaitable<std::error_code> wait_at(parking& place, waiter& w) {
-    co_await place.park(w);
+asio::awaitable<std::error_code> wait_at(wait_list& place, waiter& w) {
+    co_await place.wait(w);
     co_return w.result;
 }
 
-asio::awaitable<std::error_code> wait_here(parking& place) {
+asio::awaitable<std::error_code> wait_here(wait_list& place) {
     waiter w;
-    co_await place.park(w);
+    co_await place.wait(w);
     co_return w.result;
 }
 
@@ -48,13 +48,13 @@ TEST_CASE("a linked list keeps the order of insertion, and its links unlink them
     CHECK_FALSE(a.linked());
 }
 
-TEST_CASE("a parked coroutine waits until it is woken, with the result it is given") {
+TEST_CASE("a waiting coroutine waits until it is woken, with the result it is given") {
     asio::io_context io;
-    parking place(io.get_executor());
+    wait_list place(io.get_executor());
     waiter w;
     test::task waiting(io, wait_at(place, w));
     io.poll();
-    CHECK(w.parked());
+    CHECK(w.is_waiting());
     CHECK_FALSE(waiting.done());
     SUBCASE("none") {
         place.wake(w);
@@ -64,13 +64,13 @@ TEST_CASE("a parked coroutine waits until it is woken, with the result it is giv
         place.wake(w, asio::error::timed_out);
         CHECK(waiting.run() == asio::error::timed_out);
     }
-    CHECK_FALSE(w.parked());
+    CHECK_FALSE(w.is_waiting());
     CHECK_FALSE(w.linked());
 }
 
 TEST_CASE("a woken coroutine goes on in a later turn of the executor, not inside wake") {
     asio::io_context io;
-    parking place(io.get_executor());
+    wait_list place(io.get_executor());
     waiter w;
     test::task waiting(io, wait_at(place, w));
     io.poll();
@@ -79,9 +79,9 @@ TEST_CASE("a woken coroutine goes on in a later turn of the executor, not inside
     waiting.run();
 }
 
-TEST_CASE("waking a coroutine that is not parked, or twice, has no effect") {
+TEST_CASE("waking a coroutine that is not waiting, or twice, has no effect") {
     asio::io_context io;
-    parking place(io.get_executor());
+    wait_list place(io.get_executor());
     waiter w;
     place.wake(w, asio::error::timed_out);
     test::task waiting(io, wait_at(place, w));
@@ -93,13 +93,13 @@ TEST_CASE("waking a coroutine that is not parked, or twice, has no effect") {
     CHECK(waiting.ended() == 1);
 }
 
-TEST_CASE("all that are parked can be woken at once, in the order of their parking") {
+TEST_CASE("all that are waiting can be woken at once, in the order in which they came") {
     asio::io_context io;
-    parking place(io.get_executor());
+    wait_list place(io.get_executor());
     std::vector<int> order;
     auto const wait = [&](int name) -> asio::awaitable<void> {
         waiter w;
-        co_await place.park(w);
+        co_await place.wait(w);
         CHECK(w.result == asio::error::timed_out);
         order.push_back(name);
     };
@@ -111,13 +111,13 @@ TEST_CASE("all that are parked can be woken at once, in the order of their parki
     CHECK(order == std::vector<int>{0, 1, 2, 3});
 }
 
-TEST_CASE("a waiter can be parked again and again") {
+TEST_CASE("a waiter can be waiting again and again") {
     asio::io_context io;
-    parking place(io.get_executor());
+    wait_list place(io.get_executor());
     waiter w;
     int rounds = 0;
     auto const loop = [&]() -> asio::awaitable<void> {
-        for (; rounds < 5; ++rounds) co_await place.park(w);
+        for (; rounds < 5; ++rounds) co_await place.wait(w);
     };
     test::task looping(io, loop());
     for (int i = 0; i < 5; ++i) {
@@ -130,9 +130,9 @@ TEST_CASE("a waiter can be parked again and again") {
     CHECK(rounds == 5);
 }
 
-TEST_CASE("cancelling a parked coroutine wakes it with operation_aborted, and park throws nothing itself") {
+TEST_CASE("cancelling a waiting coroutine wakes it with operation_aborted, and wait throws nothing itself") {
     asio::io_context io;
-    parking place(io.get_executor());
+    wait_list place(io.get_executor());
     waiter w;
     test::task waiting(io, wait_at(place, w));
     io.poll();
@@ -143,11 +143,11 @@ TEST_CASE("cancelling a parked coroutine wakes it with operation_aborted, and pa
 
 TEST_CASE("a coroutine that has been cancelled already does not wait") {
     asio::io_context io;
-    parking place(io.get_executor());
+    wait_list place(io.get_executor());
     waiter w;
     auto const wait_twice = [&]() -> asio::awaitable<std::error_code> {
-        co_await place.park(w);
-        co_await place.park(w);  // with RUNNEL_ASIO_PUBLIC_ONLY Asio throws here
+        co_await place.wait(w);
+        co_await place.wait(w);  // with RUNNEL_ASIO_PUBLIC_ONLY Asio throws here
         co_return w.result;
     };
     test::task waiting(io, wait_twice());
@@ -163,7 +163,7 @@ TEST_CASE("a coroutine that has been cancelled already does not wait") {
 
 TEST_CASE("a wake that came before the cancellation wins") {
     asio::io_context io;
-    parking place(io.get_executor());
+    wait_list place(io.get_executor());
     waiter w;
     test::task waiting(io, wait_at(place, w));
     io.poll();
@@ -173,9 +173,9 @@ TEST_CASE("a wake that came before the cancellation wins") {
     CHECK(waiting.ended() == 1);
 }
 
-TEST_CASE("destroying the parking place wakes all with operation_aborted") {
+TEST_CASE("destroying the wait list wakes all with operation_aborted") {
     asio::io_context io;
-    auto place = std::make_unique<parking>(io.get_executor());
+    auto place = std::make_unique<wait_list>(io.get_executor());
     test::task first(io, wait_here(*place));
     test::task second(io, wait_here(*place));
     io.poll();
@@ -184,28 +184,28 @@ TEST_CASE("destroying the parking place wakes all with operation_aborted") {
     CHECK(second.run() == asio::error::operation_aborted);
 }
 
-TEST_CASE("the end of the context destroys what is parked, in whatever order things go") {
+TEST_CASE("the end of the context destroys what waits there, in whatever order things go") {
     auto const witness = std::make_shared<int>(0);
-    auto const wait_in = [](std::shared_ptr<parking> place, std::shared_ptr<int>) -> asio::awaitable<void> {
+    auto const wait_in = [](std::shared_ptr<wait_list> place, std::shared_ptr<int>) -> asio::awaitable<void> {
         waiter w;
-        co_await place->park(w);
+        co_await place->wait(w);
     };
     SUBCASE("the coroutines own the place") {
         asio::io_context io;
-        auto place = std::make_shared<parking>(io.get_executor());
+        auto place = std::make_shared<wait_list>(io.get_executor());
         for (int i = 0; i < 3; ++i) asio::co_spawn(io, wait_in(place, witness), [](std::exception_ptr) {});
         place.reset();
         io.poll();
         CHECK(witness.use_count() == 4);
     }
-    SUBCASE("a coroutine parked in one place owns another, in which one is parked") {
+    SUBCASE("a coroutine waiting in one place owns another, in which one is waiting") {
         asio::io_context io;
-        auto outer = std::make_shared<parking>(io.get_executor());
-        auto const own = [&](std::shared_ptr<parking> place, std::shared_ptr<int> w) -> asio::awaitable<void> {
-            auto const inner = std::make_shared<parking>(place->get_executor());
+        auto outer = std::make_shared<wait_list>(io.get_executor());
+        auto const own = [&](std::shared_ptr<wait_list> place, std::shared_ptr<int> w) -> asio::awaitable<void> {
+            auto const inner = std::make_shared<wait_list>(place->get_executor());
             asio::co_spawn(place->get_executor(), wait_in(inner, w), [](std::exception_ptr) {});
             waiter waiting;
-            co_await place->park(waiting);
+            co_await place->wait(waiting);
         };
         asio::co_spawn(io, own(outer, witness), [](std::exception_ptr) {});
         outer.reset();
@@ -214,7 +214,7 @@ TEST_CASE("the end of the context destroys what is parked, in whatever order thi
     }
     SUBCASE("woken, but not yet gone on") {
         asio::io_context io;
-        auto place = std::make_shared<parking>(io.get_executor());
+        auto place = std::make_shared<wait_list>(io.get_executor());
         asio::co_spawn(io, wait_in(place, witness), [](std::exception_ptr) {});
         io.poll();
         place->wake_all({});
@@ -224,14 +224,14 @@ TEST_CASE("the end of the context destroys what is parked, in whatever order thi
     CHECK(witness.use_count() == 1);
 }
 
-TEST_CASE("parking works on a strand") {
+TEST_CASE("a wait list works on a strand") {
     asio::io_context io;
     test::executor const strand = asio::make_strand(io.get_executor());
-    parking place(strand);
+    wait_list place(strand);
     bool woken = false;
     auto const wait = [&]() -> asio::awaitable<void> {
         waiter w;
-        co_await place.park(w);
+        co_await place.wait(w);
         woken = !w.result;
     };
     asio::co_spawn(strand, wait(), [](std::exception_ptr) {});
@@ -247,10 +247,10 @@ namespace {
 // Coroutines that wait at one place and note their names as they go on.
 template <class Executor>
 struct crowd {
-    explicit crowd(Executor const& e) : executor(e), place(std::make_unique<runnel::parking<Executor>>(e)) {}
+    explicit crowd(Executor const& e) : executor(e), place(std::make_unique<runnel::wait_list<Executor>>(e)) {}
 
     Executor executor;
-    std::unique_ptr<runnel::parking<Executor>> place;
+    std::unique_ptr<runnel::wait_list<Executor>> place;
     std::vector<std::string> order;
     std::function<void(std::string const&)> on_woken = [](std::string const&) {};
 
@@ -267,7 +267,7 @@ struct crowd {
 
     asio::awaitable<void, Executor> wait(std::string name) {
         runnel::waiter<Executor> w;
-        co_await place->park(w);
+        co_await place->wait(w);
         order.push_back(name + (w.result ? "!" : ""));
         on_woken(name);
     }
@@ -311,7 +311,7 @@ TEST_CASE("who is woken while others go on waits for the next turn") {
     };
     people.place->wake_one();
     io.restart();
-    io.poll();  // a goes on and starts another, which parks
+    io.poll();  // a goes on and starts another, which waits
     people.on_woken = [&](std::string const& name) {
         if (name != "b") return;
         people.mark_turn();
@@ -325,13 +325,13 @@ TEST_CASE("who is woken while others go on waits for the next turn") {
 
 TEST_CASE("places that share a queue let coroutines go on in the order of their waking") {
     asio::io_context io;
-    parking first(io.get_executor());
-    parking second(first.queue());
+    wait_list first(io.get_executor());
+    wait_list second(first.queue());
     CHECK(second.get_executor() == first.get_executor());
     std::vector<int> order;
-    auto const wait = [&](parking& place, int name) -> asio::awaitable<void> {
+    auto const wait = [&](wait_list& place, int name) -> asio::awaitable<void> {
         waiter w;
-        co_await place.park(w);
+        co_await place.wait(w);
         order.push_back(name);
     };
     asio::co_spawn(io, wait(first, 1), [](std::exception_ptr) {});
@@ -351,12 +351,12 @@ TEST_CASE("who is woken behind the others goes on after them, in the same turn")
     crowd people(test::executor(io.get_executor()));
     for (auto const* name : {"a", "b", "c"}) people.add(name);
     io.poll();
-    parking behind(people.place->queue());
+    wait_list behind(people.place->queue());
     std::optional<waiter> last(std::in_place);
     asio::co_spawn(
         io,
         [&]() -> asio::awaitable<void> {
-            co_await behind.park(*last);
+            co_await behind.wait(*last);
             people.order.emplace_back("last");
             people.place->wake_one();
         },
@@ -493,12 +493,12 @@ TEST_CASE("what a coroutine that goes on throws leaves the executor, and the oth
 
 TEST_CASE("a coroutine that goes on can cancel one that was woken with it: the wake wins") {
     asio::io_context io;
-    parking place(io.get_executor());
+    wait_list place(io.get_executor());
     waiter first;
     waiter second;
     std::optional<test::task<std::error_code>> victim;
     auto const cancels = [&]() -> asio::awaitable<void> {
-        co_await place.park(first);
+        co_await place.wait(first);
         victim->cancel();
     };
     test::task canceller(io, cancels());
@@ -507,7 +507,7 @@ TEST_CASE("a coroutine that goes on can cancel one that was woken with it: the w
     place.wake(first);
     SUBCASE("woken before") {
         place.wake(second);
-        CHECK_FALSE(second.parked());
+        CHECK_FALSE(second.is_waiting());
         CHECK_FALSE(victim->run());
     }
     SUBCASE("not woken") { CHECK(victim->run() == asio::error::operation_aborted); }
@@ -517,7 +517,7 @@ TEST_CASE("a coroutine that goes on can cancel one that was woken with it: the w
 
 TEST_CASE("a cancellation after the place has gone finds nobody") {
     asio::io_context io;
-    auto place = std::make_unique<parking>(io.get_executor());
+    auto place = std::make_unique<wait_list>(io.get_executor());
     waiter w;
     test::task waiting(io, wait_at(*place, w));
     io.poll();
@@ -530,18 +530,18 @@ TEST_CASE("a cancellation after the place has gone finds nobody") {
 TEST_CASE("a waiter that is destroyed takes its coroutine along, and the others go on") {
     auto const witness = std::make_shared<int>(0);
     asio::io_context io;
-    parking place(io.get_executor());
+    wait_list place(io.get_executor());
     auto w = std::make_unique<waiter>();
     waiter other;
     bool gone_on = false;
-    auto const wait = [](parking& p, waiter& here, std::shared_ptr<int>, bool& on) -> asio::awaitable<void> {
-        co_await p.park(here);
+    auto const wait = [](wait_list& p, waiter& here, std::shared_ptr<int>, bool& on) -> asio::awaitable<void> {
+        co_await p.wait(here);
         on = true;
     };
     asio::co_spawn(io, wait(place, *w, witness, gone_on), [](std::exception_ptr) {});
     test::task second(io, wait_at(place, other));
     io.poll();
-    SUBCASE("parked") {}
+    SUBCASE("waiting") {}
     SUBCASE("woken") { place.wake(*w); }
     place.wake(other);
     w.reset();
@@ -555,7 +555,7 @@ TEST_CASE("a waiter that is destroyed takes its coroutine along, and the others 
 TEST_CASE("a coroutine of another executor goes on there") {
     asio::io_context io;
     asio::io_context others;
-    parking place(io.get_executor());
+    wait_list place(io.get_executor());
     waiter w;
     test::task waiting(others, wait_at(place, w));
     others.poll();
@@ -567,16 +567,16 @@ TEST_CASE("a coroutine of another executor goes on there") {
 
 TEST_CASE("what could cancel a coroutine may be gone when the context ends") {
     asio::io_context io;
-    std::optional<parking> place(io.get_executor());
+    std::optional<wait_list> place(io.get_executor());
     waiter first;
     waiter second;
-    std::optional<test::task<std::error_code>> parked;
+    std::optional<test::task<std::error_code>> waiting;
     std::optional<test::task<std::error_code>> woken;
-    parked.emplace(io, wait_at(*place, first));
+    waiting.emplace(io, wait_at(*place, first));
     woken.emplace(io, wait_at(*place, second));
     io.poll();
     place->wake(second);
-    parked.reset();
+    waiting.reset();
     woken.reset();
     SUBCASE("the place remains") {}
     SUBCASE("the place has gone too") { place.reset(); }
@@ -586,11 +586,11 @@ TEST_CASE("the end of the context destroys those who were woken and have not gon
     auto const witness = std::make_shared<int>(0);
     auto const wait_in = [](auto place, std::shared_ptr<int>) -> asio::awaitable<void> {
         waiter w;
-        co_await place->park(w);
+        co_await place->wait(w);
     };
     {
         asio::io_context io;
-        auto place = std::make_shared<parking>(test::executor(asio::make_strand(io.get_executor())));
+        auto place = std::make_shared<wait_list>(test::executor(asio::make_strand(io.get_executor())));
         for (int i = 0; i < 3; ++i)
             asio::co_spawn(place->get_executor(), wait_in(place, witness), [](std::exception_ptr) {});
         io.poll();
@@ -609,13 +609,13 @@ std::size_t allocations() { return runnel::testing::allocation_count() + runnel:
 // What a round of waking `size` coroutines and letting them park again allocates in steady state.
 template <class Executor>
 std::size_t allocations_of_a_round(asio::io_context& io, Executor executor, int size) {
-    runnel::parking<Executor> place(executor);
+    runnel::wait_list<Executor> place(executor);
     bool ends = false;
     int woken = 0;
     auto const wait = [&]() -> asio::awaitable<void, Executor> {
         while (!ends) {
             runnel::waiter<Executor> w;
-            co_await place.park(w);
+            co_await place.wait(w);
             ++woken;
         }
     };
@@ -658,7 +658,7 @@ TEST_CASE("waiting allocates nothing in steady state, however many wait") {
 
 TEST_CASE("waiting allocates nothing in steady state") {
     asio::io_context io;
-    parking place(io.get_executor());
+    wait_list place(io.get_executor());
     waiter ping;
     waiter pong;
     std::size_t before = 0;
@@ -667,7 +667,7 @@ TEST_CASE("waiting allocates nothing in steady state") {
         for (int i = 0; i < rounds; ++i) {
             if (counts && i == rounds / 2) before = runnel::testing::allocation_count();
             place.wake(theirs);
-            co_await place.park(mine);
+            co_await place.wait(mine);
         }
         if (counts) before = runnel::testing::allocation_count() - before;
         place.wake(theirs);

@@ -60,7 +60,7 @@ void write_websocket_frames(std::filesystem::path const& directory) {
     namespace websocket = runnel::websocket;
     std::filesystem::create_directories(directory);
     for (auto side : {websocket::role::client, websocket::role::server}) {
-        websocket::connection const sender({.side = side});
+        websocket::protocol const sender({.side = side});
         runnel::send_buffer out;
         sender.append_frame(out, websocket::opcode::text, "gr\xC3\xBC\xC3\x9F");
         sender.append_frame(out, websocket::opcode::binary, "frag", false);

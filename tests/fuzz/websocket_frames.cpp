@@ -25,8 +25,8 @@ struct outcome {
     friend bool operator==(outcome const&, outcome const&) = default;
 };
 
-outcome feed(connection_settings const& settings, std::string bytes, std::size_t chop) {
-    connection end(settings);
+outcome feed(protocol_settings const& settings, std::string bytes, std::size_t chop) {
+    protocol end(settings);
     outcome result;
     std::uint64_t message = 0;
     for (std::size_t at = 0; at < bytes.size() && result.error == errc::ok; at += chop) {
@@ -59,7 +59,7 @@ outcome feed(connection_settings const& settings, std::string bytes, std::size_t
 
 extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
     if (size == 0) return 0;
-    connection_settings settings;
+    protocol_settings settings;
     settings.side = (data[0] & 1) != 0 ? role::server : role::client;
     settings.accept_text = (data[0] & 2) == 0;
     settings.accept_compressed = (data[0] & 4) != 0;
@@ -75,7 +75,7 @@ extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size
     }
     require(whole == chopped);
 
-    connection stream(settings);
+    protocol stream(settings);
     std::string raw = bytes;
     std::size_t const n = stream.unframe(raw.data(), raw.size());
     require(n <= raw.size());

@@ -258,7 +258,7 @@ class mqtt_client : public mqtt::session_handler {
     struct link {
         link(asio::io_context& io, stream_type s) : stream(std::move(s)), place(io.get_executor()) {}
         stream_type stream;
-        runnel::parking<asio::any_io_executor> place;
+        runnel::wait_list<asio::any_io_executor> place;
         mqtt_client* owner = nullptr;
         bool writing = false;
     };

@@ -12,7 +12,7 @@ using namespace runnel;
 
 namespace {
 
-using transport_type = made_anew<memory_transport>;
+using transport_type = transport_factory<memory_transport>;
 static_assert(transport<transport_type> && !transport_type::secure);
 
 }  // namespace

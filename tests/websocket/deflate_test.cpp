@@ -185,7 +185,7 @@ TEST_CASE("faults inside a compressed message are found when they come, not at i
 
 TEST_CASE("a compressed text that is not UTF-8 ends the connection with code 1007 before the rest of it has come") {
     connected c({});
-    connection const raw({.side = role::client});
+    protocol const raw({.side = role::client});
     runnel::send_buffer out;
     // A stored block (RFC 1951 3.2.4) with the first half of a surrogate, in a message that goes on.
     raw.append_frame(out, opcode::text, "\x00\x03\x00\xFC\xFF\xED\xA0\x80"s, false, true);
@@ -346,7 +346,7 @@ TEST_CASE("what is not compressed is handed on as it comes, though compression i
     connected c({}, {.max_message = 0});
     REQUIRE(c.server->compressed());
     std::string const chunk(500'000, 'x');
-    connection peer({.side = role::client});
+    protocol peer({.side = role::client});
     std::size_t delivered = 0;
     test::task reading(c.io, [](ws& end, std::size_t& n) -> asio::awaitable<void> {
         std::string room(65536, ' ');
@@ -373,7 +373,7 @@ TEST_CASE("what is not compressed is handed on as it comes, though compression i
 
 TEST_CASE("bytes and whole messages may be read in turns, of compressed messages and of others") {
     connected c({});
-    connection peer({.side = role::client});
+    protocol peer({.side = role::client});
     auto const send = [&](std::string_view text, bool fin) {
         runnel::send_buffer out;
         peer.append_frame(out, opcode::binary, text, fin);

@@ -82,7 +82,7 @@ TEST_CASE("a WebSocket may go while it answers its peer") {
     test::life_test<plain> life{connected};
     life.prepare = [](plain& s) { s.next_layer().outgoing().capacity = 1; };
     life.before_write = [](plain& peer) {
-        connection c({.side = role::server});
+        protocol c({.side = role::server});
         runnel::send_buffer out(plain::headroom);
         c.append_frame(out, opcode::ping, "?");
         peer.pack(out, message_kind::binary, "one message");
@@ -149,7 +149,7 @@ TEST_CASE("two reads of a compressed stream of bytes take turns and lose nothing
 TEST_CASE("what was left of an uncompressed message cannot be read once the WebSocket is closed") {
     asio::io_context io;
     auto [client, server] = connected_with_deflate(io);
-    connection c({.side = role::server});
+    protocol c({.side = role::server});
     runnel::send_buffer out;
     c.append_frame(out, opcode::binary, std::string(2'000, 'u'));
     test::run(io, server.next_layer().write(out));
@@ -165,7 +165,7 @@ TEST_CASE("pings of a peer that does not take the answers are answered within bo
     client.next_layer().outgoing().capacity = 1;
     test::task writing(io, test::write_text(client, "x"));
     test::task reading(io, test::read_to_end(client));
-    connection c({.side = role::server});
+    protocol c({.side = role::server});
     for (int i = 0; i < 2'000; ++i) {
         runnel::send_buffer out;
         c.append_frame(out, opcode::ping, std::string(125, 'p'));

@@ -65,7 +65,7 @@ struct with_raw_peer {
 };
 
 std::string frame(role side, opcode op, std::string_view payload, bool fin = true) {
-    connection sender({.side = side});
+    protocol sender({.side = side});
     send_buffer out;
     sender.append_frame(out, op, payload, fin);
     return std::string(out.view());
@@ -435,7 +435,7 @@ TEST_CASE("text on a stream of binary messages ends it with code 1003") {
     with_raw_peer c(role::client, {.accept_text = false});
     test::run(c.io, test::write_text(*c.peer, frame(role::server, opcode::text, "x")));
     CHECK(test::run(c.io, test::read_to_end(*c.ours)).end == errc::text_not_accepted);
-    connection peer({.side = role::server});
+    protocol peer({.side = role::server});
     std::string answer = test::run(c.io, test::read_exactly(*c.peer, 8));
     peer.feed(answer.data(), answer.size());
     std::string rest = test::run(

@@ -80,7 +80,7 @@ TEST_CASE("closing does not wait for a peer whose end has been read already, ove
     asio::io_context io;
     asio::ip::tcp::acceptor acceptor(io, {asio::ip::make_address("127.0.0.1"), 0});
     ws const transport{.host = "127.0.0.1", .port = acceptor.local_endpoint().port()};
-    runnel::parking<test::executor> gate(io.get_executor());
+    runnel::wait_list<test::executor> gate(io.get_executor());
     auto const serve = [&]() -> asio::awaitable<void> {
         auto socket = co_await acceptor.async_accept(asio::use_awaitable);
         server_options options;
@@ -89,9 +89,9 @@ TEST_CASE("closing does not wait for a peer whose end has been read already, ove
         auto accepting = stream<decltype(below)>::accept(std::move(below), options);
         auto server = co_await std::move(accepting);
         runnel::waiter<test::executor> w;
-        co_await gate.park(w);
+        co_await gate.wait(w);
         co_await server.next_layer().shutdown();  // no close frame comes, and no reset
-        co_await gate.park(w);
+        co_await gate.wait(w);
     };
     test::task serving(io, serve());
     auto client = test::run(io, transport.open(io.get_executor()));

@@ -13,16 +13,16 @@ namespace runnel {
 /// pending, and whoever holds the turn writes what is pending before giving the turn back. So the reader never waits
 /// for a write of the user's, which the peer may not be reading.
 ///
-///     typename write_turn<Executor>::holder turn(shared->turn);
+///     typename async_mutex<Executor>::holder turn(shared->turn);
 ///     if (!turn.try_take()) co_await turn.take();
 template <class Executor>
-class write_turn {
+class async_mutex {
   public:
     /// Holds the turn, or not yet. Destruction gives it back, also when the coroutine is destroyed, whichever of the
     /// two objects goes first.
     class holder : private list_link {
       public:
-        explicit holder(write_turn& turn) noexcept : turn_(&turn) { insert_before(turn.holders_); }
+        explicit holder(async_mutex& turn) noexcept : turn_(&turn) { insert_before(turn.holders_); }
         holder(holder const&) = delete;
         holder& operator=(holder const&) = delete;
         ~holder() { give_back(); }
@@ -40,7 +40,7 @@ class write_turn {
             waiter<Executor> waiting;
             while (!try_take()) {
                 if (turn_->closed_) throw std::system_error(asio::error::operation_aborted);
-                co_await turn_->place_.park(waiting);
+                co_await turn_->waiters_.wait(waiting);
                 if (waiting.result) throw std::system_error(waiting.result);
             }
         }
@@ -49,18 +49,18 @@ class write_turn {
         void give_back() {
             if (turn_ == nullptr || turn_->holder_ != this) return;
             turn_->holder_ = nullptr;
-            turn_->place_.wake_all({});
+            turn_->waiters_.wake_all({});
         }
 
       private:
-        friend class write_turn;
-        write_turn* turn_;
+        friend class async_mutex;
+        async_mutex* turn_;
     };
 
-    explicit write_turn(Executor executor) : place_(std::move(executor)) {}
-    write_turn(write_turn const&) = delete;
-    write_turn& operator=(write_turn const&) = delete;
-    ~write_turn() {
+    explicit async_mutex(Executor executor) : waiters_(std::move(executor)) {}
+    async_mutex(async_mutex const&) = delete;
+    async_mutex& operator=(async_mutex const&) = delete;
+    ~async_mutex() {
         while (holders_.linked()) {
             auto& first = static_cast<holder&>(*holders_.next());
             first.turn_ = nullptr;
@@ -73,13 +73,13 @@ class write_turn {
     /// Nobody gets the turn any more: those who wait for it, now or later, are told `operation_aborted`.
     void close() {
         closed_ = true;
-        place_.wake_all(asio::error::operation_aborted);
+        waiters_.wake_all(asio::error::operation_aborted);
     }
 
-    Executor const& get_executor() const noexcept { return place_.get_executor(); }
+    Executor const& get_executor() const noexcept { return waiters_.get_executor(); }
 
   private:
-    parking<Executor> place_;
+    wait_list<Executor> waiters_;
     list_link holders_;         // all that may come to hold the turn
     holder* holder_ = nullptr;  // the one that does
     bool closed_ = false;

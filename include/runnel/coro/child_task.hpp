@@ -17,15 +17,15 @@ namespace runnel {
 ///
 /// One coroutine at a time. If the object goes first, the coroutine is cancelled, and nobody is told of its end.
 template <class Executor>
-class side_task {
+class child_task {
   public:
     using awaitable = asio::awaitable<void, Executor>;
     /// `end(of, error)` is called when the coroutine has ended: with what it has thrown, or nullptr. It throws nothing.
     using end_function = void (*)(void* of, std::exception_ptr error);
 
-    side_task(end_function told, void* of) noexcept : end_(told), of_(of) {}
-    side_task(side_task const&) = delete;
-    side_task& operator=(side_task const&) = delete;
+    child_task(end_function told, void* of) noexcept : end_(told), of_(of) {}
+    child_task(child_task const&) = delete;
+    child_task& operator=(child_task const&) = delete;
 
     /// What is needed as long as the coroutine runs.
     struct life : stream_state {
@@ -72,7 +72,7 @@ class side_task {
     }
 
   private:
-    static coroutine run(side_task* self, share_type here, awaitable task) {
+    static coroutine run(child_task* self, share_type here, awaitable task) {
         std::exception_ptr error;
         try {
             co_await std::move(task);

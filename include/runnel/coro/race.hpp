@@ -25,7 +25,7 @@ namespace runnel {
 /// they are being cancelled is dropped. Nothing of the tasks runs any more when it completes. Cancelling the caller
 /// cancels every task; then the outcome is that of the one that ended first, `operation_aborted` as a rule.
 template <class Executor, std::same_as<asio::awaitable<void, Executor>>... Task>
-asio::awaitable<std::size_t, Executor> race(parking<Executor>& place, Task... tasks) {
+asio::awaitable<std::size_t, Executor> race(wait_list<Executor>& waiters, Task... tasks) {
     constexpr std::size_t none = sizeof...(Task);
     struct shared {
         std::array<asio::cancellation_signal, sizeof...(Task)> signals;
@@ -36,14 +36,14 @@ asio::awaitable<std::size_t, Executor> race(parking<Executor>& place, Task... ta
     } state;
 
     auto const start = [&](asio::awaitable<void, Executor> task, std::size_t index) {
-        asio::co_spawn(place.get_executor(), std::move(task),
+        asio::co_spawn(waiters.get_executor(), std::move(task),
                        asio::bind_cancellation_slot(state.signals[index].slot(), [&, index](std::exception_ptr e) {
                            if (state.first == none) {
                                state.first = index;
                                state.error = std::move(e);
                            }
                            --state.running;
-                           place.wake(state.ended);
+                           waiters.wake(state.ended);
                        }));
     };
     std::size_t index = 0;
@@ -51,9 +51,9 @@ asio::awaitable<std::size_t, Executor> race(parking<Executor>& place, Task... ta
 
     bool const throws = co_await asio::this_coro::throw_if_cancelled();
     co_await asio::this_coro::throw_if_cancelled(false);
-    if (state.running == sizeof...(Task)) co_await place.park(state.ended);
+    if (state.running == sizeof...(Task)) co_await waiters.wait(state.ended);
     for (auto& signal : state.signals) signal.emit(asio::cancellation_type::terminal);
-    while (state.running != 0) co_await place.park(state.ended);
+    while (state.running != 0) co_await waiters.wait(state.ended);
     co_await asio::this_coro::throw_if_cancelled(throws);
 
     if (state.error) std::rethrow_exception(state.error);
@@ -79,10 +79,10 @@ asio::awaitable<void, Executor> sleep_for(Executor executor, time_limit duration
 /// Runs `task` for at most `limit`. Throws `late` if it has not ended by then; the task is cancelled and has ended when
 /// this completes. Rethrows what the task throws.
 template <class Executor>
-asio::awaitable<void, Executor> within(parking<Executor>& place, time_limit limit, std::error_code late,
+asio::awaitable<void, Executor> within(wait_list<Executor>& waiters, time_limit limit, std::error_code late,
                                        asio::awaitable<void, Executor> task) {
-    auto sleeping = sleep_for<Executor>(place.get_executor(), limit);
-    std::size_t const first = co_await race(place, std::move(task), std::move(sleeping));
+    auto sleeping = sleep_for<Executor>(waiters.get_executor(), limit);
+    std::size_t const first = co_await race(waiters, std::move(task), std::move(sleeping));
     if (first == 1) throw std::system_error(late);
 }
 
@@ -92,8 +92,8 @@ asio::awaitable<void, Executor> within(parking<Executor>& place, time_limit limi
 template <class T, class Executor>
 asio::awaitable<T, Executor> within(time_limit limit, asio::awaitable<T, Executor> operation,
                                     std::error_code late = std::make_error_code(std::errc::timed_out)) {
-    // A place of its own, as what the operation belongs to may be gone before it has ended.
-    parking<Executor> place(co_await asio::this_coro::executor);
+    // A wait list of its own, as what the operation belongs to may be gone before it has ended.
+    wait_list<Executor> waiters(co_await asio::this_coro::executor);
     std::optional<std::conditional_t<std::is_void_v<T>, bool, T>> result;
     auto keeping = [](auto& to, asio::awaitable<T, Executor> from) -> asio::awaitable<void, Executor> {
         if constexpr (std::is_void_v<T>) {
@@ -103,8 +103,8 @@ asio::awaitable<T, Executor> within(time_limit limit, asio::awaitable<T, Executo
             to.emplace(co_await std::move(from));
         }
     }(result, std::move(operation));
-    auto sleeping = sleep_for<Executor>(place.get_executor(), limit);
-    co_await race(place, std::move(keeping), std::move(sleeping));
+    auto sleeping = sleep_for<Executor>(waiters.get_executor(), limit);
+    co_await race(waiters, std::move(keeping), std::move(sleeping));
     if (!result) throw std::system_error(late);
     if constexpr (!std::is_void_v<T>) co_return std::move(*result);
 }

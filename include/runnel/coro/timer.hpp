@@ -12,21 +12,21 @@
 namespace runnel {
 
 /// Calls a function at a time, or soon: one timer for all that an object has to attend to, whatever it is. The function
-/// looks what is due and sets the alarm anew; it may be called too early, or for nothing.
+/// looks what is due and sets the timer anew; it may be called too early, or for nothing.
 ///
 /// Not thread-safe: everything happens on the executor. After destruction the function is not called.
 template <class Executor>
-class alarm {
+class timer {
   public:
     using clock = std::chrono::steady_clock;
     using function = void (*)(void* of);
 
     /// Calls `call(of)` on the executor. What it throws leaves the executor's `run`.
-    [[gnu::cold]] alarm(Executor const& executor, function call, void* of)
+    [[gnu::cold]] timer(Executor const& executor, function call, void* of)
         : state_(std::make_shared<state>(executor, call, of)) {}
-    alarm(alarm const&) = delete;
-    alarm& operator=(alarm const&) = delete;
-    [[gnu::cold]] ~alarm() {
+    timer(timer const&) = delete;
+    timer& operator=(timer const&) = delete;
+    [[gnu::cold]] ~timer() {
         state_->of = nullptr;
         stop();
     }

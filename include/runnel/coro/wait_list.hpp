@@ -24,48 +24,48 @@
 
 namespace runnel {
 
-/// What the execution context knows about parking places: only how to destroy what is parked there.
-class parking_registry : public asio::execution_context::service {
+/// What the execution context knows about wait lists: only how to destroy what waits there.
+class wait_list_registry : public asio::execution_context::service {
   public:
-    using key_type = parking_registry;
+    using key_type = wait_list_registry;
     inline static asio::execution_context::id id{};
 
-    class place : public list_link {
+    class entry : public list_link {
       public:
-        /// Destroys one parked coroutine, and with it perhaps this place; false if none was parked.
+        /// Destroys one waiting coroutine, and with it perhaps this list; false if none waits.
         virtual bool destroy_one() noexcept = 0;
 
       protected:
-        ~place() = default;
+        ~entry() = default;
     };
 
-    explicit parking_registry(asio::execution_context& context) : service(context) {}
+    explicit wait_list_registry(asio::execution_context& context) : service(context) {}
 
-    void add(place& p) {
+    void add(entry& e) {
         std::lock_guard const lock(mutex_);
-        p.insert_before(places_);
+        e.insert_before(lists_);
     }
 
-    void remove(place& p) noexcept {
+    void remove(entry& e) noexcept {
         std::lock_guard const lock(mutex_);
-        p.unlink();
+        e.unlink();
     }
 
   private:
     void shutdown() override {
-        // The context's threads have ended: no lock, as destroying a coroutine may remove places.
-        while (places_.linked()) {
-            auto& first = static_cast<place&>(*places_.next());
+        // The context's threads have ended: no lock, as destroying a coroutine may remove lists.
+        while (lists_.linked()) {
+            auto& first = static_cast<entry&>(*lists_.next());
             if (!first.destroy_one()) first.unlink();
         }
     }
 
     std::mutex mutex_;
-    list_link places_;
+    list_link lists_;
 };
 
 template <class Executor>
-class parking;
+class wait_list;
 template <class Executor>
 class wake_queue;
 
@@ -78,10 +78,10 @@ class waiter : public list_link {
     std::error_code result;
 
     /// Whether it waits to be woken.
-    bool parked() const noexcept { return place_ != nullptr; }
+    bool is_waiting() const noexcept { return list_ != nullptr; }
 
   private:
-    friend class parking<Executor>;
+    friend class wait_list<Executor>;
     friend class wake_queue<Executor>;
 
     using coroutine = detail::suspended<Executor>;
@@ -94,18 +94,18 @@ class waiter : public list_link {
 
     void destroy() noexcept {
         unlink();
-        place_ = nullptr;
+        list_ = nullptr;
         auto const taken = take_coroutine();  // which may own the frame in which this lives
     }
 
-    std::optional<coroutine> coroutine_;  // from `park` until it goes on
-    parking<Executor>* place_ = nullptr;  // where it waits; nullptr once it has been woken
+    std::optional<coroutine> coroutine_;   // from `wait` until it goes on
+    wait_list<Executor>* list_ = nullptr;  // where it waits; nullptr once it has been woken
 };
 
 /// Those who have been woken and have not gone on yet. One operation posted to the executor lets all of them go on, in
 /// the order in which they were woken, so that many wakes cost one trip through the executor, and no memory.
 ///
-/// It outlives the parking places that use it for as long as anybody is ready. The posted operation owns those who are
+/// It outlives the wait lists that use it for as long as anybody is ready. The posted operation owns those who are
 /// ready: if the execution context ends first, it destroys them.
 template <class Executor>
 class wake_queue : public std::enable_shared_from_this<wake_queue<Executor>> {
@@ -115,12 +115,12 @@ class wake_queue : public std::enable_shared_from_this<wake_queue<Executor>> {
     [[gnu::cold]] explicit wake_queue(Executor executor)
         : executor_(std::move(executor)),
           later_(later(executor_)),
-          registry_(asio::use_service<parking_registry>(asio::query(executor_, asio::execution::context))) {}
+          registry_(asio::use_service<wait_list_registry>(asio::query(executor_, asio::execution::context))) {}
 
     Executor const& get_executor() const noexcept { return executor_; }
 
-    /// Where the places are known that use it.
-    parking_registry& registry() const noexcept { return registry_; }
+    /// Where the lists are known that use it.
+    wait_list_registry& registry() const noexcept { return registry_; }
 
     /// Lets a coroutine go on in a later turn of the executor; its waiter is in no list.
     void push(waiter_type& w) {
@@ -208,31 +208,32 @@ class wake_queue : public std::enable_shared_from_this<wake_queue<Executor>> {
 
     Executor executor_;
     decltype(later(std::declval<Executor const&>())) later_;
-    parking_registry& registry_;
+    wait_list_registry& registry_;
     list_link ready_;
     list_link behind_;
     bool posted_ = false;
     bool in_turn_ = false;  // those of a turn are going on, and `behind_` comes after them
 };
 
-/// The place where coroutines of one object (a session, a stream) wait for each other.
+/// Where coroutines of one object (a session, a stream) wait for each other.
 ///
-/// A parked coroutine owns its waiter, and the waiter holds the coroutine's continuation: a cycle that would leak if
-/// the execution context ended first. The parking place is known to the context, which on shutdown destroys what is
-/// parked.
+/// A waiting coroutine owns its waiter, and the waiter holds the coroutine's continuation: a cycle that would leak if
+/// the execution context ended first. The wait list is known to the context, which on shutdown destroys what waits
+/// there.
 template <class Executor>
-class parking final : private parking_registry::place {
+class wait_list final : private wait_list_registry::entry {
   public:
     using executor_type = Executor;
     using waiter_type = waiter<Executor>;
     using queue_type = wake_queue<Executor>;
 
-    [[gnu::cold]] explicit parking(Executor executor) : parking(std::make_shared<queue_type>(std::move(executor))) {}
-    /// A place that shares the queue of others: coroutines woken at any of them go on in the order of their waking.
-    explicit parking(std::shared_ptr<queue_type> queue) : queue_(std::move(queue)) { queue_->registry().add(*this); }
-    parking(parking const&) = delete;
-    parking& operator=(parking const&) = delete;
-    [[gnu::cold]] ~parking() {
+    [[gnu::cold]] explicit wait_list(Executor executor)
+        : wait_list(std::make_shared<queue_type>(std::move(executor))) {}
+    /// A list that shares the queue of others: coroutines woken at any of them go on in the order of their waking.
+    explicit wait_list(std::shared_ptr<queue_type> queue) : queue_(std::move(queue)) { queue_->registry().add(*this); }
+    wait_list(wait_list const&) = delete;
+    wait_list& operator=(wait_list const&) = delete;
+    [[gnu::cold]] ~wait_list() {
         wake_all(asio::error::operation_aborted);
         queue_->registry().remove(*this);
     }
@@ -241,42 +242,42 @@ class parking final : private parking_registry::place {
     /// Where those go who are woken.
     std::shared_ptr<queue_type> const& queue() const noexcept { return queue_; }
 
-    /// `co_await place.park(w)` parks the coroutine until `wake` or cancellation; then `w.result` tells which. Throws
+    /// `co_await list.wait(w)` suspends the coroutine until `wake` or cancellation; then `w.result` tells which. Throws
     /// nothing itself. A coroutine that has been cancelled already goes on with `operation_aborted` at once; if
-    /// RUNNEL_ASIO_PUBLIC_ONLY is set, Asio throws that at the `co_await`, and the coroutine is not parked.
-    auto park(waiter_type& w) { return detail::suspend<Executor>(taker{this, &w}); }
+    /// RUNNEL_ASIO_PUBLIC_ONLY is set, Asio throws that at the `co_await`, and the coroutine is not waiting.
+    auto wait(waiter_type& w) { return detail::suspend<Executor>(taker{this, &w}); }
 
-    /// Lets the parked coroutine go on with `result`, in a later turn of the executor. No effect if it is not parked.
+    /// Lets the waiting coroutine go on with `result`, in a later turn of the executor. No effect if it does not wait.
     void wake(waiter_type& w, std::error_code result) {
-        if (w.parked()) w.result = result;
+        if (w.is_waiting()) w.result = result;
         wake(w);
     }
     void wake(waiter_type& w) {
-        if (!w.parked()) return;
+        if (!w.is_waiting()) return;
         w.unlink();
-        w.place_ = nullptr;
+        w.list_ = nullptr;
         queue_->push(w);
     }
 
-    /// Whether any coroutine is parked here.
-    bool occupied() const noexcept { return parked_.linked(); }
+    /// Whether any coroutine waits here.
+    bool occupied() const noexcept { return waiting_.linked(); }
 
-    /// Wakes the coroutine that has been parked here for longest, if there is one.
+    /// Wakes the coroutine that has waited here for longest, if there is one.
     void wake_one() {
-        if (occupied()) wake(static_cast<waiter_type&>(*parked_.next()));
+        if (occupied()) wake(static_cast<waiter_type&>(*waiting_.next()));
     }
     /// The same, but it goes on behind those that are going on in this turn: see `wake_queue::push_behind`.
     void wake_one_behind() {
         if (!occupied()) return;
-        auto& w = static_cast<waiter_type&>(*parked_.next());
+        auto& w = static_cast<waiter_type&>(*waiting_.next());
         w.unlink();
-        w.place_ = nullptr;
+        w.list_ = nullptr;
         queue()->push_behind(w);
     }
 
-    /// Wakes every coroutine that is parked here.
+    /// Wakes every coroutine that waits here.
     void wake_all(std::error_code result) {
-        while (parked_.linked()) wake(static_cast<waiter_type&>(*parked_.next()), result);
+        while (waiting_.linked()) wake(static_cast<waiter_type&>(*waiting_.next()), result);
     }
 
   private:
@@ -284,7 +285,7 @@ class parking final : private parking_registry::place {
 
     // What is done with a coroutine that has been suspended.
     struct taker {
-        parking* place;
+        wait_list* place;
         waiter_type* w;
         void operator()(source s) const { place->take(*w, std::move(s)); }
     };
@@ -292,26 +293,26 @@ class parking final : private parking_registry::place {
     void take(waiter_type& w, source s) {
         auto const& coroutine = w.coroutine_.emplace(std::move(s));
         if (w.result) w.result.clear();
-        w.place_ = this;
-        w.insert_before(parked_);
+        w.list_ = this;
+        w.insert_before(waiting_);
         auto slot = coroutine.get_cancellation_slot();
         if (!slot.is_connected()) return;
         if (coroutine.is_cancelled())
             wake(w, asio::error::operation_aborted);
         else
             slot.assign([&w](asio::cancellation_type) {
-                if (w.place_ != nullptr) w.place_->wake(w, asio::error::operation_aborted);
+                if (w.list_ != nullptr) w.list_->wake(w, asio::error::operation_aborted);
             });
     }
 
     bool destroy_one() noexcept override {
-        if (!parked_.linked()) return false;
-        static_cast<waiter_type&>(*parked_.next()).destroy();
+        if (!waiting_.linked()) return false;
+        static_cast<waiter_type&>(*waiting_.next()).destroy();
         return true;
     }
 
     std::shared_ptr<queue_type> queue_;
-    list_link parked_;
+    list_link waiting_;
 };
 
 }  // namespace runnel

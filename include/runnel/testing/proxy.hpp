@@ -126,10 +126,10 @@ class basic_proxy {
 
     // A coroutine that runs, and how to stop it.
     struct link {
-        explicit link(Executor executor) : place(std::move(executor)) {}
+        explicit link(Executor executor) : waiters(std::move(executor)) {}
 
         asio::cancellation_signal signal;
-        parking<Executor> place;
+        wait_list<Executor> waiters;
         bool is_connection = false;
         bool stopped = false;
         bool reset = false;
@@ -189,7 +189,7 @@ class basic_proxy {
                     ++self->tunnels;
                     auto there = pump(*self, *l, 0, client, *server, std::move(early));
                     auto back = pump(*self, *l, 1, *server, client, {});
-                    co_await race(l->place, std::move(there), std::move(back));
+                    co_await race(l->waiters, std::move(there), std::move(back));
                 }
             }
         } catch (std::system_error const&) {  // of either side: both end
@@ -347,7 +347,7 @@ class basic_proxy {
         }
         co_await to.shutdown();
         ++l.directions_ended;
-        l.place.wake(l.waiting[1 - direction]);
+        l.waiters.wake(l.waiting[1 - direction]);
         while (l.directions_ended < 2) {
             auto parking_here = wait(l, direction);
             co_await std::move(parking_here);
@@ -378,7 +378,7 @@ class basic_proxy {
     }
 
     static awaitable<void> wait(link& l, std::size_t direction) {
-        co_await l.place.park(l.waiting[direction]);
+        co_await l.waiters.wait(l.waiting[direction]);
         if (l.waiting[direction].result) throw std::system_error(l.waiting[direction].result);
     }
 

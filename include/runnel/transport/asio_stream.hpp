@@ -203,10 +203,10 @@ class asio_stream {
             std::error_code ignored;
             s->next->shutdown(asio::socket_base::shutdown_send, ignored);
         } else if constexpr (requires(Next& n) { n.async_shutdown(asio::use_awaitable_t<executor_type>{}); }) {
-            parking<executor_type> place(s->next->get_executor());
+            wait_list<executor_type> waiters(s->next->get_executor());
             auto closing = close_politely(*s->next);
-            auto sleeping = sleep_for<executor_type>(place.get_executor(), shutdown_limit);
-            co_await race(place, std::move(closing), std::move(sleeping));
+            auto sleeping = sleep_for<executor_type>(waiters.get_executor(), shutdown_limit);
+            co_await race(waiters, std::move(closing), std::move(sleeping));
             s->check();
         }
         co_return;

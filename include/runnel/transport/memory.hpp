@@ -66,7 +66,7 @@ class memory_stream {
         if (connection_) connection_->close(end_);
     }
 
-    executor_type get_executor() const { return connection_->place.get_executor(); }
+    executor_type get_executor() const { return connection_->waiters.get_executor(); }
 
     /// The direction away from this end, and that towards it: counters and faults. Valid as long as either end lives.
     memory_flow& outgoing() noexcept { return connection_->halves[end_].flow; }
@@ -102,18 +102,18 @@ class memory_stream {
     };
 
     struct connection {
-        explicit connection(Executor executor) : place(std::move(executor)) {}
+        explicit connection(Executor executor) : waiters(std::move(executor)) {}
 
         void end(std::size_t from, std::error_code how = asio::error::eof) {
             if (!halves[from].end) halves[from].end = how;
-            place.wake(halves[from].reader);
+            waiters.wake(halves[from].reader);
         }
 
         void cut(std::error_code how) {
             for (std::size_t i = 0; i < 2; ++i) {
                 end(i, how);
                 halves[i].dead = true;
-                place.wake(halves[i].writer);
+                waiters.wake(halves[i].writer);
             }
         }
 
@@ -122,9 +122,9 @@ class memory_stream {
             end(from);
             auto& towards = halves[1 - from];
             towards.dead = true;
-            place.wake(halves[from].writer, asio::error::operation_aborted);
-            place.wake(towards.reader, asio::error::operation_aborted);
-            place.wake(towards.writer);
+            waiters.wake(halves[from].writer, asio::error::operation_aborted);
+            waiters.wake(towards.reader, asio::error::operation_aborted);
+            waiters.wake(towards.writer);
         }
 
         // Before an operation of an end goes on.
@@ -132,7 +132,7 @@ class memory_stream {
             if (gone[of]) throw std::system_error(asio::error::operation_aborted);
         }
 
-        parking<Executor> place;
+        wait_list<Executor> waiters;
         half halves[2];
         bool gone[2] = {false, false};  // the ends that have been destroyed
     };
@@ -146,7 +146,7 @@ class memory_stream {
         shared->check(1 - from);
         while (h.bytes.empty()) {
             if (h.end) throw std::system_error(h.end);
-            co_await shared->place.park(h.reader);
+            co_await shared->waiters.wait(h.reader);
             shared->check(1 - from);
             if (h.reader.result) throw std::system_error(h.reader.result);
         }
@@ -154,7 +154,7 @@ class memory_stream {
         std::memcpy(into.data(), h.bytes.data().data(), n);
         h.bytes.consume(n);
         ++h.flow.reads;
-        shared->place.wake(h.writer);
+        shared->waiters.wake(h.writer);
         co_return n;
     }
 
@@ -168,7 +168,7 @@ class memory_stream {
             if (h.end) throw std::system_error(transport_errc::stream_broken);  // behind a shutdown of this end
             std::size_t const held = h.bytes.data().size();
             if (held >= h.flow.capacity) {
-                co_await shared->place.park(h.writer);
+                co_await shared->waiters.wait(h.writer);
                 shared->check(from);
                 if (h.writer.result) throw std::system_error(h.writer.result);
                 continue;
@@ -179,7 +179,7 @@ class memory_stream {
             h.bytes.commit(n);
             h.flow.bytes += n;
             out.consume(n);
-            shared->place.wake(h.reader);
+            shared->waiters.wake(h.reader);
             if (n == left) {
                 out.clear();
                 shared->cut(h.flow.cut_error);

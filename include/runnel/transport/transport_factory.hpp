@@ -14,11 +14,12 @@ namespace runnel {
 /// A transport that is made anew for each attempt to connect, by a function: for URLs that are signed and expire, hosts
 /// that change, credentials of proxies.
 ///
-///     runnel::made_anew<runnel::wss> transport([=] { return runnel::wss{.host = host, .path = sign_path(...)}; });
+///     runnel::transport_factory<runnel::wss> transport([=] { return runnel::wss{.host = host, .path = sign_path(...)};
+///     });
 ///
 /// The function is called once at first, for `url`. What it throws, `open` throws.
 template <transport Next>
-class made_anew {
+class transport_factory {
   public:
     using executor_type = typename Next::executor_type;
     using stream_type = typename Next::stream_type;
@@ -26,7 +27,7 @@ class made_anew {
 
     static constexpr bool secure = Next::secure;
 
-    explicit made_anew(maker_type make) : state_(std::make_shared<state const>(std::move(make))) {}
+    explicit transport_factory(maker_type make) : state_(std::make_shared<state const>(std::move(make))) {}
 
     /// What the first one connects to.
     std::string url() const { return state_->url; }
@@ -39,7 +40,7 @@ class made_anew {
     }
 
     /// Equal if they share the function: a copy is equal to its original.
-    friend bool operator==(made_anew const&, made_anew const&) = default;
+    friend bool operator==(transport_factory const&, transport_factory const&) = default;
 
   private:
     struct state {

@@ -22,7 +22,7 @@ class stream {
     using next_layer_type = Next;
 
     /// One frame header, and what the layers below put in front of it.
-    static constexpr std::size_t headroom = detail::exchange<Next, Compression>::headroom;
+    static constexpr std::size_t headroom = detail::stream_impl<Next, Compression>::headroom;
 
     /// Opens a WebSocket as a client over a connected stream. Throws `handshake_refused` if the server answers with
     /// another status than 101, `std::system_error`, or `std::out_of_range` if an option is not possible. (Make
@@ -35,9 +35,9 @@ class stream {
             check(compression);
             offer = Compression::offer(compression);
         }
-        detail::opener<Next> opening_next(opened.next_layer());
-        auto asking = opening_next.ask(options, offer);
-        detail::opening agreed = co_await std::move(asking);
+        detail::handshaker<Next> shaking(opened.next_layer());
+        auto asking = shaking.ask(options, offer);
+        detail::handshake_result agreed = co_await std::move(asking);
         opened.settle(std::move(agreed), compression);
         co_return std::move(opened);
     }
@@ -50,14 +50,14 @@ class stream {
                                                          typename Compression::options compression = {}) {
         stream opened(std::move(next), role::server, options.stream);
         if constexpr (Compression::enabled) check(compression);
-        detail::opener<Next> opening_next(opened.next_layer());
+        detail::handshaker<Next> shaking(opened.next_layer());
         auto const choose = [&compression](http_head const& head) {
             if constexpr (Compression::enabled) return Compression::choose(head, compression);
             static_cast<void>(compression);
             return std::string();
         };
-        auto answering = opening_next.answer(options, judge, choose);
-        detail::opening agreed = co_await std::move(answering);
+        auto answering = shaking.answer(options, judge, choose);
+        detail::handshake_result agreed = co_await std::move(answering);
         opened.settle(std::move(agreed), compression);
         co_return std::move(opened);
     }
@@ -70,64 +70,64 @@ class stream {
     /// Takes over a connection whose handshake has been done elsewhere; `surplus` came behind it. Throws
     /// `std::out_of_range` if an option is not possible.
     stream(Next next, role side, stream_options options, std::string_view surplus = {})
-        : exchange_((check(options), new detail::exchange<Next, Compression>(std::move(next), side, options))) {
-        exchange_->append_received(surplus);
+        : impl_((check(options), new detail::stream_impl<Next, Compression>(std::move(next), side, options))) {
+        impl_->append_received(surplus);
     }
 
-    executor_type get_executor() const { return exchange_->get_executor(); }
+    executor_type get_executor() const { return impl_->get_executor(); }
 
     /// The stream below.
-    Next& next_layer() noexcept { return exchange_->next_layer(); }
+    Next& next_layer() noexcept { return impl_->next_layer(); }
 
     /// The subprotocol agreed on; empty if none.
     std::string const& subprotocol() const noexcept { return agreed_.subprotocol; }
     /// Path and query of the request.
     std::string const& target() const noexcept { return agreed_.target; }
     /// Whether compression was agreed on.
-    bool compressed() const noexcept { return exchange_->compressed(); }
+    bool compressed() const noexcept { return impl_->compressed(); }
     /// The code and reason of the peer's close frame: `abnormal` if none has come, `no_status` if it had no code.
-    close_code received_code() const noexcept { return exchange_->protocol().received_code(); }
-    std::string_view received_reason() const noexcept { return exchange_->protocol().received_reason(); }
+    close_code received_code() const noexcept { return impl_->protocol().received_code(); }
+    std::string_view received_reason() const noexcept { return impl_->protocol().received_reason(); }
 
     /// Reads payload of binary messages, at least one byte. Throws `asio::error::eof` when the peer has closed with
     /// code 1000, 1001 or none; `errc::closed_by_peer` with another; `errc::ended_without_close`; or the violation of
     /// the protocol after which it has closed the WebSocket itself.
     asio::awaitable<std::size_t, executor_type> read_some(asio::mutable_buffer into) {
-        return exchange_->read_some(exchange_.share(), into);
+        return impl_->read_some(impl_.share(), into);
     }
 
     /// Sends all of `out` as one binary message in one frame, with one write to the stream below; more than 512 KiB in
     /// several messages, so that pings are answered in between. Throws `errc::closing` once the WebSocket is being
     /// closed.
-    asio::awaitable<void, executor_type> write(send_buffer& out) { return exchange_->write(exchange_.share(), out); }
+    asio::awaitable<void, executor_type> write(send_buffer& out) { return impl_->write(impl_.share(), out); }
 
     /// Bytes under way: those framed and not handed on yet, and those of the stream below.
-    std::size_t backlog() { return exchange_->backlog(); }
+    std::size_t backlog() { return impl_->backlog(); }
 
     /// Reads a whole message, whose data is valid until the next read or the stream's end. Throws as `read_some` does.
-    asio::awaitable<message, executor_type> read_message() { return exchange_->read_message(exchange_.share()); }
+    asio::awaitable<message, executor_type> read_message() { return impl_->read_message(impl_.share()); }
 
     /// Gives a whole message that has been received already; false if there is none: `read_message` is needed then.
-    bool try_read_message(message& out) { return exchange_->try_read_message(out); }
+    bool try_read_message(message& out) { return impl_->try_read_message(out); }
 
     /// Sends a message. `data` must stay valid until this completes; text must be UTF-8. Long messages are sent in
     /// fragments (see `stream_options`). Throws as `write` does.
     asio::awaitable<void, executor_type> write_message(message_kind kind, std::string_view data) {
-        return exchange_->write_message(exchange_.share(), kind, data);
+        return impl_->write_message(impl_.share(), kind, data);
     }
 
     /// Appends a message in one frame to `out`, for `write_packed`: many small messages leave in one write that way.
     /// What is compressed is compressed by that, so that the order is that of sending (RFC 7692 7.2).
-    void pack(send_buffer& out, message_kind kind, std::string_view data) { exchange_->pack(out, kind, data); }
+    void pack(send_buffer& out, message_kind kind, std::string_view data) { impl_->pack(out, kind, data); }
 
     /// Sends the messages in `out`, which is then empty.
     asio::awaitable<void, executor_type> write_packed(send_buffer& out) {
-        return exchange_->write_packed(exchange_.share(), out);
+        return impl_->write_packed(impl_.share(), out);
     }
 
     /// Sends a ping with up to 125 bytes. The answer is taken notice of by whoever reads, as a sign of life only.
     asio::awaitable<void, executor_type> ping(std::string_view payload = {}) {
-        return exchange_->ping(exchange_.share(), payload);
+        return impl_->ping(impl_.share(), payload);
     }
 
     /// Closes the WebSocket with code 1000: see `close`.
@@ -137,19 +137,19 @@ class stream {
     /// before it, and shuts the stream below down, all that for at most `close_timeout`. Throws nothing of the peer's
     /// doing. `reason`, of which up to 123 bytes are sent, must stay valid until this completes.
     asio::awaitable<void, executor_type> close(close_code code, std::string_view reason = {}) {
-        return exchange_->close(exchange_.share(), code, reason);
+        return impl_->close(impl_.share(), code, reason);
     }
 
   private:
-    void settle(detail::opening agreed, typename Compression::options const& compression) {
+    void settle(detail::handshake_result agreed, typename Compression::options const& compression) {
         agreed_ = std::move(agreed);
-        exchange_->append_received(agreed_.surplus);
+        impl_->append_received(agreed_.surplus);
         agreed_.surplus = {};
-        exchange_->settle(agreed_.extensions, compression);
+        impl_->settle(agreed_.extensions, compression);
     }
 
-    state_owner<detail::exchange<Next, Compression>> exchange_;
-    detail::opening agreed_;
+    state_owner<detail::stream_impl<Next, Compression>> impl_;
+    detail::handshake_result agreed_;
 };
 
 }  // namespace runnel::websocket

@@ -116,7 +116,7 @@ struct slow_server {
     std::string heard = {};
     bool leaves = false;  // before it has read anything
     asio::io_context io{};
-    runnel::parking<test::executor> gate{io.get_executor()};
+    runnel::wait_list<test::executor> gate{io.get_executor()};
     std::shared_ptr<runnel::memory_stream<>> stream;
     std::optional<task<void>> serving;
     runnel::memory_transport transport{[this](runnel::memory_stream<> s) {
@@ -131,7 +131,7 @@ struct slow_server {
         auto answering = test::write_text(*stream, accepted(version));
         co_await std::move(answering);
         runnel::waiter<test::executor> w;
-        co_await gate.park(w);
+        co_await gate.wait(w);
         if (leaves) {
             stream.reset();
             co_return;

@@ -90,9 +90,9 @@ struct silent_or_not {
     std::string url() const { return "test://" + next.host; }
     asio::awaitable<stream_type> open(executor_type executor) const {
         if (silent) {
-            runnel::parking<executor_type> place(executor);
+            runnel::wait_list<executor_type> place(executor);
             runnel::waiter<executor_type> w;
-            co_await place.park(w);
+            co_await place.wait(w);
             if (w.result) throw std::system_error(w.result);
         }
         auto opening = next.open(executor);

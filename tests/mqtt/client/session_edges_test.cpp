@@ -17,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-// A session where two things meet: what its two coroutines, its alarm and its user do at the same time.
+// A session where two things meet: what its two coroutines, its timer and its user do at the same time.
 
 namespace {
 

@@ -25,7 +25,7 @@ struct outcome {
     errc error = errc::ok;
 };
 
-outcome feed(connection& end, std::string bytes, std::size_t chop) {
+outcome feed(protocol& end, std::string bytes, std::size_t chop) {
     outcome result;
     std::string partial;
     for (std::size_t at = 0; at < bytes.size() && result.error == errc::ok;) {
@@ -46,20 +46,20 @@ outcome feed(connection& end, std::string bytes, std::size_t chop) {
     return result;
 }
 
-std::string pending(connection& end) {
+std::string pending(protocol& end) {
     runnel::send_buffer out;
     end.take_pending(out);
     return std::string(out.view());
 }
 
-connection client(connection_settings settings = {}) {
+protocol client(protocol_settings settings = {}) {
     settings.side = role::client;
-    return connection(settings);
+    return protocol(settings);
 }
 
-connection server(connection_settings settings = {}) {
+protocol server(protocol_settings settings = {}) {
     settings.side = role::server;
-    return connection(settings);
+    return protocol(settings);
 }
 
 // A frame as the given side sends it, of any content, allowed or not.
@@ -81,16 +81,16 @@ std::string close_payload(unsigned code, std::string reason = {}) {
 }
 
 // The fault that a client finds in what a server sends, and the close frame with which it answers.
-errc client_fault(std::string const& bytes, connection_settings settings = {}) {
+errc client_fault(std::string const& bytes, protocol_settings settings = {}) {
     std::vector<errc> faults;
     for (std::size_t chop : {bytes.size(), std::size_t{1}}) {
-        connection end = client(settings);
+        protocol end = client(settings);
         faults.push_back(feed(end, bytes, chop).error);
         if (faults.back() == errc::ok) continue;
         CHECK(end.close_sent());
         CHECK(end.sent_code() == close_code_for(faults.back()));
         std::string const answer = pending(end);
-        connection other = server();
+        protocol other = server();
         feed(other, answer, answer.size());
         CHECK(other.close_received());
         CHECK(other.received_code() == close_code_for(faults.back()));
@@ -102,15 +102,15 @@ errc client_fault(std::string const& bytes, connection_settings settings = {}) {
 }  // namespace
 
 TEST_CASE("the examples of RFC 6455 5.7 are understood") {
-    connection c = client();
-    connection s = server();
+    protocol c = client();
+    protocol s = server();
     received const hello{message_kind::text, "Hello"};
     CHECK(feed(c, "\x81\x05Hello", 100).messages == std::vector{hello});
     CHECK(feed(s, "\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58", 100).messages == std::vector{hello});
     CHECK(feed(c, "\x01\x03Hel\x80\x02lo", 100).messages == std::vector{hello});
     CHECK(feed(c, "\x89\x05Hello", 100).messages.empty());
     std::string const pong = pending(c);
-    connection other = server();
+    protocol other = server();
     CHECK(feed(other, pong, 100).error == errc::ok);
     CHECK(pong.substr(0, 2) == "\x8a\x85");
     std::string const binary(256, 'b');
@@ -125,8 +125,8 @@ TEST_CASE("what one side frames the other side reads, for all sizes about the li
         for (std::size_t size : {0u, 1u, 2u, 3u, 4u, 5u, 124u, 125u, 126u, 127u, 128u, 1000u, 65535u, 65536u, 70000u}) {
             std::string data(size, '\0');
             for (std::size_t i = 0; i < size; ++i) data[i] = static_cast<char>(i * 7);
-            connection sender({.side = side});
-            connection receiver = side == role::client ? server() : client();
+            protocol sender({.side = side});
+            protocol receiver = side == role::client ? server() : client();
             runnel::send_buffer in_place(max_frame_header);
             in_place.append(data);
             char const* const before = in_place.data();
@@ -143,8 +143,8 @@ TEST_CASE("what one side frames the other side reads, for all sizes about the li
 }
 
 TEST_CASE("a client masks every frame with another key, a server masks none") {
-    connection c = client();
-    connection s = server();
+    protocol c = client();
+    protocol s = server();
     std::vector<std::string> keys;
     for (int i = 0; i < 20; ++i) {
         runnel::send_buffer out;
@@ -178,7 +178,7 @@ TEST_CASE("every chop of a dialogue gives the same messages, in both roles") {
                                              {message_kind::binary, std::string(70'000, 'y')},
                                              {message_kind::text, "\xCE\xBA\xE1\xBD\xB9\xCF\x83\xCE\xBC\xCE\xB5"}};
         for (std::size_t chop : {1u, 2u, 3u, 4u, 5u, 6u, 7u, 8u, 13u, 64u, 100u, 1000u, 100'000u}) {
-            connection end = side == role::client ? server() : client();
+            protocol end = side == role::client ? server() : client();
             outcome const got = feed(end, wire, chop);
             CHECK(got.error == errc::ok);
             CHECK(got.messages == expected);
@@ -197,7 +197,7 @@ TEST_CASE("a message fragmented at every two places, with a ping between, is the
             std::string const wire = from_server(0x01, text.substr(0, a)) + from_server(0x89, "p") +
                                      from_server(0x00, text.substr(a, b - a)) + from_server(0x80, text.substr(b));
             for (std::size_t chop : {std::size_t{1}, wire.size()}) {
-                connection end = client();
+                protocol end = client();
                 outcome const got = feed(end, wire, chop);
                 CHECK(got.messages == std::vector{received{message_kind::text, text}});
                 CHECK(end.has_pending());
@@ -218,7 +218,7 @@ TEST_CASE("unframing for a stream of bytes leaves the payload of all messages at
             payload += data;
         }
         for (std::size_t chop : {1u, 2u, 3u, 5u, 16u, 17u, 100u, 4096u, 100'000u}) {
-            connection end = side == role::client ? server() : client();
+            protocol end = side == role::client ? server() : client();
             std::string got;
             for (std::size_t at = 0; at < wire.size(); at += chop) {
                 std::string raw = wire.substr(at, chop);
@@ -233,14 +233,14 @@ TEST_CASE("unframing for a stream of bytes leaves the payload of all messages at
 
 TEST_CASE("payload in front of a violation is not lost") {
     std::string raw = from_server(0x82, "good") + from_server(0x83, "bad") + from_server(0x82, "never");
-    connection end = client();
+    protocol end = client();
     CHECK(end.unframe(raw.data(), raw.size()) == 4);
     CHECK(raw.substr(0, 4) == "good");
     CHECK(end.failure() == errc::reserved_opcode);
 }
 
 TEST_CASE("pings are answered with their payload, in order; none after a close frame") {
-    connection end = server();
+    protocol end = server();
     std::string wire;
     for (int i = 0; i < 10; ++i) wire += from_client(0x89, "payload-" + std::to_string(i));
     wire += from_client(0x89, std::string(125, 'x')) + from_client(0x88) + from_client(0x89, "late");
@@ -253,7 +253,7 @@ TEST_CASE("pings are answered with their payload, in order; none after a close f
 }
 
 TEST_CASE("when answers to pings pile up unsent, the newest remains and memory stays bounded") {
-    connection end = server();
+    protocol end = server();
     std::string wire;
     for (int i = 0; i < 10'000; ++i) wire += from_client(0x89, "ping " + std::to_string(i) + std::string(90, '.'));
     feed(end, wire, 4096);
@@ -288,7 +288,7 @@ TEST_CASE("a masked server and an unmasked client are refused") {
     CHECK(client_fault(from_client(0x82, "x")) == errc::masked_by_server);
     CHECK(client_fault(from_client(0x89, "x")) == errc::masked_by_server);
     for (std::string const& wire : {from_server(0x82, "x"), from_server(0x88)}) {
-        connection end = server();
+        protocol end = server();
         CHECK(feed(end, wire, 1).error == errc::unmasked_by_client);
     }
 }
@@ -301,7 +301,7 @@ TEST_CASE("text must be UTF-8, checked over fragments and as soon as the wrong b
     CHECK(client_fault(from_server(0x82, "\xCE\xFF")) == errc::ok);  // binary is not checked
     CHECK(client_fault(from_server(0x02, "\xCE") + from_server(0x80, "\xFF")) == errc::ok);
 
-    connection end = client();
+    protocol end = client();
     std::string const wire = "\x81\x7E\x10\x00"s + "ab\xF4\x90";  // U+110000 begins, of a frame of 4096 bytes
     outcome const got = feed(end, wire, 1);
     CHECK(got.error == errc::invalid_utf8);
@@ -309,7 +309,7 @@ TEST_CASE("text must be UTF-8, checked over fragments and as soon as the wrong b
 }
 
 TEST_CASE("a text that follows a binary message with half a character is checked from its own start") {
-    connection end = client();
+    protocol end = client();
     CHECK(feed(end, from_server(0x82, "\xCE") + from_server(0x81, "a"), 1).error == errc::ok);
     CHECK(feed(end, from_server(0x81, "a") + from_server(0x81, "\xBA"), 1).error == errc::invalid_utf8);
 }
@@ -322,7 +322,7 @@ TEST_CASE("close frames are validated") {
     CHECK(client_fault(from_server(0x88, close_payload(1000, "\xED\xA0\x80"))) == errc::invalid_utf8);
     for (unsigned code :
          {1000u, 1001u, 1002u, 1003u, 1007u, 1008u, 1009u, 1010u, 1011u, 1012u, 3000u, 3999u, 4000u, 4999u}) {
-        connection end = server();
+        protocol end = server();
         CHECK(feed(end, from_client(0x88, close_payload(code, std::string(123, 'r'))), 1).error == errc::ok);
         CHECK(end.received_code() == static_cast<close_code>(code));
         CHECK(end.received_reason() == std::string(123, 'r'));
@@ -331,14 +331,14 @@ TEST_CASE("close frames are validated") {
 }
 
 TEST_CASE("an empty close frame is answered with an empty one") {
-    connection end = server();
+    protocol end = server();
     CHECK(feed(end, from_client(0x88), 100).error == errc::ok);
     CHECK(end.received_code() == close_code::no_status);
     CHECK(pending(end) == from_server(0x88));
 }
 
 TEST_CASE("only one close frame is sent, and its reason is cut at a character") {
-    connection end = server();
+    protocol end = server();
     end.close(close_code::going_away, std::string(122, 'r') + "\xC3\xA9");
     end.close(close_code::internal_error, "again");
     CHECK(pending(end) == from_server(0x88, close_payload(1001, std::string(122, 'r'))));
@@ -348,13 +348,13 @@ TEST_CASE("only one close frame is sent, and its reason is cut at a character") 
 }
 
 TEST_CASE("a close code that must not be sent closes without a code") {
-    connection end = server();
+    protocol end = server();
     end.close(close_code::no_status, "dropped");
     CHECK(pending(end) == from_server(0x88));
 }
 
 TEST_CASE("what comes after a close frame is dropped") {
-    connection end = client();
+    protocol end = client();
     outcome const got = feed(end, from_server(0x88, close_payload(1000)) + "\xFF\xFF garbage", 5);
     CHECK(got.error == errc::ok);
     CHECK(got.messages.empty());
@@ -362,7 +362,7 @@ TEST_CASE("what comes after a close frame is dropped") {
 }
 
 TEST_CASE("sizes beyond the limits are refused with code 1009, when the header comes") {
-    connection_settings const limited{.max_message = 100, .max_frame = 60};
+    protocol_settings const limited{.max_message = 100, .max_frame = 60};
     CHECK(client_fault(from_server(0x82, std::string(60, 'x')), limited) == errc::ok);
     CHECK(client_fault(from_server(0x82, std::string(61, 'x')), limited) == errc::frame_too_big);
     std::string const half = from_server(0x02, std::string(50, 'x'));
@@ -381,12 +381,12 @@ TEST_CASE("where only binary messages are accepted, text ends the connection wit
 }
 
 TEST_CASE("compressed messages are marked on their first frame only, once agreed on") {
-    connection_settings const settings{.accept_compressed = true};
+    protocol_settings const settings{.accept_compressed = true};
     CHECK(client_fault(from_server(0xC1, "x"), settings) == errc::ok);
     CHECK(client_fault(from_server(0x41, "x") + from_server(0x80, "x"), settings) == errc::ok);
     CHECK(client_fault(from_server(0x41, "x") + from_server(0xC0, "x"), settings) == errc::reserved_bits_set);
     CHECK(client_fault(from_server(0xC9, "x"), settings) == errc::reserved_bits_set);
-    connection end = client(settings);
+    protocol end = client(settings);
     feed(end, from_server(0xC1, "\xFF"), 100);  // not text before it is inflated
     CHECK(end.compressed());
     feed(end, from_server(0x81, "x"), 100);
@@ -394,7 +394,7 @@ TEST_CASE("compressed messages are marked on their first frame only, once agreed
 }
 
 TEST_CASE("nothing is taken after a violation") {
-    connection end = client();
+    protocol end = client();
     CHECK(feed(end, from_server(0x83), 100).error == errc::reserved_opcode);
     std::string more = from_server(0x82, "x");
     CHECK(end.feed(more.data(), more.size()).error == errc::reserved_opcode);
@@ -407,8 +407,8 @@ TEST_CASE("random bytes never break out of the rules") {
     for (int round = 0; round < 20'000; ++round) {
         std::string wire(1 + random() % 40, '\0');
         for (char& c : wire) c = static_cast<char>(random());
-        connection whole = server({.max_message = 1000});
-        connection chopped = server({.max_message = 1000});
+        protocol whole = server({.max_message = 1000});
+        protocol chopped = server({.max_message = 1000});
         outcome const a = feed(whole, wire, wire.size());
         outcome const b = feed(chopped, wire, 1);
         CHECK(a.messages == b.messages);

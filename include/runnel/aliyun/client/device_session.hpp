@@ -78,7 +78,7 @@ class device_session {
     /// Does not block; pending operations end with `mqtt::errc::disconnected`.
     ~device_session() {
         state_->ended = true;
-        state_->place.wake(state_->stop);
+        state_->waiters.wake(state_->stop);
         secure_wipe(who_.device_secret);
     }
 
@@ -98,9 +98,9 @@ class device_session {
         here->stopping = false;
         auto const at = here->attempts.ready_at(clock::now());
         if (at > clock::now()) {
-            auto sleeping = sleep_for<executor_type>(here->place.get_executor(), at - clock::now());
+            auto sleeping = sleep_for<executor_type>(here->waiters.get_executor(), at - clock::now());
             auto stopping = here->stopped(here);
-            co_await race(here->place, std::move(sleeping), std::move(stopping));
+            co_await race(here->waiters, std::move(sleeping), std::move(stopping));
         }
         if (here->ended) throw std::system_error(mqtt::errc::disconnected);
         if (here->stopping) co_return;
@@ -111,7 +111,7 @@ class device_session {
     /// See `mqtt::session::disconnect`.
     awaitable<void> disconnect(mqtt::reason_code reason = mqtt::reason_code::normal_disconnection) {
         state_->stopping = true;
-        state_->place.wake(state_->stop);
+        state_->waiters.wake(state_->stop);
         return session_.disconnect(reason);
     }
 
@@ -207,7 +207,7 @@ class device_session {
     // What coroutines need after the session may have gone.
     struct state {
         state(executor_type executor, pace const& limits)
-            : place(std::move(executor)), attempts(limits.connects, std::chrono::minutes(1)) {}
+            : waiters(std::move(executor)), attempts(limits.connects, std::chrono::minutes(1)) {}
 
         std::size_t count() const noexcept {
             std::size_t different = 0;
@@ -218,10 +218,10 @@ class device_session {
             if (auto const found = filters.find(filter); found != filters.end()) filters.erase(found);
         }
         static awaitable<void> stopped(std::shared_ptr<state> self) {
-            if (!self->stopping) co_await self->place.park(self->stop);
+            if (!self->stopping) co_await self->waiters.wait(self->stop);
         }
 
-        parking<executor_type> place;
+        wait_list<executor_type> waiters;
         waiter<executor_type> stop;
         rate_limit attempts;
         std::multiset<std::string, std::less<>> filters;

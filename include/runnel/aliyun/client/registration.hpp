@@ -145,10 +145,10 @@ asio::awaitable<registration, typename Transport::executor_type> register_device
     typename Transport::executor_type executor, Transport transport, product p, std::string device_name,
     registration_options options = {}, std::chrono::milliseconds timeout = std::chrono::seconds(15)) {
     using executor_type = typename Transport::executor_type;
-    parking<executor_type> place(executor);
+    wait_list<executor_type> waiters(executor);
     registration_attempt<Transport> attempt(executor, std::move(transport), p, device_name, options);
     auto running = attempt.run();
-    auto limited = within<executor_type>(place, timeout, asio::error::timed_out, std::move(running));
+    auto limited = within<executor_type>(waiters, timeout, asio::error::timed_out, std::move(running));
     co_await std::move(limited);
     co_return attempt.result();
 }

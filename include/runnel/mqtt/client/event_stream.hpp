@@ -27,7 +27,7 @@ class event_stream {
         while (here->events.empty()) {
             if (here->closed) throw std::system_error(errc::disconnected);
             waiter<Executor> w;
-            co_await here->readers.park(w);
+            co_await here->readers.wait(w);
             if (w.result && here->events.empty()) throw std::system_error(w.result);
         }
         auto event = std::move(here->events.front());
@@ -56,7 +56,7 @@ class event_stream {
         }
 
         std::deque<session_event> events;
-        parking<Executor> readers;
+        wait_list<Executor> readers;
         std::uint64_t dropped = 0;
         bool closed = false;
     };

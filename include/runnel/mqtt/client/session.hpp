@@ -66,13 +66,13 @@ class session final : private detail::session_services {
                   options_.accept_unknown_session, options_.maximum_queued_messages, options_.maximum_unwritten,
                   options_.receive_maximum},
                  options_.pace),
-          storing_(options_, state_),
-          packets_(executor, stream_type::headroom, &look_after, this),
+          durability_(options_, state_),
+          packets_(executor, stream_type::headroom, &handle_timeout, this),
           connection_(state_, options_, packets_, stream_type::headroom),
           publishing_(options_, state_, packets_) {
-        if (!storing_) return;
+        if (!durability_) return;
         packets_.watch(state_);
-        if (auto const id = storing_.client_id(); !id.empty()) said().assigned_client_id = id;
+        if (auto const id = durability_.client_id(); !id.empty()) from_server().assigned_client_id = id;
     }
     session(session const&) = delete;
     session& operator=(session const&) = delete;
@@ -95,7 +95,7 @@ class session final : private detail::session_services {
         all.messages_received = messages_received_;
         all.messages_unrouted = messages_unrouted_;
         connection_.count(all);
-        all.commits = storing_.commits();
+        all.commits = durability_.commits();
         publishing_.count(all);
         all.queued_bytes = state_.queued_bytes();
         all.in_flight = state_.unacknowledged();
@@ -116,12 +116,12 @@ class session final : private detail::session_services {
     std::uint64_t accepted() const noexcept { return state_.accepted(); }
     /// QoS 1 and 2 messages not yet acknowledged that the constructor has found in the store: they are sent first, and
     /// nobody is told of their outcome.
-    std::size_t restored() const noexcept { return storing_.restored(); }
+    std::size_t restored() const noexcept { return durability_.restored(); }
     /// Stores now whatever is not stored yet. While `run` runs that happens by itself: before each write to the
     /// network, and in the executor's next turn. So it is for those who must know that it has happened, for messages
     /// published before `run`, and for what the user has added to the transaction of an `sqlite_store`. Throws the
     /// store's error; then nothing of it is stored. Without a store it does nothing.
-    void save() { storing_.save(); }
+    void save() { durability_.save(); }
 
     /// Makes the session authenticate itself by a method of its own (MQTT 5, 4.12) from the next connection on.
     template <authenticator<executor_type> A>
@@ -197,7 +197,7 @@ class session final : private detail::session_services {
         if (!found) return false;
         publishing_.offer_room();
         wake_if_drained();
-        storing_.save();
+        durability_.save();
         return true;
     }
 
@@ -359,7 +359,7 @@ class session final : private detail::session_services {
         connection_.close(may_speak);
         publishing_.refuse("disconnect was called");
         waiter<executor_type> w;
-        co_await where_to_wait().ended.park(w);
+        co_await where_to_wait().ended.wait(w);
         if (w.result) throw std::system_error(w.result);
     }
 
@@ -389,8 +389,8 @@ class session final : private detail::session_services {
         requires(stream_type& s, read_outcome& outcome) { s.read_directly(asio::mutable_buffer(), outcome); };
 
     // `run` in progress.
-    struct run_guard : detail::pending<session> {
-        explicit run_guard(session& s) noexcept : detail::pending<session>(&s, s.running_here_) {}
+    struct run_guard : detail::operation_base<session> {
+        explicit run_guard(session& s) noexcept : detail::operation_base<session>(&s, s.running_here_) {}
         ~run_guard() {
             if (this->of == nullptr) return;
             std::error_code code = errc::disconnected;
@@ -407,7 +407,7 @@ class session final : private detail::session_services {
     };
 
     // What the server has said.
-    struct remarks {
+    struct server_info {
         std::string assigned_client_id;
         std::string response_prefix;  // the beginning of response topics
         std::string detail;           // of the end of the last connection
@@ -420,28 +420,28 @@ class session final : private detail::session_services {
             refused.clear();
         }
     };
-    remarks& said() {
-        if (!said_) said_ = std::make_unique<remarks>();
-        return *said_;
+    server_info& from_server() {
+        if (!server_info_) server_info_ = std::make_unique<server_info>();
+        return *server_info_;
     }
 
     // Where coroutines wait: for what the name says.
     struct places {
         [[gnu::cold]] explicit places(std::shared_ptr<wake_queue<executor_type>> const& q)
             : connected(q), drained(q), ended(q) {}
-        parking<executor_type> connected, drained, ended;
+        wait_list<executor_type> connected, drained, ended;
     };
     [[gnu::cold]] places& where_to_wait() {
         if (!places_) places_ = std::make_unique<places>(packets_.queue());
         return *places_;
     }
     // Throws if there is no use in waiting. The session may have gone when it completes.
-    [[gnu::cold]] awaitable<void> wait(parking<executor_type> places::* where) {
+    [[gnu::cold]] awaitable<void> wait(wait_list<executor_type> places::* where) {
         auto const by = publishing_.end();
         if (!running_ && publishing_.is_closed()) throw detail::ended(errc::disconnected, by.get());
         if (!running_) packets_.attend();
         waiter<executor_type> w;
-        co_await (where_to_wait().*where).park(w);
+        co_await (where_to_wait().*where).wait(w);
         if (w.result) throw detail::ended(w.result, by.get());
     }
 
@@ -471,8 +471,8 @@ class session final : private detail::session_services {
         [[gnu::cold]] void on_disconnect(mqtt::disconnect const& packet) {
             bool const ended = packet.reason == reason_code::success;
             self.connection_.blame(ended ? make_error_code(errc::disconnected) : make_error_code(packet.reason));
-            self.said().detail = printable(packet.props.get<property_id::reason_string>().value_or(""));
-            self.said().redirect = packet.props.get<property_id::server_reference>().value_or("");
+            self.from_server().detail = printable(packet.props.get<property_id::reason_string>().value_or(""));
+            self.from_server().redirect = packet.props.get<property_id::server_reference>().value_or("");
         }
         [[gnu::cold]] void on_violation(std::string_view input) { self.note_answer(input); }
         void on_read() {
@@ -493,8 +493,8 @@ class session final : private detail::session_services {
 
     // --- session_run.hpp: connection after connection, and one from opening to loss
 
-    using coroutine = typename side_task<executor_type>::coroutine;
-    using task_share = typename side_task<executor_type>::share_type;
+    using coroutine = typename child_task<executor_type>::coroutine;
+    using task_share = typename child_task<executor_type>::share_type;
 
     [[gnu::cold]] awaitable<void> run(task_share here);
     [[gnu::cold]] void begin_run(std::optional<stream_type>& s);
@@ -506,8 +506,8 @@ class session final : private detail::session_services {
     [[gnu::cold]] void tell_of_no_run();
     [[gnu::cold]] bool follow_redirect();
     [[gnu::cold]] void begin_pause(reconnect_schedule& schedule, bool opened);
-    [[gnu::cold]] void look_after();
-    static void look_after(void* of) { static_cast<session*>(of)->look_after(); }
+    [[gnu::cold]] void handle_timeout();
+    static void handle_timeout(void* of) { static_cast<session*>(of)->handle_timeout(); }
     [[gnu::cold]] clock::time_point send_due(clock::time_point now);
     [[gnu::cold]] std::error_code save_if_due();
     [[gnu::cold]] void look_at_answers();
@@ -546,9 +546,9 @@ class session final : private detail::session_services {
 
     // What is written must not be ahead of what is stored.
     void save_before_write() {
-        if (!storing_) return;
+        if (!durability_) return;
         try {
-            storing_.save();
+            durability_.save();
         } catch (...) {
             fail(std::current_exception());
         }
@@ -577,7 +577,7 @@ class session final : private detail::session_services {
         running_ = false;
         stream_ = nullptr;
         packets_.stop_attending();
-        storing_.save_quietly();
+        durability_.save_quietly();
         std::error_code const why = errc::disconnected;
         if (!text.empty()) publishing_.refuse(text);
         publishing_.close(why);
@@ -625,7 +625,7 @@ class session final : private detail::session_services {
         if (!requesting_) {
             requesting_ = std::make_unique<detail::requesting<executor_type>>(get_executor(), options_, publishing_,
                                                                               subscriptions());
-            requesting_->on_response_information(said().response_prefix);
+            requesting_->on_response_information(from_server().response_prefix);
         }
         return static_cast<detail::requesting<executor_type>&>(*requesting_);
     }
@@ -633,13 +633,13 @@ class session final : private detail::session_services {
     session_options options_;
     std::shared_ptr<detail::destination<Transport>> destination_;
     session_state state_;
-    detail::storing storing_;
+    detail::durability durability_;
     std::unique_ptr<detail::quarantine> quarantine_;  // nullptr: no connection has ended as if for a message
-    detail::outlet<executor_type> packets_;
+    detail::output_queue<executor_type> packets_;
     detail::connection<executor_type> connection_;
     detail::publishing<executor_type> publishing_;
     std::unique_ptr<unrouted> unrouted_;
-    parking<executor_type>* room_ = nullptr;  // where the reader waits until messages have been taken
+    wait_list<executor_type>* room_ = nullptr;  // where the reader waits until messages have been taken
     std::unique_ptr<detail::subscribing_part> subscribing_;
     std::unique_ptr<detail::requesting_part> requesting_;
     std::unique_ptr<detail::authenticating_part<executor_type>> authenticating_;
@@ -650,7 +650,7 @@ class session final : private detail::session_services {
     std::uint64_t connections_ = 0, messages_received_ = 0, messages_unrouted_ = 0;
     std::uint64_t overtaken_ = session_state::no_exchange;  // the message last told of
     std::optional<clock::time_point> connected_at_;         // the last connection, if it was accepted
-    std::unique_ptr<remarks> said_;                         // nullptr: nothing
+    std::unique_ptr<server_info> server_info_;              // nullptr: nothing
     std::optional<stream_type>* stream_ = nullptr;          // of `run`
     std::uint16_t receive_maximum_ = options_.receive_maximum;
     bool running_ = false;

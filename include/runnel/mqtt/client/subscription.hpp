@@ -56,8 +56,8 @@ struct subscription_state {
     std::vector<part> parts;                      ///< one or more; never changes
     std::function<void(publish const&)> handler;  ///< if set, is called instead of putting messages into `box`
     std::shared_ptr<inbox> box;
-    parking<Executor> receivers;                  ///< who waits for a message
-    parking<Executor> answered;                   ///< who waits for SUBACK
+    wait_list<Executor> receivers;                ///< who waits for a message
+    wait_list<Executor> answered;                 ///< who waits for SUBACK
     subscriptions::subscription* wish = nullptr;  ///< nullptr: nobody wants it any more
     detail::subscription_watcher* watcher = nullptr;
     std::uint64_t last_message = 0;  ///< the last one given to it
@@ -105,7 +105,7 @@ class basic_subscription {
             if (auto next = inbox::pop(here->box)) co_return std::move(next);
             if (here->closed) throw detail::ended(here->closed, here->end.get());
             waiter<Executor> w;
-            co_await here->receivers.park(w);
+            co_await here->receivers.wait(w);
             if (w.result) throw detail::ended(w.result, here->end.get());
         }
     }

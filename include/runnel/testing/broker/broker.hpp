@@ -223,16 +223,16 @@ class basic_broker {
     // A client's connection.
     struct link final : task, detail::broker_connection {
         link(shared const& broker, connection_info from)
-            : detail::broker_connection(std::move(from)), count(broker.connections), place(broker.executor) {
+            : detail::broker_connection(std::move(from)), count(broker.connections), waiters(broker.executor) {
             ++*count;
         }
         ~link() { --*count; }
 
-        void wake() override { place.wake(writer); }
+        void wake() override { waiters.wake(writer); }
         void abort() override { this->signal.emit(asio::cancellation_type::terminal); }
 
         std::shared_ptr<std::size_t> count;
-        parking<Executor> place;
+        wait_list<Executor> waiters;
         waiter<Executor> writer;
         waiter<Executor> reader;
         bool input_ended = false;
@@ -269,7 +269,7 @@ class basic_broker {
         std::optional<stream_type> opened;
         try {
             auto opening = open_layer(layer, std::move(socket), opened);
-            auto limited = within<Executor>(l->place, self->core.options().connect_limit, asio::error::timed_out,
+            auto limited = within<Executor>(l->waiters, self->core.options().connect_limit, asio::error::timed_out,
                                             std::move(opening));
             co_await std::move(limited);
         } catch (std::system_error const& e) {
@@ -296,7 +296,7 @@ class basic_broker {
         try {
             auto reading = read_all(*self, *l, connection);
             auto writing = write_all(*self, *l, connection);
-            co_await race(l->place, std::move(reading), std::move(writing));
+            co_await race(l->waiters, std::move(reading), std::move(writing));
         } catch (std::exception const& e) {
             if (l->session) self->core.log("client " + l->session->name + ": connection lost: " + e.what());
         }
@@ -341,17 +341,17 @@ class basic_broker {
             writing.swap(l.out);
             co_await connection.write(writing);
             self.core.sent(l, clock::now());
-            l.place.wake(l.reader);
+            l.waiters.wake(l.reader);
         }
         co_await connection.shutdown();
         l.output_ended = true;
-        l.place.wake(l.reader);
+        l.waiters.wake(l.reader);
         // A socket closed with unread input would be reset, and the client might not get what was sent last.
         while (!l.input_ended) co_await wait(l, l.writer);
     }
 
     static asio::awaitable<void, Executor> wait(link& l, waiter<Executor>& w) {
-        co_await l.place.park(w);
+        co_await l.waiters.wait(w);
         if (w.result) throw std::system_error(w.result);
     }
 

@@ -124,7 +124,7 @@ class connect_race {
         s->find(s, to);
         while (s->winner == none) {
             if (s->step(s, open, to.host, doing, progress)) continue;
-            co_await s->place.park(s->waiting);
+            co_await s->waiters.wait(s->waiting);
             if (s->waiting.result) throw std::system_error(s->waiting.result);
         }
         if (progress != nullptr) s->tell_winner(*progress);
@@ -143,13 +143,13 @@ class connect_race {
     // Shared with the handlers of what has been started, which may come when the race is over.
     struct state {
         [[gnu::cold]] state(Executor executor, duration d)
-            : place(std::move(executor)),
-              delay_over(place.get_executor(), &due, this),
-              resolver(place.get_executor()),
+            : waiters(std::move(executor)),
+              delay_over(waiters.get_executor(), &due, this),
+              resolver(waiters.get_executor()),
               delay(d) {}
 
-        parking<Executor> place;
-        alarm<Executor> delay_over;
+        wait_list<Executor> waiters;
+        timer<Executor> delay_over;
         resolver_type resolver;
         duration delay;
         waiter<Executor> waiting;
@@ -166,7 +166,7 @@ class connect_race {
         static void due(void* of) {
             auto& self = *static_cast<state*>(of);
             self.next_is_due = true;
-            self.place.wake(self.waiting);
+            self.waiters.wake(self.waiting);
         }
 
         [[gnu::cold]] void find(std::shared_ptr<state> const& self, target& to) {
@@ -231,7 +231,7 @@ class connect_race {
             }
             next_is_due = false;
             auto const& endpoint = endpoints[started];
-            auto& socket = sockets.emplace_back(place.get_executor());
+            auto& socket = sockets.emplace_back(waiters.get_executor());
             if (std::error_code const error = open(socket, endpoint)) {
                 failures.push_back({endpoint, error});
                 next_is_due = true;
@@ -272,7 +272,7 @@ class connect_race {
                 s->failures.push_back({endpoint, error});
             else if (s->winner == none)
                 s->winner = attempt;
-            s->place.wake(s->waiting);
+            s->waiters.wake(s->waiting);
         }
         [[gnu::cold]] void operator()(std::error_code error,
                                       typename resolver_type::results_type const& results) const {
@@ -281,7 +281,7 @@ class connect_race {
             std::vector<endpoint_type> found;
             for (auto const& entry : results) found.push_back(entry.endpoint());
             s->endpoints = in_turns(found);
-            s->place.wake(s->waiting);
+            s->waiters.wake(s->waiting);
         }
     };
 };

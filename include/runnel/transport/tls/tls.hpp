@@ -83,7 +83,7 @@ class tls_stream {
     static constexpr std::chrono::seconds shutdown_limit{5};
 
   private:
-    using turn_type = write_turn<executor_type>;
+    using turn_type = async_mutex<executor_type>;
 
     struct state : stream_state {
         state(Next n, tls_context context, tls_role role, std::string_view server_name)
@@ -169,10 +169,10 @@ class tls_stream {
     static asio::awaitable<void, executor_type> shut_down(shared of) {
         state& s = *of;
         s.check();
-        parking<executor_type> place(s.turn.get_executor());
+        wait_list<executor_type> waiters(s.turn.get_executor());
         auto closing = close(s);
         auto limited =
-            within<executor_type>(place, shutdown_limit, transport_errc::shutdown_timeout, std::move(closing));
+            within<executor_type>(waiters, shutdown_limit, transport_errc::shutdown_timeout, std::move(closing));
         try {
             co_await std::move(limited);
             s.check();
@@ -233,9 +233,9 @@ class tls_stream {
     // A peer that refuses this side says why, in an alert, and closes. So a write can fail although the reason has come
     // and only has not been read yet.
     static asio::awaitable<void, executor_type> look_for_reason(state& s) {
-        parking<executor_type> place(s.turn.get_executor());
+        wait_list<executor_type> waiters(s.turn.get_executor());
         auto reading = read_to_alert(s);
-        auto limited = within<executor_type>(place, reason_limit, asio::error::timed_out, std::move(reading));
+        auto limited = within<executor_type>(waiters, reason_limit, asio::error::timed_out, std::move(reading));
         try {
             co_await std::move(limited);
         } catch (std::system_error const& e) {

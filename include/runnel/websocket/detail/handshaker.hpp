@@ -22,7 +22,7 @@
 namespace runnel::websocket::detail {
 
 /// What a handshake has agreed on.
-struct opening {
+struct handshake_result {
     std::string subprotocol;
     /// The value of the reply's Sec-WebSocket-Extensions.
     std::string extensions;
@@ -34,15 +34,15 @@ struct opening {
 
 /// The input and output of the opening handshake over a connected stream.
 template <runnel::stream Next>
-class opener {
+class handshaker {
   public:
     using executor_type = typename Next::executor_type;
 
-    explicit opener(Next& next) : next_(next), place_(next.get_executor()) {}
+    explicit handshaker(Next& next) : next_(next), waiters_(next.get_executor()) {}
 
     /// Performs the client's part, offering `extensions`. Throws `handshake_refused`, or `std::system_error` with this
     /// layer's or the lower layers' errors.
-    asio::awaitable<opening, executor_type> ask(client_options const& options, std::string_view extensions) {
+    asio::awaitable<handshake_result, executor_type> ask(client_options const& options, std::string_view extensions) {
         check_opening(options.timeout, options.limits);
         handshake_key const key = make_handshake_key();
         client_request const request{options.host,        options.port, options.default_port, options.path,
@@ -52,10 +52,10 @@ class opener {
         if (errc const e = encode(request, key, out); e != errc::ok) throw std::system_error(e);
 
         http_head reply(options.limits);
-        opening result{.subprotocol = {}, .extensions = {}, .target = options.path, .surplus = {}};
+        handshake_result result{.subprotocol = {}, .extensions = {}, .target = options.path, .surplus = {}};
         errc verdict = errc::ok;
         reply_policy const policy{options.subprotocol, options.accept_no_subprotocol, !extensions.empty()};
-        auto exchanging = exchange(out, reply, result.surplus, [&] {
+        auto exchanging = send_and_read(out, reply, result.surplus, [&] {
             verdict = judge(reply, key, policy);
             return is_refusal(verdict);
         });
@@ -85,14 +85,14 @@ class opener {
     /// (403 for an origin, 404 for a path); `choose_extensions(head)` returns the value of the reply's header. Throws
     /// `std::system_error` when the request is refused, after the refusal has been sent.
     template <class Judge, class ChooseExtensions>
-    asio::awaitable<opening, executor_type> answer(server_options const& options, Judge& judge_request,
-                                                   ChooseExtensions choose_extensions) {
+    asio::awaitable<handshake_result, executor_type> answer(server_options const& options, Judge& judge_request,
+                                                            ChooseExtensions choose_extensions) {
         check_opening(options.timeout, options.limits);
         http_head head(options.limits);
-        opening result;
+        handshake_result result;
         send_buffer nothing(Next::headroom);
         std::error_code late;
-        auto receiving = exchange(nothing, head, result.surplus, [] { return false; });
+        auto receiving = send_and_read(nothing, head, result.surplus, [] { return false; });
         auto limited = limit(options.timeout, std::move(receiving), late);
         co_await std::move(limited);
 
@@ -129,8 +129,8 @@ class opener {
     // Writes `out`, then reads a head and what comes with it; a body too if `wants_body` says so once the head is
     // there.
     template <class WantsBody>
-    asio::awaitable<void, executor_type> exchange(send_buffer& out, http_head& head, std::string& surplus,
-                                                  WantsBody wants_body) {
+    asio::awaitable<void, executor_type> send_and_read(send_buffer& out, http_head& head, std::string& surplus,
+                                                       WantsBody wants_body) {
         if (!out.empty()) co_await next_.write(out);
         char bytes[1024];
         while (!head.complete() && head.error() == errc::ok) {
@@ -198,12 +198,12 @@ class opener {
             co_return;
         }
         auto sleeping = sleep_for<executor_type>(next_.get_executor(), time);
-        std::size_t const first = co_await race(place_, std::move(task), std::move(sleeping));
+        std::size_t const first = co_await race(waiters_, std::move(task), std::move(sleeping));
         if (first == 1) late = errc::handshake_timeout;
     }
 
     Next& next_;
-    parking<executor_type> place_;
+    wait_list<executor_type> waiters_;
     std::string heard_;  // the first bytes
 };
 

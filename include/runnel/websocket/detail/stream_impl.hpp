@@ -25,28 +25,28 @@ namespace runnel::websocket::detail {
 /// The input and output of a WebSocket after the opening handshake: what a `stream` shares with its operations, each of
 /// which has a share as its first argument. The members are those of `stream`, and documented there.
 template <runnel::stream Next, class Compression>
-class exchange : public stream_state {
+class stream_impl : public stream_state {
   public:
     using executor_type = typename Next::executor_type;
-    using shared = state_share<exchange>;
+    using shared = state_share<stream_impl>;
 
     /// One frame header, and what the layers below put in front of it.
     static constexpr std::size_t headroom = max_frame_header + Next::headroom;
 
-    exchange(Next next, role side, stream_options const& options)
+    stream_impl(Next next, role side, stream_options const& options)
         : next_(std::move(next)),
           protocol_({side, options.accept_text, false, options.max_message, options.max_frame}),
           options_(options),
           side_(side),
-          place_(next_->get_executor()),
+          waiters_(next_->get_executor()),
           writing_(next_->get_executor()),
           reading_(next_->get_executor()),
           control_(Next::headroom),
           sending_(headroom) {}
 
-    executor_type get_executor() const { return place_.get_executor(); }
+    executor_type get_executor() const { return waiters_.get_executor(); }
     Next& next_layer() noexcept { return *next_; }
-    connection const& protocol() const noexcept { return protocol_; }
+    websocket::protocol const& protocol() const noexcept { return protocol_; }
     bool compressed() const noexcept { return compression_on_; }
 
     /// The stream has been destroyed: see `stream_state`.
@@ -160,7 +160,7 @@ class exchange : public stream_state {
     // that of sending. What is packed waits, in frames that `write_packed` makes anew.
     void pack(send_buffer& out, message_kind kind, std::string_view data) {
         if (!compression_on_) return protocol_.append_frame(out, static_cast<opcode>(kind), data);
-        connection({.side = role::server}).append_frame(out, static_cast<opcode>(kind), data);
+        websocket::protocol({.side = role::server}).append_frame(out, static_cast<opcode>(kind), data);
     }
 
     asio::awaitable<void, executor_type> write_packed(shared self, send_buffer& out) {
@@ -199,7 +199,7 @@ class exchange : public stream_state {
     std::size_t backlog() { return sending_.size() + backlog_of(*next_); }
 
   private:
-    using turn = write_turn<executor_type>;
+    using turn = async_mutex<executor_type>;
 
     // More than twice as much is written in pieces of this size.
     static constexpr std::size_t piece_size = 256 * 1024;
@@ -331,7 +331,7 @@ class exchange : public stream_state {
 
     // Inflates payload as it comes, so that a fault in it ends the connection at once; whether the message ends with
     // it. The payload itself is not kept. A message for which there is no memory is too big.
-    bool inflate(connection::progress const& found) {
+    bool inflate(websocket::protocol::progress const& found) {
         errc e = errc::ok;
         try {
             if (found.message_end || !found.payload.empty())
@@ -361,8 +361,8 @@ class exchange : public stream_state {
     }
 
     asio::awaitable<void, executor_type> limited(asio::awaitable<void, executor_type> task, time_limit limit) {
-        auto sleeping = sleep_for<executor_type>(place_.get_executor(), limit);
-        co_await race(place_, std::move(task), std::move(sleeping));
+        auto sleeping = sleep_for<executor_type>(waiters_.get_executor(), limit);
+        co_await race(waiters_, std::move(task), std::move(sleeping));
     }
 
     // The same, whatever the peer does to make it fail.
@@ -442,10 +442,10 @@ class exchange : public stream_state {
     };
 
     std::optional<Next> next_;
-    connection protocol_;
+    websocket::protocol protocol_;
     stream_options options_;
     role side_;
-    parking<executor_type> place_;
+    wait_list<executor_type> waiters_;
     turn writing_;
     turn reading_;  // the same for reads: `close` reads too
     send_buffer control_;

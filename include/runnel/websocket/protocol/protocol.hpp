@@ -21,7 +21,7 @@ enum class role : std::uint8_t { client, server };
 enum class message_kind : std::uint8_t { text = 1, binary = 2 };
 
 /// What a connection accepts.
-struct connection_settings {
+struct protocol_settings {
     role side = role::client;
     /// Whether text messages are accepted; MQTT allows binary ones only [MQTT-6.0.0-1].
     bool accept_text = true;
@@ -38,9 +38,9 @@ struct connection_settings {
 ///
 /// Received bytes are fed in pieces cut anywhere; payload is unmasked in place and handed on as it comes, no message is
 /// held. Answers to control frames and the close frame gather in `take_pending`'s buffer, which the driver writes.
-class connection {
+class protocol {
   public:
-    explicit connection(connection_settings settings) noexcept : settings_(settings) {}
+    explicit protocol(protocol_settings settings) noexcept : settings_(settings) {}
 
     /// What `feed` found.
     struct progress {
@@ -311,7 +311,7 @@ class connection {
         close(code);  // the same code back (5.5.1)
     }
 
-    connection_settings settings_;
+    protocol_settings settings_;
     frame_header frame_;
     std::uint64_t remaining_ = 0;     // of the frame's payload
     std::uint64_t message_size_ = 0;  // of the message's frames so far, this one included

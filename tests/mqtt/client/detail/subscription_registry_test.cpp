@@ -18,13 +18,13 @@ using entry = registry::entry;
 
 struct place {
     asio::io_context io;
-    runnel::parking<test::executor> parking{io.get_executor()};
+    runnel::wait_list<test::executor> waiters{io.get_executor()};
     subscriptions wishes;
     registry all;
 
     /// The server knows it by the number of subscriptions made so far, 1 for the first.
     std::shared_ptr<entry> add(std::string_view filter) {
-        auto s = std::make_shared<entry>(parking.queue(), std::span(&filter, 1), subscribe_options{});
+        auto s = std::make_shared<entry>(waiters.queue(), std::span(&filter, 1), subscribe_options{});
         s->wish = &wishes.add(std::span(&filter, 1), s.get());
         wishes.next();
         all.add(s);

@@ -69,7 +69,7 @@ class channel {
         while (!is_subscribed()) {
             if (box->starting) {
                 waiter<executor_type> w;
-                co_await box->starters.park(w);
+                co_await box->starters.wait(w);
                 if (w.result) throw std::system_error(w.result);
                 continue;
             }
@@ -193,7 +193,7 @@ class channel {
         auto ending = ended();
         std::size_t first = 0;
         try {
-            first = co_await race(box_->place, std::move(task), std::move(sleeping), std::move(ending));
+            first = co_await race(box_->waiters, std::move(task), std::move(sleeping), std::move(ending));
         } catch (std::system_error const& e) {
             bool const late = e.code() == mqtt::errc::message_expired || e.code() == mqtt::errc::response_timeout;
             if (!late) throw;
@@ -284,7 +284,7 @@ class channel {
             throw;
         }
         while (!p.answered) {
-            co_await box_->place.park(p.waiting);
+            co_await box_->waiters.wait(p.waiting);
             if (p.waiting.result) throw std::system_error(p.waiting.result);
         }
         if (p.kind == topic_kind::shadow_get) box_->leave_line_answered(connection());
@@ -313,7 +313,7 @@ class channel {
                     continue;
                 }
             auto sleeping = sleep_for<executor_type>(session_.get_executor(), box->late_until() - clock::now());
-            co_await race(box->place, std::move(waiting), std::move(sleeping));
+            co_await race(box->waiters, std::move(waiting), std::move(sleeping));
         }
         // With hardly any time left it would be given up as well, and the next would have to wait for it in its turn.
         auto const now = clock::now();
@@ -324,7 +324,7 @@ class channel {
     static awaitable<void> wait_for_turn(std::shared_ptr<box_type> box, pending const& p, shadow_line::connection on) {
         if (box->is_its_turn(p, on)) co_return;  // by now
         waiter<executor_type> w;
-        co_await box->in_line.park(w);
+        co_await box->in_line.wait(w);
         if (w.result) throw std::system_error(w.result);
     }
 
@@ -340,7 +340,7 @@ class channel {
                 if (why == mqtt::errc::disconnected || why == asio::error::operation_aborted) co_return;
             }
             waiter<executor_type> others;
-            co_await box->starters.park(others);
+            co_await box->starters.wait(others);
             if (others.result) throw std::system_error(others.result);
         }
     }
@@ -409,7 +409,7 @@ class channel {
         for (;;) {
             while (auto m = box->pop()) handlers_.begin(std::move(*m), tasks);
             if (box->closed) break;
-            co_await box->place.park(box->reader);
+            co_await box->waiters.wait(box->reader);
             if (box->reader.result) throw std::system_error(box->reader.result);
         }
     }
@@ -421,7 +421,7 @@ class channel {
         co_await s.receive(why);
         if (why == asio::error::operation_aborted || box->closed) co_return;
         box->closed = why;
-        box->place.wake(box->reader);
+        box->waiters.wake(box->reader);
     }
 
     Session& session_;

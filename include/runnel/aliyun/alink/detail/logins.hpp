@@ -50,8 +50,8 @@ class logins : public device<Session> {
 
     // Where those wait whose business the logins are. The count tells whether there has been a change since.
     struct changes_type {
-        explicit changes_type(typename base::executor_type e) : place(std::move(e)) {}
-        parking<typename base::executor_type> place;
+        explicit changes_type(typename base::executor_type e) : waiters(std::move(e)) {}
+        wait_list<typename base::executor_type> waiters;
         std::uint64_t count = 0;
     };
 
@@ -59,7 +59,7 @@ class logins : public device<Session> {
     struct finisher {
         std::weak_ptr<changes_type> changes;
         ~finisher() {
-            if (auto const here = changes.lock()) here->place.wake_all(mqtt::errc::disconnected);
+            if (auto const here = changes.lock()) here->waiters.wake_all(mqtt::errc::disconnected);
         }
     };
 
@@ -147,14 +147,14 @@ class logins : public device<Session> {
 
     static void tell(changes_type& c) {
         ++c.count;
-        c.place.wake_all({});
+        c.waiters.wake_all({});
     }
     void changed() { tell(*changes_); }
 
     static awaitable<void> wait_for_change(std::shared_ptr<changes_type> c, std::uint64_t since) {
         if (c->count != since) co_return;
         waiter<typename base::executor_type> w;
-        co_await c->place.park(w);
+        co_await c->waiters.wait(w);
         if (w.result) throw std::system_error(w.result);
     }
     awaitable<void> wait_for_change() { return wait_for_change(changes_, changes_->count); }
@@ -182,7 +182,7 @@ class logins : public device<Session> {
             auto changing = wait_for_change(changes_, changes);
             auto connecting = wait_for_connection(connection_);
             auto sleeping = sleep_until_due();
-            co_await race(this->box().place, std::move(changing), std::move(connecting), std::move(sleeping));
+            co_await race(this->box().waiters, std::move(changing), std::move(connecting), std::move(sleeping));
         }
     }
 
@@ -234,7 +234,7 @@ class logins : public device<Session> {
         outcome came;
         auto keeping = keep(std::move(asking), came);
         auto connecting = wait_for_connection(on);
-        came.gone = co_await race(this->box().place, std::move(keeping), std::move(connecting)) == 1;
+        came.gone = co_await race(this->box().waiters, std::move(keeping), std::move(connecting)) == 1;
         // First of all: what was sent on the new connection already must not be taken for lost with the old one.
         notice_connection();
         bool const over = came.error == asio::error::operation_aborted || came.error == errc::disconnected ||

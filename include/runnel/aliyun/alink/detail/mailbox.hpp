@@ -59,7 +59,7 @@ class mailbox : public std::enable_shared_from_this<mailbox<Executor>> {
     };
 
     mailbox(Executor const& executor, aliyun::device const& who, alink::options o)
-        : place(executor),
+        : waiters(executor),
           starters(executor),
           in_line(executor),
           options(std::move(o)),
@@ -133,9 +133,9 @@ class mailbox : public std::enable_shared_from_this<mailbox<Executor>> {
         if (options.on_fault) options.on_fault({why, topic, detail});
     }
 
-    parking<Executor> place;
-    parking<Executor> starters;  ///< who waits for the subscriptions that another is making
-    parking<Executor> in_line;
+    wait_list<Executor> waiters;
+    wait_list<Executor> starters;  ///< who waits for the subscriptions that another is making
+    wait_list<Executor> in_line;
     bool starting = false;
     std::size_t running = 0;  ///< handlers at work
     waiter<Executor> reader;  ///< `run`, when it has nothing to do
@@ -158,7 +158,7 @@ class mailbox : public std::enable_shared_from_this<mailbox<Executor>> {
     void complete(pending& p, errc error) {
         p.answered = true;
         p.error = error;
-        place.wake(p.waiting);
+        waiters.wake(p.waiting);
     }
 
     void receive_reply(topic_kind kind, mqtt::publish const& m) {
@@ -220,7 +220,7 @@ class mailbox : public std::enable_shared_from_this<mailbox<Executor>> {
             return report(make_error_code(errc::too_many_calls), m.topic, m.payload);
         }
         queue_.push_back({std::string(m.topic), std::string(m.payload)});
-        place.wake(reader);
+        waiters.wake(reader);
     }
 
     device_topics topics_;

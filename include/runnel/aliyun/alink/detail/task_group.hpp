@@ -19,7 +19,7 @@ namespace runnel::aliyun::alink::detail {
 template <class Executor>
 class task_group {
   public:
-    explicit task_group(Executor executor) : place_(std::move(executor)) {}
+    explicit task_group(Executor executor) : waiters_(std::move(executor)) {}
     task_group(task_group const&) = delete;
     task_group& operator=(task_group const&) = delete;
 
@@ -35,13 +35,13 @@ class task_group {
         // Nothing here refers to the group itself unless it is there: the execution context may destroy the frames in
         // any order when it ends.
         std::weak_ptr<std::size_t> const group = running_;
-        asio::co_spawn(place_.get_executor(), std::move(task),
+        asio::co_spawn(waiters_.get_executor(), std::move(task),
                        asio::bind_cancellation_slot(t->signal.slot(), [this, group, t](std::exception_ptr) {
                            t->ended = true;
                            auto const count = group.lock();
                            if (!count) return;
                            --*count;
-                           place_.wake(joiner_);
+                           waiters_.wake(joiner_);
                        }));
     }
 
@@ -57,7 +57,7 @@ class task_group {
         bool const throws = co_await asio::this_coro::throw_if_cancelled();
         co_await asio::this_coro::throw_if_cancelled(false);
         for (std::size_t i = 0; i < tasks_.size(); ++i) tasks_[i]->signal.emit(asio::cancellation_type::terminal);
-        while (running() != 0) co_await place_.park(joiner_);
+        while (running() != 0) co_await waiters_.wait(joiner_);
         tasks_.clear();
         co_await asio::this_coro::throw_if_cancelled(throws);
         if (failure) std::rethrow_exception(failure);
@@ -73,7 +73,7 @@ class task_group {
         std::erase_if(tasks_, [](auto const& t) { return t->ended; });
     }
 
-    parking<Executor> place_;
+    wait_list<Executor> waiters_;
     waiter<Executor> joiner_;
     std::vector<std::shared_ptr<entry>> tasks_;
     std::shared_ptr<std::size_t> running_{std::make_shared<std::size_t>(0)};

@@ -28,7 +28,7 @@ class authenticating final : public authenticating_part<Executor> {
     template <class T>
     using awaitable = asio::awaitable<T, Executor>;
 
-    authenticating(session_state& state, outlet<Executor>& packets, session_services& session, Authenticator a)
+    authenticating(session_state& state, output_queue<Executor>& packets, session_services& session, Authenticator a)
         : core_(std::make_shared<core>(state, packets, session, std::move(a))) {}
     authenticating(authenticating const&) = delete;
     authenticating& operator=(authenticating const&) = delete;
@@ -66,8 +66,8 @@ class authenticating final : public authenticating_part<Executor> {
     using stage = authentication_steps::stage;
 
     struct core {
-        core(session_state& s, outlet<Executor>& out, session_services& of, Authenticator a)
-            : state(&s), packets(out), session(of), answered(out.queue()), place(out.queue()), user(std::move(a)) {}
+        core(session_state& s, output_queue<Executor>& out, session_services& of, Authenticator a)
+            : state(&s), packets(out), session(of), answered(out.queue()), waiters(out.queue()), user(std::move(a)) {}
 
         void connection_lost() {
             ++connections_lost;
@@ -75,7 +75,7 @@ class authenticating final : public authenticating_part<Executor> {
             if (std::exchange(connecting, false)) let_go();
             answered.wake_all({});
             free.wake_all({});
-            place.wake_all({});  // `race` then cancels what it runs
+            waiters.wake_all({});  // `race` then cancels what it runs
         }
         void let_go() {
             steps.let_go();
@@ -83,11 +83,11 @@ class authenticating final : public authenticating_part<Executor> {
         }
 
         session_state* state;  // nullptr: the session has gone
-        outlet<Executor>& packets;
+        output_queue<Executor>& packets;
         session_services& session;
-        parking<Executor> answered;  // who waits for the server
-        parking<Executor> place;     // where the authenticator is waited for
-        parking<Executor> free{answered.queue()};
+        wait_list<Executor> answered;  // who waits for the server
+        wait_list<Executor> waiters;   // where the authenticator is waited for
+        wait_list<Executor> free{answered.queue()};
         Authenticator user;
         authentication_steps steps;
         std::string data;  // the client's last
@@ -110,7 +110,7 @@ class authenticating final : public authenticating_part<Executor> {
     static awaitable<void> begin(shared c) {
         while (!c->steps.hold()) {  // one that was cancelled has not ended yet
             waiter<Executor> w;
-            co_await c->free.park(w);
+            co_await c->free.wait(w);
             if (w.result) throw std::system_error(w.result);
         }
         c->connecting = true;
@@ -158,7 +158,7 @@ class authenticating final : public authenticating_part<Executor> {
         auto const lost_before = c->connections_lost;
         while (!c->steps.hold()) {
             waiter<Executor> w;
-            co_await c->free.park(w);
+            co_await c->free.wait(w);
             if (w.result) throw std::system_error(w.result);
             if (c->connections_lost != lost_before) throw std::system_error(errc::disconnected);
         }
@@ -186,7 +186,7 @@ class authenticating final : public authenticating_part<Executor> {
             begun = begun || at != stage::accepted;  // that is of one who has let go
             if (at == stage::asked) {
                 waiter<Executor> w;
-                co_await c->answered.park(w);
+                co_await c->answered.wait(w);
                 if (w.result) throw std::system_error(w.result);
             } else {
                 auto step = take(c, here, at);
@@ -215,7 +215,7 @@ class authenticating final : public authenticating_part<Executor> {
 
     // Cancels a step when the connection is lost, and completes when it has ended.
     static awaitable<void> within_connection(shared c, awaitable<void> step) {
-        co_await race(c->place, std::move(step));
+        co_await race(c->waiters, std::move(step));
     }
 
     static bool is_abortion(std::exception_ptr const& failure) {

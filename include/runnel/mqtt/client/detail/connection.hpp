@@ -28,7 +28,7 @@ namespace runnel::mqtt::detail {
 ///
 /// An idle session has no writer: there is one from the first packet until the next ping finds nothing else to do. Only
 /// the writer writes to the stream and touches `writing_`; only the reader reads and touches `in_`. Packets gather in
-/// the outlet, to which everybody appends.
+/// the output queue, to which everybody appends.
 template <class Executor>
 class connection {
   public:
@@ -36,12 +36,13 @@ class connection {
     using clock = session_clock;
     using state = lifecycle::state;
 
-    connection(session_state& rules, session_options const& options, outlet<Executor>& packets, std::size_t headroom)
+    connection(session_state& rules, session_options const& options, output_queue<Executor>& packets,
+               std::size_t headroom)
         : state_(rules),
           options_(options),
           packets_(packets),
           writing_(headroom),
-          place_(packets.queue()),
+          waiters_(packets.queue()),
           reader_(&reader_ended, this),
           writer_(&writer_ended, this) {}
     [[gnu::cold]] ~connection() {
@@ -51,10 +52,10 @@ class connection {
     }
 
     lifecycle const& life() const noexcept { return life_; }
-    side_task<Executor>& reader() noexcept { return reader_; }
-    side_task<Executor>& writer() noexcept { return writer_; }
+    child_task<Executor>& reader() noexcept { return reader_; }
+    child_task<Executor>& writer() noexcept { return writer_; }
 
-    // --- for whoever runs the session: begins one thing after another, and waits at `place` until it is over
+    // --- for whoever runs the session: begins one thing after another, and waits at `waiters` until it is over
 
     /// Makes ready for a new series of connections.
     void begin_run() noexcept {
@@ -82,7 +83,7 @@ class connection {
 
     /// Whether what was begun goes on.
     bool is_busy() const noexcept { return !life_.is(state::idle); }
-    parking<Executor>& place() noexcept { return place_; }
+    wait_list<Executor>& waiters() noexcept { return waiters_; }
 
     /// Ends it.
     void cancel() {
@@ -332,7 +333,7 @@ class connection {
     void rest_if_over() {
         if (!life_.is(state::over) || reader_.running() || writer_.running()) return;
         life_.rest();
-        place_.wake_one();
+        waiters_.wake_one();
     }
 
     // A coroutine has ended, and with it the connection.
@@ -414,11 +415,11 @@ class connection {
     session_state& state_;
     session_options const& options_;
     receive_buffer in_;
-    outlet<Executor>& packets_;  // what has been gathered
-    send_buffer writing_;        // what is being written
-    parking<Executor> place_;
-    side_task<Executor> reader_;
-    side_task<Executor> writer_;
+    output_queue<Executor>& packets_;  // what has been gathered
+    send_buffer writing_;              // what is being written
+    wait_list<Executor> waiters_;
+    child_task<Executor> reader_;
+    child_task<Executor> writer_;
     lifecycle life_;
     keep_alive keep_alive_;
     clock::time_point asked_{};       // something that the server answers at once

@@ -15,18 +15,18 @@
 namespace runnel::mqtt::detail {
 
 /// The part of a session that stores, if its options name a store.
-class storing {
+class durability {
   public:
     /// Puts back into `state` what the store holds. Throws if it cannot be read, or is another client's.
-    storing(session_options const& options, session_state& state) : state_(state) {
+    durability(session_options const& options, session_state& state) : state_(state) {
         if (!options.store) return;
         keeper_ = options.store.keeper(epoch());
         auto const& configured = options.credentials.client_id;
         if (auto const e = keeper_->load(state, options.make_credentials ? std::string_view() : configured))
             throw std::system_error(e, "session store");
     }
-    storing(storing const&) = delete;
-    storing& operator=(storing const&) = delete;
+    durability(durability const&) = delete;
+    durability& operator=(durability const&) = delete;
 
     /// Whether there is a store.
     explicit operator bool() const noexcept { return keeper_ != nullptr; }

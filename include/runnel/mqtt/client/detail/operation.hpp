@@ -6,14 +6,14 @@ namespace runnel::mqtt::detail {
 
 /// An operation of a session in progress: lies in its coroutine's frame, which may be destroyed after the session.
 template <class Part>
-struct pending : list_link {
-    pending(Part* part, list_link& all) noexcept : of(part) { insert_before(all); }
+struct operation_base : list_link {
+    operation_base(Part* part, list_link& all) noexcept : of(part) { insert_before(all); }
     Part* of;  ///< nullptr: it is gone
 
     /// For the destructor of the part: `all` are on their own from now on.
     static void leave(list_link& all) noexcept {
         while (all.linked()) {
-            auto& first = static_cast<pending&>(*all.next());
+            auto& first = static_cast<operation_base&>(*all.next());
             first.of = nullptr;
             first.unlink();
         }

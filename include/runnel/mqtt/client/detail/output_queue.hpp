@@ -13,14 +13,14 @@ namespace runnel::mqtt::detail {
 
 /// Where a session's packets gather until the writer of the connection takes them all.
 template <class Executor>
-class outlet {
+class output_queue {
   public:
     using clock = std::chrono::steady_clock;
 
-    /// `attendant(of)` is called on the executor when there is something to attend to.
-    [[gnu::cold]] outlet(Executor const& executor, std::size_t headroom, typename alarm<Executor>::function attendant,
-                         void* of)
-        : gathered_(headroom), writer_(executor), alarm_(executor, attendant, of) {}
+    /// `on_timer(of)` is called on the executor when there is something to attend to.
+    [[gnu::cold]] output_queue(Executor const& executor, std::size_t headroom,
+                               typename timer<Executor>::function on_timer, void* of)
+        : gathered_(headroom), writer_(executor), timer_(executor, on_timer, of) {}
 
     /// Packets are encoded to its end; `flush` then has them written.
     send_buffer& out() noexcept { return gathered_; }
@@ -28,7 +28,7 @@ class outlet {
     /// Lets the writer go to work, if there is anything to write: behind the coroutines that are going on in this turn,
     /// or in a later turn of the executor. Costs next to nothing if that has been asked for already.
     void flush() {
-        if (!gathered_.empty()) has_writer_ ? writer_.wake_one_behind() : alarm_.soon();
+        if (!gathered_.empty()) has_writer_ ? writer_.wake_one_behind() : timer_.soon();
         if (attends_) [[unlikely]]
             attend_if_due();
     }
@@ -37,7 +37,7 @@ class outlet {
     void wake() { writer_.wake_one(); }
 
     /// Where the writer waits for `flush` or `wake`.
-    parking<Executor>& writer() noexcept { return writer_; }
+    wait_list<Executor>& writer() noexcept { return writer_; }
     /// For all places of the session.
     std::shared_ptr<wake_queue<Executor>> const& queue() const noexcept { return writer_.queue(); }
     /// Whether there is a writer: an idle session does without.
@@ -64,19 +64,19 @@ class outlet {
     bool is_held_up() const noexcept { return is_held_up_; }
 
     /// Has the session attended to, in a later turn of the executor, or at a time at the latest.
-    void attend() { alarm_.soon(); }
-    void attend(clock::time_point when) { alarm_.set(when); }
+    void attend() { timer_.soon(); }
+    void attend(clock::time_point when) { timer_.set(when); }
     /// Forgets the times.
-    void stop_attending() noexcept { alarm_.stop(); }
+    void stop_attending() noexcept { timer_.stop(); }
 
   private:
     [[gnu::noinline]] void attend_if_due() {
-        if (is_held_up_ || is_forgotten_ || watched_->has_changes()) alarm_.soon();
+        if (is_held_up_ || is_forgotten_ || watched_->has_changes()) timer_.soon();
     }
 
     send_buffer gathered_;
-    parking<Executor> writer_;
-    alarm<Executor> alarm_;
+    wait_list<Executor> writer_;
+    timer<Executor> timer_;
     session_state const* watched_ = nullptr;
     bool has_writer_ = false;
     bool is_held_up_ = false;

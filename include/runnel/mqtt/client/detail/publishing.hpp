@@ -27,8 +27,8 @@ class publishing {
     template <class T>
     using awaitable = asio::awaitable<T, Executor>;
 
-    [[gnu::cold]] publishing(session_options const& options, session_state& state, outlet<Executor>& packets)
-        : state_(state), packets_(packets), queue_(options, state, packets.out()), place_(packets.queue()) {}
+    [[gnu::cold]] publishing(session_options const& options, session_state& state, output_queue<Executor>& packets)
+        : state_(state), packets_(packets), queue_(options, state, packets.out()), waiters_(packets.queue()) {}
     publishing(publishing const&) = delete;
     publishing& operator=(publishing const&) = delete;
 
@@ -44,7 +44,7 @@ class publishing {
         packets_.flush();
         if (e != errc::ok && self.at == publish_queue::state::told) throw ended(e, end_.get());
         if (self.linked()) [[likely]] {
-            co_await place_.park(self.waiting);
+            co_await waiters_.wait(self.waiting);
             if (self.waiting.result) throw ended(self.waiting.result, self.result.details.get());
         }
         if (o.qos == qos::at_most_once) {
@@ -122,7 +122,7 @@ class publishing {
         p.result.reason = ack.reason;
         if (!ack.props.empty()) p.result.details = publish_details::of(ack);
         queue_.on_end(p);
-        place_.wake(p.waiting);
+        waiters_.wake(p.waiting);
     }
     void on_sent(void* owner) {
         auto& c = *static_cast<publish_queue::call*>(owner);
@@ -185,7 +185,7 @@ class publishing {
 
     [[gnu::noinline]] void serve() {
         queue_.offer_room(
-            clock::now(), [](auto& c) { return !static_cast<publisher&>(c).waiting.parked(); },
+            clock::now(), [](auto& c) { return !static_cast<publisher&>(c).waiting.is_waiting(); },
             [this](auto& c, std::error_code e) { wake(c, e); });
         packets_.flush();
     }
@@ -198,14 +198,14 @@ class publishing {
 
     [[gnu::cold]] [[gnu::noinline]] void wake_ended(publisher& p, std::error_code why) {
         p.result.details = end_;
-        place_.wake(p.waiting, why);
+        waiters_.wake(p.waiting, why);
     }
-    void wake(publish_queue::call& c, std::error_code why) { place_.wake(static_cast<publisher&>(c).waiting, why); }
+    void wake(publish_queue::call& c, std::error_code why) { waiters_.wake(static_cast<publisher&>(c).waiting, why); }
 
     session_state& state_;
-    outlet<Executor>& packets_;
+    output_queue<Executor>& packets_;
     publish_queue queue_;
-    parking<Executor> place_;  // for room, or for the acknowledgement
+    wait_list<Executor> waiters_;  // for room, or for the acknowledgement
     std::uint64_t acknowledged_ = 0;
     run_end end_;  // nullptr: nobody has asked for it
 };

@@ -54,7 +54,7 @@ class requesting final : public requesting_part, private subscription_watcher {
     void close(std::error_code why) override { requests_.end(why, waking()); }
 
   private:
-    using operation = pending<requesting>;
+    using operation = operation_base<requesting>;
 
     // One who waits for a response. Without it there is no use in its message.
     struct requester : operation, requests::entry {
@@ -106,7 +106,7 @@ class requesting final : public requesting_part, private subscription_watcher {
                 co_await std::move(opening);
                 self.check();
             } else {
-                co_await waiting_.park(self.waiting);
+                co_await waiting_.wait(self.waiting);
                 self.check(self.waiting.result);
             }
         }
@@ -119,7 +119,7 @@ class requesting final : public requesting_part, private subscription_watcher {
         co_await std::move(publishing);
         while (self.at == requests::stage::asked) {
             self.check();
-            co_await waiting_.park(self.waiting);
+            co_await waiting_.wait(self.waiting);
             self.check(self.waiting.result);
         }
         self.check();
@@ -158,7 +158,7 @@ class requesting final : public requesting_part, private subscription_watcher {
     publishing<Executor>& publishing_;
     subscribing<Executor>& subscribing_;
     requests requests_;
-    parking<Executor> waiting_;
+    wait_list<Executor> waiting_;
     list_link operations_;
     std::string prefix_;
     std::string response_topic_;

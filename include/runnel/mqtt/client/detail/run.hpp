@@ -41,18 +41,18 @@ auto session<Transport>::run(task_share here) -> awaitable<void> {
     try {
         while (!connection_.life().is_ending()) {
             begin_attempt();  // `attempt` opens and reads, `write_loop` writes
-            while (goes_on()) co_await connection_.place().park(w);
+            while (goes_on()) co_await connection_.waiters().wait(w);
             bool const opened = s.has_value();
             end_attempt();
             if (connection_.life().is_ending()) break;
             if (is_cancelled()) throw std::system_error(asio::error::operation_aborted);
             if (follow_redirect()) continue;
             begin_pause(schedule, opened);
-            while (goes_on()) co_await connection_.place().park(w);
+            while (goes_on()) co_await connection_.waiters().wait(w);
             if (is_cancelled()) throw std::system_error(asio::error::operation_aborted);
             connection_.rethrow_failure();
         }
-        storing_.save();
+        durability_.save();
     } catch (...) {
         at_end.failure = std::current_exception();
         at_end.cancelled = is_cancelled();
@@ -80,8 +80,9 @@ void session<Transport>::begin_attempt() {
     connected_at_.reset();
     begins_anew_ = false;
     if (quarantine_) state_.narrow(packets_.out(), quarantine_->window());
-    if (said_ && said_->response_prefix.empty() && said_->assigned_client_id.empty()) said_.reset();
-    if (said_) said_->forget_connection();
+    if (server_info_ && server_info_->response_prefix.empty() && server_info_->assigned_client_id.empty())
+        server_info_.reset();
+    if (server_info_) server_info_->forget_connection();
     destination_->begin_attempt();
     connection_.ask_for_attempt();
     tell({.what = session_event::kind::connecting, .url = destination_->next_url()});
@@ -112,18 +113,18 @@ session_event session<Transport>::how_it_ended() {
             event.step = progress->step();
             event.url = destination_->url();
         }
-        if (said().detail.empty() && !said().refused) {
+        if (from_server().detail.empty() && !from_server().refused) {
             if (progress != nullptr) {
                 if (!note_answer(connection_.unread()))
                     progress->add(detail::usual_cause(event.error, event.step, event.url));
-                said().detail = progress->describe();
+                from_server().detail = progress->describe();
             } else {
-                said().detail = said().remark;
-                add_remark(said().detail, detail::usual_cause(event.error, event.step, event.url));
+                from_server().detail = from_server().remark;
+                add_remark(from_server().detail, detail::usual_cause(event.error, event.step, event.url));
             }
         }
     }
-    event.detail = said().detail;
+    event.detail = from_server().detail;
     return event;
 }
 
@@ -135,7 +136,7 @@ void session<Transport>::note(std::system_error const& e) {
     if (progress != nullptr && !has_stream(progress->step()))
         progress->fail(e);
     else if (!connection_.life().is(lifecycle::state::over))
-        said().remark = remark_of(e);
+        from_server().remark = remark_of(e);
 }
 
 // What the server has answered that is no CONNACK. False: there is no such thing.
@@ -150,9 +151,9 @@ bool session<Transport>::note_answer(std::string_view bytes) {
 // Whether the next attempt goes to another server, at once.
 template <transport Transport>
 bool session<Transport>::follow_redirect() {
-    if (!options_.follow_redirects || !destination_->redirect(connection_.life().cause(), said().redirect))
+    if (!options_.follow_redirects || !destination_->redirect(connection_.life().cause(), from_server().redirect))
         return false;
-    tell({.what = session_event::kind::redirected, .url = destination_->url(), .detail = said().detail});
+    tell({.what = session_event::kind::redirected, .url = destination_->url(), .detail = from_server().detail});
     return true;
 }
 
@@ -169,7 +170,7 @@ void session<Transport>::begin_pause(reconnect_schedule& schedule, bool opened) 
     if (!end.lasted || !reaches(*end.lasted, options_.reconnect.stable_after))
         destination_->failed(opened || why == errc::connect_timeout);
     auto const next = schedule.after(end, clock::now(), uniform());
-    if (!next.again) throw std::system_error(why, detail_with(url, said().detail));
+    if (!next.again) throw std::system_error(why, detail_with(url, from_server().detail));
     tell({.what = session_event::kind::waiting,
           .error = why,
           .twin_suspected = next.twin_suspected,
@@ -177,9 +178,9 @@ void session<Transport>::begin_pause(reconnect_schedule& schedule, bool opened) 
     if (!connection_.life().is_ending()) connection_.pause(next.pause);
 }
 
-// Does whatever is due; the outlet has it called.
+// Does whatever is due; the output queue has it called.
 template <transport Transport>
-void session<Transport>::look_after() {
+void session<Transport>::handle_timeout() {
     auto const now = clock::now();
     auto next = never;
     if (running_) {
@@ -239,10 +240,10 @@ auto session<Transport>::wait_for_room(task_share here) -> awaitable<void> {
         }
     } const at_end{*this, here};
     while (!state_.can_take_more() && connection_.life().is(lifecycle::state::online)) {
-        parking<executor_type> room(packets_.queue());
+        wait_list<executor_type> room(packets_.queue());
         waiter<executor_type> w;
         room_ = &room;
-        co_await room.park(w);
+        co_await room.wait(w);
         here->check();
         room_ = nullptr;
         if (w.result) throw std::system_error(w.result);
@@ -289,7 +290,7 @@ template <transport Transport>
 auto session<Transport>::attend_messages(clock::time_point now) -> clock::time_point try {
     auto next = never;
     if (subscribing_) {
-        next = subscribing_->attend(now);
+        next = subscribing_->handle_timeout(now);
         if (auto failure = subscribing_->take_failure()) connection_.fail(std::move(failure));
     }
     if (!unrouted_) return next;
@@ -340,7 +341,7 @@ void session<Transport>::judge() {
     if (!given_up) return;
     auto topic = topic_of(*given_up);
     state_.reject(*given_up, errc::message_rejected, listener(*this));
-    storing_.save_quietly();
+    durability_.save_quietly();
     tell(session_event::kind::message_rejected, why, topic);
 }
 
@@ -388,7 +389,7 @@ auto session<Transport>::send_due(clock::time_point now) -> clock::time_point {
 template <transport Transport>
 std::error_code session<Transport>::save_if_due() {
     try {
-        storing_.save();
+        durability_.save();
     } catch (std::system_error const& e) {
         if (running_) connection_.fail(std::current_exception());
         return e.code();
@@ -428,7 +429,7 @@ auto session<Transport>::attempt(std::optional<stream_type>& s, task_share here)
                 here->check();
             }
         }
-        if (said_ && said_->refused) throw std::system_error(said_->refused);
+        if (server_info_ && server_info_->refused) throw std::system_error(server_info_->refused);
     } catch (std::system_error const& e) {
         error = std::current_exception();
         if (!here->is_abandoned()) note(e);
@@ -446,7 +447,7 @@ auto session<Transport>::write_loop(stream_type& s, task_share here) -> coroutin
         for (;;) {
             while (!connection_.has_to_write() && !connection_.is_resting()) {
                 waiter<executor_type> w;
-                co_await packets_.writer().park(w);
+                co_await packets_.writer().wait(w);
                 here->check();
                 if (w.result) throw std::system_error(w.result);
             }
@@ -488,10 +489,10 @@ auto session<Transport>::open(std::optional<stream_type>& s, task_share here) ->
 template <transport Transport>
 void session<Transport>::send_connect() {
     state_.set_time(to_session_time(clock::now()));
-    detail::connect_request request(options_, said_ ? said_->assigned_client_id : std::string_view(), receive_maximum_,
-                                    state_.must_begin_anew());
+    detail::connect_request request(options_, server_info_ ? server_info_->assigned_client_id : std::string_view(),
+                                    receive_maximum_, state_.must_begin_anew());
     try {
-        storing_.check_client(request.client_id());
+        durability_.check_client(request.client_id());
     } catch (...) {
         fail(std::current_exception());
     }
@@ -504,12 +505,12 @@ template <transport Transport>
 void session<Transport>::accepted_or_refused(connack const& answer) {
     connection_.on_answer();
     if (answer.reason != reason_code::success) {
-        said().refused = answer.reason;
+        from_server().refused = answer.reason;
         bool const version = answer.reason == reason_code::unsupported_protocol_version;
-        said().detail = printable(
+        from_server().detail = printable(
             answer.props.get<property_id::reason_string>().value_or(version ? "see session_options::version" : ""));
-        said().redirect = answer.props.get<property_id::server_reference>().value_or("");
-        tell(session_event::kind::refused, said().refused, said().detail);
+        from_server().redirect = answer.props.get<property_id::server_reference>().value_or("");
+        tell(session_event::kind::refused, from_server().refused, from_server().detail);
         return;
     }
     auto keep_alive = options_.keep_alive;
@@ -519,12 +520,12 @@ void session<Transport>::accepted_or_refused(connack const& answer) {
         // From a server that was not asked for one it is ignored (3.2.2.3.7).
         auto const id = answer.props.get<property_id::assigned_client_identifier>();
         if (id && state_.wants_identifier()) {
-            said().assigned_client_id = *id;
-            storing_.set_client_id(*id);
+            from_server().assigned_client_id = *id;
+            durability_.set_client_id(*id);
         }
         if (authenticating_) authenticating_->on_connack(answer);
         if (auto const prefix = answer.props.get<property_id::response_information>()) {
-            said().response_prefix = *prefix;
+            from_server().response_prefix = *prefix;
             if (requesting_) requesting_->on_response_information(*prefix);
         }
     }

@@ -65,7 +65,7 @@ class subscribing_part : public message_source {
     /// The lane of a message that has been given out before; nothing: no subscription wants it.
     virtual std::optional<std::uint16_t> lane_of(publish const& packet) = 0;
     /// Does what is due at `now`; returns when there will be something to do. Handlers may fail.
-    virtual std::chrono::steady_clock::time_point attend(std::chrono::steady_clock::time_point now) = 0;
+    virtual std::chrono::steady_clock::time_point handle_timeout(std::chrono::steady_clock::time_point now) = 0;
     virtual std::exception_ptr take_failure() noexcept = 0;
     virtual void on_connected(bool session_present) = 0;
     virtual void on_suback(void* owner, suback const& answer) = 0;

@@ -39,7 +39,7 @@ class subscribing final : public subscribing_part {
     using awaitable = asio::awaitable<T, Executor>;
     using clock = std::chrono::steady_clock;
 
-    [[gnu::cold]] subscribing(session_options const& options, session_state& state, outlet<Executor>& packets,
+    [[gnu::cold]] subscribing(session_options const& options, session_state& state, output_queue<Executor>& packets,
                               session_services& services)
         : options_(options), state_(state), packets_(packets), services_(services), unanswered_(packets.queue()) {}
     [[gnu::cold]] ~subscribing() override {
@@ -66,7 +66,7 @@ class subscribing final : public subscribing_part {
         if (self.ticket == subscriptions::nothing || closed_) co_return;
         unsubscribers_.push_back(&self);
         send_due();
-        if (!self.settled) co_await unanswered_.park(self.waiting);
+        if (!self.settled) co_await unanswered_.wait(self.waiting);
         if (self.waiting.result) throw ended(self.waiting.result, s.state_->end.get());
         if (self.why) throw std::system_error(self.why, what(s.filter(), self.text));
     }
@@ -92,7 +92,7 @@ class subscribing final : public subscribing_part {
         if (wants_kept_) take_kept();  // older ones of its topic go to their lane first
         return registry_.lane_of(packet);
     }
-    clock::time_point attend(clock::time_point now) override {
+    clock::time_point handle_timeout(clock::time_point now) override {
         if (wants_kept_) take_kept();
         if (options_.stalled_after.count() == 0) return clock::time_point::max();
         return std::min(look_at_inboxes(now), again_at_ <= now ? look_at_given_back(now) : again_at_);
@@ -148,7 +148,7 @@ class subscribing final : public subscribing_part {
 
   private:
     using entry = subscription_state<Executor>;
-    using operation = pending<subscribing>;
+    using operation = operation_base<subscribing>;
 
     [[gnu::cold]] awaitable<subscription> subscribe(std::shared_ptr<entry> s) {
         s->end = services_.end();
@@ -161,7 +161,7 @@ class subscribing final : public subscribing_part {
         if (s->refused) throw std::system_error(s->refused, s->refusal);
         while (!s->is_granted()) {
             waiter<Executor> w;
-            co_await s->answered.park(w);
+            co_await s->answered.wait(w);
             if (s->refused) throw std::system_error(s->refused, s->refusal);
             if (w.result) throw ended(w.result, s->end.get());
         }
@@ -427,11 +427,11 @@ class subscribing final : public subscribing_part {
 
     session_options const& options_;
     session_state& state_;
-    outlet<Executor>& packets_;
+    output_queue<Executor>& packets_;
     session_services& services_;
     subscriptions wishes_;
     subscription_registry<Executor> registry_;
-    parking<Executor> unanswered_;
+    wait_list<Executor> unanswered_;
     std::vector<unsubscriber*> unsubscribers_;
     std::vector<std::string> unwanted_;  // filters that the application has unsubscribed from last
     list_link operations_;

@@ -27,7 +27,7 @@ class aliyun_calls : public std::enable_shared_from_this<aliyun_calls<Executor>>
   public:
     using duration = std::chrono::steady_clock::duration;
 
-    explicit aliyun_calls(Executor executor) : place_(std::move(executor)) {}
+    explicit aliyun_calls(Executor executor) : waiters_(std::move(executor)) {}
 
     /// Waits for the answer that `answered` will be told under `key`; calls `send` once it is ready for it. Throws
     /// `timed_out` after `timeout`, `operation_aborted` when `close` was called.
@@ -40,13 +40,13 @@ class aliyun_calls : public std::enable_shared_from_this<aliyun_calls<Executor>>
         auto const found = calls_.find(key);
         if (found == calls_.end()) return false;
         found->second->answer = answer;
-        place_.wake(found->second->waiting);
+        waiters_.wake(found->second->waiting);
         return true;
     }
 
     /// Calls `f` after `pause`, unless `close` is called before.
     void later(duration pause, std::function<void()> f) {
-        auto const timer = std::make_shared<timer_type>(place_.get_executor(), pause);
+        auto const timer = std::make_shared<timer_type>(waiters_.get_executor(), pause);
         timers_.insert(timer);
         timer->async_wait([self = this->shared_from_this(), timer, f = std::move(f)](std::error_code error) {
             self->timers_.erase(timer);
@@ -57,7 +57,7 @@ class aliyun_calls : public std::enable_shared_from_this<aliyun_calls<Executor>>
     /// Ends all waiting with `operation_aborted`, and drops what was to be done later.
     void cancel() {
         for (auto const& timer : timers_) timer->cancel();
-        place_.wake_all(asio::error::operation_aborted);
+        waiters_.wake_all(asio::error::operation_aborted);
     }
     /// The same, for good.
     void close() {
@@ -90,7 +90,7 @@ class aliyun_calls : public std::enable_shared_from_this<aliyun_calls<Executor>>
         call made(*self, std::move(key));
         send();
         auto waiting = wait_for(self, made);
-        auto limited = within<Executor>(self->place_, timeout, asio::error::timed_out, std::move(waiting));
+        auto limited = within<Executor>(self->waiters_, timeout, asio::error::timed_out, std::move(waiting));
         co_await std::move(limited);
         co_return std::move(*made.answer);
     }
@@ -98,12 +98,12 @@ class aliyun_calls : public std::enable_shared_from_this<aliyun_calls<Executor>>
     static asio::awaitable<void, Executor> wait_for(std::shared_ptr<aliyun_calls> self, call& made) {
         while (!made.answer) {
             if (self->closed_) throw std::system_error(asio::error::operation_aborted);
-            co_await self->place_.park(made.waiting);
+            co_await self->waiters_.wait(made.waiting);
             if (made.waiting.result) throw std::system_error(made.waiting.result);
         }
     }
 
-    parking<Executor> place_;
+    wait_list<Executor> waiters_;
     std::map<std::string, call*, std::less<>> calls_;
     std::set<std::shared_ptr<timer_type>> timers_;
     bool closed_ = false;
