@@ -71,7 +71,7 @@ class session final : private detail::session_services {
           connection_(state_, options_, packets_, stream_type::headroom),
           publishing_(options_, state_, packets_) {
         if (!durability_) return;
-        packets_.watch(state_);
+        packets_.timer().watch(state_);
         if (auto const id = durability_.client_id(); !id.empty()) from_server().assigned_client_id = id;
     }
     session(session const&) = delete;
@@ -439,7 +439,7 @@ class session final : private detail::session_services {
     [[gnu::cold]] awaitable<void> wait(wait_list<executor_type> places::* where) {
         auto const by = publishing_.end();
         if (!running_ && publishing_.is_closed()) throw detail::ended(errc::disconnected, by.get());
-        if (!running_) packets_.attend();
+        if (!running_) packets_.timer().soon();
         waiter<executor_type> w;
         co_await (where_to_wait().*where).wait(w);
         if (w.result) throw detail::ended(w.result, by.get());
@@ -482,7 +482,7 @@ class session final : private detail::session_services {
             if (self.subscribing_) self.subscribing_->on_read();
             self.publishing_.offer_room();
             self.wake_if_drained();
-            if (self.state_.is_paced()) self.packets_.attend();
+            if (self.state_.is_paced()) self.packets_.timer().soon();
         }
         void on_write() { self.save_before_write(); }
         void on_room() {
@@ -576,7 +576,7 @@ class session final : private detail::session_services {
     [[gnu::cold]] void finish(std::error_code ended, std::string_view text) noexcept {
         running_ = false;
         stream_ = nullptr;
-        packets_.stop_attending();
+        packets_.timer().stop();
         durability_.save_quietly();
         std::error_code const why = errc::disconnected;
         if (!text.empty()) publishing_.refuse(text);

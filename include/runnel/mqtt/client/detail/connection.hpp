@@ -66,7 +66,7 @@ class connection {
     /// Asks for an attempt to connect, which begins in a later turn.
     void ask_for_attempt() {
         life_.attempt();
-        packets_.attend();
+        packets_.timer().soon();
     }
     /// The attempt begins.
     void open() noexcept {
@@ -78,7 +78,7 @@ class connection {
 
     void pause(std::chrono::milliseconds duration) {
         life_.pause(clock::now(), duration);
-        packets_.attend();
+        packets_.timer().soon();
     }
 
     /// Whether what was begun goes on.
@@ -97,7 +97,7 @@ class connection {
         if (life_.is(state::over)) return stop();
         keep_alive_.end();  // nothing follows DISCONNECT; the time is bounded
         packets_.wake();
-        packets_.attend();
+        packets_.timer().soon();
     }
 
     /// The peer cannot be gone on with: it is told `why`, if the version has a way, and nothing of it counts any more.
@@ -110,7 +110,7 @@ class connection {
             state_.connection_lost();
         in_.clear();
         packets_.wake();
-        packets_.attend();
+        packets_.timer().soon();
     }
 
     /// Throws, at most once, what has been thrown that is no `std::system_error`, or was meant to end the session.
@@ -197,13 +197,13 @@ class connection {
         life_.accept();
         keep_alive_.begin(keep_alive, options_.response_timeout, clock::now());
         is_held_ = held;
-        packets_.attend();
+        packets_.timer().soon();
     }
     bool is_held() const noexcept { return is_held_; }
     void release() {
         is_held_ = false;
         packets_.wake();
-        packets_.attend();
+        packets_.timer().soon();
     }
 
     /// The server says why it ends the connection, on which nothing can be answered any more.
@@ -248,7 +248,7 @@ class connection {
             wipe_connect();
         (is_resting_ || writes_ping() ? asked_ : written_at_) = now;
         keep_alive_.on_written(now, position);
-        if (state_.is_paced()) packets_.attend();
+        if (state_.is_paced()) packets_.timer().soon();
     }
     /// Whether there are packets that may be written.
     bool has_packets() noexcept { return !is_held_ && !is_output_over_ && !packets_.out().empty(); }
@@ -392,7 +392,7 @@ class connection {
         }
         is_output_over_ = true;
         keep_alive_.end();
-        packets_.attend();
+        packets_.timer().soon();
     }
 
     // A ping and its answer were all there was: an idle session keeps no memory that it can do without.

@@ -1,11 +1,9 @@
 #pragma once
 
 #include <runnel/core/send_buffer.hpp>
-#include <runnel/coro/timer.hpp>
 #include <runnel/coro/wait_list.hpp>
-#include <runnel/mqtt/protocol/session_state.hpp>
+#include <runnel/mqtt/client/detail/session_timer.hpp>
 
-#include <chrono>
 #include <cstddef>
 #include <memory>
 
@@ -15,11 +13,9 @@ namespace runnel::mqtt::detail {
 template <class Executor>
 class output_queue {
   public:
-    using clock = std::chrono::steady_clock;
-
-    /// `on_timer(of)` is called on the executor when there is something to attend to.
+    /// `on_timer(of)` is called on the executor when the session's timer is due.
     [[gnu::cold]] output_queue(Executor const& executor, std::size_t headroom,
-                               typename timer<Executor>::function on_timer, void* of)
+                               typename session_timer<Executor>::function on_timer, void* of)
         : gathered_(headroom), writer_(executor), timer_(executor, on_timer, of) {}
 
     /// Packets are encoded to its end; `flush` then has them written.
@@ -29,8 +25,7 @@ class output_queue {
     /// or in a later turn of the executor. Costs next to nothing if that has been asked for already.
     void flush() {
         if (!gathered_.empty()) has_writer_ ? writer_.wake_one_behind() : timer_.soon();
-        if (attends_) [[unlikely]]
-            attend_if_due();
+        timer_.on_flush();
     }
 
     /// Lets the writer, if there is one, look whether there is something to do.
@@ -38,50 +33,18 @@ class output_queue {
 
     /// Where the writer waits for `flush` or `wake`.
     wait_list<Executor>& writer() noexcept { return writer_; }
-    /// For all places of the session.
-    std::shared_ptr<wake_queue<Executor>> const& queue() const noexcept { return writer_.queue(); }
     /// Whether there is a writer: an idle session does without.
     void set_writer(bool there_is) noexcept { has_writer_ = there_is; }
+    /// For all wait lists of the session.
+    std::shared_ptr<wake_queue<Executor>> const& queue() const noexcept { return writer_.queue(); }
 
-    /// From now on `flush` sees to what a store is to hold, too.
-    void watch(session_state const& state) noexcept {
-        watched_ = &state;
-        attends_ = true;
-    }
-
-    /// Whether nobody runs the session yet: then `flush` has it attended to, as there may be something to tell.
-    void set_forgotten(bool is_forgotten) noexcept {
-        is_forgotten_ = is_forgotten;
-        set_held_up(is_held_up_);
-    }
-    bool is_forgotten() const noexcept { return is_forgotten_; }
-
-    /// While held up, `flush` has the session attended to: reading may go on.
-    void set_held_up(bool is_held_up) noexcept {
-        is_held_up_ = is_held_up;
-        attends_ = is_held_up || is_forgotten_ || watched_ != nullptr;
-    }
-    bool is_held_up() const noexcept { return is_held_up_; }
-
-    /// Has the session attended to, in a later turn of the executor, or at a time at the latest.
-    void attend() { timer_.soon(); }
-    void attend(clock::time_point when) { timer_.set(when); }
-    /// Forgets the times.
-    void stop_attending() noexcept { timer_.stop(); }
+    session_timer<Executor>& timer() noexcept { return timer_; }
 
   private:
-    [[gnu::noinline]] void attend_if_due() {
-        if (is_held_up_ || is_forgotten_ || watched_->has_changes()) timer_.soon();
-    }
-
     send_buffer gathered_;
     wait_list<Executor> writer_;
-    timer<Executor> timer_;
-    session_state const* watched_ = nullptr;
+    session_timer<Executor> timer_;
     bool has_writer_ = false;
-    bool is_held_up_ = false;
-    bool is_forgotten_ = true;
-    bool attends_ = true;  // `flush` has more to see to
 };
 
 }  // namespace runnel::mqtt::detail

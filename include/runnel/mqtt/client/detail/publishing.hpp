@@ -40,7 +40,7 @@ class publishing {
         bool const needs_time = o.props != nullptr || o.timeout.count() != 0 || state_.is_paced();
         errc const e = queue_.begin(self, needs_time ? clock::now() : clock::time_point{});
         if (needs_time) [[unlikely]]
-            packets_.attend();
+            packets_.timer().soon();
         packets_.flush();
         if (e != errc::ok && self.at == publish_queue::state::told) throw ended(e, end_.get());
         if (self.linked()) [[likely]] {
@@ -58,7 +58,7 @@ class publishing {
     /// Drops a message, of any QoS, that has not been sent yet.
     void withdraw(std::uint64_t number) {
         if (!state_.withdraw(number)) return;
-        packets_.attend();  // to what is stored, and to who waits until all is delivered
+        packets_.timer().soon();  // to what is stored, and to who waits until all is delivered
         offer_room();
     }
 
@@ -68,7 +68,7 @@ class publishing {
         bool const needs_time = o.props != nullptr || state_.is_paced();
         errc const error = queue_.try_begin(topic, payload, o, needs_time ? clock::now() : clock::time_point{});
         if (needs_time) [[unlikely]]
-            packets_.attend();
+            packets_.timer().soon();
         packets_.flush();
         if (error != errc::ok && !publish_queue::is_for_want_of_room(error)) throw ended(error, end_.get());
         return error == errc::ok;
@@ -193,7 +193,7 @@ class publishing {
     // Its coroutine has been cancelled or destroyed; perhaps others have room now.
     [[gnu::cold]] void give_up(publisher& p) {
         queue_.cancel(p);
-        if (queue_.is_waited() || p.options.this_connection) packets_.attend();
+        if (queue_.is_waited() || p.options.this_connection) packets_.timer().soon();
     }
 
     [[gnu::cold]] [[gnu::noinline]] void wake_ended(publisher& p, std::error_code why) {

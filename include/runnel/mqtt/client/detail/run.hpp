@@ -71,7 +71,7 @@ void session<Transport>::begin_run(std::optional<stream_type>& s) {
     stream_ = &s;
     connection_.begin_run();
     publishing_.reopen();
-    packets_.set_forgotten(false);
+    packets_.timer().set_forgotten(false);
     if (subscribing_) subscribing_->reopen();
 }
 
@@ -194,7 +194,7 @@ void session<Transport>::handle_timeout() {
             begins_anew_ = true;
             connection_.end_over(errc::receive_maximum_exceeded);
         }
-        if (packets_.is_held_up()) attend_held_up();
+        if (packets_.timer().is_held_up()) attend_held_up();
         tell_of_overtaken();
         if (quarantine_ && quarantine_->on_time(now)) {
             state_.narrow(packets_.out(), quarantine_->window());
@@ -208,21 +208,21 @@ void session<Transport>::handle_timeout() {
         next = std::min({send_due(now), attend_messages(now), quarantine_ ? quarantine_->deadline() : never,
                          connection_.advance(now, position(), room_ != nullptr)});
     }
-    if (packets_.is_forgotten()) tell_of_no_run();
+    if (packets_.timer().is_forgotten()) tell_of_no_run();
     bool const late = publishing_.withdraw_late(now, running_);
     // What has been withdrawn is withdrawn in the store, too, before anybody is told.
     auto const error = running_ || late ? save_if_due() : std::error_code{};
     if (late && !(running_ && error)) publishing_.tell_late(error);
     wake_if_drained();
     next = std::min(next, publishing_.deadline(running_));
-    if (next != never) packets_.attend(next);
+    if (next != never) packets_.timer().set(next);
 }
 
 // Operations wait, and nobody has called `run`. Those who call it in the same turn, or as the next thing, are not told.
 template <transport Transport>
 void session<Transport>::tell_of_no_run() {
-    if (++turns_without_run_ < 3) return packets_.attend();
-    packets_.set_forgotten(false);
+    if (++turns_without_run_ < 3) return packets_.timer().soon();
+    packets_.timer().set_forgotten(false);
     tell({.what = session_event::kind::not_running});
 }
 
@@ -230,7 +230,7 @@ void session<Transport>::tell_of_no_run() {
 
 template <transport Transport>
 auto session<Transport>::wait_for_room(task_share here) -> awaitable<void> {
-    packets_.set_held_up(true);
+    packets_.timer().set_held_up(true);
     // What is left however the wait ends, if the session is still there.
     struct leaving {
         session& self;
@@ -255,7 +255,7 @@ void session<Transport>::attend_held_up() {
     if (state_.can_take_more() || !connection_.life().is(lifecycle::state::online)) {
         if (room_ != nullptr) room_->wake_all({});
     }
-    packets_.set_held_up(state_.is_full());
+    packets_.timer().set_held_up(state_.is_full());
 }
 
 // --- messages that no subscription wants
@@ -268,7 +268,7 @@ void session<Transport>::keep(mqtt::publish const& packet, delivery token) {
     bool const is_first = unrouted_->empty();
     state_.assign(token, unrouted::lane_of(packet.topic));
     if (auto const oldest = unrouted_->keep(packet, token, clock::now())) drop(*oldest);
-    packets_.attend();
+    packets_.timer().soon();
     if (is_first) tell(session_event::kind::unrouted, {}, packet.topic, options_.unrouted_timeout);
 }
 

@@ -337,7 +337,7 @@ class subscribing final : public subscribing_part {
         if (registry_.give_back(token, by)) return acknowledge(token, reason_code::success, {});
         state_.give_back(token);
         if (again_at_ == clock::time_point::max()) await_others(clock::now());
-        packets_.attend();
+        packets_.timer().soon();
     }
     [[gnu::cold]] void deserted(inbox const& box) override {
         auto* const s = registry_.find(box);
@@ -357,7 +357,7 @@ class subscribing final : public subscribing_part {
     [[gnu::cold]] void ask_for_kept() {
         if (services_.kept() == nullptr) return;
         wants_kept_ = true;
-        packets_.attend();
+        packets_.timer().soon();
     }
     // False: a handler has failed; the rest is kept.
     [[gnu::cold]] bool take_kept() {
@@ -407,7 +407,7 @@ class subscribing final : public subscribing_part {
             if (!state_.ask_again()) return again_at_;
             services_.tell({.what = session_event::kind::asking_again, .pause = options_.stalled_after * patience_});
             patience_ = std::min(2 * patience_, 32);
-            packets_.attend();
+            packets_.timer().soon();
         } else if (state_.given_back() != 0) {
             await_others(now);
         }
@@ -416,7 +416,7 @@ class subscribing final : public subscribing_part {
 
     [[gnu::cold]] void watch() {
         watches_ = true;
-        packets_.attend();
+        packets_.timer().soon();
     }
 
     void acknowledge(delivery token, reason_code reason, property_view props) {
