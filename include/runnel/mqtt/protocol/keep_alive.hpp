@@ -16,14 +16,16 @@ struct flow_position {
 
 /// When a client sends PINGREQ, and when it takes a connection for dead (3.1.2.10). Without I/O and without a clock.
 ///
-/// | state     | what has happened                        | `due()`                              | then             |
-/// |-----------|------------------------------------------|--------------------------------------|------------------|
-/// | `off`     | no keep alive                            | never                                |                  |
-/// | `quiet`   | all is well                              | `interval` after the last byte sent or received, whichever
-/// is older | `ping`: `queued` | | `queued`  | PINGREQ waits to be written              | `limit` after the last sign
-/// of life  | `dead`, or `none` | | `writing` | it is in the write that is under way     | the same | the same | |
-/// `written` | its answer is awaited                    | the same; signs of life are what is received and, as long as
-/// PINGREQ itself has not reached the other end, what reaches it | the same |
+/// | state     | what has happened              | `due()`                                          | then             |
+/// |-----------|--------------------------------|--------------------------------------------------|------------------|
+/// | `off`     | no keep alive                  | never                                            |                  |
+/// | `quiet`   | all is well                    | `interval` after the last byte sent, or received | `ping`: `queued` |
+/// | `queued`  | PINGREQ waits to be written    | `limit` after the last sign of life              | `dead`, or none  |
+/// | `writing` | it is in the write under way   | the same                                         | the same         |
+/// | `written` | its answer is awaited          | the same                                         | the same         |
+///
+/// Of the last byte sent and the last one received the older counts. Signs of life are what is received, which in
+/// `written` leads back to `quiet`, and, as long as PINGREQ itself has not reached the other end, what reaches it.
 ///
 /// So the time for the answer runs from when PINGREQ was written, and bytes that move in either direction are life: a
 /// slow link may take as long as it needs for a large message. With both ends idle the ping goes out before the keep
