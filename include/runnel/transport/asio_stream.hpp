@@ -32,6 +32,9 @@ namespace runnel {
 /// and keeps it until they have ended. A type that has neither is destroyed at once, with its operations under way. An
 /// `asio::ssl::stream` may still use a reader's buffer after that, until the operation has ended.
 ///
+/// A read under way has nothing but `into`, a write nothing but `out`: neither writes what the other uses. `backlog`
+/// and `next_layer` may be used meanwhile, `shutdown` during a read.
+///
 ///     runnel::asio_stream stream(std::move(connected_socket));
 template <class Next>
 class asio_stream {

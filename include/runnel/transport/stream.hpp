@@ -16,17 +16,22 @@ namespace runnel {
 /// A connected, ordered, reliable flow of bytes in both directions: a TCP connection, a TLS session, a WebSocket.
 ///
 /// - `read_some(into)` completes with at least one byte read into `into` (never empty); throws `std::system_error` with
-///   `asio::error::eof` once the peer has ended the flow in good order, with another code on any other end.
+///   `asio::error::eof` once the peer has ended the flow in good order, with another code on any other end. All of
+///   `into` may be written to, behind the bytes read too: a layer takes its headers out in place.
 /// - `write(out)` completes when all bytes of `out` have been handed to the layer below, and leaves `out` empty with
 /// its
-///   memory kept. The layer may change the bytes in place and put its header in front of them.
+///   memory kept. Until then `out` is the stream's: it may change the bytes in place, put its header in front of them,
+///   and drop them piece by piece. It may have emptied `out` before it completes, and may look at it again after that.
+///   So its owner adds nothing and clears nothing meanwhile; the size is all that he may ask for: roughly what the
+///   layer has not taken yet. Once the write has completed, or thrown, the stream does not touch `out` any more.
 /// - `shutdown()` ends the flow in good order (close_notify, WebSocket close handshake). No write may be under way; a
 ///   read may be. It does not wait for the peer without bound.
 /// - `headroom`: the bytes which this layer and those under it put in front of what is written.
 ///
 /// One read and one write may be under way at the same time. Each can be cancelled by its coroutine's cancellation slot
 /// (terminal cancellation: the stream is then only good for destruction). After `shutdown` nothing can be written, and
-/// reading ends: with what the peer has still sent, then with an error.
+/// reading ends: with what the peer has still sent, then with an error. An operation may complete without suspending,
+/// as where bytes have come already: who reads in a loop lets others have their turn by other means.
 ///
 /// A stream may be destroyed at any time: before an operation has begun to run, while it waits, once what it waits for
 /// has come, also by whoever an operation has resumed. Destruction closes at once, without blocking. Whatever is under

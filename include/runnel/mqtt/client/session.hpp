@@ -37,6 +37,18 @@
 
 namespace runnel::mqtt {
 
+// Inside, a session has three kinds of coroutines, on one executor: `run`; a reader and a writer (run.hpp); and the
+// user's operations; and one timer (`handle_timeout`). Nothing runs at the same time. Each part says at its head what
+// others may write while one of its coroutines is suspended. Of the session's own members:
+//
+// | member                                        | is written by                                                |
+// |-----------------------------------------------|--------------------------------------------------------------|
+// | `state_`, counters, `unrouted_`, `must_save_` | all, in one step: no call of `state_` suspends               |
+// | `running_`, `stream_`                         | `run` when it begins (`begin_run`), and `finish`             |
+// | `connected_at_`, `server_info_`, `room_`, ... | see run.hpp                                                  |
+// | `subscribing_`, `requesting_`, `places_`      | the call that first needs them; then they stay               |
+// | `authenticating_`                             | `set_authenticator`, at any time: its coroutines outlive it  |
+
 /// An MQTT client session: it lives on while network connections come and go.
 ///
 /// `run` keeps it connected; all other operations may be begun at any time, also before `run` and while there is no
@@ -491,7 +503,7 @@ class session final : private detail::session_services {
         }
     };
 
-    // --- session_run.hpp: connection after connection, and one from opening to loss
+    // --- run.hpp: connection after connection, and one from opening to loss
 
     using coroutine = typename child_task<executor_type>::coroutine;
     using task_share = typename child_task<executor_type>::share_type;

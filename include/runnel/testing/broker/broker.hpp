@@ -220,7 +220,10 @@ class basic_broker {
         std::set<std::shared_ptr<task>> tasks;
     };
 
-    // A client's connection.
+    // A client's connection. Nothing runs at the same time, and `core` is entered in one step by all. While a coroutine
+    // is suspended, others may write this: `out`, the core, which appends; `write_all` takes it by a swap with a buffer
+    // of its own. `input_ended` is written by `read_all`, `output_ended` by `write_all`, all else by the core. Only
+    // `read_all` reads from the stream, and only `write_all` writes to it.
     struct link final : task, detail::broker_connection {
         link(shared const& broker, connection_info from)
             : detail::broker_connection(std::move(from)), count(broker.connections), waiters(broker.executor) {

@@ -85,6 +85,18 @@ class tls_stream {
   private:
     using turn_type = async_mutex<executor_type>;
 
+    // Nothing runs at the same time. While a coroutine is suspended, others may write this:
+    //
+    // | member             | is written by                                                                       |
+    // |--------------------|-------------------------------------------------------------------------------------|
+    // | `engine`           | all, in one step: no call of it suspends, and each may add to `outgoing`            |
+    // | `engine.incoming`  | who has the turn `reading`; its read has the room behind the data                   |
+    // | `sending`          | who has the turn `turn`; it is the stream's below until the write there is over     |
+    // | `write_unfinished` | the same                                                                            |
+    // | `flush_error`      | the reader                                                                          |
+    //
+    // A reader that does not get `turn` leaves its answers in `outgoing`: who has the turn flushes them. Only if there
+    // are many does it wait.
     struct state : stream_state {
         state(Next n, tls_context context, tls_role role, std::string_view server_name)
             : next(std::move(n)),

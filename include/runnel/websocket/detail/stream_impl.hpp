@@ -24,6 +24,20 @@ namespace runnel::websocket::detail {
 
 /// The input and output of a WebSocket after the opening handshake: what a `stream` shares with its operations, each of
 /// which has a share as its first argument. The members are those of `stream`, and documented there.
+///
+/// Nothing runs at the same time. While a coroutine is suspended, others may write this:
+///
+/// | member                                                     | is written by                                     |
+/// |------------------------------------------------------------|---------------------------------------------------|
+/// | `buffer_`, `unread_`, `message_given_`, what inflates      | who has the turn `reading_`; `try_read_message`,  |
+/// |                                                            | if nobody has it                                  |
+/// | `sending_`, `control_`, what deflates                      | who has the turn `writing_`                       |
+/// | `protocol_`, what has been received                        | as `buffer_`                                      |
+/// | `protocol_`, what is pending: pongs, the close frame       | all, in one step; who has `writing_` takes it     |
+/// | `input_ended_`, `below_ended_`                             | who finds the end, who closes; once               |
+///
+/// A reader that has something to send while another has `writing_` leaves it pending: that one sends it before it
+/// gives the turn back.
 template <runnel::stream Next, class Compression>
 class stream_impl : public stream_state {
   public:

@@ -31,6 +31,17 @@ namespace runnel::aliyun::alink::detail {
 ///
 /// Requests can be begun at any time; the first, or `run`, subscribes. A session's executor must not run other threads
 /// at the same time. The session must outlive the channel, and the channel its operations.
+///
+/// While a coroutine is suspended, others may write this:
+///
+/// | member                 | is written by                                                                          |
+/// |------------------------|----------------------------------------------------------------------------------------|
+/// | `filters_`, `groups_`  | the one `start` that subscribes (`starter`; others wait at `starters`), and `stop`     |
+/// | `watched` of a group   | `run`                                                                                  |
+/// | `box_->closed`         | those who watch the subscriptions; `run` clears it                                     |
+/// | all else of `box_`     | `mailbox::receive`, requests and `run`, in one step                                    |
+///
+/// So nobody keeps a reference into `groups_` while it waits.
 template <message_session Session>
 class channel {
   public:

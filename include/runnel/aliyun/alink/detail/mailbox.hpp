@@ -23,6 +23,11 @@ namespace runnel::aliyun::alink::detail {
 
 /// Where what a session receives for one device arrives: replies are given to those who wait for them, everything else
 /// waits for `channel::run`. The session may hold on to it for longer than the channel exists.
+///
+/// A request that is suspended has its `pending` in its frame: `receive` writes the answer there, and `answered`, once;
+/// then it is the request's. `receive` fills `queue_`, and `run` empties it. `line_` changes in one step. `starting`,
+/// `running` and `closed` are those of `channel` and its handlers. `receive` is called from within the session, and
+/// suspends nothing.
 template <class Executor>
 class mailbox : public std::enable_shared_from_this<mailbox<Executor>> {
   public:

@@ -22,6 +22,11 @@ namespace runnel::mqtt::detail {
 /// The part of a session that authenticates it by steps (MQTT 5, 4.12), if the user has given an authenticator.
 ///
 /// The authenticator belongs to whoever uses it, too: its coroutines may go on while the session ends.
+///
+/// While a coroutine is suspended, others may write this of `core`: the client's steps and `data`, who holds the steps,
+/// one at a time from `hold` to `let_go`; the server's steps, the reader (`on_auth`, `on_connack`); `connection_lost`
+/// puts the steps back at any time. So who goes on asks first whether it is the same connection (`is_lost`,
+/// `check_connecting`): `state`, `packets` and `session` may be gone.
 template <class Executor, authenticator<Executor> Authenticator>
 class authenticating final : public authenticating_part<Executor> {
   public:

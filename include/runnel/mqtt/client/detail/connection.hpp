@@ -24,11 +24,22 @@ namespace runnel::mqtt::detail {
 
 /// What the network connections of a session have, one after another, and the pauses between them: the machines that
 /// decide (`lifecycle`, `keep_alive`), the buffers, and two coroutines, of which one connects and then reads, and the
-/// other writes what has gathered. The coroutines themselves are in session_run.hpp.
+/// other writes what has gathered. The coroutines themselves are in run.hpp.
 ///
-/// An idle session has no writer: there is one from the first packet until the next ping finds nothing else to do. Only
-/// the writer writes to the stream and touches `writing_`; only the reader reads and touches `in_`. Packets gather in
-/// the output queue, to which everybody appends.
+/// An idle session has no writer: there is one from the first packet until the next ping finds nothing else to do.
+///
+/// Nothing runs at the same time. While a coroutine is suspended, others may write this:
+///
+/// | member           | is written by                        | while who uses it is suspended                        |
+/// |------------------|--------------------------------------|-------------------------------------------------------|
+/// | `in_`            | the reader                           | its read has the room behind the data. `end_over`     |
+/// |                  |                                      | empties it all the same: what comes then is dropped   |
+/// | `packets_.out()` | all append; only the writer takes    | anybody may append, and `stop` drops what is there    |
+/// | `writing_`       | the writer, by `gather`; `rest`, if  | it is the stream's until the write is over; others    |
+/// |                  | nothing is being written             | ask only for its size                                 |
+/// | all else         | all, in one step                     | anything; who goes on asks for the state again        |
+///
+/// `run` waits at `place` until neither reader nor writer runs; only then it calls `reset`.
 template <class Executor>
 class connection {
   public:

@@ -10,6 +10,9 @@
 namespace runnel::mqtt::detail {
 
 /// Where a session's packets gather until the writer of the connection takes them all.
+///
+/// Anybody may append while the writer, or anybody else, is suspended: whole packets, in one step. The writer takes
+/// them by a swap, so what it writes is not changed (see `connection`). No function here resumes a coroutine at once.
 template <class Executor>
 class output_queue {
   public:

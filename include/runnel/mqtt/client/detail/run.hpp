@@ -1,6 +1,18 @@
 #pragma once
 
 // How a session runs: a part of session.hpp, in a file of its own. `run`, and the two coroutines of a connection.
+//
+// Nothing runs at the same time. While a coroutine is suspended, others may write this:
+//
+// - `*stream_`: the reader makes it (`open`). `run` destroys it when neither reader nor writer runs (`end_attempt`).
+//   The session's destructor does at any time: then the operations on it end, and touch nothing of the session.
+// - `room_`: the reader's (`wait_for_room`); `handle_timeout` wakes it.
+// - `connected_at_`, `server_info_`: the reader's while there is one, then `run`'s.
+// - `quarantine_`: `run` (`judge`), the reader (`look_at_answers`) and `handle_timeout` in one step each.
+// - Reader and writer are started by `handle_timeout`, which is called by the timer and is no coroutine.
+//
+// The session may go while a coroutine waits. So reader and writer begin each time by `here->check()`, and `run` by
+// `is_abandoned`; `open` has a share in `destination_`, which it needs until it is done.
 
 #include <runnel/core/remark.hpp>
 #include <runnel/mqtt/client/detail/usual_cause.hpp>

@@ -30,6 +30,20 @@
 namespace runnel::mqtt::detail {
 
 /// The part of a session that subscribes, keeps its subscriptions alive, and gives them their messages.
+///
+/// Nothing runs at the same time. While a coroutine is suspended, others may write this:
+///
+/// | suspended     | where it waits             | what is written meanwhile                                          |
+/// |---------------|----------------------------|--------------------------------------------------------------------|
+/// | `subscribe`   | `answered` of its entry    | the entry, by an answer, a refusal or the end of `run`; it is      |
+/// |               |                            | shared, and read when the coroutine goes on                        |
+/// | `unsubscribe` | `unanswered_`              | `settled`, `why` and `text` in its frame, once, by `settle`        |
+/// | `receive`     | `receivers` of its entry   | the inbox, by `dispatch`; `closed`                                 |
+///
+/// All members change in one step, by anybody. But a handler is called in the middle of `dispatch`, and may subscribe
+/// and unsubscribe: so an entry that is removed lives until `forget_removed`, and a message that was kept is offered in
+/// a later turn, or before the next message. Who goes on looks at its entry and its frame only, where `of` tells
+/// whether this object is there.
 template <class Executor>
 class subscribing final : public subscribing_part {
   public:
