@@ -76,9 +76,8 @@ enum class topic_kind : std::uint8_t {
     custom,
 };
 
-/// How the topics of one kind look: levels between slashes, where `{pk}` and `{dn}` stand for product key and device
-/// name,
-/// `{id}` for one level, and a final `{rest}` for one level or more.
+/// How the topics of one kind look: levels between slashes, where `{pk}` stands for the product key, `{dn}` for the
+/// device name, `{id}` for one level, and a final `{rest}` for one level or more.
 struct topic_rule {
     topic_kind kind;
     std::string_view pattern;

@@ -12,7 +12,7 @@
 
 namespace runnel {
 
-/// What a read has come to.
+/// How a read has ended.
 struct read_outcome {
     std::error_code error;
     std::size_t size = 0;

@@ -17,7 +17,7 @@ class over_tls {
   public:
     static constexpr bool secure = true;
 
-    /// With a server's context of one's own.
+    /// With a server's context of your own.
     explicit over_tls(tls_context context) : context_(std::move(context)) {}
 
     /// With a fresh certificate for localhost, 127.0.0.1 and ::1.

@@ -18,8 +18,7 @@ namespace runnel {
 /// - `read_some(into)` completes with at least one byte read into `into` (never empty); throws `std::system_error` with
 ///   `asio::error::eof` once the peer has ended the flow in good order, with another code on any other end. All of
 ///   `into` may be written to, behind the bytes read too: a layer takes its headers out in place.
-/// - `write(out)` completes when all bytes of `out` have been handed to the layer below, and leaves `out` empty with
-/// its
+/// - `write(out)` completes when all bytes of `out` have been handed to the layer below; then `out` is empty, and its
 ///   memory kept. Until then `out` is the stream's: it may change the bytes in place, put its header in front of them,
 ///   and drop them piece by piece. It may have emptied `out` before it completes, and may look at it again after that.
 ///   So its owner adds nothing and clears nothing meanwhile; the size is all that he may ask for: roughly what the

@@ -14,8 +14,8 @@ namespace runnel {
 /// A transport that is made anew for each attempt to connect, by a function: for URLs that are signed and expire, hosts
 /// that change, credentials of proxies.
 ///
-///     runnel::transport_factory<runnel::wss> transport([=] { return runnel::wss{.host = host, .path = sign_path(...)};
-///     });
+///     auto make = [=] { return runnel::wss{.host = host, .path = sign_path(...)}; };
+///     runnel::transport_factory<runnel::wss> transport(make);
 ///
 /// The function is called once at first, for `url`. What it throws, `open` throws.
 template <transport Next>

@@ -40,9 +40,8 @@ struct pace {
 ///     co_await session.publish(session.topics().of<topic_kind::custom>("update"), "hello");
 ///
 /// - Messages: topic length and levels, 256 KiB of payload, no QoS 2, no retain flag in MQTT 3.1.1. They leave no
-/// faster
-///   than the rate of their QoS allows, in the order of the calls, those sent again after a reconnect included; see
-///   `mqtt::publish_pace`.
+///   faster than the rate of their QoS allows, in the order of the calls, those sent again after a reconnect included;
+///   see `mqtt::publish_pace`.
 /// - Subscriptions: length and levels of filters, 8 filters in one SUBSCRIBE, 100 in all. QoS 2 is asked for as 1.
 /// - Attempts to connect: 5 a minute, by the pauses between them and, where `run` is called again, by waiting.
 ///

@@ -28,8 +28,8 @@ struct session_event {
         /// A QoS 1 or 2 message to the topic in `detail` was given up: the server ends each connection on which it is
         /// sent, with `error`. Its caller gets `errc::message_rejected`.
         message_rejected,
-        /// the server refuses with `error` to renew a subscription, which is no more; `filter` is the one that it
-        /// refuses
+        /// The server refuses with `error` to renew a subscription, which is no more; `filter` is the one that it
+        /// refuses.
         subscription_lost,
         /// A QoS 1 or 2 message has come that no subscription wants. It is kept for `pause`
         /// (`session_options::unrouted_timeout`); `detail` is its topic. Told for the first that is kept.

@@ -20,7 +20,7 @@
 
 namespace runnel::mqtt {
 
-/// A will of one's own memory: see `will`.
+/// A will that owns its memory: see `will`.
 struct will_message_options {
     std::string topic;
     std::string payload;

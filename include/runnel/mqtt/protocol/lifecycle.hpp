@@ -38,8 +38,9 @@ namespace runnel::mqtt {
 /// | `end`                | idle    | over    | over    | over    | over    | over | over    |
 /// | `rest`               |         |         |         |         |         | idle |         |
 ///
-/// An empty place: the event cannot come there. The first cause counts: a connection has one end. What has been read
-/// goes before what a write has failed with: a server says why it ends a connection, and resets it in the same moment.
+/// An empty cell: the event cannot come there. The first cause counts: a connection has one end. What has been read
+/// counts before what a write has failed with: a server says why it ends a connection, and resets it at the same
+/// moment.
 class lifecycle {
   public:
     enum class state : std::uint8_t { idle, due, opening, online, closing, over, pausing };

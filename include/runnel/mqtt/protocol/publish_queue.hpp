@@ -20,8 +20,8 @@ inline std::chrono::milliseconds to_session_time(session_clock::time_point t) no
     return std::chrono::duration_cast<std::chrono::milliseconds>(t.time_since_epoch());
 }
 
-/// The calls of `publish` that go on: in which order they get room for their messages, when their time is over, and
-/// that each is told its end once. Without I/O, clock and coroutines.
+/// The calls of `publish` that have not completed: in which order they get room for their messages, when their time is
+/// over, and how each has ended, which it is told once. Without I/O, clock and coroutines.
 ///
 /// | state     | what the call waits for                                       | goes on by             |
 /// |-----------|---------------------------------------------------------------|------------------------|

@@ -29,10 +29,9 @@ namespace runnel::mqtt {
 /// as released; PUBCOMP has not been sent, or the identifier is forgotten.
 ///
 /// Records (big-endian numbers), each under a key that begins with its kind:
-/// - 0: format (1), protocol version (4 or 5), whether there has been a connection (0 or 1), number of the next
-/// exchange
-///   (8 bytes), QoS 1 and 2 messages accepted (8 bytes); and, if the server may hold packet identifiers of an older
-///   session, the number of the first exchange of which the identifier is known to be free (8 bytes)
+/// - 0: format (1), protocol version (4 or 5), whether there has been a connection (0 or 1), the number of the next
+///   exchange (8 bytes), QoS 1 and 2 messages accepted (8 bytes); and, if the server may hold packet identifiers of an
+///   older session, the number of the first exchange of which the identifier is known to be free (8 bytes)
 /// - 1: the client identifier
 /// - 2^61 + number of an exchange: nothing after PUBREC, else the PUBLISH packet; if it expires, behind a zero byte and
 ///   the time at which it does (8 bytes, milliseconds since 1970)

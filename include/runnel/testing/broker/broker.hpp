@@ -29,8 +29,8 @@
 
 namespace runnel::testing {
 
-/// How a listener makes of a TCP connection the stream that MQTT is spoken over: here, nothing is to be done. Those for
-/// TLS and WebSocket are in over_tls.hpp and over_websocket.hpp.
+/// How a listener turns a TCP connection into the stream that MQTT is spoken over. Over plain TCP there is nothing to
+/// do; over_tls.hpp and over_websocket.hpp have the layers for TLS and WebSocket.
 struct over_tcp {
     static constexpr bool secure = false;
     std::string name() const { return "tcp"; }

@@ -33,9 +33,8 @@ enum class tls_verify {
     /// The certificate chain must lead to a trusted authority, and a server's certificate must be for the host name or
     /// address that is connected to.
     full,
-    /// The peer's own public key must be one of `tls_options::pins`. Nothing else of its certificate counts: neither
-    /// who
-    /// issued it nor its name nor its dates. For self-signed servers whose key is known.
+    /// The peer's own public key must be one of `tls_options::pins`. Nothing else of its certificate counts: not who
+    /// issued it, not its name, not its dates. For self-signed servers whose key is known.
     pinned_key,
     /// INSECURE: anybody in between can read and change everything. For experiments only.
     none_insecure,

@@ -26,7 +26,7 @@
 
 namespace runnel::aliyun::alink::detail {
 
-/// The way of one device's Alink messages over a session: requests with their replies, and calls with their handlers.
+/// How one device's Alink messages travel over a session: requests with their replies, and calls with their handlers.
 /// `device` is the one to use; this is what it is made of, for requests that it has no function for.
 ///
 /// Requests can be begun at any time; the first, or `run`, subscribes. A session's executor must not run other threads

@@ -68,7 +68,7 @@ class connection {
 
     // --- for whoever runs the session: begins one thing after another, and waits at `waiters` until it is over
 
-    /// Makes ready for a new series of connections.
+    /// Prepares a new series of connections.
     void begin_run() noexcept {
         life_.begin_run();
         failure_ = nullptr;

@@ -17,7 +17,7 @@
 
 namespace runnel::mqtt::detail {
 
-/// The subscriptions of a session, in the order in which they were made, and the way of a message to those it matches.
+/// The subscriptions of a session, in the order in which they were made, and how a message gets to those it matches.
 template <class Executor>
 class subscription_registry {
   public:

@@ -15,12 +15,13 @@ namespace runnel::aliyun::alink::detail {
 /// at a time, and the next is not sent before the answer to one that was given up has come, or its time is over too.
 /// Without I/O and without a clock.
 ///
-/// | state   | means                                 | `ask`   | answer that fits | another answer | `give_up` |
-/// `withdraw` |
-/// |---------|---------------------------------------|---------|------------------|----------------|-----------|------------|
-/// | `free`  |                                       | `asked` | nobody's         | nobody's       |           | | |
-/// `asked` | a request is sent                     |         | its own: `free`  | nobody's       | `late`    | `free` |
-/// | `late`  | it was given up, and may be answered  |         | `free` (*)       | nobody's       |           | |
+/// | state   | means                                | `ask`   | answer that fits | `give_up` | `withdraw` |
+/// |---------|--------------------------------------|---------|------------------|-----------|------------|
+/// | `free`  |                                      | `asked` | nobody's         |           |            |
+/// | `asked` | a request is sent                    |         | its own: `free`  | `late`    | `free`     |
+/// | `late`  | it was given up, and may be answered |         | `free` (*)       |           |            |
+///
+/// Any other answer is nobody's.
 ///
 /// (*) Unless there has been another connection since it was asked: then it was perhaps sent twice, and is answered
 /// twice.
