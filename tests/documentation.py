@@ -129,8 +129,10 @@ def table_faults(page, text):
 
 
 def update(page):
+    def write(machine):
+        return f"<!-- table: {machine[1]} -->\n\n{tables_of(machine[1])}\n\n"
+
     path = ROOT / page
-    write = lambda m: f"<!-- table: {m[1]} -->\n\n{tables_of(m[1])}\n\n"
     path.write_text(MACHINE.sub(write, path.read_text()))
 
 

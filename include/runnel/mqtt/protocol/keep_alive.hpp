@@ -24,6 +24,16 @@ struct flow_position {
 /// | `writing` | it is in the write under way   | the same                                         | the same         |
 /// | `written` | its answer is awaited          | the same                                         | the same         |
 ///
+/// | event \ state         | off | quiet    | queued          | writing         | written         |
+/// |-----------------------|-----|----------|-----------------|-----------------|-----------------|
+/// | `on_write`            |     |          | writing         |                 |                 |
+/// | `on_written`          |     |          |                 | written         |                 |
+/// | `on_received`         |     |          |                 |                 | quiet           |
+/// | `advance`, once due   |     | queued   | stays           | stays           | stays           |
+/// | what it returns then  |     | `ping`   | `dead`, or none | `dead`, or none | `dead`, or none |
+///
+/// `begin` leads to `quiet`, or, without keep alive, to `off`; `end` leads to `off`; an empty cell: nothing changes.
+///
 /// Of the last byte sent and the last one received the older counts. Signs of life are what is received, which in
 /// `written` leads back to `quiet`, and, as long as PINGREQ itself has not reached the other end, what reaches it.
 ///
