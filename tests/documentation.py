@@ -145,15 +145,13 @@ def executables():
     lists = {}
     for name, files in re.findall(r"^(\w+) = \[\n(.*?)^\]", build, re.DOTALL | re.MULTILINE):
         lists[name] = re.findall(r"'(\S+\.cpp)'", files)
-    folders = re.findall(r"'(\w+)'", re.search(r"foreach folder : \[(.*?)\]", build, re.DOTALL)[1])
     made = {}
-    for suffix, name in re.findall(r"^  \['(-?\w*)', (\w+),", build, re.MULTILINE):
+    folders = re.findall(r"'(\w+)'", re.search(r"^folders = \[(.*?)\]", build, re.MULTILINE)[1])
+    for suffix, name in re.findall(r"\['(-?\w*)', (\w+), runnel_\w+, \S+\]", re.search(r"^foreach group : (.*)", build, re.MULTILINE)[1]):
         for folder in folders:
             made[f"test-{folder}{suffix}"] = [f for f in lists[name] if f.startswith(f"{folder}/")]
-    made["test-interop"] = lists["interop_test_sources"]
-    # Those that are executables of their own.
-    for file in re.findall(r"^  '(interop/\w+_test\.cpp)': ", build, re.MULTILINE):
-        made["test-interop-" + pathlib.Path(file).stem.removesuffix("_test")] = [file]
+    for program, name in re.findall(r"^ +\['([\w-]+)', (?:\w+ \? )?(\w+)(?: : \[\])?, ", build, re.MULTILINE):
+        made[f"test-{program}"] = lists[name]
     for name, file in re.findall(r"executable\('(test-interop-\w+)', '(interop/\w+\.cpp)'", build):
         made[name] = [file]
     grouped = {file for files in made.values() for file in files}
