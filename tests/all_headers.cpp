@@ -83,6 +83,7 @@
 #include <runnel/mqtt/client/detail/run.hpp>
 #include <runnel/mqtt/client/detail/run_end.hpp>
 #include <runnel/mqtt/client/detail/session_parts.hpp>
+#include <runnel/mqtt/client/detail/session_timer.hpp>
 #include <runnel/mqtt/client/detail/subscribing.hpp>
 #include <runnel/mqtt/client/detail/subscription_registry.hpp>
 #include <runnel/mqtt/client/detail/usual_cause.hpp>
@@ -180,6 +181,7 @@
 #include <runnel/testing/proxy.hpp>
 #include <runnel/tls.hpp>
 #include <runnel/transport/asio_stream.hpp>
+#include <runnel/transport/connect_failed.hpp>
 #include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/detail/connect_race.hpp>
 #include <runnel/transport/error.hpp>

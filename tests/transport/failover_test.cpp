@@ -220,7 +220,7 @@ TEST_CASE("an endpoint that may come back hides one that will not") {
 TEST_CASE("a single endpoint's error is thrown as it is") {
     asio::io_context io;
     failover<runnel::tcp> const transport({runnel::tcp{.host = "127.0.0.1", .port = 1}});
-    CHECK_THROWS_AS(test::run(io, transport.open(io.get_executor())), runnel::detail::connect_failed);
+    CHECK_THROWS_AS(test::run(io, transport.open(io.get_executor())), runnel::connect_failed);
     CHECK_THROWS_AS(several(std::vector<runnel::memory_transport>{}), std::invalid_argument);
 }
 

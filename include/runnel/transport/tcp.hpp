@@ -2,6 +2,7 @@
 
 #include <runnel/core/authority.hpp>
 #include <runnel/transport/asio_stream.hpp>
+#include <runnel/transport/connect_failed.hpp>
 #include <runnel/transport/detail/connect_race.hpp>
 
 #include <asio/ip/tcp.hpp>

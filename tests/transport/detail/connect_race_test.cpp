@@ -143,7 +143,7 @@ TEST_CASE("when all addresses fail, each is named with its error") {
     try {
         test::run(r.io, r.to({a, b}));
         FAIL("connected");
-    } catch (runnel::detail::connect_failed const& e) {
+    } catch (runnel::connect_failed const& e) {
         CHECK(e.code() == asio::error::connection_refused);
         REQUIRE(e.attempts().size() == 2);
         CHECK(e.attempts()[0].endpoint == a);
@@ -158,10 +158,10 @@ TEST_CASE("an address that cannot be reached at all does not hide why the others
     std::error_code const refused = asio::error::connection_refused;
     std::error_code const unreachable = asio::error::network_unreachable;
     auto const a = at("127.0.0.1"), b = at("::1");
-    CHECK(runnel::detail::connect_failed("", {{a, refused}, {b, unreachable}}).code() == refused);
-    CHECK(runnel::detail::connect_failed("", {{b, unreachable}, {a, refused}}).code() == refused);
-    CHECK(runnel::detail::connect_failed("", {{b, unreachable}}).code() == unreachable);
-    CHECK(runnel::detail::connect_failed("", {}).code() == asio::error::host_not_found);
+    CHECK(runnel::connect_failed("", {{a, refused}, {b, unreachable}}).code() == refused);
+    CHECK(runnel::connect_failed("", {{b, unreachable}, {a, refused}}).code() == refused);
+    CHECK(runnel::connect_failed("", {{b, unreachable}}).code() == unreachable);
+    CHECK(runnel::connect_failed("", {}).code() == asio::error::host_not_found);
 }
 
 TEST_CASE("a socket that cannot be opened is a failure of its address only") {
