@@ -352,8 +352,8 @@ class basic_proxy {
         ++l.directions_ended;
         l.waiters.wake(l.waiting[1 - direction]);
         while (l.directions_ended < 2) {
-            auto parking_here = wait(l, direction);
-            co_await std::move(parking_here);
+            auto waiting_here = wait(l, direction);
+            co_await std::move(waiting_here);
         }
     }
 
@@ -374,8 +374,8 @@ class basic_proxy {
         if (!last || faults.bytes == proxy_faults::unlimited) co_return;
         l.reset = faults.then == proxy_faults::action::reset;
         while (faults.then == proxy_faults::action::stall) {
-            auto parking_here = wait(l, direction);
-            co_await std::move(parking_here);
+            auto waiting_here = wait(l, direction);
+            co_await std::move(waiting_here);
         }
         throw std::system_error(asio::error::connection_aborted);
     }
