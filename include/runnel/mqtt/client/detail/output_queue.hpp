@@ -27,8 +27,9 @@ class output_queue {
     /// Lets the writer go to work, if there is anything to write: behind the coroutines that are going on in this turn,
     /// or in a later turn of the executor. Costs next to nothing if that has been asked for already.
     void flush() {
-        if (!gathered_.empty()) has_writer_ ? writer_.wake_one_behind() : timer_.soon();
-        timer_.on_flush();
+        if (!gathered_.empty()) has_writer_ ? writer_.wake_one_behind() : ask_for_writer();
+        if (timer_.watches_flush()) [[unlikely]]
+            tell_timer();
     }
 
     /// Lets the writer, if there is one, look whether there is something to do.
@@ -44,6 +45,10 @@ class output_queue {
     session_timer<Executor>& timer() noexcept { return timer_; }
 
   private:
+    // Functions of their own, so that `flush` has nothing to keep for them.
+    [[gnu::noinline]] void ask_for_writer() { timer_.soon(); }
+    [[gnu::noinline]] void tell_timer() { timer_.on_flush(); }
+
     send_buffer gathered_;
     wait_list<Executor> writer_;
     session_timer<Executor> timer_;

@@ -32,17 +32,13 @@ class session_timer : public timer<Executor> {
     }
     bool is_held_up() const noexcept { return is_held_up_; }
 
-    /// Packets are to be written.
+    /// Whether `on_flush` is to be called when packets are to be written.
+    bool watches_flush() const noexcept { return watches_flush_; }
     void on_flush() {
-        if (watches_flush_) [[unlikely]]
-            call_if_due();
-    }
-
-  private:
-    [[gnu::noinline]] void call_if_due() {
         if (is_held_up_ || is_forgotten_ || watched_->has_changes()) this->soon();
     }
 
+  private:
     session_state const* watched_ = nullptr;
     bool is_held_up_ = false;
     bool is_forgotten_ = true;
