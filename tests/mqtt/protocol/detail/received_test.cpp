@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <initializer_list>
 #include <random>
@@ -19,7 +20,7 @@ using enum received::knowledge;
 namespace {
 
 /// The identifiers of what can be acknowledged now.
-std::string acknowledged(runnel::mqtt::detail::received& table) {
+std::string acknowledged(received& table) {
     std::string all;
     while (auto const* e = table.next_taken()) {
         all += (all.empty() ? "" : " ") + std::to_string(e->packet_id);
@@ -34,8 +35,7 @@ runnel::mqtt::publish packet(std::uint16_t id, qos quality, std::string_view top
     return {.topic = topic, .payload = payload, .qos = quality, .dup = dup, .packet_id = id};
 }
 
-runnel::mqtt::detail::received::arrival arrival_of(runnel::mqtt::detail::received& table,
-                                                   runnel::mqtt::publish const& p) {
+received::arrival arrival_of(received& table, runnel::mqtt::publish const& p) {
     auto const a = table.arrive(p);
     if (a.lane_unknown) table.place_restored(a.token, static_cast<std::uint16_t>(p.topic.size()));
     if (a.is_new) {
@@ -45,14 +45,14 @@ runnel::mqtt::detail::received::arrival arrival_of(runnel::mqtt::detail::receive
     return a;
 }
 
-delivery arrive(runnel::mqtt::detail::received& table, std::uint16_t id, qos quality, std::string_view topic = "a") {
+delivery arrive(received& table, std::uint16_t id, qos quality, std::string_view topic = "a") {
     auto const a = arrival_of(table, packet(id, quality, topic));
     CHECK(a.is_new);
     return a.token;
 }
 
 /// Whether the message, sent again, is one to hand to the application.
-bool is_new_again(runnel::mqtt::detail::received& table, std::uint16_t id, qos quality, std::string_view topic = "a") {
+bool is_new_again(received& table, std::uint16_t id, qos quality, std::string_view topic = "a") {
     return arrival_of(table, packet(id, quality, topic, true)).is_new;
 }
 
@@ -61,7 +61,7 @@ constexpr auto ok = reason_code::success;
 }  // namespace
 
 TEST_CASE("messages are acknowledged in the order in which they came [MQTT-4.6.0-2] [MQTT-4.6.0-3]") {
-    runnel::mqtt::detail::received table;
+    received table;
     auto const a = arrive(table, 5, qos::at_least_once);
     auto const b = arrive(table, 3, qos::exactly_once);
     auto const c = arrive(table, 9, qos::at_least_once);
@@ -77,7 +77,7 @@ TEST_CASE("messages are acknowledged in the order in which they came [MQTT-4.6.0
 }
 
 TEST_CASE("a message that is not taken holds up only those of its lane and QoS [MQTT-4.6.0-5]") {
-    runnel::mqtt::detail::received table;
+    received table;
     auto const a = arrive(table, 1, qos::at_least_once, "slow one");
     for (std::uint16_t id = 100; id < 200; ++id) {
         table.take(arrive(table, id, qos::at_least_once, "quick"), ok);
@@ -102,7 +102,7 @@ TEST_CASE("acknowledgements of a lane keep their order, whichever way they are t
     // All orders of taking six messages of two topics and both QoS.
     std::vector<int> order{0, 1, 2, 3, 4, 5};
     do {
-        runnel::mqtt::detail::received table;
+        received table;
         std::vector<delivery> all;
         for (int i = 0; i < 6; ++i)
             all.push_back(arrive(table, static_cast<std::uint16_t>(i + 1),
@@ -123,7 +123,7 @@ TEST_CASE("acknowledgements of a lane keep their order, whichever way they are t
 }
 
 TEST_CASE("a QoS 1 message sent again while the application has it is that message") {
-    runnel::mqtt::detail::received table;
+    received table;
     auto const a = arrive(table, 1, qos::at_least_once);
     auto const b = arrive(table, 2, qos::at_least_once);
     for (int i = 0; i < 3; ++i) {
@@ -145,7 +145,7 @@ TEST_CASE("a QoS 1 message sent again while the application has it is that messa
 }
 
 TEST_CASE("it is that message on the same connection, too, and is acknowledged once") {
-    runnel::mqtt::detail::received table;
+    received table;
     for (int round = 0; round < 3; ++round) {
         auto const a = arrive(table, 1, qos::at_least_once);
         auto const b = arrive(table, 2, qos::at_least_once);
@@ -164,7 +164,7 @@ TEST_CASE("it is that message on the same connection, too, and is acknowledged o
 }
 
 TEST_CASE("a QoS 1 message that was taken and not acknowledged is acknowledged when it is sent again") {
-    runnel::mqtt::detail::received table;
+    received table;
     auto const a = arrive(table, 1, qos::at_least_once);
     auto const b = arrive(table, 2, qos::at_least_once);
     table.take(b, ok);
@@ -180,7 +180,7 @@ TEST_CASE("a QoS 1 message that was taken and not acknowledged is acknowledged w
 }
 
 TEST_CASE("another message with the identifier of a QoS 1 message is another message") {
-    runnel::mqtt::detail::received table;
+    received table;
     auto const a = arrive(table, 1, qos::at_least_once);
     table.connection_lost();
     SUBCASE("as it is not marked as sent before") { CHECK(arrival_of(table, packet(1, qos::at_least_once)).is_new); }
@@ -200,7 +200,7 @@ TEST_CASE("another message with the identifier of a QoS 1 message is another mes
 
 TEST_CASE("a message given back is not acknowledged, and new when it is sent again, with the same number") {
     for (qos const quality : {qos::at_least_once, qos::exactly_once}) {
-        runnel::mqtt::detail::received table;
+        received table;
         auto const a = arrive(table, 1, quality);
         auto const b = arrive(table, 2, quality);
         auto const c = arrive(table, 3, quality, "other");
@@ -222,7 +222,7 @@ TEST_CASE("a message given back is not acknowledged, and new when it is sent aga
 }
 
 TEST_CASE("what is known of QoS 1 messages does not grow from connection to connection") {
-    runnel::mqtt::detail::received table;
+    received table;
     for (int i = 0; i < 1000; ++i) {
         table.give_back(arrive(table, static_cast<std::uint16_t>(i + 1), qos::at_least_once));
         table.connection_lost();
@@ -232,7 +232,7 @@ TEST_CASE("what is known of QoS 1 messages does not grow from connection to conn
 
 TEST_CASE("to take a message twice does no harm") {
     for (qos const quality : {qos::at_least_once, qos::exactly_once}) {
-        runnel::mqtt::detail::received table;
+        received table;
         auto const a = arrive(table, 1, quality);
         table.take(a, ok);
         table.take(a, reason_code::unspecified_error);
@@ -249,7 +249,7 @@ TEST_CASE("to take a message twice does no harm") {
 }
 
 TEST_CASE("a QoS 2 message is new once, until PUBREL [MQTT-4.3.3-10] [MQTT-4.3.3-12]") {
-    runnel::mqtt::detail::received table;
+    received table;
     auto const a = arrive(table, 1, qos::exactly_once);
     CHECK_FALSE(is_new_again(table, 1, qos::exactly_once));
     CHECK(table.knows(1) == not_taken);
@@ -263,7 +263,7 @@ TEST_CASE("a QoS 2 message is new once, until PUBREL [MQTT-4.3.3-10] [MQTT-4.3.3
 }
 
 TEST_CASE("a QoS 2 message taken after its connection is acknowledged when it is sent again") {
-    runnel::mqtt::detail::received table;
+    received table;
     auto const a = arrive(table, 1, qos::exactly_once);
     table.connection_lost();
     SUBCASE("before it is sent again") {
@@ -280,7 +280,7 @@ TEST_CASE("a QoS 2 message taken after its connection is acknowledged when it is
 }
 
 TEST_CASE("a QoS 2 message of a session that is gone does not acknowledge another with its identifier") {
-    runnel::mqtt::detail::received table;
+    received table;
     auto const a = arrive(table, 1, qos::exactly_once);
     table.connection_lost();
     table.clear();
@@ -293,7 +293,7 @@ TEST_CASE("a QoS 2 message of a session that is gone does not acknowledge anothe
 }
 
 TEST_CASE("a refused QoS 2 message ends with its PUBREC [MQTT-4.3.3-9]") {
-    runnel::mqtt::detail::received table;
+    received table;
     auto const a = arrive(table, 1, qos::exactly_once);
     auto const b = arrive(table, 2, qos::exactly_once);
     table.take(b, reason_code::quota_exceeded);
@@ -305,7 +305,7 @@ TEST_CASE("a refused QoS 2 message ends with its PUBREC [MQTT-4.3.3-9]") {
 }
 
 TEST_CASE("a QoS 2 message refused after its connection is not new when it is sent again, and refused then") {
-    runnel::mqtt::detail::received table;
+    received table;
     auto const a = arrive(table, 1, qos::exactly_once);
     table.connection_lost();
     table.take(a, reason_code::quota_exceeded);
@@ -315,7 +315,7 @@ TEST_CASE("a QoS 2 message refused after its connection is not new when it is se
 }
 
 TEST_CASE("a QoS 2 message counts for the receive maximum until PUBCOMP (4.9), a QoS 1 message until PUBACK") {
-    runnel::mqtt::detail::received table;
+    received table;
     auto const a = arrive(table, 1, qos::at_least_once);
     auto const b = arrive(table, 2, qos::exactly_once);
     auto const c = arrive(table, 3, qos::exactly_once);
@@ -330,7 +330,7 @@ TEST_CASE("a QoS 2 message counts for the receive maximum until PUBCOMP (4.9), a
 }
 
 TEST_CASE("each connection counts anew for the receive maximum (4.9)") {
-    runnel::mqtt::detail::received table;
+    received table;
     auto const a = arrive(table, 1, qos::exactly_once);
     arrive(table, 2, qos::exactly_once);
     table.take(a, ok);
@@ -344,7 +344,7 @@ TEST_CASE("each connection counts anew for the receive maximum (4.9)") {
 }
 
 TEST_CASE("a message sent again and again on one connection counts once for the receive maximum") {
-    runnel::mqtt::detail::received table;
+    received table;
     arrive(table, 1, qos::exactly_once);
     for (int i = 0; i < 9; ++i) CHECK_FALSE(is_new_again(table, 1, qos::exactly_once));
     CHECK(table.unacknowledged() == 1);
@@ -353,7 +353,7 @@ TEST_CASE("a message sent again and again on one connection counts once for the 
 
 TEST_CASE("messages keep their lanes when their connection is lost, so that none holds up those of others then") {
     for (auto const quality : {qos::at_least_once, qos::exactly_once}) {
-        runnel::mqtt::detail::received table;
+        received table;
         arrive(table, 1, quality, "a");
         auto const other = arrive(table, 2, quality, "of another lane");
         table.connection_lost();
@@ -366,7 +366,7 @@ TEST_CASE("messages keep their lanes when their connection is lost, so that none
 
 TEST_CASE("a message that is given back as its connection is lost is known when it is sent again") {
     for (auto const quality : {qos::at_least_once, qos::exactly_once}) {
-        runnel::mqtt::detail::received table;
+        received table;
         auto const p = packet(1, quality);
         auto const a = table.arrive(p);
         table.connection_lost();  // by the handler that fails
@@ -378,7 +378,7 @@ TEST_CASE("a message that is given back as its connection is lost is known when 
 }
 
 TEST_CASE("a message whose identifier is given to another one holds up nobody any more") {
-    runnel::mqtt::detail::received table;
+    received table;
     arrive(table, 1, qos::at_least_once, "first");
     arrive(table, 2, qos::at_least_once, "a");
     auto const b = arrive(table, 3, qos::at_least_once, "b");
@@ -392,7 +392,7 @@ TEST_CASE("a message whose identifier is given to another one holds up nobody an
 
 TEST_CASE("a message that changes its lane when a later one has been taken holds up what follows in the new lane") {
     for (auto const quality : {qos::at_least_once, qos::exactly_once}) {
-        runnel::mqtt::detail::received table;
+        received table;
         auto const kept = arrive(table, 1, quality, "kept");
         table.take(arrive(table, 2, quality, "other"), ok);
         CHECK(acknowledged(table) == "2");
@@ -409,7 +409,7 @@ TEST_CASE("a message that changes its lane when a later one has been taken holds
 
 TEST_CASE("nothing but what was given back is held when all others have been taken") {
     for (auto const quality : {qos::at_least_once, qos::exactly_once}) {
-        runnel::mqtt::detail::received table;
+        received table;
         CHECK_FALSE(table.holds_only_given_back());
         auto const a = arrive(table, 1, quality);
         auto const b = arrive(table, 2, quality);
@@ -430,7 +430,7 @@ TEST_CASE("nothing but what was given back is held when all others have been tak
 
 TEST_CASE("a message with the identifier of one that was about to be acknowledged is not acknowledged for it") {
     for (auto const quality : {qos::at_least_once, qos::exactly_once}) {
-        runnel::mqtt::detail::received table;
+        received table;
         arrive(table, 1, quality, "first");
         auto const b = arrive(table, 2, quality, "b");
         table.take(b, ok);  // stands in `ready` from now on
@@ -444,7 +444,7 @@ TEST_CASE("a message with the identifier of one that was about to be acknowledge
 }
 
 TEST_CASE("a message taken before a restart is acknowledged behind an older one of its lane [MQTT-4.6.0-3]") {
-    runnel::mqtt::detail::received table;
+    received table;
     table.restore(2, ok);
     table.restore(4, ok);
     table.restore(5, ok);
@@ -478,7 +478,7 @@ TEST_CASE("a message taken before a restart is acknowledged behind an older one 
 }
 
 TEST_CASE("a message taken before a restart goes to another lane with the one before it") {
-    runnel::mqtt::detail::received table;
+    received table;
     for (auto const id : std::initializer_list<std::uint16_t>{2, 3, 5}) table.restore(id, ok);
     auto const kept = arrive(table, 1, qos::exactly_once, "kept");
     CHECK_FALSE(is_new_again(table, 2, qos::exactly_once, "kept"));
@@ -496,12 +496,36 @@ TEST_CASE("a message taken before a restart goes to another lane with the one be
     CHECK(table.waiting() == 0);
 }
 
+TEST_CASE("as many messages as there are identifiers go to another lane in no time") {
+    received table;
+    constexpr std::uint16_t most = 65535;
+    for (unsigned id = 2; id <= most; ++id) table.restore(static_cast<std::uint16_t>(id), ok);
+    auto const first = arrive(table, 1, qos::exactly_once);
+    auto const repeat_all = [&] {
+        bool is_new = false;
+        for (unsigned id = 2; id <= most; ++id)
+            is_new |= is_new_again(table, static_cast<std::uint16_t>(id), qos::exactly_once);
+        return is_new;
+    };
+    CHECK_FALSE(repeat_all());
+    auto const begin = std::chrono::steady_clock::now();
+    table.assign(first, 100);
+    CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(2));
+    CHECK(acknowledged(table) == "");
+    CHECK(table.waiting() == most);
+    table.take(first, ok);
+    unsigned expected = 1;
+    for (; auto const* e = table.next_taken(); table.pop()) expected += e->packet_id == expected;
+    CHECK(expected == most + 1u);
+    CHECK(table.waiting() == 0);
+}
+
 namespace {
 
 /// What must be true of one connection, said in the plainest way: a list.
 class plain_received {
   public:
-    void arrive(runnel::mqtt::detail::received& table, std::uint16_t id, qos quality) {
+    void arrive(received& table, std::uint16_t id, qos quality) {
         std::string const topic(1 + id % 3, 't');
         auto const known = find(id);
         if (known != all_.end() && (known->quality != quality || quality == qos::at_least_once)) return;  // not allowed
@@ -518,32 +542,32 @@ class plain_received {
         }
     }
     /// Some identifiers are of messages that were taken before a restart.
-    void restore(runnel::mqtt::detail::received& table, std::uint16_t id) {
+    void restore(received& table, std::uint16_t id) {
         table.restore(id, ok);
         all_.push_back({{static_cast<std::uint64_t>(-1), id, qos::exactly_once}, 1 + id % 3u});
         all_.back().quality = qos::exactly_once;
         all_.back().taken = all_.back().acknowledged = true;
     }
-    void take(runnel::mqtt::detail::received& table, std::size_t at) {
+    void take(received& table, std::size_t at) {
         if (all_.empty()) return;
         auto& m = all_[at % all_.size()];
         CHECK(table.take(m.token, ok) == !m.taken);
         m.taken = true;
         m.given_back = false;
     }
-    void give_back(runnel::mqtt::detail::received& table, std::size_t at) {
+    void give_back(received& table, std::size_t at) {
         if (all_.empty()) return;
         auto& m = all_[at % all_.size()];
         table.give_back(m.token);
         if (!m.taken) m.given_back = true;
     }
-    void forget(runnel::mqtt::detail::received& table, std::uint16_t id) {
+    void forget(received& table, std::uint16_t id) {
         auto const m = find(id);
         if (m != all_.end() && !m->acknowledged) return;  // not allowed
         table.forget(id);
         if (m != all_.end()) all_.erase(m);
     }
-    void acknowledge(runnel::mqtt::detail::received& table) {
+    void acknowledge(received& table) {
         while (auto const* e = table.next_taken()) {
             auto const m = find(e->packet_id);
             REQUIRE(m != all_.end());
@@ -588,7 +612,7 @@ TEST_CASE(
     "whatever is taken, given back, released and used again: order in each lane, and nothing before it is taken") {
     for (unsigned seed = 0; seed != 3000; ++seed) {
         std::mt19937 random(seed);
-        runnel::mqtt::detail::received table;
+        received table;
         plain_received plain;
         CAPTURE(seed);
         if (seed % 2 == 0)
@@ -613,7 +637,7 @@ TEST_CASE(
 TEST_CASE("whatever a peer does with its identifiers, all that is taken is acknowledged or forgotten in the end") {
     for (unsigned seed = 0; seed != 3000; ++seed) {
         std::mt19937 random(seed);
-        runnel::mqtt::detail::received table;
+        received table;
         std::vector<delivery> all;
         CAPTURE(seed);
         for (int step = 0; step != 80; ++step) {

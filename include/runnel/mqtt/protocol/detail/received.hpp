@@ -321,7 +321,8 @@ class received {
     }
     [[gnu::noinline]] [[gnu::cold]] void wait_again(message& m, std::uint16_t id) {
         m.place = waiting_.push({m.number, m.print, m.lane, id, m.quality, false, true, reason_code::success});
-        if (m.taken && m.place != waiting_.first()) pass(m.place);
+        // Those that wait may be in lanes, where it is to stand behind them.
+        if (m.taken && (m.place != waiting_.first() || overtaken_ != 0)) pass(m.place);
     }
 
     message* find(delivery d) noexcept {
@@ -429,16 +430,19 @@ class received {
     [[gnu::noinline]] [[gnu::cold]] void change_lane(std::uint16_t id, message& m, std::uint16_t lane) {
         if (m.lane == lane || m.taken) return;
         // Nobody else says so of those behind it that were taken before a restart: they go with it.
-        std::vector<std::uint16_t> moving{id};
-        for (auto next = m.next; next != 0; next = messages_.find(next)->next) {
-            if (messages_.find(next)->number != no_delivery) break;
-            moving.push_back(next);
+        auto last = id;
+        auto* newest = &m;
+        for (; newest->next != 0; --overtaken_) {
+            auto* const next = messages_.find(newest->next);
+            if (next->number != no_delivery) break;
+            last = std::exchange(newest, next)->next;
         }
-        for (auto last = moving.rbegin(); last != moving.rend(); ++last) leave_lane(*last, *messages_.find(*last));
-        for (auto const each : moving) {
+        leave_lane(id, last, *newest);
+        for (auto each = id; each != 0;) {
             auto& moved = *messages_.find(each);
+            auto const next = each != last ? moved.next : std::uint16_t{0};
             moved.lane = lane;
-            enter_lane(each, moved);
+            enter_lane(std::exchange(each, next), moved);
         }
     }
 
@@ -479,17 +483,19 @@ class received {
         }
     }
 
-    [[gnu::cold]] void leave_lane(std::uint16_t id, message const& m) {
+    [[gnu::cold]] void leave_lane(std::uint16_t id, message const& m) { leave_lane(id, id, m); }
+    // The same for those from `oldest` to `last`, which is `newest`. Of several, the oldest has not been taken.
+    [[gnu::cold]] void leave_lane(std::uint16_t oldest, std::uint16_t last, message const& newest) {
         --overtaken_;
-        auto const key = key_of(m.lane, m.quality);
+        auto const key = key_of(newest.lane, newest.quality);
         auto* const l = lanes_->all.find(key);
         std::uint16_t before = 0;
         auto at = l == nullptr ? std::uint16_t{0} : l->oldest;
-        while (at != 0 && at != id) before = std::exchange(at, messages_.find(at)->next);
-        if (at == 0) return leave_ready(id);
-        if (before != 0) messages_.find(before)->next = m.next;
-        if (l->oldest == id) l->oldest = m.next;
-        if (l->newest == id) l->newest = before;
+        while (at != 0 && at != oldest) before = std::exchange(at, messages_.find(at)->next);
+        if (at == 0) return leave_ready(oldest);
+        if (before != 0) messages_.find(before)->next = newest.next;
+        if (l->oldest == oldest) l->oldest = newest.next;
+        if (l->newest == last) l->newest = before;
         if (l->oldest == 0) lanes_->all.erase(key);
         advance(key);  // it may have held up others
     }
