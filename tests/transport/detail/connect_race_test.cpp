@@ -78,6 +78,7 @@ TEST_CASE("addresses are tried in turns of their families, beginning with the re
     CHECK(runnel::detail::in_turns({a, x, b}) == endpoints{a, x, b});
     CHECK(runnel::detail::in_turns({a, b}) == endpoints{a, b});
     CHECK(runnel::detail::in_turns({}).empty());
+    CHECK(runnel::detail::in_turns({a, a, x, b, a, x}) == endpoints{a, x, b});
 }
 
 TEST_CASE("the first address that answers is connected to, and later ones are not even tried") {
@@ -269,4 +270,20 @@ TEST_CASE("an address that was of no use is tried beside others that do not answ
         CHECK(took >= (round == 0 ? 20ms : 80ms));
         progress.leave_address();
     }
+}
+
+TEST_CASE("an address that is named twice counts once, and those that have failed not at all") {
+    racing r;
+    auto const good = listening(r.io, "127.0.0.1"), other = listening(r.io, "127.0.0.4");
+    auto const bad = refusing(), here = good.local_endpoint();
+    auto const divides = [&](endpoints where) {
+        runnel::connect_progress progress;
+        auto const now = std::chrono::steady_clock::now();
+        progress.begin({now, now + 1h});
+        CHECK(test::run(r.io, r.to(std::move(where), &progress)).remote_endpoint() == here);
+        return progress.handshake_time(0ms, now).count() != 0;
+    };
+    CHECK_FALSE(divides({bad, bad, here}));
+    CHECK_FALSE(divides({bad, here, here}));
+    CHECK(divides({bad, bad, here, here, other.local_endpoint()}));
 }

@@ -24,15 +24,19 @@
 namespace runnel::detail {
 
 /// The addresses in the order in which they are to be tried: the resolver's order, but the two address families in
-/// turn, beginning with that of the first address (RFC 8305 4).
+/// turn, beginning with that of the first address (RFC 8305 4). Each once: what the system is told of a host may name
+/// an address again.
 [[gnu::cold]] inline std::vector<asio::ip::tcp::endpoint> in_turns(
     std::vector<asio::ip::tcp::endpoint> const& endpoints) {
     std::vector<asio::ip::tcp::endpoint> result;
     std::size_t next[2] = {0, 0};
     bool v6 = !endpoints.empty() && endpoints.front().address().is_v6();
-    while (result.size() < endpoints.size()) {
+    auto const is_due = [&](auto const& endpoint) {
+        return endpoint.address().is_v6() == v6 && std::ranges::find(result, endpoint) == result.end();
+    };
+    while (next[0] < endpoints.size() || next[1] < endpoints.size()) {
         std::size_t& i = next[v6 ? 1 : 0];
-        while (i < endpoints.size() && endpoints[i].address().is_v6() != v6) ++i;
+        while (i < endpoints.size() && !is_due(endpoints[i])) ++i;
         if (i < endpoints.size()) result.push_back(endpoints[i++]);
         v6 = !v6;
     }
@@ -161,10 +165,11 @@ class connect_race {
             auto const& address = endpoints[winner];
             progress.connected_to(number_of(address));
             if (winner >= hopeful) return;
-            std::size_t others = hopeful - 1;
-            for (auto const& failure : failures)
-                for (std::size_t i = 0; i < hopeful; ++i)
-                    if (endpoints[i] == failure.endpoint) --others;
+            std::size_t others = 0;
+            for (std::size_t i = 0; i < hopeful; ++i)
+                if (endpoints[i] != address &&
+                    std::ranges::find(failures, endpoints[i], &connect_attempt::endpoint) == failures.end())
+                    ++others;
             if (others != 0)
                 progress.share_with_addresses(others, address.address().to_string(), std::chrono::steady_clock::now());
         }
