@@ -141,7 +141,7 @@ def update(page):
 
 def executables():
     """The executables of tests/meson.build, each with its files."""
-    build = (ROOT / "tests" / "meson.build").read_text()
+    build = re.sub(r"^\s*#.*", "", (ROOT / "tests" / "meson.build").read_text(), flags=re.MULTILINE)
     lists = {}
     for name, files in re.findall(r"^(\w+) = \[\n(.*?)^\]", build, re.DOTALL | re.MULTILINE):
         lists[name] = re.findall(r"'(\S+\.cpp)'", files)

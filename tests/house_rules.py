@@ -8,6 +8,8 @@ usage: house_rules.py INCLUDE_DIR [--drivers] -- COMPILER...
   out. With --drivers those are compiled instead that do I/O, which takes as long again.
 - Only where the path says so (DRIVERS, SEE_OPENSSL) does a header reach Asio or OpenSSL, however indirectly.
 - Asio's insides are used in one header.
+- Every header is in the folder of a floor, but those that include whole floors (WHOLE), which no floor includes. What is
+  included is named from the root of the headers, in angle brackets.
 - Every test is in one of the lists of tests/meson.build.
 - Every name at namespace scope outside of `detail` is documented (undocumented.py).
 
@@ -37,6 +39,9 @@ MAY_INCLUDE = {
     "aliyun": {"core", "digest", "coro", "transport", "websocket", "mqtt", "aliyun"},
     "testing": {"core", "digest", "coro", "transport", "websocket", "mqtt", "aliyun", "testing"},
 }
+
+# Include whole floors.
+WHOLE = {"runnel.hpp", "tls.hpp"}
 
 # What does I/O: paths below include/runnel, a folder with a slash at its end. All else reaches neither Asio nor OpenSSL.
 DRIVERS = {
@@ -72,6 +77,7 @@ FLAGS = ["-std=c++20", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshad
 
 DIRECTIVE = re.compile(r"\s*#\s*(include|if|endif)")
 INCLUDE = re.compile(r'\s*#\s*include\s*[<"]([^>"]+)[>"]')
+NOT_FROM_ROOT = re.compile(r"^\s*#\s*include(?:_next)?\s*[^\s<].*|^\s*#\s*(?:import|include_next)\b.*", re.MULTILINE)
 COMMENT = re.compile(r"\s*(//.*)?$")
 
 
@@ -105,13 +111,24 @@ def reachable(names, headers, edges):
     return found
 
 
+def place_faults(root):
+    for path in sorted((root / "runnel").rglob("*")):
+        place = path.relative_to(root / "runnel")
+        if path.is_file() and path.suffix != ".hpp":
+            yield f"{path}: is no .hpp, and so is not checked"
+        elif path.is_file() and place.parts[0] not in (MAY_INCLUDE if len(place.parts) > 1 else WHOLE):
+            yield f"{path}: is in no floor's folder"
+
+
 def include_faults(header):
+    for directive in NOT_FROM_ROOT.findall(header.text):
+        yield f"{header.path}: {directive.strip()}: name it from the root of the headers, in angle brackets"
     floor = header.name.split("/")[1]
     if floor not in MAY_INCLUDE:
-        return  # the headers that include a whole floor's
+        return
     for include in sorted(header.always | header.sometimes):
         parts = include.split("/")
-        if parts[0] != "runnel" or len(parts) < 3 or parts[1] == floor:
+        if parts[0] != "runnel" or parts[1] == floor:
             continue
         if parts[1] not in MAY_INCLUDE[floor]:
             yield f"{header.path}: {floor} must not include {include}"
@@ -212,7 +229,7 @@ def missing_libraries(compiler):
 
 
 def listing_faults(tests):
-    listed = (tests / "meson.build").read_text()
+    listed = re.sub(r"#.*", "", (tests / "meson.build").read_text())
     for path in sorted(tests.rglob("*_test.cpp")):
         if f"'{path.relative_to(tests).as_posix()}'" not in listed:
             yield f"{path}: not listed in tests/meson.build"
@@ -226,7 +243,7 @@ def main():
     if not headers:
         sys.exit("no headers found")
 
-    faults = list(listing_faults(pathlib.Path(__file__).parent))
+    faults = [*place_faults(root), *listing_faults(pathlib.Path(__file__).parent)]
     for header in headers.values():
         faults += [*include_faults(header), *insides_faults(header), *io_faults(header, headers)]
         faults += undocumented.faults(header.path, header.text)

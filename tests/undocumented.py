@@ -26,13 +26,15 @@ VARIABLE = re.compile(r"([\w:]+)\s*(?:\[[^\]]*\]\s*)*(?:=|\{|;|$)")
 
 
 def blank(text):
-    """The text with spaces for comments, strings and directives, and the numbers of the lines where a comment ends."""
-    commented = set()
+    """The text with spaces for comments, strings and directives, and two sets of the numbers of lines: those where a comment
+    ends that stands by itself, and those where one ends behind something."""
+    commented = (set(), set())
 
     def spaces(match):
         found = match[0]
         if found.startswith(("//", "/*")):
-            commented.add(text.count("\n", 0, match.end()))
+            before = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
+            commented[bool(before.strip())].add(text.count("\n", 0, match.end()))
         kept = '"' if found[0] in "\"'R" else " "
         return "".join(c if c == "\n" else kept for c in found)
 
@@ -53,7 +55,7 @@ def declarations(text):
             else:
                 end = end_of_block(text, position)
                 # A body ends a declaration, an initialiser in braces does not.
-                if c == "{" and is_body(words):
+                if c == "{" and (not words or is_body(words)):
                     yield from one(text, start, position, "{")
                     start = end + 1
                 position = end
@@ -82,7 +84,9 @@ def end_of_block(text, position):
 
 def is_body(words):
     plain = without_template(words)
-    return bool(CLASS.match(plain)) or plain.rstrip().endswith((")", "noexcept", "const")) or ") ->" in plain
+    if CLASS.match(plain) or plain.rstrip().endswith((")", "noexcept", "const")) or ") ->" in plain:
+        return True
+    return re.search(r"(\)|\bnoexcept|\bconst)\s*requires\b", plain) is not None
 
 
 def without_template(words):
@@ -124,7 +128,7 @@ def name_of(words):
 def faults(path, text):
     if "detail" in path.parts:
         return
-    plain, commented = blank(text)
+    plain, (alone, behind) = blank(text)
     lines = text.splitlines()
     known = set()
     last_kind, last_line, explained = None, -2, False
@@ -132,7 +136,7 @@ def faults(path, text):
         name, line = name_of(words), plain.count("\n", 0, start)
         kind = name if "(" in words.split("=")[0] or "constexpr" not in words else "constant"
         follows = explained and kind == last_kind and "" not in map(str.strip, lines[last_line:line])
-        explained = name is not None and (bool({line - 1, line} & commented) or follows)
+        explained = name is not None and (line - 1 in alone or line in behind or follows)
         if explained:
             known.add(name)
         elif name is not None and name not in known:
