@@ -606,7 +606,7 @@ namespace {
 
 std::size_t allocations() { return runnel::testing::allocation_count() + runnel::testing::aligned_allocation_count(); }
 
-// What a round of waking `size` coroutines and letting them park again allocates in steady state.
+// What a round of waking `size` coroutines and letting them wait again allocates in steady state.
 template <class Executor>
 std::size_t allocations_of_a_round(asio::io_context& io, Executor executor, int size) {
     runnel::wait_list<Executor> place(executor);

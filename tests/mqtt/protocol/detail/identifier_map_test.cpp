@@ -10,7 +10,7 @@
 using runnel::mqtt::detail::identifier_map;
 
 TEST_CASE("an identifier is in the map from insert to erase") {
-    runnel::mqtt::detail::identifier_map<int> map;
+    identifier_map<int> map;
     CHECK(map.find(7) == nullptr);
     map.erase(7);
     map.insert(7, 70);
@@ -23,7 +23,7 @@ TEST_CASE("an identifier is in the map from insert to erase") {
 }
 
 TEST_CASE("the map holds all identifiers at once") {
-    runnel::mqtt::detail::identifier_map<std::uint32_t> map;
+    identifier_map<std::uint32_t> map;
     for (std::uint32_t id = 1; id <= 65535; ++id) map.insert(static_cast<std::uint16_t>(id), id * 3);
     CHECK(map.size() == 65535);
     for (std::uint32_t id = 1; id <= 65535; ++id) REQUIRE(*map.find(static_cast<std::uint16_t>(id)) == id * 3);
@@ -39,7 +39,7 @@ TEST_CASE("the map does as a std::map does, with identifiers that fall on the sa
     for (std::uint32_t seed = 0; seed < 20; ++seed) {
         CAPTURE(seed);
         std::mt19937 random(seed);
-        runnel::mqtt::detail::identifier_map<unsigned> map;
+        identifier_map<unsigned> map;
         std::map<std::uint16_t, unsigned> model;
         for (int step = 0; step < 3000; ++step) {
             auto const id = static_cast<std::uint16_t>((random() % 8) * 256 + random() % (1 + seed) + 1);
@@ -66,7 +66,7 @@ TEST_CASE("the map does as a std::map does, with identifiers that fall on the sa
 }
 
 TEST_CASE("without memory nothing is added, and the rest stays") {
-    runnel::mqtt::detail::identifier_map<int> map;
+    identifier_map<int> map;
     for (std::uint16_t i = 1; i <= 6; ++i) map.insert(i, i);
     {
         runnel::testing::failing_allocation const failing(1);

@@ -12,22 +12,21 @@ using enum in_flight::stage;
 
 namespace {
 
-std::uint16_t begin(runnel::mqtt::detail::in_flight& table, std::size_t size = 10) {
-    return runnel::mqtt::detail::in_flight::identifier_of(
-        table.begin(size, {.at = queued, .quality = runnel::mqtt::qos::at_least_once}));
+std::uint16_t begin(in_flight& table, std::size_t size = 10) {
+    return in_flight::identifier_of(table.begin(size, {.at = queued, .quality = runnel::mqtt::qos::at_least_once}));
 }
 
 }  // namespace
 
 TEST_CASE("packet identifiers count up from 1 [MQTT-2.2.1-3] [MQTT-2.3.1-1 of 3.1.1]") {
-    runnel::mqtt::detail::in_flight table;
+    in_flight table;
     CHECK(begin(table) == 1);
     CHECK(begin(table) == 2);
     CHECK(begin(table, 0) == 3);
 }
 
 TEST_CASE("an exchange is found by its packet identifier until it ends") {
-    runnel::mqtt::detail::in_flight table;
+    in_flight table;
     begin(table);
     begin(table);
     begin(table);
@@ -39,14 +38,14 @@ TEST_CASE("an exchange is found by its packet identifier until it ends") {
 }
 
 TEST_CASE("identifiers that are not in flight are not found, nor is 0") {
-    runnel::mqtt::detail::in_flight table;
+    in_flight table;
     CHECK(table.find(1) == nullptr);
     begin(table);
     for (int id : {0, 2, 3, 65535}) CHECK(table.find(static_cast<std::uint16_t>(id)) == nullptr);
 }
 
 TEST_CASE("the place of an exchange is free only when all before it have ended") {
-    runnel::mqtt::detail::in_flight table;
+    in_flight table;
     begin(table);
     begin(table);
     begin(table);
@@ -59,7 +58,7 @@ TEST_CASE("the place of an exchange is free only when all before it have ended")
 }
 
 TEST_CASE("all 65,535 identifiers can be in flight at once, none of them twice [MQTT-2.2.1-4]") {
-    runnel::mqtt::detail::in_flight table;
+    in_flight table;
     std::set<std::uint16_t> identifiers;
     while (table.has_identifier()) identifiers.insert(begin(table, 1));
     CHECK(identifiers.size() == 65535);
@@ -70,7 +69,7 @@ TEST_CASE("all 65,535 identifiers can be in flight at once, none of them twice [
 }
 
 TEST_CASE("after identifier 65,535 comes 1") {
-    runnel::mqtt::detail::in_flight table;
+    in_flight table;
     for (int i = 0; i < 65534; ++i) table.end(*table.find(begin(table)));
     CHECK(begin(table) == 65535);
     CHECK(begin(table) == 1);
@@ -82,7 +81,7 @@ TEST_CASE("after identifier 65,535 comes 1") {
 }
 
 TEST_CASE("the bytes of all packets held are counted") {
-    runnel::mqtt::detail::in_flight table;
+    in_flight table;
     begin(table, 100);
     begin(table, 50);
     begin(table, 0);
@@ -97,7 +96,7 @@ TEST_CASE("the bytes of all packets held are counted") {
 }
 
 TEST_CASE("packets stay where they are while others come and go") {
-    runnel::mqtt::detail::in_flight table;
+    in_flight table;
     begin(table, 20);
     char* const packet = table[0].packet;
     std::memcpy(packet, "twenty bytes it has.", 20);
@@ -111,7 +110,7 @@ TEST_CASE("packets stay where they are while others come and go") {
 // Laggards.
 
 TEST_CASE("one exchange that does not end keeps no identifier but its own from being used") {
-    runnel::mqtt::detail::in_flight table;
+    in_flight table;
     begin(table);
     char* const packet = table[0].packet;
     for (int i = 0; i < 150'000; ++i) {
@@ -137,7 +136,7 @@ TEST_CASE("any number of exchanges may lag behind, in any pattern, and all other
         std::uint64_t every, from, to;  // which exchanges do not end
     };
     for (auto const [every, from, to] : {pattern{1000, 0, 100'000}, {3, 0, 3000}, {1, 5000, 8000}}) {
-        runnel::mqtt::detail::in_flight table;
+        in_flight table;
         std::set<std::uint64_t> left;
         std::set<std::uint16_t> used;
         for (int i = 0; i < 100'000; ++i) {
@@ -161,7 +160,7 @@ TEST_CASE("any number of exchanges may lag behind, in any pattern, and all other
             if (table[n].at != ended) found.insert(n);
         CHECK(found == left);
         for (auto const n : left) {
-            auto* const e = table.find(runnel::mqtt::detail::in_flight::identifier_of(n));
+            auto* const e = table.find(in_flight::identifier_of(n));
             REQUIRE(e != nullptr);
             REQUIRE(e == table.at(n));
             table.end(*e);
@@ -176,7 +175,7 @@ TEST_CASE("any number of exchanges may lag behind, in any pattern, and all other
 }
 
 TEST_CASE("where half of all identifiers are in use for good, the others are used") {
-    runnel::mqtt::detail::in_flight table;
+    in_flight table;
     for (int i = 0; i < 32'766; ++i) begin(table, 1);
     for (int i = 0; i < 100'000; ++i) {
         table.make_identifier();
@@ -189,7 +188,7 @@ TEST_CASE("where half of all identifiers are in use for good, the others are use
 }
 
 TEST_CASE("exchanges that begin in order and end in reverse order find their places") {
-    runnel::mqtt::detail::in_flight table;
+    in_flight table;
     for (int round = 0; round < 5; ++round) {
         auto const from = table.next();
         for (int i = 0; i < 6000; ++i) {
@@ -207,7 +206,7 @@ TEST_CASE("exchanges that begin in order and end in reverse order find their pla
 TEST_CASE("an exchange for which there is no memory is not begun, whichever allocation fails") {
     for (std::size_t nth = 1; nth < 4; ++nth) {
         CAPTURE(nth);
-        runnel::mqtt::detail::in_flight table;
+        in_flight table;
         for (int i = 0; i < 8; ++i) begin(table);
         std::uint16_t identifier = 0;
         try {

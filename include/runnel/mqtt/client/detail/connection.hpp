@@ -39,7 +39,7 @@ namespace runnel::mqtt::detail {
 /// |                  | nothing is being written             | ask only for its size                                 |
 /// | all else         | all, in one step                     | anything; who goes on asks for the state again        |
 ///
-/// `run` waits at `place` until neither reader nor writer runs; only then it calls `reset`.
+/// `run` waits at `waiters` until neither reader nor writer runs; only then it calls `reset`.
 template <class Executor>
 class connection {
   public:

@@ -190,7 +190,7 @@ void session<Transport>::begin_pause(reconnect_schedule& schedule, bool opened) 
     if (!connection_.life().is_ending()) connection_.pause(next.pause);
 }
 
-// Does whatever is due; the output queue has it called.
+// Does whatever is due; the timer calls it.
 template <transport Transport>
 void session<Transport>::handle_timeout() {
     auto const now = clock::now();
