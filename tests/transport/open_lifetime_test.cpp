@@ -8,6 +8,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/addresses.hpp"
 #include "support/black_hole.hpp"
 #include "support/open_life.hpp"
 #include <chrono>
@@ -187,6 +188,31 @@ TEST_CASE("a race to connect may be interrupted at each point, whatever the addr
                                 ? std::error_code(asio::error::connection_refused)
                                 : std::error_code()));
         }
+}
+
+TEST_CASE("going from address to address of a host may be interrupted at each point") {
+    using proxied = http_proxy<test::addresses>;
+    // Of each address: s is silent, r resets, a answers.
+    for (std::string const addresses : {"sa", "ssa", "ss", "sr"}) {
+        CAPTURE(addresses);
+        open_life<proxied> life([&](scripted_servers& there) {
+            auto made = proxy_behind<http_proxy>(test::addresses());
+            for (char const c : addresses) {
+                server_script script;
+                if (c == 'a') script.steps = http_steps;
+                if (c == 'r') script.then = ending::resets;
+                made.proxy.endpoints.push_back(there.listen(script));
+            }
+            return made;
+        });
+        life.budget = std::chrono::milliseconds(12);
+        if (addresses.ends_with('s')) {
+            life.run_all_silent();
+            continue;
+        }
+        auto const error = life.run_all();  // on a slow machine the budget may be over
+        CHECK((error == proxy_errc::handshake_timeout || (addresses.ends_with('r') ? life.is_reset(error) : !error)));
+    }
 }
 
 TEST_CASE("resolving a name may be interrupted at each point") {
