@@ -1,0 +1,647 @@
+#pragma once
+
+// The client's processes, one after another: a session, and an application that uses it in every way that there is.
+
+#include <runnel/mqtt/client/session.hpp>
+
+#include <asio/bind_cancellation_slot.hpp>
+#include <asio/cancellation_signal.hpp>
+#include <asio/co_spawn.hpp>
+
+#include "simulation/checker.hpp"
+#include "simulation/network.hpp"
+#include "simulation/store.hpp"
+#include <algorithm>
+#include <array>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+namespace simulation {
+
+/// What the user's code throws.
+struct user_error : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+class client {
+  public:
+    using session = mqtt::session<transport>;
+    template <class T>
+    using awaitable = asio::awaitable<T, executor>;
+    static constexpr std::size_t slots = client_slots, topics = 3;
+
+    client(machine& m, network& n, checker& c, disk& d, executor e)
+        : machine_(m), network_(n), checker_(c), disk_(d), executor_(e), settings_(draw_settings(m.random())) {
+        auto const& o = settings_.options;
+        m.log().say("MQTT %s, store %d, keep alive %d s, receive maximum %d, in flight %d, queued %d", version_name(),
+                    has_store(), static_cast<int>(o.keep_alive.count()), o.receive_maximum, o.maximum_in_flight,
+                    o.maximum_queued_messages);
+        n.on_open = [this](link& l) { watch(l); };
+        for (auto& s : slots_) {
+            s.is_wanted = random().between(0, 3) != 0;
+            s.has_handler = random().one_in(2);
+        }
+    }
+    client(client const&) = delete;
+    client& operator=(client const&) = delete;
+
+    // --- the life of processes
+
+    bool is_alive() const noexcept { return session_ != nullptr && process_ != dead_; }
+    bool has_store() const noexcept { return settings_.has_store; }
+    mqtt::protocol_version version() const noexcept { return settings_.options.version; }
+
+    char const* version_name() const noexcept { return version() == mqtt::protocol_version::v5 ? "5" : "3.1.1"; }
+
+    /// Nothing begins any more.
+    void retire() noexcept { is_retired_ = true; }
+
+    /// A process begins, unless the store cannot be read.
+    void begin() {
+        if (session_ || is_retired_) return;
+        ++process_;
+        store_ = std::make_shared<store>(machine_, disk_);
+        store_->fails = store_fails_;
+        auto options = settings_.options;
+        if (has_store()) options.store = store_;
+        options.on_event = [this](mqtt::session_event const& e) { on_event(e); };
+        try {
+            session_ = std::make_unique<session>(executor_, transport(network_), std::move(options));
+        } catch (std::system_error const& e) {
+            if (!store_fails_) log().fail("the session cannot be made: %s", e.what());
+            return;
+        }
+        log().say("process %zu begins, %zu messages restored", process_, session_->restored());
+        checker_.process_begins();
+        for (std::size_t i = 0; i < slots; ++i) {
+            slots_[i].handle.reset();
+            slots_[i].is_asking = false;
+            slots_[i].is_wanted ? subscribe(i) : checker_.unsettle(i);
+        }
+        run();
+    }
+    /// The session is destroyed, between two turns or at the end of an operation, and the process goes on.
+    void destroy() {
+        if (!is_alive()) return;
+        log().say("the session is destroyed");
+        store_->on_kill = nullptr;
+        session_.reset();
+        checker_.process_ends(checker::ending::destroyed, has_store(), !store_->fails);
+        forget_handles();
+    }
+    /// The process ends in the middle of whatever it is doing, as by kill -9.
+    void kill() {
+        if (!is_alive()) return;
+        log().say("the process is killed");
+        dead_ = process_;
+        store_->is_dead = true;
+        store_->on_kill = nullptr;
+        bool const tells = !random().one_in(4);
+        network_.for_each([&](link& l) { l.kill(0, tells); });
+        checker_.process_ends(checker::ending::killed, has_store(), false);
+        machine_.next([this] {
+            session_.reset();
+            forget_handles();
+            for (auto const& op : std::vector(pending_)) op->signal.emit(asio::cancellation_type::terminal);
+        });
+    }
+    void kill_at_next_write() {
+        if (is_alive()) store_->on_kill = [this] { kill(); };
+    }
+    void set_store_fails(bool fails) {
+        store_fails_ = fails;
+        if (store_) store_->fails = fails;
+    }
+    /// No faults any more, and the user's code does what it should.
+    void calm_down() {
+        is_calm_ = true;
+        set_store_fails(false);
+        if (store_) store_->on_kill = nullptr;
+    }
+
+    // --- operations
+
+    void publish() {
+        if (!is_alive()) return;
+        auto const count = random().one_in(6) ? random().between(2, 12) : 1;
+        for (std::size_t i = 0; i < count; ++i) {
+            auto const quality = draw_quality();
+            bool const waits = random().one_in(2);
+            auto const size = random().one_in(8) ? random().between(0, 6'000) : random().between(0, 60);
+            if (waits)
+                start("publish", [=, this](op_ptr op) { return publish(std::move(op), quality, size); });
+            else
+                try_publish(quality, size);
+        }
+    }
+    void request() {
+        if (is_alive() && version() == mqtt::protocol_version::v5)
+            start("request", [this](op_ptr op) { return request(std::move(op)); });
+    }
+    void toggle_subscription() {
+        if (!is_alive()) return;
+        auto const i = random().between(0, slots - 1);
+        auto& s = slots_[i];
+        if (s.is_asking) return;
+        if (!s.handle) return want(i);
+        if (random().one_in(3)) {  // the last handle goes; with a handler it means nothing
+            if (!s.has_handler) forget(i);
+            return;
+        }
+        auto const handle = *s.handle;
+        forget(i);
+        start("unsubscribe", [=, this](op_ptr op) { return unsubscribe(std::move(op), handle); });
+    }
+    void want_all() {
+        for (std::size_t i = 0; i < slots; ++i)
+            if (is_alive() && slots_[i].is_wanted && !slots_[i].is_asking && !slots_[i].handle) subscribe(i);
+    }
+    void disconnect() {
+        if (is_alive()) start("disconnect", [this](op_ptr op) { return disconnect(std::move(op)); });
+    }
+    void wait_drained() {
+        if (is_alive()) start("drained", [this](op_ptr op) { return drained(std::move(op)); });
+    }
+    void wait_connected() {
+        if (is_alive()) start("connected", [this](op_ptr op) { return connected(std::move(op)); });
+    }
+    void follow_events() {
+        if (is_alive()) start("events", [this](op_ptr op) { return events(std::move(op)); });
+    }
+    void save() {
+        if (!is_alive()) return;
+        try {
+            session_->save();
+        } catch (std::system_error const& e) {
+            if (!store_->fails) log().fail("save: %s", e.what());
+        }
+    }
+    void cancel_one() {
+        if (pending_.empty()) return;
+        auto const op = pending_[random().between(0, pending_.size() - 1)];
+        if (is_calm_ || op->is_cancelled) return;
+        log().say("cancels %s %zu", op->name, op->id);
+        op->is_cancelled = true;
+        op->signal.emit(asio::cancellation_type::terminal);
+    }
+    void release_held() {
+        for (auto& [number, m] : std::exchange(held_, {})) checker_.taken(number);
+    }
+
+    // --- at the end
+
+    bool is_running() const noexcept { return is_running_; }
+    bool is_connected() const noexcept { return is_alive() && session_->is_connected(); }
+    std::size_t pending() const noexcept { return pending_.size(); }
+    std::size_t pending(std::string_view name) const noexcept {
+        return static_cast<std::size_t>(
+            std::ranges::count_if(pending_, [=](auto const& op) { return op->name == name; }));
+    }
+    void tell_pending() {
+        for (auto const& op : pending_) log().say("pending: %s %zu", op->name, op->id);
+    }
+    bool is_drained() const { return drained_ == process_; }
+    void forget_drained() noexcept { drained_ = 0; }
+
+    /// That a process has stood still for so long.
+    void slept(nanoseconds time) noexcept { slept_ += time; }
+
+  private:
+    struct operation {
+        std::size_t id;
+        char const* name;
+        std::size_t process;
+        time_point begun;
+        nanoseconds slept;  // by then
+        milliseconds limit{0};
+        bool is_cancelled = false;
+        bool may_destroy = false;
+        int ended = 0;
+        asio::cancellation_signal signal{};
+    };
+    using op_ptr = std::shared_ptr<operation>;
+    using subscription = session::subscription;
+
+    struct slot {
+        bool is_wanted = false;
+        bool has_handler = false;
+        bool is_asking = false;
+        std::optional<subscription> handle;
+        std::weak_ptr<operation> receiving;
+    };
+
+    struct settings {
+        mqtt::session_options options;
+        bool has_store;
+        std::size_t unsteadiness;  // of the user's code: how often it fails, out of 1000
+    };
+    static settings draw_settings(random_source& r) {
+        settings s;
+        auto& o = s.options;
+        o.credentials.client_id = "c";
+        o.version = r.one_in(2) ? mqtt::protocol_version::v5 : mqtt::protocol_version::v3_1_1;
+        o.session_expiry = 30 * 24h;
+        o.keep_alive = std::chrono::seconds(r.between(4, 60));
+        o.response_timeout = milliseconds(r.between(500, 10'000));
+        o.connect_timeout = milliseconds(r.between(500, 30'000));
+        o.close_timeout = milliseconds(r.between(200, 3'000));
+        o.reconnect.initial = milliseconds(r.between(1, 1'000));
+        o.reconnect.maximum = o.reconnect.initial + milliseconds(r.between(0, 20'000));
+        o.receive_maximum = r.one_in(2) ? r.between<std::uint16_t>(1, 10) : std::uint16_t{1024};
+        o.maximum_in_flight = r.one_in(2) ? r.between<std::uint16_t>(1, 10) : std::uint16_t{1024};
+        if (r.one_in(3)) o.maximum_queued_messages = r.between<std::uint16_t>(2, 20);
+        if (r.one_in(3)) o.maximum_queued = r.between(100, 20'000);
+        if (r.one_in(3)) o.maximum_unwritten = r.between(50, 5'000);
+        if (r.one_in(3)) o.outgoing_topic_aliases = r.between<std::uint16_t>(0, 2);
+        o.when_full =
+            r.one_in(4) ? mqtt::overflow::refuse : (r.one_in(4) ? mqtt::overflow::drop_oldest : mqtt::overflow::wait);
+        o.stalled_after = milliseconds(r.between(1'000, 10'000));
+        o.message_strikes = 0;  // the network's resets would look like a server that cannot take a message
+        s.has_store = r.one_in(2);
+        s.unsteadiness = r.one_in(2) ? 0 : r.between(0, 100);
+        return s;
+    }
+
+    random_source& random() noexcept { return machine_.random(); }
+    trace& log() noexcept { return machine_.log(); }
+    bool is_dead(operation const& op) const noexcept { return op.process <= dead_; }
+    mqtt::qos draw_quality() { return static_cast<mqtt::qos>(random().between<int>(0, 2)); }
+    bool is_unsteady() { return !is_calm_ && random().between(1, 1000) <= settings_.unsteadiness; }
+
+    void watch(link& l) {
+        if (!is_alive()) return l.kill(0, true);
+        l.watch = checker_.watch_connection(version(), has_store());
+        log().say("a connection opens");
+    }
+
+    void forget_handles() {
+        for (auto& s : slots_) s.handle.reset();
+        held_.clear();
+    }
+
+    // --- how operations begin and end
+
+    template <class Make>
+    op_ptr start(char const* name, Make make) {
+        auto const op = std::make_shared<operation>(++operations_, name, process_, machine_.now(), slept_);
+        op->may_destroy = !is_calm_ && random().one_in(200);
+        pending_.push_back(op);
+        asio::co_spawn(executor_, make(op),
+                       asio::bind_cancellation_slot(op->signal.slot(),
+                                                    [this, op](std::exception_ptr e) { ended(op, std::move(e)); }));
+        return op;
+    }
+    void ended(op_ptr const& op, std::exception_ptr const& e) {
+        std::erase(pending_, op);
+        if (++op->ended != 1) log().fail("%s %zu ends twice", op->name, op->id);
+        if (!is_dead(*op)) log().say("%s %zu has ended", op->name, op->id);
+        try {
+            if (e) std::rethrow_exception(e);
+        } catch (std::system_error const& what) {
+            judge(*op, what.code());  // cancelled before it has begun
+        } catch (std::exception const& what) {
+            if (!is_dead(*op)) log().fail("%s %zu throws: %s", op->name, op->id, what.what());
+        }
+        if (op->may_destroy && op->process == process_) destroy();
+    }
+
+    // Whether an operation may end so.
+    template <class... Errc>
+    void judge(operation const& op, std::error_code e, Errc... may) {
+        if (is_dead(op)) return;
+        if (e) log().say("%s %zu: %s", op.name, op.id, e.message().c_str());
+        bool const is_usual = !e || e == mqtt::errc::disconnected || ((e == may) || ...);
+        bool const is_cancelled = op.is_cancelled && e == asio::error::operation_aborted;
+        if (!is_usual && !is_cancelled && !is_of_store(e))
+            log().fail("%s %zu ends with: %s", op.name, op.id, e.message().c_str());
+        auto const took = machine_.now() - op.begun - (slept_ - op.slept);
+        if (op.limit.count() != 0 && took > op.limit + 1s)
+            log().fail("%s %zu takes %lld ms", op.name, op.id, static_cast<long long>(took / 1ms));
+    }
+    static bool is_of_store(std::error_code e) {
+        return e == std::errc::io_error || e == std::errc::no_space_on_device;
+    }
+
+    // --- run
+
+    void run() {
+        if (!is_alive() || is_running_) return;
+        is_running_ = true;
+        start("run", [this](op_ptr op) { return run(std::move(op)); });
+        want_all();
+    }
+    awaitable<void> run(op_ptr op) {
+        struct guard {
+            bool& flag;
+            explicit guard(bool& b) noexcept : flag(b) {}
+            ~guard() { flag = false; }
+        } const at_end(is_running_);
+        std::error_code error;
+        try {
+            if (session_ && op->process == process_) {
+                auto running = session_->run();
+                co_await std::move(running);
+            }
+        } catch (std::system_error const& e) {
+            error = e.code();
+        } catch (user_error const&) {
+            log().say("run ends by the user's error");
+        }
+        judge(*op, error);
+        machine_.after(milliseconds(is_calm_ ? 1 : random().between(0, 3'000)), [this] { run(); });
+    }
+
+    // --- publishing
+
+    awaitable<void> publish(op_ptr op, mqtt::qos quality, std::size_t size) {
+        if (!session_ || op->process != process_) co_return;
+        auto const topic = random().between(0, topics - 1);
+        auto const number = checker_.publish(topic, quality);
+        auto const name = topic_name(topic);
+        auto const text = text_of('u', number, size);
+        mqtt::publish_options o{.qos = quality};
+        if (random().one_in(3)) o.timeout = op->limit = milliseconds(random().between(1, 5'000));
+        log().say("publish %zu: u%zu qos %d, %lld ms", op->id, number, static_cast<int>(quality),
+                  static_cast<long long>(o.timeout.count()));
+        std::error_code error;
+        auto publishing = session_->publish(std::string_view(name), std::string_view(text), o, error);
+        co_await std::move(publishing);
+        if (!is_dead(*op)) checker_.publish_ended(number, error);
+        if (o.timeout.count() == 0)
+            judge(*op, error, mqtt::errc::session_lost, full());
+        else
+            judge(*op, error, mqtt::errc::session_lost, full(), mqtt::errc::message_expired,
+                  mqtt::errc::response_timeout);
+    }
+    mqtt::errc full() const {
+        return settings_.options.when_full == mqtt::overflow::refuse ? mqtt::errc::queue_full
+                                                                     : mqtt::errc::disconnected;
+    }
+    void try_publish(mqtt::qos quality, std::size_t size) {
+        auto const topic = random().between(0, topics - 1);
+        auto const number = checker_.publish(topic, quality);
+        std::error_code error;
+        try {
+            bool const is_taken =
+                session_->try_publish(topic_name(topic), text_of('u', number, size), {.qos = quality});
+            if (is_taken) checker_.accepted(number);
+            log().say("try_publish: u%zu qos %d %s", number, static_cast<int>(quality), is_taken ? "taken" : "no room");
+        } catch (std::system_error const& e) {
+            error = e.code();
+        }
+        if (error && error != mqtt::errc::disconnected) log().fail("try_publish: %s", error.message().c_str());
+    }
+    static std::string topic_name(std::size_t topic) { return "u/" + std::to_string(topic); }
+
+    awaitable<void> request(op_ptr op) {
+        if (!session_ || op->process != process_) co_return;
+        auto const text = text_of('q', op->id);
+        op->limit = milliseconds(random().between(1, 8'000));
+        log().say("request %zu: %lld ms", op->id, static_cast<long long>(op->limit.count()));
+        std::error_code error;
+        mqtt::publish_options const o{.qos = draw_quality()};
+        auto requesting = session_->request(std::string_view("q/a"), std::string_view(text), op->limit, o, error);
+        auto const response = co_await std::move(requesting);
+        judge(*op, error, mqtt::errc::response_timeout, mqtt::errc::session_lost, full());
+        if (!error && response.payload() != text_of('r', op->id))
+            log().fail("request %zu gets another response", op->id);
+    }
+
+    // --- receiving
+
+    void want(std::size_t i) {
+        checker_.unsettle(i);
+        slots_[i].is_wanted = true;
+        slots_[i].has_handler = random().one_in(2);
+        subscribe(i);
+    }
+    void forget(std::size_t i) {
+        log().say("forgets slot %zu", i);
+        checker_.unsettle(i);
+        slots_[i].is_wanted = false;
+        slots_[i].handle.reset();
+        if (auto const op = slots_[i].receiving.lock()) {
+            op->is_cancelled = true;
+            op->signal.emit(asio::cancellation_type::terminal);
+        }
+    }
+    void subscribe(std::size_t i) {
+        slots_[i].is_asking = true;
+        start("subscribe", [=, this](op_ptr op) { return subscribe(std::move(op), i); });
+    }
+    awaitable<void> subscribe(op_ptr op, std::size_t i) {
+        if (!session_ || op->process != process_) co_return;
+        auto& s = slots_[i];
+        auto const filter = "d/" + std::to_string(i);
+        std::error_code error;
+        std::optional<subscription> granted;
+        log().say("subscribe %zu: slot %zu%s", op->id, i, s.has_handler ? ", handler" : "");
+        try {
+            if (s.has_handler) {
+                auto handler = [this, i, process = process_](mqtt::publish const& p) { handle(process, i, p); };
+                auto asking = session_->subscribe(std::string_view(filter), std::move(handler));
+                granted = co_await std::move(asking);
+            } else {
+                auto asking = session_->subscribe(std::string_view(filter));
+                granted = co_await std::move(asking);
+            }
+        } catch (std::system_error const& e) {
+            error = e.code();
+        }
+        judge(*op, error);
+        if (op->process != process_ || is_dead(*op)) co_return;
+        s.is_asking = false;
+        if (error) checker_.unsettle(i);
+        if (error || !session_) co_return;
+        s.handle = granted;
+        if (!s.has_handler) receive(i);
+    }
+    void handle(std::size_t process, std::size_t i, mqtt::publish const& p) {
+        if (process <= dead_) return;
+        auto const number = checker_.handed_over(i, p);
+        if (!is_calm_ && random().one_in(10)) try_publish(draw_quality(), random().between(0, 100));
+        if (is_unsteady()) {
+            log().say("the handler throws");
+            checker_.given_back(number);
+            throw user_error("handler");
+        }
+        checker_.taken(number);
+    }
+
+    void receive(std::size_t i) {
+        slots_[i].receiving = start("receive", [=, this](op_ptr op) { return receive(std::move(op), i); });
+    }
+    awaitable<void> receive(op_ptr op, std::size_t i) {
+        if (op->process != process_ || !slots_[i].handle) co_return;
+        auto s = *slots_[i].handle;
+        std::error_code error;
+        for (;;) {
+            auto receiving = s.receive(error);
+            auto m = co_await std::move(receiving);
+            if (is_dead(*op)) co_return;
+            if (error) break;
+            auto const number = checker_.handed_over(i, m.view(), !session_ || op->process != process_);
+            try {
+                auto using_it = use(op, number, std::move(m));
+                co_await std::move(using_it);
+            } catch (std::system_error const& e) {
+                error = e.code();
+                break;
+            }
+        }
+        judge(*op, error);
+        s = {};
+        // The inbox goes on in the next run, or for another receiver.
+        machine_.after(milliseconds(random().between(1, 500)), [this, i, process = op->process] {
+            bool const is_received = !slots_[i].receiving.expired();
+            if (process == process_ && is_alive() && slots_[i].handle && !is_received && !slots_[i].has_handler)
+                receive(i);
+        });
+    }
+    // What an application does with a message.
+    awaitable<void> use(op_ptr op, std::size_t number, mqtt::message m) {
+        if (is_unsteady()) {
+            checker_.given_back(number);
+            log().say("gives d%zu back", number);
+            m.abandon();
+        } else if (is_unsteady()) {
+            fail_with(number, std::move(m));
+        } else if (!is_calm_ && random().one_in(10)) {
+            auto holding = hold(op, number, m);
+            co_await std::move(holding);
+            if (!is_dead(*op)) checker_.taken(number);
+        } else if (!is_calm_ && random().one_in(20)) {
+            held_.emplace_back(number, std::move(m));
+        } else {
+            checker_.taken(number);
+            if (random().one_in(2)) m.acknowledge();
+        }
+    }
+    void fail_with(std::size_t number, mqtt::message m) try {
+        checker_.given_back(number);
+        auto const mine = std::move(m);
+        throw user_error("receiver");
+    } catch (user_error const&) {
+    }
+    // Works on it for a while. If that is cancelled, the message is given back.
+    awaitable<void> hold(op_ptr op, std::size_t number, mqtt::message& m) try {
+        auto sleeping = runnel::sleep_for<executor>(executor_, milliseconds(random().between(0, 4'000)));
+        co_await std::move(sleeping);
+    } catch (std::system_error const&) {
+        if (!is_dead(*op)) checker_.given_back(number);
+        m.abandon();
+        throw;
+    }
+
+    awaitable<void> unsubscribe(op_ptr op, subscription s) {
+        if (!session_ || op->process != process_) co_return;
+        std::error_code error;
+        try {
+            auto asking = session_->unsubscribe(s);
+            co_await std::move(asking);
+        } catch (std::system_error const& e) {
+            error = e.code();
+        }
+        judge(*op, error);
+    }
+
+    // --- waiting, and the end
+
+    awaitable<void> disconnect(op_ptr op) {
+        if (!session_ || op->process != process_) co_return;
+        log().say("disconnect %zu", op->id);
+        try {
+            auto ending = session_->disconnect();
+            co_await std::move(ending);
+        } catch (std::system_error const& e) {
+            if (!is_dead(*op)) log().say("disconnect %zu: %s", op->id, e.what());
+        }
+    }
+    awaitable<void> drained(op_ptr op) {
+        if (!session_ || op->process != process_) co_return;
+        std::error_code error;
+        try {
+            auto waiting = session_->drained();
+            co_await std::move(waiting);
+            drained_ = op->process;
+        } catch (std::system_error const& e) {
+            error = e.code();
+        }
+        judge(*op, error);
+    }
+    awaitable<void> connected(op_ptr op) {
+        if (!session_ || op->process != process_) co_return;
+        std::error_code error;
+        try {
+            auto waiting = session_->connected(session_->counters().connections);
+            co_await std::move(waiting);
+        } catch (std::system_error const& e) {
+            error = e.code();
+        }
+        judge(*op, error);
+    }
+    awaitable<void> events(op_ptr op) {
+        if (!session_ || op->process != process_) co_return;
+        std::error_code error;
+        try {
+            auto all = session_->events();
+            for (;;) {
+                auto next = all.next();
+                co_await std::move(next);
+            }
+        } catch (std::system_error const& e) {
+            error = e.code();
+        }
+        judge(*op, error);
+    }
+
+    // --- what the session tells
+
+    void on_event(mqtt::session_event const& e) {
+        if (!is_alive()) return;
+        using enum mqtt::session_event::kind;
+        log().say("event: %s", to_string(e).c_str());
+        if (e.what == given_up) checker_.gave_up();
+        if (e.what == disconnected && is_violation(e.error))
+            log().fail("the connection ends with: %s", e.error.message().c_str());
+    }
+    static bool is_violation(std::error_code e) {
+        if (e.category() == make_error_code(mqtt::reason_code{}).category()) {
+            using enum mqtt::reason_code;
+            return e == protocol_error || e == malformed_packet || e == receive_maximum_exceeded ||
+                   e == topic_alias_invalid || e == packet_too_large || e == packet_identifier_in_use;
+        }
+        if (e.category() != make_error_code(mqtt::errc{}).category()) return false;
+        using enum mqtt::errc;
+        if (e == receive_maximum_exceeded) return false;  // the session's own wish; else DISCONNECT says so
+        return !(e == connect_timeout || e == close_timeout || e == keep_alive_timeout || e == disconnected);
+    }
+
+    machine& machine_;
+    network& network_;
+    checker& checker_;
+    disk& disk_;
+    executor executor_;
+    settings const settings_;
+    std::shared_ptr<store> store_;
+    std::unique_ptr<session> session_;
+    std::array<slot, slots> slots_;
+    std::vector<std::pair<std::size_t, mqtt::message>> held_;
+    std::vector<op_ptr> pending_;
+    std::size_t operations_ = 0;
+    std::size_t process_ = 0;
+    std::size_t dead_ = 0;     // the last process that was killed
+    std::size_t drained_ = 0;  // the process of which `drained` has completed
+    nanoseconds slept_{0};
+    bool is_running_ = false;
+    bool store_fails_ = false;
+    bool is_calm_ = false;
+    bool is_retired_ = false;
+};
+
+}  // namespace simulation

@@ -1,0 +1,91 @@
+// Simulates whole lives of sessions: network, broker, store, clock and application in one thread, all from a seed.
+//
+//     simulation --seeds 500 [--from 1] [--twice 10]   so many seeds; of so many the run is repeated and compared
+//     simulation --seed 17 [--trace]                   one of them, with everything that happens
+//
+// What is done and what goes wrong is in world.hpp, what must hold in checker.hpp, how time is simulated in clock.hpp.
+
+#include "simulation/clock.hpp"
+#include "simulation/world.hpp"
+#include <cinttypes>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+
+namespace {
+
+struct settings {
+    std::uint64_t from = 1, seeds = 500, twice = 0;
+    bool prints = false;
+};
+
+bool read(settings& s, int count, char** arguments) {
+    for (int i = 1; i < count; ++i) {
+        auto const is = [&](char const* name) { return std::strcmp(arguments[i], name) == 0; };
+        if (is("--trace")) {
+            s.prints = true;
+            continue;
+        }
+        if (i + 1 == count) return false;
+        auto const value = std::strtoull(arguments[i + 1], nullptr, 10);
+        if (is("--seeds"))
+            s.seeds = value;
+        else if (is("--from"))
+            s.from = value;
+        else if (is("--twice"))
+            s.twice = value;
+        else if (is("--seed"))
+            s.from = value, s.seeds = 1;
+        else
+            return false;
+        ++i;
+    }
+    return true;
+}
+
+bool is_good(std::uint64_t seed, simulation::outcome const& o) {
+    for (auto const& f : o.failures) std::printf("seed %" PRIu64 ": %s\n", seed, f.c_str());
+    if (!o.failures.empty()) std::printf("again: simulation --seed %" PRIu64 " --trace\n", seed);
+    return o.failures.empty();
+}
+
+bool is_repeated(std::uint64_t seed, simulation::outcome const& first) {
+    auto const second = simulation::run_seed(seed, false);
+    if (second.hash == first.hash) return true;
+    std::printf("seed %" PRIu64 ": another run of it is different\n", seed);
+    return false;
+}
+
+int run(settings const& s) {
+    simulation::check_virtual_clock();
+    std::uint64_t failed = 0, turns = 0, messages = 0, seconds = 0;
+    for (std::uint64_t i = 0; i < s.seeds; ++i) {
+        auto const seed = s.from + i;
+        auto const o = simulation::run_seed(seed, s.prints);
+        bool const good = is_good(seed, o) && (i >= s.twice || is_repeated(seed, o));
+        failed += good ? 0 : 1;
+        turns += o.turns;
+        messages += o.messages;
+        seconds += static_cast<std::uint64_t>(o.time.count());
+        if (s.seeds == 1) std::printf("hash %016" PRIx64 "\n", o.hash);
+        std::fflush(stdout);
+    }
+    std::printf("%" PRIu64 " seeds, %" PRIu64 " failed; %" PRIu64 " h simulated, %" PRIu64 " messages, %" PRIu64
+                " turns\n",
+                s.seeds, failed, seconds / 3600, messages, turns);
+    return failed == 0 ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) try {
+    settings s;
+    if (read(s, count, arguments)) return run(s);
+    std::fprintf(stderr, "usage: simulation [--seeds N] [--from SEED] [--twice N] | --seed N [--trace]\n");
+    return 2;
+} catch (std::exception const& e) {
+    std::fprintf(stderr, "simulation: %s\n", e.what());
+    return 1;
+}
