@@ -133,6 +133,14 @@ TEST_CASE("a request whose subscription is refused says so, and another one may 
     test::run(c.io, r.session.disconnect());
 }
 
+TEST_CASE("the context may end when a request has been told of the end of the session, and has not gone on") {
+    connected_session c(quick("client", v5));
+    c.broker.hold_acknowledgements(true);
+    task<mqtt::message> asking(c.io, c.session.request("a", "b", 10s));
+    test::settle(c.io);
+    CHECK_FALSE(asking.done());
+}  // the frames of the request go in an order of their own
+
 TEST_CASE("a pending request ends with the session, at each of its steps") {
     for (int turns = 0; turns < 12; ++turns) {
         test::memory_place p;

@@ -19,6 +19,19 @@
 
 namespace runnel::mqtt::detail {
 
+/// By which number a message is known to the session state, for a caller of `publish` that withdraws it, perhaps. (As a
+/// context ends, the frames go in any order: either of the two may find the other gone.)
+struct publish_ticket {
+    publish_ticket() noexcept = default;
+    publish_ticket(publish_ticket const&) = delete;
+    publish_ticket& operator=(publish_ticket const&) = delete;
+    ~publish_ticket() {
+        if (of != nullptr) *of = nullptr;
+    }
+    std::uint64_t number = session_state::no_exchange;
+    publish_ticket** of = nullptr;  ///< how `publish` knows it, while it goes on
+};
+
 /// The part of a session that publishes: it waits for what the `publish_queue` decides.
 ///
 /// A call that is suspended has its `publisher` in its frame. Until it is told its end, that belongs to the queue;
@@ -37,11 +50,11 @@ class publishing {
     publishing(publishing const&) = delete;
     publishing& operator=(publishing const&) = delete;
 
-    /// See `session::publish`. When it ends, it tells `number`, if that is not null, by which number `withdraw` knows
+    /// See `session::publish`. When it ends, it tells `ticket`, if that is not null, by which number `withdraw` knows
     /// the message.
     awaitable<publish_result> publish(std::string_view topic, std::string_view payload, publish_options o,
-                                      std::uint64_t* number = nullptr) {
-        publisher self(*this, topic, payload, o, number);
+                                      publish_ticket* ticket = nullptr) {
+        publisher self(*this, topic, payload, o, ticket);
         bool const needs_time = o.props != nullptr || o.timeout.count() != 0 || state_.is_paced();
         errc const e = queue_.begin(self, needs_time ? clock::now() : clock::time_point{});
         if (needs_time) [[unlikely]]
@@ -170,14 +183,19 @@ class publishing {
     // One call of `publish`, in its coroutine's frame. Not linked any more if the session goes first.
     struct publisher : publish_queue::call {
         publisher(publishing& part, std::string_view const& t, std::string_view const& p, publish_options const& o,
-                  std::uint64_t* told) noexcept
-            : call(t, p, o), of(part), number_to(told) {}
+                  publish_ticket* told) noexcept
+            : call(t, p, o), of(part), ticket(told) {
+            if (ticket != nullptr) ticket->of = &ticket;
+        }
         ~publisher() {
-            if (number_to != nullptr) *number_to = this->number;
+            if (ticket != nullptr) {
+                ticket->of = nullptr;
+                ticket->number = this->number;
+            }
             if (this->linked()) of.give_up(*this);
         }
         publishing& of;
-        std::uint64_t* number_to;
+        publish_ticket* ticket;
         waiter<Executor> waiting;
         publish_result result;
     };

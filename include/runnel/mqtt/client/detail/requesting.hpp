@@ -71,7 +71,7 @@ class requesting final : public requesting_part, private subscription_watcher {
             if (opening != nullptr) *opening = nullptr;
             if (this->of == nullptr) return;
             auto& part = *this->of;
-            if (part.requests_.remove(*this, part.waking())) part.publishing_.withdraw(number);
+            if (part.requests_.remove(*this, part.waking())) part.publishing_.withdraw(ticket.number);
         }
         // After each wait: throws if there is nothing to go on with.
         void check(std::error_code waited = {}) const {
@@ -81,8 +81,8 @@ class requesting final : public requesting_part, private subscription_watcher {
         }
         message response;
         waiter<Executor> waiting;
-        std::uint64_t number = session_state::no_exchange;  // of the message
-        requester** opening = nullptr;                      // how `opener` knows it
+        publish_ticket ticket;          // of the message
+        requester** opening = nullptr;  // how `opener` knows it
     };
 
     // The one who subscribes, while it does. (As a context ends, the frames go in any order.)
@@ -119,7 +119,7 @@ class requesting final : public requesting_part, private subscription_watcher {
         props.response_topic = response_topic;
         props.correlation_data = self.correlation;
         o.props = &props;
-        auto publishing = publishing_.publish(topic, payload, o, &self.number);
+        auto publishing = publishing_.publish(topic, payload, o, &self.ticket);
         co_await std::move(publishing);
         while (self.at == requests::stage::asked) {
             self.check();
