@@ -221,6 +221,7 @@ class client {
         milliseconds limit{0};
         bool is_cancelled = false;
         bool may_destroy = false;
+        bool is_run = false;
         int ended = 0;
         asio::cancellation_signal signal{};
     };
@@ -307,7 +308,11 @@ class client {
         } catch (std::exception const& what) {
             if (!is_dead(*op)) log().fail("%s %zu throws: %s", op->name, op->id, what.what());
         }
-        if (op->may_destroy && op->process == process_) destroy();
+        if (op->is_run) {
+            is_running_ = false;
+            machine_.after(milliseconds(is_calm_ ? 1 : random().between(0, 3'000)), [this] { run(); });
+        }
+        if (op->may_destroy && !is_calm_ && op->process == process_) destroy();
     }
 
     // Whether an operation may end so.
@@ -332,15 +337,10 @@ class client {
     void run() {
         if (!is_alive() || is_running_) return;
         is_running_ = true;
-        start("run", [this](op_ptr op) { return run(std::move(op)); });
+        start("run", [this](op_ptr op) { return run(std::move(op)); })->is_run = true;
         want_all();
     }
     awaitable<void> run(op_ptr op) {
-        struct guard {
-            bool& flag;
-            explicit guard(bool& b) noexcept : flag(b) {}
-            ~guard() { flag = false; }
-        } const at_end(is_running_);
         std::error_code error;
         try {
             if (session_ && op->process == process_) {
@@ -353,7 +353,6 @@ class client {
             log().say("run ends by the user's error");
         }
         judge(*op, error);
-        machine_.after(milliseconds(is_calm_ ? 1 : random().between(0, 3'000)), [this] { run(); });
     }
 
     // --- publishing
