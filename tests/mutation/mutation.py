@@ -1,0 +1,406 @@
+"""Puts single faults into the library, one at a time, and tells which of them the tests notice.
+
+usage: mutation.py [--folder DIR] [--list] [--only N[,N...]] [--in TEXT] [--random COUNT --seed S] [--equivalent]
+                   [--tests NAME[,NAME...]] [--at-once 2]
+
+The faults are in the text files beside this one (README.md there says how they are written). All are built in at once:
+each place asks the environment, RUNNEL_MUTANT=N, whether it is to be wrong, so that a run of a fault costs no rebuild.
+The test executables are built in DIR (default: build-mutation) from the sources as they are, with a copy of include/ that
+has the faults. First each runs without a fault, which tells how long it takes and which faults it comes by; then each fault
+is tried with those that come by it, the nearest first, until one fails. At the end there is a table, and the exit code is 1
+if a fault was not noticed that is not argued to be equivalent.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import dataclasses
+import os
+import pathlib
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+HEADER = "mutation.hpp"
+
+HEADER_TEXT = """\
+#pragma once
+
+#include <cstdio>
+#include <cstdlib>
+#include <type_traits>
+
+namespace runnel_mutation {
+
+inline constinit unsigned char reached[%d] = {};
+
+inline int read_number() {
+    if (char const* const path = std::getenv("RUNNEL_MUTATION_REACHED")) {
+        static char const* const file = path;
+        std::atexit([] {
+            if (std::FILE* const out = std::fopen(file, "a")) {
+                for (unsigned i = 0; i < sizeof reached; ++i)
+                    if (reached[i] != 0) std::fprintf(out, "%%u\\n", i);
+                std::fclose(out);
+            }
+        });
+    }
+    char const* const text = std::getenv("RUNNEL_MUTANT");
+    return text != nullptr ? std::atoi(text) : 0;
+}
+inline int const number = read_number();
+
+// Whether the place of fault `n` is to be wrong. Not what the compiler computes: there nothing is.
+constexpr bool is(int n) noexcept {
+    if (std::is_constant_evaluated()) return false;
+    reached[n] = 1;
+    return n == number;
+}
+
+}  // namespace runnel_mutation
+"""
+
+# Where the tests of a folder's headers are, nearest first. All others follow.
+NEAREST = {
+    "mqtt/protocol": ["mqtt", "testing"],
+    "mqtt/codec": ["mqtt", "testing"],
+    "mqtt/client": ["mqtt", "mqtt-drivers", "tls"],
+    "mqtt/store": ["mqtt", "sqlite", "mqtt-drivers"],
+    "websocket/protocol": ["websocket", "websocket-drivers", "zlib"],
+    "websocket": ["websocket", "websocket-drivers", "zlib", "tls"],
+    "transport/tls": ["tls"],
+    "transport": ["transport", "transport-drivers", "tls", "mqtt-drivers"],
+    "aliyun/alink": ["aliyun", "json"],
+    "aliyun": ["aliyun", "aliyun-drivers", "json", "testing-drivers"],
+}
+# How long an executable may need for a fault: so many times what it needs without, and seconds more.
+SLOWER, MORE = 4, 10
+HIGHEST = 10000  # number of a fault
+MEMORY = 4 << 30  # bytes of address space; a fault may well allocate for ever
+
+
+class Wrong(Exception):
+    """The list is not what it should be."""
+
+
+@dataclasses.dataclass
+class Fault:
+    source: str  # where in the list
+    file: str
+    meaning: str
+    old: str
+    new: str
+    equivalent: str
+    number: int
+    begin: int = 0
+    end: int = 0
+    # What has been found.
+    outcome: str = ""
+    by: str = ""
+
+    def is_statement(self, text):
+        part = text[self.begin : self.end].strip()
+        return part.endswith(";") or re.match(r"\{|(if|for|while|do|switch|try)\b", part) is not None
+
+
+def read_list(path):
+    """The faults of one text file."""
+    file, blocks, block, number = None, [], None, 0
+    for line_number, line in enumerate(path.read_text().splitlines(), 1):
+        key, value = line[:2], line[2:].strip()
+        if not line.strip() or key == "//":
+            continue
+        if key == "@ ":
+            number = int(value)
+        elif key == "= ":
+            file, block = value, None
+        elif key == "# ":
+            block = {"source": f"{path.name}:{line_number}", "file": file, "# ": value, "- ": "", "+ ": "", "~ ": ""}
+            blocks.append(block)
+        elif key in ("- ", "+ ", "~ ") or key.strip() in ("-", "+"):
+            if block is None:
+                raise Wrong(f"{path.name}:{line_number}: a fault begins with # and what it means")
+            key = key.strip() + " "
+            block[key] = f"{block[key]} {value}".strip()
+        else:
+            raise Wrong(f"{path.name}:{line_number}: a line begins with one of @ = # - + ~ //")
+    for b in blocks:
+        if b["file"] is None or not b["- "]:
+            raise Wrong(f"{b['source']}: no file, or no old text")
+    return [
+        Fault(b["source"], b["file"], b["# "], b["- "], b["+ "], b["~ "], n) for n, b in enumerate(blocks, number)
+    ]
+
+
+def locate(fault, text):
+    """Finds the old text, or what is between backticks in it; white space is any white space."""
+    before, part, behind = [*fault.old.split("`"), "", ""][:3] if "`" in fault.old else ("", fault.old, "")
+
+    def pattern(piece):
+        words = r"\s+".join(re.escape(word) for word in piece.split())
+        return (r"\s+" if piece[:1].isspace() else "") + words + (r"\s+" if piece[-1:].isspace() and words else "")
+
+    found = list(re.finditer(f"{pattern(before)}({pattern(part)}){pattern(behind)}", text))
+    if len(found) != 1:
+        raise Wrong(f"{fault.source}: the old text is in {fault.file} {len(found)} times: {fault.old}")
+    fault.begin, fault.end = found[0].span(1)
+
+
+def put_in(faults, text, begin, end):
+    """The text from `begin` to `end` with the faults in it."""
+    result, at = "", begin
+    faults = sorted(faults, key=lambda f: (f.begin, -f.end, f.number))
+    while faults:
+        outer = faults[0]
+        inner = [f for f in faults[1:] if f.begin < outer.end]
+        for f in inner:
+            if f.end > outer.end:
+                raise Wrong(f"{f.source} and {outer.source} overlap")
+        rest = put_in(inner, text, outer.begin, outer.end)
+        ask = f"::runnel_mutation::is({outer.number})"
+        if outer.is_statement(text):
+            wrong = f"{{ if ({ask}) {{ {outer.new} }} else {{ {rest} }} }}"
+        else:
+            if not outer.new:
+                raise Wrong(f"{outer.source}: an expression needs a new one")
+            wrong = f"({ask} ? ({outer.new}) : ({rest}))"
+        result += text[at : outer.begin] + wrong
+        at = outer.end
+        faults = faults[1 + len(inner) :]
+    return result + text[at:end]
+
+
+def write(path, text):
+    if path.exists() and path.read_text() == text:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def count_numbers(faults):
+    return collections.Counter(f.number for f in faults)
+
+
+def read_faults():
+    faults = [fault for path in sorted(HERE.glob("*.txt")) for fault in read_list(path)]
+    texts = {}
+    wrong = [f"{n} is the number of several faults" for n, c in count_numbers(faults).items() if c > 1]
+    for fault in faults:
+        try:
+            path = ROOT / "include/runnel" / fault.file
+            if not path.is_file():
+                raise Wrong(f"{fault.source}: there is no {fault.file}")
+            texts.setdefault(fault.file, path.read_text())
+            locate(fault, texts[fault.file])
+        except Wrong as error:
+            wrong.append(str(error))
+    if wrong:
+        raise Wrong("\n".join(wrong))
+    return faults, texts
+
+
+def make_tree(folder, faults, texts):
+    """The sources as they are, but the headers with the faults."""
+    tree = folder / "tree"
+    tree.mkdir(parents=True, exist_ok=True)
+    for name in ("meson.build", "meson_options.txt", "LICENSE", "README.md", "examples", "tests", "benchmarks", "subprojects"):
+        link = tree / name
+        if not link.is_symlink():
+            link.symlink_to(ROOT / name)
+    include = ROOT / "include"
+    there = tree / "include"
+    kept = {there / "runnel" / HEADER}
+    write(there / "runnel" / HEADER, HEADER_TEXT % (HIGHEST))
+    for path in include.rglob("*.hpp"):
+        name = path.relative_to(include / "runnel").as_posix()
+        text = path.read_text()
+        mine = [f for f in faults if f.file == name]
+        if mine:
+            text = put_in(mine, text, 0, len(text))
+            text = text.replace("#pragma once\n", f"#pragma once\n#include <runnel/{HEADER}>\n", 1)
+        kept.add(there / "runnel" / name)
+        write(there / "runnel" / name, text)
+    for path in list(there.rglob("*.hpp")):
+        if path not in kept:
+            path.unlink()
+
+
+def build(folder, names):
+    """The executables by name, built."""
+    out = folder / "build"
+    if not (out / "build.ninja").exists():
+        subprocess.run(
+            ["meson", "setup", out, folder / "tree", "-Ddebug=false", "-Doptimization=1", "-Dwarning_level=0"]
+            + ["-Dwerror=false", "-Dcpp_args=-w", "-Dinterop=disabled"],
+            check=True,
+        )
+    targets = subprocess.run(["ninja", "-C", out, "-t", "targets", "all"], check=True, capture_output=True, text=True).stdout
+    known = re.findall(r"^tests/test-([\w-]+): cpp_LINKER", targets, re.M)
+    known = [n for n in known if n not in ("public-asio", "unsigned-char")]
+    for name in names or []:
+        if name not in known:
+            raise Wrong(f"no tests are called {name}; there are: {', '.join(known)}")
+    known = names or known
+    command = ["ninja", "-C", out, *([f"-j{os.environ['NINJA_JOBS']}"] if "NINJA_JOBS" in os.environ else [])]
+    subprocess.run([*command, *(f"tests/test-{name}" for name in known)], check=True)
+    return {name: out / "tests" / f"test-{name}" for name in known}
+
+
+def run(executable, number, limit, reached=None):
+    """None if the tests pass; else what happened. A fault may hang, or allocate for ever."""
+
+    def bound():
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    environment = {**os.environ, "RUNNEL_MUTANT": str(number)}
+    environment.pop("RUNNEL_MUTATION_REACHED", None)
+    if reached:
+        environment["RUNNEL_MUTATION_REACHED"] = str(reached)
+    process = subprocess.Popen(
+        [executable, "--abort-after=1", "--no-colors=true"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        preexec_fn=bound,
+    )
+    try:
+        output, _ = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return "time limit", ""
+    if process.returncode == 0:
+        return None, output
+    return ("failed" if process.returncode > 0 else "crashed"), output
+
+
+def first_failure(output):
+    test = re.search(r"^TEST CASE: +(.*)", output, re.M)
+    return test[1].strip() if test else ""
+
+
+def look_around(executables, folder):
+    """How long each takes without a fault, and which faults it comes by."""
+    seconds, reached = {}, {}
+    for name, executable in executables.items():
+        file = folder / f"reached-{name}.txt"
+        file.unlink(missing_ok=True)
+        begin = time.monotonic()
+        what, output = run(executable, 0, 900, file)
+        if what:
+            print(output[-3000:])
+            raise Wrong(f"test-{name} fails without a fault ({what})")
+        seconds[name] = time.monotonic() - begin
+        reached[name] = {int(n) for n in file.read_text().split()} if file.exists() else set()
+        print(f"test-{name}: {seconds[name]:.1f} s, comes by {len(reached[name])} faults", flush=True)
+    return seconds, reached
+
+
+def order(fault, executables, seconds):
+    near = max((folder for folder in NEAREST if fault.file.startswith(folder + "/")), key=len, default="")
+    first = NEAREST.get(near, [])
+    return sorted(executables, key=lambda n: (first.index(n) if n in first else len(first), seconds[n]))
+
+
+def try_out(fault, executables, seconds, reached):
+    passed = 0
+    for name in order(fault, executables, seconds):
+        if fault.number not in reached[name]:
+            continue
+        what, output = run(executables[name], fault.number, seconds[name] * SLOWER + MORE)
+        if what:
+            fault.outcome, fault.by = what, name
+            return fault, first_failure(output)
+        passed += 1
+    fault.outcome = "not noticed" if passed else "not reached"
+    return fault, ""
+
+
+def folder_of(fault):
+    return fault.source.split(":")[0].removesuffix(".txt").replace("_", "/")
+
+
+def print_table(faults):
+    print("\n| folder | faults | failed | crashed | time limit | not noticed | not reached | noticed |")
+    print("|---|---|---|---|---|---|---|---|")
+    groups = collections.defaultdict(list)
+    for f in faults:
+        groups[folder_of(f)].append(f)
+    for name, group in [*sorted(groups.items()), ("all", faults)]:
+        count = collections.Counter(f.outcome for f in group)
+        noticed = count["failed"] + count["crashed"] + count["time limit"]
+        cells = [count[k] for k in ("failed", "crashed", "time limit", "not noticed", "not reached")]
+        print(f"| {name} | {len(group)} | {' | '.join(map(str, cells))} | {100 * noticed / len(group):.1f} % |")
+    by = collections.Counter(f.by for f in faults if f.by)
+    print("\nnoticed by: " + ", ".join(f"test-{name} {count}" for name, count in by.most_common()))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=pathlib.Path, default=ROOT / "build-mutation", help="where to build")
+    parser.add_argument("--list", action="store_true", help="check the list, print it, and build nothing")
+    parser.add_argument("--only", help="these faults: numbers, with commas, or ranges (3-9)")
+    parser.add_argument("--in", dest="inside", help="only faults in files whose path contains this")
+    parser.add_argument("--random", type=int, help="so many of them")
+    parser.add_argument("--seed", type=int, help="for --random")
+    parser.add_argument("--equivalent", action="store_true", help="try those, too, that are argued to be equivalent")
+    parser.add_argument("--tests", help="only these executables: names, with commas, as mqtt,mqtt-drivers")
+    parser.add_argument("--at-once", type=int, default=2, help="how many executables run at once")
+    options = parser.parse_args()
+
+    faults, texts = read_faults()
+    chosen = [f for f in faults if options.equivalent or not f.equivalent]
+    if options.inside:
+        chosen = [f for f in chosen if options.inside in f.file]
+    if options.only:
+        wanted = set()
+        for part in options.only.split(","):
+            low, _, high = part.partition("-")
+            wanted |= set(range(int(low), int(high or low) + 1))
+        chosen = [f for f in faults if f.number in wanted]
+    if options.random is not None:
+        seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
+        print(f"--random {options.random} --seed {seed}")
+        chosen = sorted(random.Random(seed).sample(chosen, min(options.random, len(chosen))), key=lambda f: f.number)
+    if options.list:
+        for f in chosen:
+            print(f"{f.number:4} {f.file}: {f.meaning}{' (equivalent)' if f.equivalent else ''}")
+        print(f"{len(chosen)} faults, {sum(bool(f.equivalent) for f in faults)} of all {len(faults)} argued to be equivalent")
+        return 0
+
+    folder = options.folder.resolve()
+    make_tree(folder, faults, texts)
+    executables = build(folder, options.tests.split(",") if options.tests else None)
+    seconds, reached = look_around(executables, folder)
+    with concurrent.futures.ThreadPoolExecutor(options.at_once) as pool:
+        tries = [pool.submit(try_out, f, executables, seconds, reached) for f in chosen]
+        for done in concurrent.futures.as_completed(tries):
+            f, test = done.result()
+            by = f" by test-{f.by}" if f.by else ""
+            print(f"{f.number:4} {f.outcome}{by}{f': {test}' if test else ''}", flush=True)
+    missed = [f for f in chosen if not f.by]
+    if missed:
+        print("\nNot noticed:")
+        for f in missed:
+            print(f"{f.number:4} {f.source} {f.file}: {f.meaning}{' (not reached)' if f.outcome == 'not reached' else ''}")
+    if chosen:
+        print_table(chosen)
+    return 1 if any(not f.equivalent for f in missed) else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Wrong as error:
+        sys.exit(f"mutation.py: {error}")
