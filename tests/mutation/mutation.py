@@ -286,8 +286,9 @@ def run(executable, number, limit, reached=None):
 
 
 def first_failure(output):
-    test = re.search(r"^TEST CASE: +(.*)", output, re.M)
-    return test[1].strip() if test else ""
+    before = output[: match.start()] if (match := re.search(r"(FATAL )?ERROR: ", output)) else output
+    tests = re.findall(r"^TEST CASE: +(.*)", before, re.M)  # others have printed something
+    return tests[-1].strip() if tests else ""
 
 
 def look_around(executables, folder):
