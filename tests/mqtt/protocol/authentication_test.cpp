@@ -205,3 +205,19 @@ TEST_CASE("AUTH leaves out what makes it too large for the peer [MQTT-3.15.2-2] 
     packet const q(continue_authentication, "m", large);
     CHECK(s.state.auth(s.out, q.value) == errc::packet_too_large);
 }
+
+TEST_CASE("each connection begins anew, and only a client begins again") {
+    authentication a;
+    packet const method(success);
+    connack const accepted{false, success, method.value.props};
+    a.begin("m");
+    CHECK(a.finish(accepted) == errc::ok);
+    packet const again(reauthenticate);
+    CHECK(a.step(role::server, again.value) == errc::authentication_not_due);
+    a.begin("m");
+    CHECK(a.step(role::server, method.value) == errc::authentication_not_due);  // CONNACK ends the first
+    a.begin(std::nullopt);
+    properties empty;
+    empty.authentication_method = "";
+    CHECK(a.finish({false, success, &empty}) == errc::authentication_method_changed);
+}

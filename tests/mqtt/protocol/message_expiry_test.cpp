@@ -229,3 +229,45 @@ TEST_CASE("no memory is lost with messages that expire") {
     CHECK(c.state.queued_bytes() == 0);
     CHECK(c.refused.size() == 2000);
 }
+
+TEST_CASE("each message expires in its own time, and not at the very moment at which its interval is over") {
+    session_end c(role::client, v5);
+    for (std::uint32_t seconds = 1; seconds <= 3; ++seconds) publish_for(c, "a", q1, seconds, &owners[seconds]);
+    session_end::listener handler(c);
+    c.state.set_time(2s);
+    c.state.expire(handler);
+    CHECK(c.refused == refusals{{&owners[1], errc::message_expired}});
+    CHECK(c.state.next_expiry() == 2s);
+    c.state.set_time(2001ms);
+    c.state.expire(handler);
+    CHECK(c.refused.back() == session_end::refusal{&owners[2], errc::message_expired});
+    CHECK(c.state.next_expiry() == 3s);
+}
+
+TEST_CASE("a message that waits in another version of the protocol expires at its time") {
+    session_end s(role::server, v5, {.in_flight = 1});
+    s.accept();
+    publish_for(s, "sent", q1, 60);
+    publish_for(s, "queued", q1, 10, &owners[0]);
+    s.lose_connection();
+    s.version = v3;
+    s.accept(true);
+    CHECK(sent(s) == "dup sent");
+    session_end::listener handler(s);
+    s.state.set_time(5s);
+    s.state.expire(handler);
+    CHECK(s.refused.empty());
+    s.state.set_time(11s);
+    s.state.expire(handler);
+    CHECK(s.refused == refusals{{&owners[0], errc::message_expired}});
+}
+
+TEST_CASE("what has expired between two connections is not sent on the next") {
+    session_end s(role::server, v5);
+    publish_for(s, "a", q1, 10, &owners[0]);
+    publish_for(s, "b", q1, 60);
+    s.state.set_time(11s);
+    s.accept(true);
+    CHECK(sent(s) == "b:49");
+    CHECK(s.refused == refusals{{&owners[0], errc::message_expired}});
+}

@@ -263,3 +263,20 @@ TEST_CASE("a window that is closed holds up QoS 1 only") {
     CHECK(out.size() == 7 + 5);  // one of QoS 1, and the one of QoS 0
     CHECK_FALSE(paced.can_leave(qos::at_least_once, start + 10s));
 }
+
+TEST_CASE("a PUBREL that a closed window holds up is sent again once the window opens") {
+    ends e({.acknowledged = 5, .span = 1s});
+    e.connect();
+    int owner = 0;
+    CHECK(e.publish(owner, qos::exactly_once) == errc::ok);
+    CHECK(e.send(start).size() == 1);
+    e.receive(std::string("\x50\x02\x00\x01", 4));
+    e.client.connection_lost();
+    e.client.narrow(e.out, 0);
+    e.connect(true);
+    e.send(start + 5s);
+    CHECK(e.client.unacknowledged() == 0);
+    e.client.narrow(e.out, 1);
+    e.send(start + 6s);
+    CHECK(e.client.unacknowledged() == 1);
+}

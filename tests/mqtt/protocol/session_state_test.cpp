@@ -1456,3 +1456,188 @@ TEST_CASE("idle memory is given back, and the session goes on") {
     c.publish("b", q1);
     CHECK(c.sent() == "PUBLISH 101 qos1 b=p");
 }
+
+// The second of something.
+
+TEST_CASE("what has been read of a packet is not waited for on the next connection") {
+    for (auto version : both_versions) {
+        auto c = client(version);
+        c.receive(test::encoded(publish{.topic = "topic", .payload = "payload"}, version).substr(0, 4));
+        CHECK(c.state.expected_size() > 4);
+        c.lose_connection();
+        CHECK(c.state.expected_size() == 0);
+    }
+}
+
+TEST_CASE("messages given back are asked for once, and only where the session outlives its connection") {
+    auto c = client(v3);
+    c.receive_publish("a", q1, 1);
+    c.state.give_back(c.messages[0].token);
+    CHECK(c.state.ask_again());
+    CHECK(c.state.wants_new_connection());
+    c.lose_connection();
+    c.connect(true);
+    CHECK_FALSE(c.state.wants_new_connection());
+    c.lose_connection();
+    c.begin_connect({}, true);
+    c.receive_packet(connack{});
+    CHECK_FALSE(c.state.ask_again());
+    auto d = client(v5);  // without a session expiry interval
+    CHECK_FALSE(d.state.ask_again());
+}
+
+TEST_CASE("an application is full where the server does not know how many messages it takes") {
+    for (auto version : both_versions) {
+        // In MQTT 3.1.1 a server is not told of the receive maximum, and in MQTT 5 this one is larger.
+        auto c =
+            client(version, nullptr, {.receive_maximum = std::uint16_t(version == v3 ? 2 : 65535)}, {.not_taken = 2});
+        c.receive_publish("a", q1, 1);
+        CHECK_FALSE(c.state.is_full());
+        c.receive_publish("a", q1, 2);
+        CHECK(c.state.is_full());
+    }
+}
+
+TEST_CASE("SUBSCRIBE may be as large as the server takes packets, and no larger") {
+    subscription_request const filters[] = {{"a/filter"}};
+    for (std::uint32_t size = 14; size <= 16; ++size) {
+        properties announced;
+        announced.maximum_packet_size = size;
+        auto c = client(v5, &announced);
+        subscribe const packet{.packet_id = 1, .requests = filters, .props = {}};
+        REQUIRE(encoded_size(packet, v5) == 16);
+        CHECK(c.state.subscribe(c.out, packet, nullptr).error == (size < 16 ? errc::packet_too_large : errc::ok));
+    }
+}
+
+TEST_CASE("a handler that ends the connection when its message is refused at CONNACK has ended it") {
+    session_end c(role::client, v5);
+    properties announced;
+    announced.maximum_packet_size = std::uint32_t{20};
+    CHECK(c.state.publish(c.out, {.topic = "a long topic for a message", .qos = q1}).error == errc::ok);
+    c.publish("b", q1);
+    struct ending : session_end::listener {
+        using listener::listener;
+        void on_refused(void*, errc) { CHECK(end.state.disconnect(end.out) == errc::ok); }
+    } handler(c);
+    c.begin_connect();
+    CHECK(c.receive_packet_to(connack{false, success, &announced}, handler) == errc::ok);
+    CHECK(c.state.current_phase() == phase::disconnecting);
+    CHECK(c.sent() == "DISCONNECT");
+}
+
+TEST_CASE("what goes with an acknowledgement goes with it once, and not over another connection") {
+    properties why;
+    why.reason_string = "why";
+    auto c = client(v5);
+    c.receive_publish("a", q2, 1);
+    CHECK(c.state.acknowledge(c.out, c.messages[0].token, success, &why) == errc::ok);
+    CHECK(c.take_bytes().size() > 6);
+    c.receive_publish("a", q2, 1, true);
+    CHECK(c.take_bytes().size() == 4);
+    CHECK(c.state.acknowledge(c.out, c.messages[0].token, success, &why) == errc::ok);  // it has been taken
+    c.receive_publish("a", q2, 1, true);
+    CHECK(c.take_bytes().size() == 4);
+
+    c.receive_publish("a", q2, 2);
+    c.receive_publish("a", q2, 3);
+    c.state.acknowledge(c.out, c.messages[2].token, success, &why);
+    CHECK(c.sent() == "");
+    c.lose_connection();
+    c.connect(true);
+    c.receive_publish("a", q2, 3, true);
+    CHECK(c.take_bytes().size() == 4);
+}
+
+TEST_CASE("acknowledgements of four bytes are looked at as closely as others") {
+    for (auto version : both_versions) {
+        auto c = client(version);
+        CHECK(c.receive(std::string("\x60\x02\x00\x01", 4)) != errc::ok);  // PUBREL without its flags
+        auto d = client(version);
+        auto const error = d.receive(std::string("\x40\x02\x00\x00", 4));
+        CHECK(error != errc::ok);
+        CHECK(error != errc::packet_identifier_unknown);
+    }
+}
+
+TEST_CASE("a message whose handler throws is new when it is sent again") {
+    for (auto version : both_versions)
+        for (qos const quality : {q1, q2}) {
+            auto c = client(version);
+            struct failing : session_end::listener {
+                using listener::listener;
+                void on_message(publish const&, delivery) { throw 1; }
+            } handler(c);
+            publish const message{.topic = "a", .payload = "p", .qos = quality, .packet_id = 1};
+            CHECK_THROWS_AS(c.receive_packet_to(message, handler), int);
+            CHECK(c.sent() == "");
+            c.lose_connection();
+            c.connect(true);
+            c.receive_publish("a", quality, 1, true);
+            CHECK(c.messages.size() == 1);
+        }
+}
+
+TEST_CASE("DISCONNECT tells its reason also to a client that wants no such texts (3.1.2.11.7)") {
+    properties why;
+    why.reason_string = "why";
+    auto c = client(v5, nullptr, {.problem_information = false});
+    CHECK(c.receive_packet(disconnect{reason_code::server_busy, &why}) == errc::ok);
+    CHECK(c.disconnects.size() == 1);
+}
+
+TEST_CASE("AUTH that crosses DISCONNECT is no error") {
+    auto c = client(v5);
+    CHECK(c.state.disconnect(c.out) == errc::ok);
+    properties method;
+    method.authentication_method = "method";
+    CHECK(c.receive_packet(auth{reason_code::continue_authentication, &method}) == errc::ok);
+    CHECK(c.auths.empty());
+}
+
+TEST_CASE("a CONNACK that crosses DISCONNECT ends no exchange") {
+    for (auto version : both_versions) {
+        auto c = client(version);
+        c.publish("a", q2, first);
+        c.receive_ack(pubrec, 1);
+        c.lose_connection();
+        c.begin_connect();
+        c.state.disconnect(c.out);
+        CHECK(c.receive(connack_bytes(version)) == errc::ok);
+        CHECK(c.lost.empty());
+    }
+}
+
+TEST_CASE("in a new session of the server a QoS 2 message is new, whatever its identifier was before") {
+    for (auto version : both_versions) {
+        auto c = client(version);
+        c.receive_publish("a", q2, 1);
+        c.state.acknowledge(c.out, c.messages[0].token);
+        c.lose_connection();
+        c.connect(false);
+        c.receive_publish("b", q2, 1);
+        CHECK(c.received() == "a=p, b=p");
+    }
+}
+
+TEST_CASE("a PUBREC that crosses a PUBREL sent again is answered once more") {
+    for (auto version : both_versions) {
+        auto c = client(version);
+        c.publish("a", q2);
+        c.receive_ack(pubrec, 1);
+        c.lose_connection();
+        c.connect(true);
+        CHECK(c.sent() == "PUBREL 1");
+        CHECK(c.receive_ack(pubrec, 1) == errc::ok);
+        CHECK(c.sent() == "PUBREL 1");
+    }
+}
+
+TEST_CASE("no more messages are queued than the limit says") {
+    for (auto version : both_versions) {
+        session_end c(role::client, version, {.queued_messages = 2});
+        CHECK(c.publish("a", q1).error == errc::ok);
+        CHECK(c.publish("b", q1).error == errc::ok);
+        CHECK(c.publish("c", q1).error == errc::queue_full);
+    }
+}

@@ -64,6 +64,7 @@ TEST_CASE("all 65,535 identifiers can be in flight at once, none of them twice [
     CHECK(identifiers.size() == 65535);
     CHECK(*identifiers.begin() == 1);
     CHECK(*identifiers.rbegin() == 65535);
+    CHECK(table.find(0) == nullptr);
     table.end(*table.find(1));
     CHECK(table.has_identifier());
 }
@@ -218,4 +219,56 @@ TEST_CASE("an exchange for which there is no memory is not begun, whichever allo
         CHECK(table.bytes() == (identifier != 0 ? 5080 : 80));
         CHECK(begin(table) == (identifier != 0 ? 10 : 9));
     }
+}
+
+TEST_CASE("what a store knows is not looked at again, and what has changed is, until it is stored") {
+    runnel::mqtt::detail::in_flight table;
+    for (int i = 0; i < 10; ++i) begin(table);
+    auto const changes = [&] {
+        std::set<std::uint64_t> numbers;
+        table.for_each_change([&](std::uint64_t number, in_flight::entry&) { numbers.insert(number); });
+        return numbers;
+    };
+    CHECK(changes().size() == 10);
+    table.stored();
+    CHECK(changes().empty());
+    CHECK_FALSE(table.noted());
+    table.note(table[2]);
+    CHECK(changes() == std::set<std::uint64_t>{2});
+    table.stored();
+    table.note(table[7]);
+    CHECK(changes() == std::set<std::uint64_t>{7});
+}
+
+TEST_CASE("an exchange that has ended keeps its identifier until the store knows") {
+    runnel::mqtt::detail::in_flight table;
+    begin(table);
+    table.stored();
+    table.end(*table.find(1));
+    CHECK(table.find(1) == nullptr);
+    CHECK(table.size() == 1);
+    CHECK_FALSE(table.empty());
+    table.stored();
+    CHECK(table.size() == 0);
+    CHECK(table.empty());
+}
+
+TEST_CASE(
+    "exchanges of an earlier process that lag behind keep their identifiers, until the store knows of their end") {
+    runnel::mqtt::detail::in_flight table;
+    for (int i = 0; i < 2; ++i)
+        table.begin(10,
+                    {.at = resend, .quality = runnel::mqtt::qos::at_least_once, .stored = in_flight::record::message});
+    table.continue_at(65'535);
+    REQUIRE(table.find(1) != nullptr);
+    table.end(*table.find(1));
+    CHECK(table.find(1) == nullptr);
+    CHECK(table.find(2) != nullptr);
+    table.make_identifier();
+    CHECK(in_flight::identifier_of(table.next()) == 3);
+    table.stored();
+    CHECK(table.first() == 1);
+    table.continue_at(2 * 65'535);
+    table.make_identifier();
+    CHECK(in_flight::identifier_of(table.next()) == 1);
 }

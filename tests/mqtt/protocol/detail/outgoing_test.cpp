@@ -4,8 +4,11 @@
 
 #include <doctest/doctest.h>
 
+#include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <support/session_end.hpp>
 #include <utility>
 #include <vector>
@@ -500,4 +503,92 @@ TEST_CASE("an exchange that no connection brings to its end is ended, and its ow
         c.connect(true);
         CHECK(c.sent() == "PUBREL 3, PUBLISH 4 qos1 dup d=p");  // perhaps the server has c
     }
+}
+
+TEST_CASE("PUBREC is progress, and so is the answer to a PUBREL that frees an identifier") {
+    for (auto version : both_versions) {
+        auto c = client(version);
+        c.connect();
+        c.publish("a", q2);
+        CHECK_FALSE(c.state.unanswered().has_progress);
+        CHECK(c.receive_ack(pubrec, 1) == errc::ok);
+        CHECK(c.state.unanswered().has_progress);
+
+        auto d = client(version);
+        d.connect(true);  // of an older process
+        d.publish("a", q2);
+        CHECK(d.sent() == "PUBREL 1");
+        CHECK(d.state.unanswered().any);
+        CHECK(d.state.unanswered().first == 0);
+        CHECK_FALSE(d.state.unanswered().has_progress);
+        CHECK(d.receive_ack(pubcomp, 1) == errc::ok);
+        CHECK(d.sent() == "PUBLISH 1 qos2 a=p");
+        CHECK(d.state.unanswered().has_progress);
+    }
+}
+
+// What a store is told.
+
+namespace {
+
+std::string told(session_end& end) {
+    struct {
+        std::string words;
+        void say(char const* what, std::uint64_t number) {
+            words.append(words.empty() ? "" : ", ").append(what).append(std::to_string(number));
+        }
+        void message(std::uint64_t number, std::string_view, std::optional<std::chrono::milliseconds>) {
+            say("message ", number);
+        }
+        void released(std::uint64_t number) { say("released ", number); }
+        void ended(std::uint64_t number) { say("ended ", number); }
+        void taken(std::uint16_t id, reason_code) { say("taken ", id); }
+        void forgotten(std::uint16_t id) { say("forgotten ", id); }
+    } sink;
+    end.state.tell_changes(sink);
+    end.state.changes_stored();
+    return sink.words;
+}
+
+}  // namespace
+
+TEST_CASE("a store holds a QoS 2 message that was dropped on its way as released, and a QoS 1 message no more") {
+    for (auto version : both_versions) {
+        auto c = client(version);
+        c.connect();
+        auto const a = c.publish("a", q1).number;
+        auto const b = c.publish("b", q2).number;
+        CHECK(told(c) == "message 0, message 1");
+        CHECK_FALSE(c.state.has_changes());
+        CHECK(c.state.discard(a, errc::message_discarded, session_handler{}));
+        CHECK(c.state.has_changes());
+        CHECK(told(c) == "ended 0");
+        CHECK(c.state.discard(b, errc::message_discarded, session_handler{}));
+        CHECK(c.state.has_changes());
+        CHECK(told(c) == "released 1");
+    }
+}
+
+TEST_CASE("a store holds a QoS 2 message that was given up between connections as released") {
+    for (auto version : both_versions) {
+        auto c = client(version);
+        c.connect();
+        auto const a = c.publish("a", q2).number;
+        told(c);
+        c.lose_connection();
+        c.state.reject(a, errc::message_rejected, session_handler{});
+        CHECK(c.state.has_changes());
+        CHECK(told(c) == "released 0");
+    }
+}
+
+TEST_CASE("a store holds nothing of QoS 0, and is told of the first connection") {
+    auto c = client(v5);
+    c.publish("a", q0);
+    CHECK_FALSE(c.state.has_changes());
+    CHECK(told(c) == "");
+    c.connect();
+    CHECK(c.state.has_changes());
+    CHECK(told(c) == "");
+    CHECK_FALSE(c.state.has_changes());
 }

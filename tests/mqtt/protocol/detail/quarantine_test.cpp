@@ -240,3 +240,94 @@ TEST_CASE("a network that loses connections at random hardly ever costs a messag
     CHECK(messages == 360);
     CHECK(lost <= 2);
 }
+
+// The rules one by one.
+
+namespace {
+
+using runnel::mqtt::detail::quarantine;
+constexpr time_point begin{1000s};
+
+runnel::mqtt::detail::quarantine::ending ending(std::uint64_t first, time_point at, std::error_code why = reset,
+                                                bool has_progress = false) {
+    return {.left = {.first = first, .next = 3, .any = true, .has_progress = has_progress},
+            .why = why,
+            .by_peer = true,
+            .at = at};
+}
+
+// Ends a connection as usual.
+void end_usually(runnel::mqtt::detail::quarantine& rule, std::uint64_t first, std::error_code why = reset) {
+    rule.connected(begin);
+    CHECK_FALSE(rule.disconnected(ending(first, begin, why)));
+}
+
+// A connection on which one message is tried, right after which it ends.
+std::optional<std::uint64_t> strike(runnel::mqtt::detail::quarantine& rule, std::uint64_t first,
+                                    bool has_progress = false) {
+    rule.connected(begin);
+    CHECK(rule.on_time(rule.deadline()));
+    return rule.disconnected(ending(first, begin + 1h, make_error_code(reason_code::packet_too_large), has_progress));
+}
+
+}  // namespace
+
+TEST_CASE("two ends make a suspicion only if they are alike") {
+    runnel::mqtt::detail::quarantine one, other_error, other_message;
+    for (auto* rule : {&one, &other_error, &other_message}) end_usually(*rule, 0);
+    end_usually(one, 0);
+    end_usually(other_error, 0, std::make_error_code(std::errc::broken_pipe));
+    end_usually(other_message, 1);
+    CHECK(one.window() == 0);
+    CHECK(other_error.window() == quarantine::unlimited);
+    CHECK(other_message.window() == quarantine::unlimited);
+}
+
+TEST_CASE("one message is tried at a time, not before its time, until all under suspicion have ended") {
+    runnel::mqtt::detail::quarantine rule;
+    end_usually(rule, 0);
+    end_usually(rule, 0);
+    rule.connected(begin);
+    CHECK_FALSE(rule.on_time(rule.deadline() - 1ms));
+    CHECK(rule.window() == 0);
+    CHECK(rule.on_time(rule.deadline()));
+    CHECK(rule.window() == 1);
+    for (std::uint64_t first : {1, 2})
+        CHECK_FALSE(rule.on_answers({.first = first, .next = 5, .any = true, .has_progress = true}));
+    CHECK(rule.on_answers({.first = 3, .next = 5, .any = true, .has_progress = true}));
+    CHECK(rule.window() == quarantine::unlimited);
+}
+
+TEST_CASE("strikes count in a row, and against one message") {
+    SUBCASE("an acknowledgement clears them, and the trial goes on") {
+        runnel::mqtt::detail::quarantine rule(2);
+        end_usually(rule, 0);
+        end_usually(rule, 0);
+        CHECK_FALSE(strike(rule, 0));
+        CHECK_FALSE(strike(rule, 0, true));
+        CHECK(rule.window() == 0);
+        CHECK_FALSE(strike(rule, 0));
+        CHECK(strike(rule, 0) == 0);
+    }
+    SUBCASE("those of one message do not count against the next") {
+        runnel::mqtt::detail::quarantine rule(2);
+        end_usually(rule, 0);
+        end_usually(rule, 0);
+        CHECK_FALSE(strike(rule, 0));
+        CHECK_FALSE(strike(rule, 1));
+        CHECK(strike(rule, 1) == 1);
+        rule.connected(begin);
+        CHECK(rule.deadline() == begin + 1s);  // as at the first strike
+    }
+}
+
+TEST_CASE("an end right after the last byte of a long message is a strike") {
+    runnel::mqtt::detail::quarantine rule(1);
+    end_usually(rule, 0);
+    end_usually(rule, 0);
+    rule.connected(begin);
+    CHECK(rule.on_time(rule.deadline()));
+    auto end = ending(0, begin + 1h);
+    end.written = begin + 1h - 500ms;
+    CHECK(rule.disconnected(end) == 0);
+}

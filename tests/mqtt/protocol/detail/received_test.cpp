@@ -669,3 +669,115 @@ TEST_CASE("whatever a peer does with its identifiers, all that is taken is ackno
         CHECK(table.unacknowledged() == 0);
     }
 }
+
+TEST_CASE(
+    "a message given back is counted once, until it comes again, is taken after all, or its identifier is another's") {
+    runnel::mqtt::detail::received table;
+    auto const a = arrive(table, 1, qos::at_least_once);
+    table.give_back(a);
+    table.give_back(a);
+    CHECK(table.given_back() == 1);
+    CHECK(is_new_again(table, 1, qos::at_least_once));
+    CHECK(table.given_back() == 0);
+    table.give_back(a);
+    CHECK(table.take(a, ok));
+    CHECK(table.given_back() == 0);
+    CHECK(acknowledged(table) == "1");
+    auto const b = arrive(table, 2, qos::at_least_once);
+    table.give_back(b);
+    arrive(table, 2, qos::at_least_once);
+    CHECK(table.given_back() == 0);
+}
+
+TEST_CASE("a QoS 1 message that the server does not send again is forgotten, and its identifier free for another") {
+    runnel::mqtt::detail::received table;
+    arrive(table, 1, qos::at_least_once);
+    auto const taken = arrive(table, 2, qos::at_least_once);
+    auto const returned = arrive(table, 3, qos::at_least_once);
+    table.take(taken, ok);  // its acknowledgement waits for that of the first
+    table.give_back(returned);
+    table.connection_lost();
+    CHECK_FALSE(is_new_again(table, 1, qos::at_least_once));
+    table.connection_lost();
+    for (auto const& old : {taken, returned}) {
+        auto const next = arrival_of(table, packet(old.packet_id, qos::at_least_once, "a", true));
+        CHECK(next.is_new);
+        CHECK(next.token.number != old.number);
+    }
+}
+
+TEST_CASE("PUBREL with the identifier of a QoS 1 message changes nothing") {
+    runnel::mqtt::detail::received table;
+    auto const a = arrive(table, 1, qos::at_least_once);
+    auto const b = arrive(table, 2, qos::at_least_once);
+    table.take(b, ok);
+    table.forget(1);
+    table.forget(2);
+    CHECK(table.take(a, ok));
+    CHECK(acknowledged(table) == "1 2");
+}
+
+TEST_CASE("a session that is gone counts for nothing") {
+    runnel::mqtt::detail::received table;
+    arrive(table, 1, qos::at_least_once);
+    arrive(table, 2, qos::exactly_once);
+    table.clear();
+    CHECK(table.unacknowledged() == 0);
+}
+
+// What a store keeps.
+
+namespace {
+
+std::string told(runnel::mqtt::detail::received& table) {
+    struct {
+        std::string words;
+        void taken(std::uint16_t id, reason_code) { words += "taken " + std::to_string(id) + ' '; }
+        void forgotten(std::uint16_t id) { words += "forgotten " + std::to_string(id) + ' '; }
+    } sink;
+    table.tell_changes(sink);
+    table.changes_stored();
+    return sink.words;
+}
+
+}  // namespace
+
+TEST_CASE("a store keeps QoS 2 identifiers from when their message is taken until they are free") {
+    runnel::mqtt::detail::received table;
+    table.note_changes();
+    table.take(arrive(table, 1, qos::exactly_once), ok);
+    CHECK(told(table) == "taken 1 ");
+    CHECK_FALSE(table.has_changes());
+    table.forget(1);
+    arrive(table, 1, qos::exactly_once);  // another message
+    CHECK(told(table) == "forgotten 1 ");
+}
+
+TEST_CASE("a store keeps nothing of messages that were refused, and nothing of QoS 1") {
+    runnel::mqtt::detail::received table;
+    table.note_changes();
+    table.take(arrive(table, 1, qos::exactly_once), reason_code::quota_exceeded);
+    auto const a = arrive(table, 2, qos::at_least_once);
+    table.take(arrive(table, 3, qos::at_least_once), ok);
+    table.take(a, ok);
+    CHECK_FALSE(table.has_changes());
+    acknowledged(table);
+    CHECK_FALSE(table.has_changes());
+}
+
+TEST_CASE("when a session is gone the store forgets its identifiers, those of an earlier process too") {
+    runnel::mqtt::detail::received table;
+    table.note_changes();
+    table.restore(7, ok);
+    table.restore(7, reason_code::quota_exceeded);  // it is there already
+    auto const again = arrival_of(table, packet(7, qos::exactly_once, "a", true));
+    CHECK_FALSE(again.is_new);
+    CHECK(acknowledged(table) == "7");
+    table.take(arrive(table, 8, qos::exactly_once), ok);
+    CHECK(told(table) == "taken 8 ");
+    table.clear();
+    auto const words = told(table);
+    CHECK(words.find("forgotten 7 ") != words.npos);
+    CHECK(words.find("forgotten 8 ") != words.npos);
+    CHECK(table.knows(7) == unknown);
+}
