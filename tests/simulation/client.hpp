@@ -104,11 +104,13 @@ class client {
         bool const tells = !random().one_in(4);
         network_.for_each([&](link& l) { l.kill(0, tells); });
         checker_.process_ends(checker::ending::killed, has_store(), false);
-        machine_.next([this] {
-            session_.reset();
-            forget_handles();
-            for (auto const& op : std::vector(pending_)) op->signal.emit(asio::cancellation_type::terminal);
-        });
+        machine_.next([this] { bury(); });
+    }
+    /// What a killed process leaves goes.
+    void bury() {
+        session_.reset();
+        forget_handles();
+        for (auto const& op : std::vector(pending_)) op->signal.emit(asio::cancellation_type::terminal);
     }
     void kill_at_next_write() {
         if (is_alive()) store_->on_kill = [this] { kill(); };

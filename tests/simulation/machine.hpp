@@ -157,14 +157,15 @@ class machine {
 
     /// What has not run yet never does, and what it holds is destroyed.
     void end() {
-        events_.clear();
-        urgent_.clear();
+        forget_events();
         if (!io_) return;
         do {
             io_->shutdown();
             drop_all();
+            forget_events();  // what goes may have sent something
             io_->shutdown();
         } while (is_ready());
+        forget_events();
         io_.reset();
     }
 
@@ -176,6 +177,11 @@ class machine {
         using asio::io_context::io_context;
     };
 
+    void forget_events() {
+        // Each list is taken first, as what is destroyed may add to it.
+        while (!events_.empty()) std::exchange(events_, {});
+        while (!urgent_.empty()) std::exchange(urgent_, {});
+    }
     void collect_timers() {
         if (io_->stopped()) io_->restart();
         io_->poll();

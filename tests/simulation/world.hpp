@@ -196,6 +196,7 @@ class world {
     void end() {
         client_.retire();
         client_.destroy();
+        client_.bury();  // it may have been killed in this very turn
         broker_.reset();
         machine_.end();
     }
