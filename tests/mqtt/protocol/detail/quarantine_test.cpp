@@ -292,7 +292,7 @@ TEST_CASE("one message is tried at a time, not before its time, until all under 
     CHECK(rule.window() == 0);
     CHECK(rule.on_time(rule.deadline()));
     CHECK(rule.window() == 1);
-    for (std::uint64_t first : {1, 2})
+    for (std::uint64_t const first : {1u, 2u})
         CHECK_FALSE(rule.on_answers({.first = first, .next = 5, .any = true, .has_progress = true}));
     CHECK(rule.on_answers({.first = 3, .next = 5, .any = true, .has_progress = true}));
     CHECK(rule.window() == quarantine::unlimited);
