@@ -159,7 +159,7 @@ class asio_stream {
     struct read_operation : operation<Handler> {
         void operator()(std::error_code error, std::size_t n) {
             if (of.is_abandoned()) [[unlikely]]
-                this->handler(asio::error::operation_aborted, 0);
+                this->handler(make_error_code(asio::error::operation_aborted), 0);
             else
                 this->handler(error, n);
         }
@@ -178,7 +178,7 @@ class asio_stream {
 
         void operator()(std::error_code error, std::size_t n) {
             if (of.is_abandoned()) [[unlikely]]
-                return this->handler(asio::error::operation_aborted);
+                return this->handler(make_error_code(asio::error::operation_aborted));
             out.consume(n);
             // A cancellation between two parts has found nothing to cancel.
             if (!error && !out.empty() &&
