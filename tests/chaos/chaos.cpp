@@ -18,6 +18,7 @@
 
 #include "chaos/fault_proxy.hpp"
 #include "interop/mosquitto.hpp"
+#include "support/arrivals.hpp"
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -46,24 +47,6 @@ struct settings {
     std::uint64_t seed = 1;
     std::uint64_t version = 5;  // 5, or 3 for 3.1.1
     std::uint64_t size = 60;    // bytes of a payload, at least
-};
-
-/// What arrives of one QoS: numbers from 0 on.
-struct stream {
-    std::uint64_t next = 0, repeated = 0, overtaken = 0;
-    std::set<std::uint64_t> missing{};
-
-    void receive(std::uint64_t number) {
-        if (missing.erase(number) != 0) {
-            ++overtaken;
-        } else if (number < next) {
-            ++repeated;
-        } else {
-            for (auto i = next; i < number; ++i) missing.insert(i);
-            next = number + 1;
-        }
-    }
-    std::uint64_t lost(std::uint64_t sent) const { return missing.size() + sent - next; }
 };
 
 /// Watches one direction of a session's connections for messages of QoS 2 that are sent again when PUBREL has released
@@ -234,7 +217,7 @@ class chaos {
         } else if (exactly && number < stream.next) {
             twice_ += by_broker_.sent_again(number) ? 0 : 1;
         }
-        stream.receive(number);
+        stream.add(number);
     }
 
     // Even messages of QoS 1, odd ones of QoS 2, in this order; not so far ahead of the receiver that only the broker's
@@ -296,7 +279,7 @@ class chaos {
     std::array<test::fault_proxy, 2> proxies_;
     session sender_, receiver_;
     witness by_sender_, by_broker_;
-    std::array<stream, 2> streams_{};
+    std::array<test::arrivals, 2> streams_{};
     std::uint64_t twice_ = 0;  // of QoS 2, and not because the broker has sent them again
     std::uint64_t late_ = 0;   // behind a later one, and not because the broker has sent them so
     std::array<std::uint64_t, names.size()> done_{};
