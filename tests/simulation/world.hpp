@@ -257,10 +257,8 @@ class world {
             begin_broker();
         });
     }
-    // A client that has lost its memory may free packet identifiers that the broker holds, which then takes it for an
-    // error: not with one that has no store.
     void hold() {
-        if (!client_.has_store() || !broker_) return;
+        if (!broker_) return;
         broker_->hold_acknowledgements(true);
         machine_.after(milliseconds(machine_.random().between(0, 5'000)), [this] {
             if (broker_) broker_->hold_acknowledgements(false);

@@ -359,6 +359,38 @@ TEST_CASE("a server that has sent more than announced is not held to it again") 
     CHECK(subscribing.run_for_error() == errc::disconnected);
 }
 
+// A server that has kept a session, with a QoS 2 message to which it has not sent PUBREC.
+TEST_CASE("a server that finds fault with PUBREL for an identifier that it has taken is tried again") {
+    auto const present = hex("20 03 01 00 00");
+    auto const too_early = test::encoded(mqtt::disconnect{reason_code::protocol_error, {}}, protocol_version::v5);
+    scripted_server server{present, too_early};
+    auto options = test::quick("client", protocol_version::v5);
+    memory_session s(server.io.get_executor(), server.transport, options);
+    task<void> running(server.io, s.run());
+    task<mqtt::publish_result> publishing(server.io, s.publish("t", "p", {.qos = qos::exactly_once}));
+    auto const pubrel = hex("62 02 00 01");
+    CHECK(test::wait_until(server.io, [&] { return s.counters().connections == 2; }));
+    CHECK(server.heard.find(pubrel) != std::string::npos);
+    CHECK_FALSE(publishing.done());
+    auto const published = packet(0x34, test::field("t") + hex("00 01 00") + 'p');
+    server.later = hex("70 02 00 01");  // by now it has seen to the message
+    CHECK(test::wait_until(server.io, [&] { return server.heard.ends_with(published); }));
+    running.cancel();
+    CHECK(running.run_for_error());
+    CHECK(publishing.run_for_error());
+}
+
+TEST_CASE("a server that finds fault with something else is not tried again") {
+    auto const fault = test::encoded(mqtt::disconnect{reason_code::protocol_error, {}}, protocol_version::v5);
+    scripted_server server{accepted_v5, fault};
+    auto options = test::quick("client", protocol_version::v5);
+    memory_session s(server.io.get_executor(), server.transport, options);
+    task<void> running(server.io, s.run());
+    task<mqtt::publish_result> publishing(server.io, s.publish("t", "p", {.qos = qos::exactly_once}));
+    CHECK(running.run_for_error() == reason_code::protocol_error);
+    CHECK(publishing.run_for_error());
+}
+
 TEST_CASE("in MQTT 5 the server is told why, in DISCONNECT") {
     scripted_server server{accepted_v5, hex("40 02 00 01")};
     memory_session s(server.io.get_executor(), server.transport, once(protocol_version::v5));

@@ -784,6 +784,82 @@ TEST_CASE("a PUBREL sent again on another connection is answered by PUBCOMP [MQT
     }
 }
 
+// As a client does whose process was made anew, and which does not know what the old one had published.
+TEST_CASE("a PUBREL for a message of an earlier connection for which PUBREC was still due frees its identifier") {
+    for (auto version : both_versions) {
+        auto s = server(version);
+        s.receive_publish("a", q2, 1);
+        s.lose_connection();
+        s.accept(true);
+        CHECK(s.receive_ack(pubrel, 1) == errc::ok);
+        CHECK(s.sent() == "PUBCOMP 1");
+        s.receive_publish("b", q2, 1);
+        s.state.acknowledge(s.out, s.messages[0].token);  // late, and not for the new one
+        CHECK(s.sent() == "");
+        s.state.acknowledge(s.out, s.messages.at(1).token);
+        CHECK(s.sent() == "PUBREC 1");
+        CHECK(s.received() == "a=p, b=p");
+    }
+}
+
+TEST_CASE("a PUBREL for a message that has come again on this connection is an error before PUBREC [MQTT-4.3.3-4]") {
+    auto s = server(v5);
+    s.receive_publish("a", q2, 1);
+    s.lose_connection();
+    s.accept(true);
+    s.receive_publish("a", q2, 1, true);
+    CHECK(s.receive_ack(pubrel, 1) == errc::unexpected_packet);
+}
+
+TEST_CASE("what a server of an unknown session says late of an old message is not taken for the new one's") {
+    for (auto version : both_versions) {
+        session_end c(role::client, version, {.in_flight = 1});
+        c.publish("a", q2, first);
+        c.publish("b", q2, second);
+        c.publish("c", q1);
+        c.connect(true);
+        CHECK(c.sent() == "PUBREL 1");
+        CHECK(c.receive_ack(pubrec, 1) == errc::ok);  // crosses PUBREL
+        CHECK(c.receive_ack(pubrec, 2) == errc::ok);  // PUBREL for it will go
+        CHECK(c.sent() == "");
+        CHECK(c.receive_ack(pubrec, 3) == errc::ok);  // no PUBREL would go before a message of QoS 1
+        CHECK(c.sent() == (version == v5 ? "PUBREL 3 0x92" : "PUBREL 3"));
+        CHECK(c.receive_ack(pubcomp, 3) == errc::ok);
+        c.receive_ack(pubcomp, 1);
+        CHECK(c.sent() == "PUBLISH 1 qos2 a=p");
+        CHECK(c.receive_ack(pubcomp, 1) == errc::ok);  // once more
+        CHECK(c.published.empty());
+        c.receive_ack(pubrec, 1);
+        c.receive_ack(pubcomp, 1);
+        CHECK(c.sent() == "PUBREL 1, PUBREL 2");
+        CHECK(c.published == outcomes{{first, success}});
+    }
+}
+
+TEST_CASE("PUBREC for a message that has not been sent is an error, if the session is known") {
+    session_end c(role::client, v5, {.in_flight = 1});
+    c.connect();
+    c.publish("a", q2);
+    c.publish("b", q2);
+    CHECK(c.receive_ack(pubrec, 2) == errc::unexpected_packet);
+}
+
+TEST_CASE("whether an identifier has been freed to which there was no PUBREC is known until it is answered") {
+    session_end c(role::client, v5);
+    c.publish("a", q2);
+    CHECK_FALSE(c.state.has_freed());
+    c.connect(true);
+    CHECK(c.state.has_freed());
+    c.receive_ack(pubcomp, 1);
+    CHECK_FALSE(c.state.has_freed());
+    c.receive_ack(pubrec, 1);
+    CHECK_FALSE(c.state.has_freed());
+    c.lose_connection();
+    CHECK_FALSE(c.state.has_freed());
+    c.connect(true);
+    CHECK(c.state.has_freed());
+}
+
 TEST_CASE("a message of a session that is gone cannot be acknowledged in the next one") {
     for (auto version : both_versions) {
         for (qos const quality : {q1, q2}) {

@@ -109,6 +109,7 @@ class reconnect_schedule {
         std::error_code why;
         std::optional<std::chrono::steady_clock::duration> lasted{};  ///< the connection, if the server accepted it
         bool thrown_out = false;                                      ///< the server ended it
+        bool passing = false;  ///< the server may find no fault next time, whatever `classify` says
     };
 
     struct plan {
@@ -131,7 +132,7 @@ class reconnect_schedule {
         ++failures_;
         bool again = policy_.attempts == 0 || failures_ < policy_.attempts;
         if (policy_.total.count() != 0 && reaches(now - since_, policy_.total)) again = false;
-        auto const step = policy_.classify(f.why);
+        auto const step = f.passing ? recovery::retry : policy_.classify(f.why);
         if (step == recovery::give_up) again = false;
         if (step == recovery::renew_credentials && (!renewable_ || ++renewed_ > policy_.renewals)) again = false;
         return {again, pause_after(policy_, failures_, random), twins_ >= 2};

@@ -273,6 +273,11 @@ class session_state {
                 .has_progress = outgoing_.has_progress()};
     }
 
+    /// Whether PUBREL has been sent on this connection without a PUBREC having come on it, and is not answered: it
+    /// frees an identifier that the peer may have taken. A peer that has not come to send PUBREC may find fault with
+    /// that.
+    [[gnu::cold]] bool has_freed() noexcept { return outgoing_.has_freed(); }
+
     /// The owner of the exchange is gone and is not to be told of its end. The exchange itself goes on.
     void disown(std::uint64_t number) noexcept { outgoing_.disown(number); }
 
@@ -571,6 +576,7 @@ class session_state {
     errc receive_acknowledgement(acknowledgement const& ack, send_buffer& out, Handler& handler);
     template <class Handler>
     errc receive_pubrec(detail::outgoing::entry* e, acknowledgement const& ack, send_buffer& out, Handler& handler);
+    [[gnu::cold]] errc receive_other_pubrec(detail::outgoing::entry* e, acknowledgement const& ack, send_buffer& out);
     errc receive_pubrel(acknowledgement const& ack, send_buffer& out);
     template <class Answer, class Handler>
     [[gnu::cold]] errc receive_answer(Answer const& answer, packet_type to, Handler& handler);

@@ -82,6 +82,7 @@ class connection {
     /// The attempt begins.
     void open() noexcept {
         life_.open(clock::now(), options_.connect_timeout);
+        had_freed_ = false;
         is_connect_wiped_ = false;
         left_ = {};
         written_at_ = {};
@@ -156,6 +157,8 @@ class connection {
     /// What the last connection has left unanswered, and when something was written to it last that was no ping.
     unanswered_exchanges const& left() const noexcept { return left_; }
     clock::time_point written_at() const noexcept { return written_at_; }
+    /// Whether the server may have ended it for a packet identifier that it has not come to answer: see `has_freed`.
+    bool had_freed() const noexcept { return had_freed_; }
 
     // --- for the reader
 
@@ -219,6 +222,7 @@ class connection {
 
     /// The server says why it ends the connection, on which nothing can be answered any more.
     void blame(std::error_code why) noexcept {
+        had_freed_ = state_.has_freed();
         left_ = state_.unanswered();
         life_.blame(why);
     }
@@ -446,6 +450,7 @@ class connection {
     bool is_writing_ = false;
     bool is_connect_wiped_ = true;
     bool is_answered_ = false;
+    bool had_freed_ = false;       // the last connection, in vain
     bool is_resting_ = false;      // the writer is to end for want of work
     bool is_held_ = false;         // nothing is written until the server is known
     bool is_input_over_ = false;   // the reader has ended

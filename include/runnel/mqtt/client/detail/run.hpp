@@ -178,6 +178,8 @@ void session<Transport>::begin_pause(reconnect_schedule& schedule, bool opened) 
     reconnect_schedule::failure end{.why = why};
     if (connected_at_) end.lasted = clock::now() - *connected_at_;
     end.thrown_out = why == reason_code::session_taken_over || why == asio::error::eof;
+    // It has not sent PUBREC yet for what PUBREL has freed; by the next time it will have.
+    end.passing = why == reason_code::protocol_error && connection_.had_freed();
     auto const url = destination_->url();  // of the server that it was
     if (!end.lasted || !reaches(*end.lasted, options_.reconnect.stable_after))
         destination_->failed(opened || why == errc::connect_timeout);

@@ -129,6 +129,10 @@ class in_flight {
     static std::uint16_t identifier_of(std::uint64_t number) noexcept {
         return static_cast<std::uint16_t>(number % max_identifier + 1);
     }
+    std::uint64_t number_of(entry const& e) const noexcept {
+        auto const* const l = laggards_ ? laggard_of(e) : nullptr;
+        return l != nullptr ? l->number : entries_.number_of(e);
+    }
 
     /// Begins an exchange with a packet of `size` bytes (0 for a request); the caller writes them to `packet`, and the
     /// expiry if `e.expires`.
@@ -293,10 +297,6 @@ class in_flight {
         auto const size = laggards_->all.size() * sizeof(laggard);
         if (std::less<>()(at, all) || !std::less<>()(at, all + size)) return nullptr;
         return &laggards_->all[static_cast<std::size_t>(at - all) / sizeof(laggard)];
-    }
-    std::uint64_t number_of(entry const& e) const noexcept {
-        auto const* const l = laggards_ ? laggard_of(e) : nullptr;
-        return l != nullptr ? l->number : entries_.number_of(e);
     }
 
     [[gnu::always_inline]] void mark_ended(entry& e) noexcept {

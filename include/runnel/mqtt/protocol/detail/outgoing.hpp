@@ -319,6 +319,15 @@ class outgoing {
     /// The number from which on identifiers are known to be free at the peer.
     std::uint64_t unknown_until() const noexcept { return unknown_until_; }
     void restore_unknown(std::uint64_t until) noexcept { unknown_until_ = until; }
+    /// Whether the peer may take the identifier of this exchange for that of another one, of which it may speak.
+    [[gnu::cold]] bool is_distrusted(entry const& e) const noexcept { return in_flight_.number_of(e) < unknown_until_; }
+    /// Whether PUBREL has gone over this connection for exchanges that the peer has not ended: perhaps for some of
+    /// which it has not sent PUBREC yet.
+    [[gnu::cold]] bool has_freed() noexcept {
+        for (auto n = in_flight_.first(); n != in_flight_.next(); n = in_flight_.from(n + 1))
+            if (auto const at = in_flight_[n].at; at == stage::freeing || at == stage::rereleased) return true;
+        return false;
+    }
 
     /// The identifier of a message that has waited for this has been freed at the peer, and the message is sent.
     void send_freed(send_buffer& out, entry& e, std::size_t peer_maximum) {

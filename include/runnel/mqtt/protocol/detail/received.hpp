@@ -172,12 +172,13 @@ class received {
             --unfinished_;
     }
 
-    /// What is known of a QoS 2 identifier.
+    /// What is known of a QoS 2 identifier. `not_taken`: its message has come on this connection, and PUBREC is owed.
+    /// PUBREC may have gone, or will not go any more, for one that came on an earlier connection only.
     enum class knowledge : std::uint8_t { unknown, not_taken, taken };
     knowledge knows(std::uint16_t packet_id) noexcept {
         auto const* const m = messages_.find(packet_id);
         if (m == nullptr || m->quality != qos::exactly_once) return knowledge::unknown;
-        return m->taken ? knowledge::taken : knowledge::not_taken;
+        return m->taken || !m->seen ? knowledge::taken : knowledge::not_taken;
     }
 
     /// PUBREL has come: the identifier is free again.

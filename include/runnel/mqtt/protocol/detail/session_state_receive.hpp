@@ -213,12 +213,13 @@ errc session_state::receive_acknowledgement(acknowledgement const& ack, send_buf
         e != nullptr && (ack.type == packet_type::puback ? e->at == stage::sent && e->quality == qos::at_least_once
                                                          : e->at == stage::released || e->at == stage::rereleased);
     if (!expected) {
-        // The end of an exchange that this end has forgotten, and of which it said so in PUBREL.
-        if (e == nullptr && ack.type == packet_type::pubcomp) return errc::ok;
-        if (e != nullptr && ack.type == packet_type::pubcomp && e->at == stage::freeing) {
+        bool const is_end = ack.type == packet_type::pubcomp;
+        if (e != nullptr && is_end && e->at == stage::freeing) {
             if (connected()) outgoing_.send_freed(out, *e, peer_.maximum_packet_size);
             return errc::ok;
         }
+        // The end of an exchange that this end has forgotten, and of which it said so in PUBREL.
+        if (is_end && (e == nullptr || outgoing_.is_distrusted(*e))) return errc::ok;
         return e == nullptr ? errc::packet_identifier_unknown : errc::unexpected_packet;
     }
     // The peer sent PUBCOMP on an earlier connection, and it did not arrive: no error then (3.7.2.1).
@@ -230,14 +231,9 @@ errc session_state::receive_acknowledgement(acknowledgement const& ack, send_buf
 template <class Handler>
 errc session_state::receive_pubrec(detail::outgoing::entry* e, acknowledgement const& ack, send_buffer& out,
                                    Handler& handler) {
-    if (e == nullptr) {
-        if (is_error(ack.reason)) return errc::ok;  // no PUBREL follows (4.3.3)
-        reply(out, acknowledgement{packet_type::pubrel, ack.packet_id, reason_code::packet_identifier_not_found, {}});
-        return errc::ok;
-    }
-    if (e->quality != qos::exactly_once ||
-        (e->at != stage::sent && e->at != stage::released && e->at != stage::rereleased))
-        return errc::unexpected_packet;
+    if (e == nullptr || e->quality != qos::exactly_once ||
+        (e->at != stage::sent && e->at != stage::released && e->at != stage::rereleased)) [[unlikely]]
+        return receive_other_pubrec(e, ack, out);
     if (is_error(ack.reason)) {
         end_exchange(*e, ack, out, handler);  // no PUBREL follows (4.3.3)
         return errc::ok;
@@ -247,10 +243,21 @@ errc session_state::receive_pubrec(detail::outgoing::entry* e, acknowledgement c
     return errc::ok;
 }
 
+// PUBREC for an exchange that this end has forgotten, or from before the one that has its identifier now.
+inline errc session_state::receive_other_pubrec(detail::outgoing::entry* e, acknowledgement const& ack,
+                                                send_buffer& out) {
+    if (e != nullptr && !outgoing_.is_distrusted(*e)) return errc::unexpected_packet;
+    bool const is_freed = e != nullptr && e->quality == qos::exactly_once;  // by a PUBREL that has gone, or will
+    if (is_freed || is_error(ack.reason)) return errc::ok;                  // no PUBREL follows a failure (4.3.3)
+    reply(out, acknowledgement{packet_type::pubrel, ack.packet_id, reason_code::packet_identifier_not_found, {}});
+    return errc::ok;
+}
+
 inline errc session_state::receive_pubrel(acknowledgement const& ack, send_buffer& out) {
     using enum detail::received::knowledge;
     auto const known = received_.knows(ack.packet_id);
-    if (known == not_taken) return errc::unexpected_packet;  // there has been no PUBREC [MQTT-4.3.3-4]
+    // There has been no PUBREC [MQTT-4.3.3-4]. Of an earlier connection's message the peer may have lost its memory.
+    if (known == not_taken) return errc::unexpected_packet;
     received_.forget(ack.packet_id);
     auto const reason = known == taken ? reason_code::success : reason_code::packet_identifier_not_found;
     reply(out, acknowledgement{packet_type::pubcomp, ack.packet_id, reason, {}});
