@@ -204,6 +204,7 @@
 #include <runnel/transport/tls/pin.hpp>
 #include <runnel/transport/tls/tls.hpp>
 #include <runnel/transport/transport_factory.hpp>
+#include <runnel/version.hpp>
 #include <runnel/websocket/deflate.hpp>
 #include <runnel/websocket/detail/handshaker.hpp>
 #include <runnel/websocket/detail/stream_impl.hpp>

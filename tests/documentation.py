@@ -19,7 +19,7 @@ import sys
 ROOT = pathlib.Path(sys.argv[1])
 INCLUDE = ROOT / "include" / "runnel"
 PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
-FOLDERS = [".ci", "benchmarks", "docs", "examples", "include", "subprojects", "tests"]
+FOLDERS = [".ci", "benchmarks", "docs", "examples", "include", "packaging", "subprojects", "tests"]
 # What is a path: has one of these endings, or ends with a slash.
 FILE = re.compile(r"<?((?!_)[\w.*/+-]*\w\.(?:hpp|cpp|py|md|txt|build))>?")
 FOLDER = re.compile(r"(?:[\w*-]+/)+")

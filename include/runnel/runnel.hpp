@@ -17,6 +17,7 @@
 #include <runnel/transport/asio_stream.hpp>
 #include <runnel/transport/tcp.hpp>
 #include <runnel/transport/transport_factory.hpp>
+#include <runnel/version.hpp>
 #include <runnel/websocket/transport.hpp>
 
 namespace runnel {

@@ -1,0 +1,103 @@
+# Makes runnel's targets, of the headers in RUNNEL_INCLUDE_DIR, from whatever brings them here: an installed package or the
+# source tree. Nothing is downloaded.
+#
+# | target          | for                                    | what it needs   |
+# |-----------------|----------------------------------------|-----------------|
+# | runnel::runnel  | runnel/runnel.hpp                      | Asio, threads   |
+# | runnel::tls     | runnel/tls.hpp                         | OpenSSL 3       |
+# | runnel::sqlite  | runnel/mqtt/store/sqlite_store.hpp     | SQLite          |
+# | runnel::deflate | runnel/websocket/deflate.hpp           | zlib            |
+# | runnel::alink   | runnel/aliyun/alink/alink.hpp          | nlohmann/json   |
+#
+# All but the first also bring runnel::runnel. A target whose library is missing is not made. Asio is the target asio::asio
+# if there is one, else a package "asio" that makes it, else the headers: those in RUNNEL_ASIO_INCLUDE_DIR, those that
+# pkg-config knows, or those that the compiler finds.
+
+cmake_policy(VERSION 3.20...3.31)
+
+set(_runnel_scope "")
+if(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL)
+  set(_runnel_scope GLOBAL)
+endif()
+
+set(_runnel_components tls sqlite deflate alink)
+set(_runnel_missing "")
+foreach(_runnel_component IN LISTS runnel_FIND_COMPONENTS)
+  if(NOT _runnel_component IN_LIST _runnel_components AND NOT _runnel_component STREQUAL "runnel")
+    string(APPEND _runnel_missing "there is no component \"${_runnel_component}\", only: ${_runnel_components}. ")
+  endif()
+endforeach()
+
+if(NOT TARGET runnel::runnel)
+  find_package(Threads QUIET)
+  if(NOT TARGET asio::asio)
+    find_package(asio CONFIG QUIET)
+  endif()
+  if(NOT TARGET asio::asio)
+    find_package(PkgConfig QUIET)
+    if(PkgConfig_FOUND)
+      pkg_check_modules(_runnel_pc_asio QUIET asio)
+    endif()
+    find_path(RUNNEL_ASIO_INCLUDE_DIR asio/awaitable.hpp HINTS ${_runnel_pc_asio_INCLUDE_DIRS}
+      DOC "the folder with asio.hpp of standalone Asio")
+    mark_as_advanced(RUNNEL_ASIO_INCLUDE_DIR)
+    if(RUNNEL_ASIO_INCLUDE_DIR AND EXISTS "${RUNNEL_ASIO_INCLUDE_DIR}/asio/version.hpp")
+      file(STRINGS "${RUNNEL_ASIO_INCLUDE_DIR}/asio/version.hpp" _runnel_asio_version REGEX "define ASIO_VERSION [0-9]")
+      string(REGEX REPLACE "[^0-9]*([0-9]+).*" "\\1" _runnel_asio_version "${_runnel_asio_version}")
+    endif()
+  endif()
+
+  if(NOT Threads_FOUND)
+    string(APPEND _runnel_missing "threads are missing: enable_language(CXX or C) comes first. ")
+  elseif(NOT TARGET asio::asio AND NOT RUNNEL_ASIO_INCLUDE_DIR)
+    string(APPEND _runnel_missing
+      "standalone Asio is missing (Debian: libasio-dev); RUNNEL_ASIO_INCLUDE_DIR may name the folder of asio.hpp. ")
+  elseif(_runnel_asio_version AND _runnel_asio_version LESS 102201)
+    string(APPEND _runnel_missing "Asio in ${RUNNEL_ASIO_INCLUDE_DIR} is older than 1.22.1. ")
+  else()
+    add_library(runnel::runnel INTERFACE IMPORTED ${_runnel_scope})
+    target_include_directories(runnel::runnel INTERFACE "${RUNNEL_INCLUDE_DIR}")
+    target_compile_features(runnel::runnel INTERFACE cxx_std_20)
+    # Asio 1.22 does not know that clang has coroutines; elsewhere this is what Asio defines itself.
+    target_compile_definitions(runnel::runnel INTERFACE
+      ASIO_STANDALONE ASIO_HAS_CO_AWAIT=1 ASIO_HAS_STD_COROUTINE=1)
+    target_link_libraries(runnel::runnel INTERFACE Threads::Threads)
+    if(TARGET asio::asio)
+      target_link_libraries(runnel::runnel INTERFACE asio::asio)
+    else()
+      target_include_directories(runnel::runnel INTERFACE "${RUNNEL_ASIO_INCLUDE_DIR}")
+    endif()
+    if(WIN32)
+      target_link_libraries(runnel::runnel INTERFACE ws2_32 mswsock)
+    endif()
+  endif()
+endif()
+
+# _runnel_add(COMPONENT TARGET-OF-THE-LIBRARY PACKAGE ARGUMENTS...)
+macro(_runnel_add component library)
+  if(TARGET runnel::runnel AND NOT TARGET runnel::${component}
+     AND (NOT runnel_FIND_COMPONENTS OR "${component}" IN_LIST runnel_FIND_COMPONENTS))
+    find_package(${ARGN} QUIET)
+    if(TARGET ${library})
+      add_library(runnel::${component} INTERFACE IMPORTED ${_runnel_scope})
+      target_link_libraries(runnel::${component} INTERFACE runnel::runnel ${library})
+    elseif(runnel_FIND_REQUIRED_${component})
+      string(APPEND _runnel_missing "runnel::${component} needs ${ARGN}, which is not found. ")
+    endif()
+  endif()
+  if(TARGET runnel::${component})
+    set(runnel_${component}_FOUND TRUE)
+  endif()
+endmacro()
+_runnel_add(tls OpenSSL::SSL OpenSSL 3.0)
+_runnel_add(sqlite SQLite::SQLite3 SQLite3)
+_runnel_add(deflate ZLIB::ZLIB ZLIB)
+_runnel_add(alink nlohmann_json::nlohmann_json nlohmann_json 3.9)
+
+if(TARGET runnel::runnel)
+  set(runnel_runnel_FOUND TRUE)
+endif()
+if(_runnel_missing)
+  set(runnel_FOUND FALSE)
+  set(runnel_NOT_FOUND_MESSAGE "${_runnel_missing}")
+endif()

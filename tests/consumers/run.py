@@ -1,0 +1,241 @@
+#!/usr/bin/env python3
+"""Brings runnel into a small program in every way that the README names, and runs it.
+
+usage: run.py [--full] [--cpm FILE] [WAY...]
+
+--full also builds and runs examples/quickstart.cpp with the installed package. --cpm FILE tries CPM, with that CPM.cmake.
+Needs cmake, meson, ninja, pkg-config, Asio, OpenSSL, SQLite, zlib and nlohmann/json; CXX is the compiler. Nothing is
+downloaded.
+"""
+
+import argparse
+import hashlib
+import os
+import pathlib
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+COMPONENTS = ["tls", "sqlite", "deflate", "alink"]
+MACROS = [f"-DWITH_{name.upper()}" for name in COMPONENTS]
+LIBRARIES = ["-lssl", "-lcrypto", "-lsqlite3", "-lz", "-pthread"]
+ASIO = ["-DASIO_STANDALONE", "-DASIO_HAS_CO_AWAIT=1", "-DASIO_HAS_STD_COROUTINE=1"]
+WARNINGS = ["-std=c++20", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
+CXX = shlex.split(os.environ.get("CXX", "g++"))
+WAYS = {}
+
+
+class Failure(Exception):
+    pass
+
+
+def way(function):
+    WAYS[function.__name__] = function
+    return function
+
+
+def run(*command, env=None, may_fail=False):
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, env={**os.environ, **(env or {})}, check=False
+    )
+    if done.returncode != 0 and not may_fail:
+        raise Failure(f"$ {shlex.join(map(str, command))}\n{done.stdout}{done.stderr}")
+    return done
+
+
+def expect(holds, text):
+    if not holds:
+        raise Failure(text)
+
+
+def version():
+    numbers = {}
+    for line in (ROOT / "include/runnel/version.hpp").read_text().splitlines():
+        words = line.split()
+        if len(words) == 3 and words[1].startswith("RUNNEL_VERSION_"):
+            numbers[words[1].removeprefix("RUNNEL_VERSION_")] = words[2]
+    return ".".join(numbers[part] for part in ("MAJOR", "MINOR", "PATCH"))
+
+
+def check(program):
+    """What the program prints is the version of the headers that it was compiled with."""
+    said = run(program).stdout.strip()
+    expect(said == f"runnel {version()}", f"{program} says: {said}")
+
+
+def cmake(scratch, *arguments, may_fail=False):
+    return run("cmake", "-G", "Ninja", "-S", HERE / "cmake", "-B", scratch / "build", *arguments, may_fail=may_fail)
+
+
+def build_with_cmake(scratch, *arguments):
+    cmake(scratch, *arguments)
+    run("cmake", "--build", scratch / "build")
+    check(scratch / "build/small")
+
+
+def install_by_cmake(scratch, *arguments):
+    run("cmake", "-S", ROOT, "-B", scratch / "library", f"-DCMAKE_INSTALL_PREFIX={scratch / 'prefix'}", *arguments)
+    run("cmake", "--install", scratch / "library")
+
+
+def install_by_meson(scratch):
+    off = [f"-D{what}=disabled" for what in ("tests", "examples", "benchmarks")]
+    run("meson", "setup", scratch / "library", ROOT, f"--prefix={scratch / 'prefix'}", *off)
+    run("meson", "install", "-C", scratch / "library")
+
+
+def find_package(scratch, *arguments):
+    return ["-DWAY=find_package", f"-DVERSION={version()}", f"-Drunnel_ROOT={scratch / 'prefix'}", *arguments]
+
+
+@way
+def cmake_install(scratch, options):
+    install_by_cmake(scratch)
+    full = [f"-DFULL={ROOT / 'examples/quickstart.cpp'}"] if options.full else []
+    build_with_cmake(scratch, *find_package(scratch, *full))
+    if options.full:
+        run(scratch / "build/full")
+
+
+@way
+def cmake_messages(scratch, options):
+    """What is missing is named; a version that might not fit is not taken."""
+    install_by_cmake(scratch)
+    major, minor, _ = map(int, version().split("."))
+    refused = [f"{major}.{minor + 1}", f"{major + 1}", f"{version()}.1"]
+    if (major, minor) > (0, 0):
+        refused.append(f"0.{minor - 1}" if major == 0 else f"{major - 1}.0")
+    for asked in refused:
+        found = cmake(scratch, *find_package(scratch), f"-DVERSION={asked}", may_fail=True)
+        expect(found.returncode != 0, f"version {version()} is taken for {asked}")
+    for asked in (f"{major}.{minor}", "0.0...99.0"):
+        cmake(scratch, *find_package(scratch), f"-DVERSION={asked}")
+    old = scratch / "old/asio"
+    old.mkdir(parents=True)
+    (old / "version.hpp").write_text("#define ASIO_VERSION 101200 // 1.12.0\n")
+    missing = {
+        "-Dcomponents=tsl": 'there is no component "tsl"',
+        "-DCMAKE_DISABLE_FIND_PACKAGE_ZLIB=ON": "runnel::deflate needs ZLIB",
+        "-DCMAKE_IGNORE_PREFIX_PATH=/;/usr;/usr/local": "standalone Asio is missing",
+        f"-DRUNNEL_ASIO_INCLUDE_DIR={old.parent}": "is older than 1.22.1",
+    }
+    for argument, text in missing.items():
+        shutil.rmtree(scratch / "build")
+        said = cmake(scratch, *find_package(scratch, argument), may_fail=True)
+        words = " ".join(said.stderr.split())
+        expect(said.returncode != 0 and text in words, f"{argument}: not said: {text}\n{said.stderr}")
+    # What is not asked for is not looked for.
+    shutil.rmtree(scratch / "build")
+    cmake(scratch, *find_package(scratch, "-DCMAKE_DISABLE_FIND_PACKAGE_ZLIB=ON", "-Dcomponents=tls;alink"))
+
+
+@way
+def meson_install(scratch, options):
+    install_by_meson(scratch)
+    build_with_cmake(scratch, *find_package(scratch))
+
+
+@way
+def same_files(scratch, options):
+    """Both installations bring the same CMake package and headers, wherever the headers are."""
+    trees = {}
+    for name, install in (("cmake", install_by_cmake), ("meson", install_by_meson)):
+        install(scratch / name)
+        prefix = scratch / name / "prefix"
+        trees[name] = {
+            file.relative_to(prefix): file.read_bytes()
+            for folder in ("include", "share/cmake")
+            for file in (prefix / folder).rglob("*")
+            if file.is_file()
+        }
+    differing = [str(f) for f in {*trees["cmake"], *trees["meson"]} if trees["cmake"].get(f) != trees["meson"].get(f)]
+    expect(not differing and len(trees["cmake"]) > 100, f"differ: {', '.join(sorted(differing))}")
+
+
+@way
+def fetch_content(scratch, options):
+    build_with_cmake(scratch, "-DWAY=FetchContent", f"-DSOURCE={ROOT}")
+
+
+@way
+def cpm(scratch, options):
+    if options.cpm is None:
+        return "no --cpm"
+    build_with_cmake(scratch, "-DWAY=CPM", f"-DSOURCE={ROOT}", f"-DCPM={pathlib.Path(options.cpm).resolve()}")
+
+
+@way
+def add_subdirectory(scratch, options):
+    build_with_cmake(scratch, "-DWAY=add_subdirectory", f"-DSOURCE={ROOT}")
+
+
+@way
+def pkg_config(scratch, options):
+    install_by_meson(scratch)
+    env = {"PKG_CONFIG_PATH": str(scratch / "prefix/share/pkgconfig")}
+    flags = run("pkg-config", "--cflags", "--libs", "runnel", *(f"runnel-{c}" for c in COMPONENTS), env=env).stdout
+    small = scratch / "small"
+    run(*CXX, "-std=c++20", *MACROS, HERE / "small.cpp", "-o", small, *shlex.split(flags))
+    check(small)
+
+
+def build_with_meson(scratch):
+    project = scratch / "project"
+    shutil.copy(HERE / "meson/meson.build", project)
+    shutil.copy(HERE / "small.cpp", project)
+    run("meson", "setup", "--wrap-mode=nodownload", scratch / "build", project)
+    run("meson", "compile", "-C", scratch / "build")
+    check(scratch / "build/small")
+
+
+@way
+def meson_subproject(scratch, options):
+    (scratch / "project/subprojects").mkdir(parents=True)
+    (scratch / "project/subprojects/runnel").symlink_to(ROOT)
+    build_with_meson(scratch)
+
+
+@way
+def copied(scratch, options):
+    shutil.copytree(ROOT / "include/runnel", scratch / "runnel")
+    small = scratch / "small"
+    run(*CXX, "-std=c++20", *ASIO, *MACROS, f"-I{scratch}", HERE / "small.cpp", "-o", small, *LIBRARIES)
+    check(small)
+
+
+@way
+def single_header(scratch, options):
+    """examples/hello.cpp with the single files, in any order and more than once; nothing else of runnel is there."""
+    run(sys.executable, ROOT / "packaging/single_header.py", scratch)
+    hello = (ROOT / "examples/hello.cpp").read_text()
+    includes = "".join(f'#include "{name}.hpp"\n' for name in ("runnel", "runnel-tls", "runnel"))
+    expect("#include <runnel/runnel.hpp>\n" in hello, "examples/hello.cpp includes something else")
+    source = scratch / "hello.cpp"
+    text = hello.replace("#include <runnel/runnel.hpp>\n", includes)
+    source.write_text(text + "\ntemplate class runnel::mqtt::session<runnel::wss>;\n")
+    run(*CXX, *WARNINGS, *ASIO, f"-I{scratch}", source, "-o", scratch / "hello", *LIBRARIES)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--cpm")
+    parser.add_argument("ways", nargs="*", metavar="WAY", help=", ".join(WAYS))
+    options = parser.parse_args()
+    failed = 0
+    for name in options.ways or WAYS:
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                skipped = WAYS[name](pathlib.Path(scratch), options)
+                print(f"{name}: skipped, {skipped}" if skipped else f"{name}: ok", flush=True)
+            except Failure as failure:
+                failed += 1
+                print(f"{name}: FAILED\n{failure}", flush=True)
+    sys.exit(1 if failed else 0)
+
+
+main()
