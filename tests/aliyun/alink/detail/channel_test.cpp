@@ -54,8 +54,9 @@ class archetype {
         return true;
     }
     awaitable<subscription> subscribe(std::string_view filter, handler h, mqtt::subscribe_options) {
-        handlers.insert_or_assign(std::string(filter), std::move(h));
         subscription const made{std::string(filter), executor_};
+        while (!grants) co_await runnel::sleep_for(executor_, 1ms);
+        handlers.insert_or_assign(made.filter, std::move(h));
         co_return made;
     }
     awaitable<void> unsubscribe(subscription const& s) {
@@ -63,6 +64,7 @@ class archetype {
         co_return;
     }
 
+    bool grants = true;  // else a subscription waits
     std::vector<std::pair<std::string, std::string>> published;
     std::map<std::string, handler> handlers;
 
@@ -107,6 +109,30 @@ TEST_CASE("a channel needs no more of a session than the concept says") {
     CHECK(session.handlers.empty());
     running->cancel();
     CHECK(running->run_for_error() == asio::error::operation_aborted);
+}
+
+TEST_CASE("stop ends those who start, and what they are granted afterwards") {
+    asio::io_context io;
+    archetype session(io);
+    alink::device device(session, thermostat);
+    session.grants = false;
+    task<void> starting(io, device.start());
+    task<void> waiting(io, device.start());
+    json const values = {{"Temperature", 21.5}};
+    task<json> asking(io, device.post_properties(values));
+    test::settle(io);
+    test::run(io, device.stop());
+    CHECK_FALSE(starting.done());
+    task<void> again(io, device.start());  // is not meant
+    session.grants = true;
+    CHECK(starting.run_for_error() == mqtt::errc::disconnected);
+    CHECK(waiting.run_for_error() == mqtt::errc::disconnected);
+    CHECK(asking.run_for_error() == mqtt::errc::disconnected);
+    CHECK_FALSE(again.run_for_error());
+    auto const all = alink::filters_of(alink::feature::usual, thermostat).size();
+    CHECK(session.handlers.size() == all);
+    test::run(io, device.stop());
+    CHECK(session.handlers.empty());
 }
 
 TEST_CASE("a device talks over WebSocket as over anything") {

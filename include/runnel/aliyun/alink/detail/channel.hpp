@@ -74,33 +74,29 @@ class channel {
 
     /// Subscribes to what the features and the handlers call for, as far as that has not been done, or the server has
     /// refused to renew it. Completes when all of it is granted. `run` and every request do it first. Throws what
-    /// `session::subscribe` throws.
+    /// `session::subscribe` throws, and `mqtt::errc::disconnected` if `stop` is called meanwhile.
     awaitable<void> start() {
         auto const box = box_;
+        auto const stops = box->stops;
         while (!is_subscribed()) {
             if (box->starting) {
                 waiter<executor_type> w;
                 co_await box->starters.wait(w);
                 if (w.result) throw std::system_error(w.result);
-                continue;
+            } else {
+                starter const here(*box);
+                co_await subscribe_some();
+                if (box->stops != stops) co_await unsubscribe_all();
             }
-            starter const here(*box);
-            if (filters_.empty()) {
-                filters_ = filters_of(box->options.features, who_);
-                for (auto const& f : handlers_.filters()) filters_.push_back(f);
-            }
-            std::erase_if(groups_, [](group const& g) { return g.is_refused(); });
-            co_await subscribe_some();
+            if (box->stops != stops) throw std::system_error(make_error_code(mqtt::errc::disconnected));
         }
     }
 
-    /// Unsubscribes from everything. Requests in progress end with `errc::disconnected`.
+    /// Unsubscribes from everything. Requests in progress and a `start` end with `mqtt::errc::disconnected`; what such
+    /// a `start` is just subscribing to is unsubscribed from as soon as it is granted.
     awaitable<void> stop() {
-        while (!groups_.empty()) {
-            auto const last = std::move(groups_.back().handle);
-            groups_.pop_back();
-            co_await session_.unsubscribe(last);
-        }
+        ++box_->stops;
+        co_await unsubscribe_all();
     }
 
     /// Runs the handlers of what is received, until the session ends: then completes. Throws the server's reason if it
@@ -374,8 +370,21 @@ class channel {
         return all && std::ranges::none_of(groups_, [](group const& g) { return g.is_refused(); });
     }
 
+    awaitable<void> unsubscribe_all() {
+        while (!groups_.empty()) {
+            auto const last = std::move(groups_.back().handle);
+            groups_.pop_back();
+            co_await session_.unsubscribe(last);
+        }
+    }
+
     // The first group that is not.
     awaitable<void> subscribe_some() {
+        if (filters_.empty()) {
+            filters_ = filters_of(box_->options.features, who_);
+            for (auto const& f : handlers_.filters()) filters_.push_back(f);
+        }
+        std::erase_if(groups_, [](group const& g) { return g.is_refused(); });
         std::size_t first = 0;
         while (std::ranges::any_of(groups_, [&](group const& g) { return g.first == first; })) first += group_size;
         if (first >= filters_.size()) co_return;

@@ -142,6 +142,7 @@ class mailbox : public std::enable_shared_from_this<mailbox<Executor>> {
     wait_list<Executor> starters;  ///< who waits for the subscriptions that another is making
     wait_list<Executor> in_line;
     bool starting = false;
+    std::size_t stops = 0;    ///< how often `channel::stop` was called
     std::size_t running = 0;  ///< handlers at work
     waiter<Executor> reader;  ///< `run`, when it has nothing to do
     std::error_code closed;   ///< why no more messages come
