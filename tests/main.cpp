@@ -5,6 +5,10 @@
 #include <string>
 #include <vector>
 
+#ifdef RUNNEL_MUTATION
+#include "mutation/reached.hpp"
+#endif
+
 int main(int argc, char** argv) {
     std::vector<char const*> arguments(argv, argv + argc);
     std::string const excluded = test::skip_unless::apply(argc, argv);

@@ -6,12 +6,13 @@ usage: mutation.py [--folder DIR] [--list] [--only N[,N...]] [--in TEXT] [--rand
 The faults are in the text files beside this one (README.md there says how they are written). All are built in at once:
 each place asks the environment, RUNNEL_MUTANT=N, whether it is to be wrong, so that a run of a fault costs no rebuild.
 The test executables are built in DIR (default: build-mutation) from the sources as they are, with a copy of include/ that
-has the faults. First each runs without a fault, which tells how long it takes and which faults it comes by; then each fault
-is tried with those that come by it, the nearest first, until one fails. At the end there is a table, and the exit code is 1
-if a fault was not noticed that is not argued to be equivalent.
+has the faults. First each runs without a fault, which tells how long each test case takes and which faults it comes by; then
+each fault is tried with the test cases that come by it, those of the nearest executable first, until one fails. At the end
+there is a table, and the exit code is 1 if a fault was not noticed that is not argued to be equivalent.
 """
 
 import argparse
+import bisect
 import collections
 import concurrent.futures
 import dataclasses
@@ -32,25 +33,14 @@ HEADER = "mutation.hpp"
 HEADER_TEXT = """\
 #pragma once
 
-#include <cstdio>
 #include <cstdlib>
 #include <type_traits>
 
 namespace runnel_mutation {
 
-inline constinit unsigned char reached[%d] = {};
+inline constinit unsigned char reached[%d] = {};  // reached.hpp reads it
 
 inline int read_number() {
-    if (char const* const path = std::getenv("RUNNEL_MUTATION_REACHED")) {
-        static char const* const file = path;
-        std::atexit([] {
-            if (std::FILE* const out = std::fopen(file, "a")) {
-                for (unsigned i = 0; i < sizeof reached; ++i)
-                    if (reached[i] != 0) std::fprintf(out, "%%u\\n", i);
-                std::fclose(out);
-            }
-        });
-    }
     char const* const text = std::getenv("RUNNEL_MUTANT");
     return text != nullptr ? std::atoi(text) : 0;
 }
@@ -79,8 +69,10 @@ NEAREST = {
     "aliyun/alink": ["aliyun", "json"],
     "aliyun": ["aliyun", "aliyun-drivers", "json", "testing-drivers"],
 }
-# How long an executable may need for a fault: so many times what it needs without, and seconds more.
+# How long test cases may need for a fault: so many times what they need without, and seconds more.
 SLOWER, MORE = 4, 10
+STEPS = 0.02, 0.2  # seconds: test cases that take longer are tried after the others
+AT_ONCE = 300  # test cases: a command line has an end
 HIGHEST = 10000  # number of a fault
 MEMORY = 4 << 30  # bytes of address space; a fault may well allocate for ever
 
@@ -236,8 +228,8 @@ def build(folder, names):
     out = folder / "build"
     if not (out / "build.ninja").exists():
         subprocess.run(
-            ["meson", "setup", out, folder / "tree", "-Ddebug=false", "-Doptimization=1", "-Dwarning_level=0"]
-            + ["-Dwerror=false", "-Dcpp_args=-w", "-Dinterop=disabled"],
+            ["meson", "setup", out, folder / "tree", "-Ddebug=false", "-Doptimization=0", "-Dwarning_level=0"]
+            + ["-Dwerror=false", "-Dcpp_args=-w -DRUNNEL_MUTATION", "-Dinterop=disabled"],
             check=True,
         )
     targets = subprocess.run(["ninja", "-C", out, "-t", "targets", "all"], check=True, capture_output=True, text=True).stdout
@@ -252,8 +244,9 @@ def build(folder, names):
     return {name: out / "tests" / f"test-{name}" for name in known}
 
 
-def run(executable, number, limit, reached=None):
+def run(executable, number, limit, tests=(), reached=None):
     """None if the tests pass; else what happened. A fault may hang, or allocate for ever."""
+    chosen = ["--test-case=" + ",".join(re.sub(r"([\\,])", r"\\\1", t) for t in tests)] if tests else []
 
     def bound():
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -264,7 +257,7 @@ def run(executable, number, limit, reached=None):
     if reached:
         environment["RUNNEL_MUTATION_REACHED"] = str(reached)
     process = subprocess.Popen(
-        [executable, "--abort-after=1", "--no-colors=true"],
+        [executable, "--abort-after=1", "--no-colors=true", *chosen],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -292,38 +285,51 @@ def first_failure(output):
 
 
 def look_around(executables, folder):
-    """How long each takes without a fault, and which faults it comes by."""
-    seconds, reached = {}, {}
+    """The test cases of each executable by the faults that they come by, and the seconds that a test case takes without one."""
+    comes_by, seconds = {}, {}
     for name, executable in executables.items():
         file = folder / f"reached-{name}.txt"
         file.unlink(missing_ok=True)
-        begin = time.monotonic()
-        what, output = run(executable, 0, 900, file)
+        what, output = run(executable, 0, 900, reached=file)
         if what:
             print(output[-3000:])
             raise Wrong(f"test-{name} fails without a fault ({what})")
-        seconds[name] = time.monotonic() - begin
-        reached[name] = {int(n) for n in file.read_text().split()} if file.exists() else set()
-        print(f"test-{name}: {seconds[name]:.1f} s, comes by {len(reached[name])} faults", flush=True)
-    return seconds, reached
+        tests = comes_by[name] = collections.defaultdict(list)
+        for line in file.read_text().splitlines():
+            if line.startswith("= "):
+                _, took, test = line.split(" ", 2)
+                seconds[name, test] = seconds.get((name, test), 0) + float(took)
+            else:
+                tests[int(line)].append(test)
+        took = sum(s for (of, _), s in seconds.items() if of == name)
+        print(f"test-{name}: {took:.1f} s, comes by {len(tests)} faults", flush=True)
+    return comes_by, seconds
 
 
-def order(fault, executables, seconds):
+def order(fault, executables):
     near = max((folder for folder in NEAREST if fault.file.startswith(folder + "/")), key=len, default="")
     first = NEAREST.get(near, [])
-    return sorted(executables, key=lambda n: (first.index(n) if n in first else len(first), seconds[n]))
+    return sorted(executables, key=lambda n: first.index(n) if n in first else len(first))
 
 
-def try_out(fault, executables, seconds, reached):
+def parts(seconds):
+    """The test cases, with what each takes, in parts to run one after the other: the quick ones first."""
+    tests = sorted(seconds, key=seconds.get)
+    ends = [bisect.bisect([seconds[t] for t in tests], limit) for limit in (*STEPS, float("inf"))]
+    for begin, end in zip([0, *ends], ends):
+        yield from (tests[i : min(i + AT_ONCE, end)] for i in range(begin, end, AT_ONCE))
+
+
+def try_out(fault, executables, comes_by, seconds):
     passed = 0
-    for name in order(fault, executables, seconds):
-        if fault.number not in reached[name]:
-            continue
-        what, output = run(executables[name], fault.number, seconds[name] * SLOWER + MORE)
-        if what:
-            fault.outcome, fault.by = what, name
-            return fault, first_failure(output)
-        passed += 1
+    for name in order(fault, executables):
+        for part in parts({t: seconds[name, t] for t in comes_by[name].get(fault.number, [])}):
+            limit = sum(seconds[name, t] for t in part) * SLOWER + MORE
+            what, output = run(executables[name], fault.number, limit, part)
+            if what:
+                fault.outcome, fault.by = what, name
+                return fault, first_failure(output)
+            passed += 1
     fault.outcome = "not noticed" if passed else "not reached"
     return fault, ""
 
@@ -383,9 +389,9 @@ def main():
     folder = options.folder.resolve()
     make_tree(folder, faults, texts)
     executables = build(folder, options.tests.split(",") if options.tests else None)
-    seconds, reached = look_around(executables, folder)
+    comes_by, seconds = look_around(executables, folder)
     with concurrent.futures.ThreadPoolExecutor(options.at_once) as pool:
-        tries = [pool.submit(try_out, f, executables, seconds, reached) for f in chosen]
+        tries = [pool.submit(try_out, f, executables, comes_by, seconds) for f in chosen]
         for done in concurrent.futures.as_completed(tries):
             f, test = done.result()
             by = f" by test-{f.by}" if f.by else ""

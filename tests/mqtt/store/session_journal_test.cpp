@@ -2,10 +2,12 @@
 
 #include <doctest/doctest.h>
 
+#include "support/allocation_count.hpp"
 #include "support/memory_store.hpp"
 #include "support/random_source.hpp"
 #include <array>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -137,6 +139,100 @@ TEST_CASE("one commit serves any number of messages, and what has not changed co
     CHECK_FALSE(c.commit());
     CHECK(store->applies == 1);
     CHECK(c.journal.commits() == 1);
+}
+
+TEST_CASE("a client identifier that is the same as before costs no commit, and one that changes does") {
+    auto const store = new_store();
+    client c(store);
+    REQUIRE_FALSE(c.load());
+    REQUIRE_FALSE(c.commit());
+    c.journal.set_client_id("client");
+    REQUIRE_FALSE(c.commit());
+    CHECK(c.journal.commits() == 1);
+    c.journal.set_client_id("another");
+    REQUIRE_FALSE(c.commit());
+    CHECK(c.journal.commits() == 2);
+    CHECK(store->records[1] == "another");
+}
+
+TEST_CASE("what the user has begun in the store is stored though nothing of the session has changed") {
+    struct shared_store : test::memory_store {
+        bool pending() const { return has_begun; }
+        bool has_begun = false;
+    };
+    auto const store = std::make_shared<shared_store>();
+    session_state state(role::client, protocol_version::v5);
+    session_journal journal{any_session_store(store)};
+    REQUIRE_FALSE(journal.load(state, "client"));
+    REQUIRE_FALSE(journal.commit(state));
+    CHECK(store->applies == 1);
+    REQUIRE_FALSE(journal.commit(state));
+    CHECK(store->applies == 1);
+    store->has_begun = true;
+    REQUIRE_FALSE(journal.commit(state));
+    CHECK(store->applies == 2);
+    CHECK(store->changes == 2);  // the header and the client identifier, by the first
+}
+
+TEST_CASE("in steady state messages that expire are stored without allocating") {
+    struct no_store {
+        std::error_code load(store_reader&) { return {}; }
+        std::error_code apply(std::span<store_change const>) { return {}; }
+    };
+    session_state state(role::client, protocol_version::v5);
+    session_journal journal{any_session_store(std::make_shared<no_store>())};
+    REQUIRE_FALSE(journal.load(state, "client"));
+    send_buffer out;
+    properties props;
+    props.message_expiry_interval = 10;
+    auto const store_one = [&] {
+        auto const begun = state.publish(out, {.topic = "t", .qos = qos::at_least_once, .props = &props});
+        REQUIRE(begun.error == errc::ok);
+        REQUIRE_FALSE(journal.commit(state));
+        REQUIRE(state.withdraw(begun.number));
+        REQUIRE_FALSE(journal.commit(state));
+    };
+    for (int i = 0; i < 1000; ++i) store_one();
+    auto const before = runnel::testing::allocation_count();
+    for (int i = 0; i < 1000; ++i) store_one();
+    CHECK(runnel::testing::allocation_count() == before);
+}
+
+TEST_CASE("a QoS 2 message that was taken with another reason is answered by that after a restart too") {
+    auto const store = filled_store(protocol_version::v5);
+    store->records[(std::uint64_t{1} << 62) + 10] = static_cast<char>(reason_code::no_matching_subscribers);
+    {
+        // As written by a session itself.
+        client c(store, protocol_version::v5);
+        REQUIRE_FALSE(c.load());
+        c.connect();
+        struct : session_handler {
+            delivery token;
+            void on_message(mqtt::publish const&, delivery d) { token = d; }
+        } taker;
+        send_buffer bytes;
+        runnel::mqtt::detail::append(
+            bytes, mqtt::publish{.topic = "t", .payload = "in", .qos = qos::exactly_once, .packet_id = 11},
+            protocol_version::v5);
+        auto input = bytes.view();
+        REQUIRE(c.state.receive(input, c.out, taker) == errc::ok);
+        c.state.acknowledge(c.out, taker.token, reason_code::no_matching_subscribers);
+        REQUIRE_FALSE(c.commit());
+    }
+    CHECK(store->records[(std::uint64_t{1} << 62) + 11] == store->records[(std::uint64_t{1} << 62) + 10]);
+    for (std::uint16_t packet_id = 10; packet_id <= 11; ++packet_id) {
+        client c(store, protocol_version::v5);
+        REQUIRE_FALSE(c.load());
+        c.connect();
+        c.out.clear();
+        c.receive(mqtt::publish{
+            .topic = "t", .payload = "in", .qos = qos::exactly_once, .dup = true, .packet_id = packet_id});
+        auto const f = next_frame(c.out.view());
+        acknowledgement answer;
+        REQUIRE(decode(f.header, f.body, protocol_version::v5, answer) == errc::ok);
+        CHECK(answer.type == packet_type::pubrec);
+        CHECK(answer.reason == reason_code::no_matching_subscribers);
+    }
 }
 
 TEST_CASE("QoS 0 messages are not stored") {
@@ -449,6 +545,28 @@ TEST_CASE("a store with records that make no sense is refused") {
     CHECK(error_with([&](auto& r) { r[taken + 65536] = std::string(1, '\0'); }) == store_errc::corrupt);
     CHECK(error_with([&](auto& r) { r[taken + 9].clear(); }) == store_errc::corrupt);
     CHECK(error_with([&](auto& r) { r[taken + 9] = "\x01"; }) == store_errc::corrupt);
+    CHECK_FALSE(error_with([&](auto& r) { r[taken + 65535] = std::string(1, '\0'); }));
+    // A released message whose number is still to be given.
+    CHECK_FALSE(error_with([&](auto& r) { r[exchange].clear(); }));
+    CHECK(error_with([&](auto& r) { r[exchange + 2].clear(); }) == store_errc::corrupt);
+    // Two exchanges with one packet identifier, numbers of which have been given.
+    auto const all_given = [](std::string& header) { header[8] = 2; };
+    CHECK_FALSE(error_with([&](auto& r) { all_given(r[0]); }));
+    CHECK(error_with([&](auto& r) {
+              all_given(r[0]);
+              r[exchange + 65535] = r[exchange];
+          }) == store_errc::corrupt);
+    // Packets that are not the exchange's: of another identifier, and SUBSCRIBE.
+    CHECK(error_with([&](auto& r) { r[exchange][6] = 7; }) == store_errc::corrupt);
+    CHECK(error_with([&](auto& r) { r[exchange][0] = static_cast<char>(0x82); }) == store_errc::corrupt);
+    // Deadlines that are cut, before 1970, and beyond any calendar.
+    auto const error_with_deadline = [&](std::string_view deadline) {
+        return error_with([&](auto& r) { r[exchange].insert(0, std::string(1, '\0').append(deadline)); });
+    };
+    CHECK_FALSE(error_with_deadline({"\0\0\1\0\0\0\0\0", 8}));
+    CHECK(error_with_deadline({"\xFF\0\1\0\0\0\0\0", 8}) == store_errc::corrupt);
+    CHECK(error_with_deadline({"\0\1\0\0\0\0\0\0", 8}) == store_errc::corrupt);
+    CHECK(error_with([&](auto& r) { r[exchange] = std::string(8, '\0'); }) == store_errc::corrupt);
     auto const store = filled_store(protocol_version::v5);
     store->failure = std::make_error_code(std::errc::io_error);
     CHECK(client(store, protocol_version::v5).load() == std::errc::io_error);

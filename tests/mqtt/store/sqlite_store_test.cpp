@@ -130,6 +130,9 @@ TEST_CASE("while a SQLite store is open nobody else can open it") {
         CHECK(p.error_of_opening() == store_errc::in_use);
     }
     CHECK_FALSE(p.error_of_opening());
+    // Also where nothing has been written.
+    sqlite_store const store(p.file);
+    CHECK(p.error_of_opening() == store_errc::in_use);
 }
 
 TEST_CASE("another process that has a SQLite store open keeps it until it ends, also by kill -9") {
@@ -289,6 +292,44 @@ TEST_CASE("what the user changes in the transaction is stored with the changes o
         CHECK(count(store) == "1");
         CHECK(contents(store).size() == 1);
     }
+}
+
+TEST_CASE("a transaction that cannot be committed is undone, and the next one begins anew") {
+    place p;
+    sqlite_store store(p.file);
+    auto const execute = [&](char const* sql) {
+        REQUIRE(sqlite3_exec(store.transaction(), sql, nullptr, nullptr, nullptr) == SQLITE_OK);
+    };
+    // Nobody has row 7: that is found only when the transaction ends, and leaves it open.
+    execute("CREATE TABLE own(x INTEGER PRIMARY KEY, other REFERENCES own(x) DEFERRABLE INITIALLY DEFERRED)");
+    REQUIRE_FALSE(store.apply({}));
+    sqlite3* const db = store.transaction();
+    REQUIRE_FALSE(store.apply({}));
+    REQUIRE(sqlite3_exec(db, "PRAGMA foreign_keys = ON", nullptr, nullptr, nullptr) == SQLITE_OK);
+    execute("INSERT INTO own VALUES(1, 7)");
+    store_change const change[] = {{1, "one"}};
+    CHECK(store.apply(change));
+    CHECK_FALSE(store.pending());
+    CHECK(contents(store).empty());
+    CHECK(one_value(store.transaction(), "SELECT count(*) FROM own") == "0");
+    REQUIRE_FALSE(store.apply(change));
+    CHECK(contents(store).size() == 1);
+}
+
+TEST_CASE("an error while records are read is not taken for their end") {
+    place p;
+    sqlite_store store(p.file);
+    store_change const changes[] = {{1, "one"}, {2, "two"}};
+    REQUIRE_FALSE(store.apply(changes));
+    sqlite3* const db = store.transaction();
+    REQUIRE_FALSE(store.apply({}));
+    sqlite3_progress_handler(db, 1, [](void*) { return 1; }, nullptr);
+    struct : store_reader {
+        void record(std::uint64_t, std::string_view) override {}
+    } reader;
+    CHECK(store.load(reader) == static_cast<sqlite_errc>(SQLITE_INTERRUPT));
+    sqlite3_progress_handler(db, 0, nullptr, nullptr);
+    CHECK_FALSE(store.load(reader));
 }
 
 TEST_CASE("a store that survives power failures waits for the disk at each commit, the other one does not") {

@@ -193,7 +193,7 @@ class session_journal {
                 client_id = value;
             else if (key >= exchange_key && key < taken_key)
                 exchanges.push_back({key - exchange_key, std::string(value)});
-            else if (key > taken_key && key <= taken_key + 65535 && value.size() == 1)
+            else if (key >= taken_key && key <= taken_key + 65535 && value.size() == 1)
                 taken.emplace_back(static_cast<std::uint16_t>(key - taken_key), static_cast<reason_code>(value[0]));
             else
                 wrong = true;
@@ -218,6 +218,7 @@ class session_journal {
             in_use[detail::in_flight::identifier_of(e.number)] = true;
         }
         for (auto const& [packet_id, reason] : found.taken) {
+            // Nor is 0 an identifier.
             if (check(acknowledgement{packet_type::pubrec, packet_id, reason, {}}, protocol_version::v5) != errc::ok)
                 return store_errc::corrupt;
             state.restore_taken(packet_id, reason);
@@ -244,6 +245,7 @@ class session_journal {
             return true;
         }
         mqtt::publish message;
+        // QoS 0 has the identifier 0, which no exchange has.
         if (!read(packet, version, message) || message.packet_id != detail::in_flight::identifier_of(e.number))
             return false;
         // A message that came from a session of MQTT 5 may have lost its interval in MQTT 3.1.1.
@@ -256,7 +258,7 @@ class session_journal {
         frame const f = next_frame(packet);
         if (f.status != parse_status::complete || f.total_size != packet.size()) return false;
         if (f.header.type != packet_type::publish) return false;
-        return decode(f.header, f.body, version, message) == errc::ok && message.qos != qos::at_most_once;
+        return decode(f.header, f.body, version, message) == errc::ok;
     }
 
     any_session_store store_;

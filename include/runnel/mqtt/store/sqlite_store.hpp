@@ -153,10 +153,7 @@ class sqlite_store {
         auto const* const synchronous = options.what == sqlite_options::survives::power ? "PRAGMA synchronous = FULL"
                                                                                         : "PRAGMA synchronous = NORMAL";
         if (auto const e = execute(synchronous)) return e;
-        // Takes the lock also where nothing is to be written.
-        if (auto const e = execute("BEGIN EXCLUSIVE")) return e;
         if (auto const e = is_new ? create() : std::error_code()) return e;
-        if (auto const e = execute("COMMIT")) return e;
         std::string sound;
         if (auto const e = ask("PRAGMA quick_check(1)", sound)) return e;
         if (sound != "ok") return store_errc::corrupt;
@@ -165,8 +162,8 @@ class sqlite_store {
 
     std::error_code create() {
         return execute(
-            "CREATE TABLE record(key INTEGER PRIMARY KEY, value BLOB NOT NULL);"
-            "PRAGMA application_id = 1920298604; PRAGMA user_version = 1");
+            "BEGIN; CREATE TABLE record(key INTEGER PRIMARY KEY, value BLOB NOT NULL);"
+            "PRAGMA application_id = 1920298604; PRAGMA user_version = 1; COMMIT");
     }
 
     // Nothing is written to a file that is something else.
