@@ -9,7 +9,7 @@ downloaded.
 """
 
 import argparse
-import hashlib
+import json
 import os
 import pathlib
 import shlex
@@ -20,6 +20,9 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+sys.path.insert(0, str(ROOT / "packaging"))
+from release import version  # noqa: E402
+
 COMPONENTS = ["tls", "sqlite", "deflate", "alink"]
 MACROS = [f"-DWITH_{name.upper()}" for name in COMPONENTS]
 LIBRARIES = ["-lssl", "-lcrypto", "-lsqlite3", "-lz", "-pthread"]
@@ -50,15 +53,6 @@ def run(*command, env=None, may_fail=False):
 def expect(holds, text):
     if not holds:
         raise Failure(text)
-
-
-def version():
-    numbers = {}
-    for line in (ROOT / "include/runnel/version.hpp").read_text().splitlines():
-        words = line.split()
-        if len(words) == 3 and words[1].startswith("RUNNEL_VERSION_"):
-            numbers[words[1].removeprefix("RUNNEL_VERSION_")] = words[2]
-    return ".".join(numbers[part] for part in ("MAJOR", "MINOR", "PATCH"))
 
 
 def check(program):
@@ -141,14 +135,14 @@ def meson_install(scratch, options):
 
 @way
 def same_files(scratch, options):
-    """Both installations bring the same CMake package and headers, wherever the headers are."""
+    """Both installations bring the same headers, CMake package and files for pkg-config."""
     trees = {}
     for name, install in (("cmake", install_by_cmake), ("meson", install_by_meson)):
         install(scratch / name)
         prefix = scratch / name / "prefix"
         trees[name] = {
             file.relative_to(prefix): file.read_bytes()
-            for folder in ("include", "share/cmake")
+            for folder in ("include", "share/cmake", "share/pkgconfig")
             for file in (prefix / folder).rglob("*")
             if file.is_file()
         }
@@ -200,11 +194,71 @@ def meson_subproject(scratch, options):
 
 
 @way
+def meson_wrap(scratch, options):
+    """By the release's archive, which is the same to the byte from another clone."""
+    run("git", "clone", "-q", ROOT, scratch / "elsewhere/clone")
+    made = {}
+    for folder, tree in (("project/subprojects", ROOT), ("elsewhere", scratch / "elsewhere/clone")):
+        tool = tree / "packaging/release.py"
+        for what in ("archive", "sbom"):
+            run(sys.executable, tool, what, scratch / folder, env={"TZ": "Asia/Shanghai" if tree == ROOT else "UTC"})
+        files = (f for f in (scratch / folder).iterdir() if f.is_file())
+        made[folder] = {file.name: file.read_bytes() for file in files}
+    first, second = made.values()
+    expect(len(first) == 3, f"made: {', '.join(first)}")
+    for name in first:
+        # The bill of materials has the headers as they are, the archive those of HEAD.
+        expect(first[name] == second[name] or name.endswith(".json"), f"{name} differs from that of another clone")
+    document = json.loads(first[f"runnel-{version()}.spdx.json"])
+    known = {"SPDXRef-DOCUMENT", *(item["SPDXID"] for item in document["packages"] + document["files"])}
+    for relation in document["relationships"]:
+        expect({relation["spdxElementId"], relation["relatedSpdxElement"]} <= known, f"nobody knows {relation}")
+    subprojects = scratch / "project/subprojects"
+    (subprojects / "packagefiles").mkdir()
+    (subprojects / f"runnel-{version()}.tar.gz").rename(subprojects / f"packagefiles/runnel-{version()}.tar.gz")
+    build_with_meson(scratch)
+
+
+@way
 def copied(scratch, options):
     shutil.copytree(ROOT / "include/runnel", scratch / "runnel")
     small = scratch / "small"
     run(*CXX, "-std=c++20", *ASIO, *MACROS, f"-I{scratch}", HERE / "small.cpp", "-o", small, *LIBRARIES)
     check(small)
+
+
+VCPKG = """\
+function(vcpkg_cmake_configure)
+  cmake_parse_arguments(arg "" SOURCE_PATH OPTIONS ${ARGN})
+  execute_process(COMMAND ${CMAKE_COMMAND} -S ${arg_SOURCE_PATH} -B ${SCRATCH}/library ${arg_OPTIONS} COMMAND_ERROR_IS_FATAL ANY)
+endfunction()
+function(vcpkg_cmake_install)
+  execute_process(COMMAND ${CMAKE_COMMAND} --install ${SCRATCH}/library --prefix ${CURRENT_PACKAGES_DIR} COMMAND_ERROR_IS_FATAL ANY)
+endfunction()
+function(vcpkg_fixup_pkgconfig)
+endfunction()
+function(vcpkg_install_copyright)
+endfunction()
+"""
+
+
+@way
+def recipes(scratch, options):
+    """What has no package manager here: vcpkg's port with stand-ins for its functions, of the others the syntax."""
+    for name in ("conanfile.py", "test_package/conanfile.py"):
+        compile((ROOT / "packaging/conan" / name).read_text(), name, "exec")
+    for luac in filter(None, map(shutil.which, ("luac", "luac5.4", "luac5.3"))):
+        run(luac, "-p", ROOT / "packaging/xmake/xmake.lua")
+    json.loads((ROOT / "packaging/vcpkg/vcpkg.json").read_text())
+    (scratch / "vcpkg.cmake").write_text(f"{VCPKG}include({ROOT / 'packaging/vcpkg/portfile.cmake'})\n")
+    settings = {"PORT": "runnel", "SCRATCH": scratch, "CURRENT_PACKAGES_DIR": scratch / "prefix"}
+    run("cmake", *(f"-D{name}={value}" for name, value in settings.items()), "-P", scratch / "vcpkg.cmake")
+    build_with_cmake(scratch, *find_package(scratch))
+
+
+@way
+def versions(scratch, options):
+    run(sys.executable, ROOT / "packaging/release.py", "check")
 
 
 @way
