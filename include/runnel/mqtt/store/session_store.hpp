@@ -123,8 +123,8 @@ class any_session_store {
     void release() noexcept { store_->claimed = false; }
 
   private:
-    struct interface {
-        virtual ~interface() = default;
+    struct base {
+        virtual ~base() = default;
         virtual std::error_code load(store_reader& reader) = 0;
         virtual std::error_code apply(std::span<store_change const> changes) = 0;
         virtual bool pending() const = 0;
@@ -134,7 +134,7 @@ class any_session_store {
     };
 
     template <class S>
-    struct adapter final : interface {
+    struct adapter final : base {
         explicit adapter(std::shared_ptr<S> s) : store(std::move(s)) {}
         std::error_code load(store_reader& reader) override { return store->load(reader); }
         std::error_code apply(std::span<store_change const> changes) override { return store->apply(changes); }
@@ -153,7 +153,7 @@ class any_session_store {
         std::shared_ptr<S> store;
     };
 
-    std::shared_ptr<interface> store_;
+    std::shared_ptr<base> store_;
 };
 
 }  // namespace runnel::mqtt

@@ -47,10 +47,10 @@ class message_buffer {
 
     /// Drops the message. Memory that only a large message needed is given back when a small one has followed.
     void next_message() noexcept {
-        bool const small = message_end_ - message_begin_ <= max_read;
+        bool const is_small = message_end_ - message_begin_ <= max_read;
         if (raw_begin_ == raw_end_) raw_begin_ = raw_end_ = 0;
         message_begin_ = message_end_ = raw_begin_;
-        if (raw_end_ == 0 && small && capacity_ > 4 * max_read) release();
+        if (raw_end_ == 0 && is_small && capacity_ > 4 * max_read) release();
     }
 
     /// Room for the next read behind the raw bytes; `commit` makes its first bytes raw bytes. Views become invalid.
