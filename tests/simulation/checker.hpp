@@ -159,7 +159,10 @@ class checker {
 
     /// The application wants the messages of a slot, or no longer does. What comes later in this process may get lost,
     /// therefore.
-    void unsettle(std::size_t slot) { slots_[slot].is_settled = false; }
+    void unsettle(std::size_t slot) {
+        slots_[slot].is_settled = false;
+        slots_[slot].late_below = down_.size();
+    }
     void gave_up() { gave_up_ = true; }
 
     // --- lives
@@ -169,6 +172,7 @@ class checker {
             auto& s = slots_[i];
             // What may be lost may have been taken for lost already by the process before.
             if (!s.is_settled || gave_up_) s.lost_below = down_.size();
+            if (gave_up_) s.late_below = down_.size();
             s.is_settled = true;
         }
         gave_up_ = false;
@@ -190,7 +194,11 @@ class checker {
             for (auto& m : down_)
                 if (m.is_taken && !m.is_given_back && m.process == process_) m.is_answered = true;
         ++process_;
-        if (!has_store) ++memory_;
+        announced_ = 0;
+        if (has_store) return;
+        ++memory_;
+        known_ = 0;
+        is_misled_ = false;
     }
     void broker_lost_sessions() { ++broker_life_; }
     std::size_t broker_life() const noexcept { return broker_life_; }
@@ -248,6 +256,7 @@ class checker {
     struct slot_state {
         bool is_settled = true;
         std::size_t lost_below = 0;  // messages with a lower number may be lost
+        std::size_t late_below = 0;  // ... or come later than others, as they were dropped, and then sent again
     };
 
     bool is_owed(down_message const& m) const { return m.is_owed && !m.is_acknowledged && m.sent_in == broker_life_; }
@@ -260,6 +269,7 @@ class checker {
         log_.fail("d%zu of QoS 2 is handed over twice", number);
     }
     void check_order(std::size_t number, down_message const& m) {
+        if (gave_up_ || number < slots_[m.slot].late_below) return;
         auto& last = last_down_[{m.slot, m.quality}];
         if (number + 1 <= last) log_.fail("d%zu is handed over behind d%zu", number, last - 1);
         last = std::max(last, number + 1);
@@ -279,6 +289,8 @@ class checker {
             input_ += bytes;
             for_each_packet(input_, [&](mqtt::frame const& f) {
                 tell("<-", f);
+                if (f.header.type == mqtt::packet_type::connack && f.body[1] == 0)
+                    checker_.begins_session((f.body[0] & 1) == 0);
                 if (f.header.type != mqtt::packet_type::publish) return;
                 auto const p = read_publish(f);
                 auto const number = number_in_text('d', p.payload);
@@ -314,6 +326,7 @@ class checker {
         void client_wrote(mqtt::frame const& f) {
             using enum mqtt::packet_type;
             tell("->", f);
+            if (f.header.type != connect) checker_.knows_session();
             if (f.header.type == publish) {
                 auto const p = read_publish(f);
                 return checker_.client_wrote(p, connection_, has_store_);
@@ -353,8 +366,25 @@ class checker {
         auto& m = down_[number];
         log_.say("client: acknowledges d%zu", number);
         m.is_acknowledged = m.is_answered = true;
-        bool const may_be_lost = gave_up_ || !slots_[m.slot].is_settled || number < slots_[m.slot].lost_below;
+        bool const may_be_lost = gave_up_ || !slots_[m.slot].is_settled || number < slots_[m.slot].lost_below ||
+                                 (is_misled_ && m.quality == mqtt::qos::exactly_once);
         if (!m.was_taken && !may_be_lost) log_.fail("d%zu is acknowledged before the application has taken it", number);
+    }
+
+    // A server that has lost the session says so once, in CONNACK. If that does not arrive, or the process ends before
+    // it is stored, the client takes the new session for its old one from then on, as nothing else would tell it: it
+    // may take a new QoS 2 message for the repetition of one with the same identifier that it has had.
+    void begins_session(bool is_new) {
+        if (is_new || known_ == 0)
+            announced_ = broker_life_;
+        else if (known_ != broker_life_ && announced_ != broker_life_)
+            is_misled_ = true;
+    }
+    // What has come before has been stored when something is written.
+    void knows_session() {
+        if (announced_ != broker_life_) return;
+        known_ = announced_;
+        is_misled_ = false;
     }
 
     trace& log_;
@@ -365,6 +395,8 @@ class checker {
     std::map<std::size_t, slot_state> slots_;
     std::size_t process_ = 1, memory_ = 1, broker_life_ = 1, connection_ = 0;
     bool gave_up_ = false;
+    std::size_t announced_ = 0, known_ = 0;  // of which life of the broker the client knows its session; 0: of none
+    bool is_misled_ = false;
 };
 
 }  // namespace simulation

@@ -50,7 +50,9 @@ class link : public std::enable_shared_from_this<link> {
     std::unique_ptr<watcher> watch;
 
     /// The connection is cut after so many more bytes of an end.
-    void cut_soon(int which, std::size_t bytes) noexcept { cut_after_[which] = ends_[which].written + bytes; }
+    void cut_soon(int which, std::size_t bytes) noexcept {
+        cut_after_[which] = std::min(cut_after_[which], ends_[which].written + bytes);
+    }
 
     bool is_over() const noexcept { return ends_[0].is_gone && ends_[1].is_gone; }
     void half_open() noexcept { is_silent_ = true; }

@@ -173,7 +173,8 @@ class world {
         }
         client_.forget_drained();
         auto const drained = [&] {
-            if (!client_.is_drained() && client_.pending("drained") == 0) client_.wait_drained();
+            bool const waits = client_.is_drained() || client_.pending("drained") != 0;
+            if (!waits && client_.is_running()) client_.wait_drained();
             return client_.is_drained();
         };
         if (!pass_until(drained, 10min)) return log.fail("the session is not drained");

@@ -204,6 +204,54 @@ TEST_CASE("a session at a pace, whose messages nobody takes, rests") {
     }
 }
 
+TEST_CASE("a connection is left for messages that were left out only when what was sent on it is answered") {
+    for (auto const quality : {qos::at_least_once, qos::exactly_once}) {
+        test::memory_place place;
+        auto options = quick("client", v3);
+        options.receive_maximum = 1;
+        {
+            memory_session old(place.io.get_executor(), place.transport, options);
+            task<void> running(place.io, old.run());
+            test::run(place.io, old.subscribe("t"));
+            test::run(place.io, old.disconnect());
+        }
+        for (int i = 0; i < 5; ++i) place.broker.publish("t", "x", qos::at_least_once);
+        int published = 0;
+        place.broker.hooks().on_publish = [&](auto const&, mqtt::publish const& p) { published += p.topic == "up"; };
+        place.broker.hold_acknowledgements(true);
+        memory_session session(place.io.get_executor(), place.transport, options);
+        task<mqtt::publish_result> publishing(place.io, session.publish("up", "x", {.qos = quality}));
+        task<void> running(place.io, session.run());
+        auto subscription = test::run(place.io, session.subscribe("t"));
+        test::run(place.io, test::only(subscription.receive()));
+        test::settle(place.io);
+        CHECK(session.counters().connections == 1);
+        place.broker.hold_acknowledgements(false);
+        for (int i = 1; i < 5; ++i) test::run(place.io, test::only(subscription.receive()));
+        CHECK(publishing.done());
+        CHECK(published == 1);
+        CHECK(session.counters().connections > 1);
+    }
+}
+
+// A server that acknowledges nothing.
+TEST_CASE("a connection is left for messages that were left out after a time, whatever the server has not answered") {
+    raw_server server{[](runnel::memory_stream<>& s, std::size_t) -> asio::awaitable<void> {
+        auto message = test::write_text(s, hex("32 06 00 01 74 00 01 78 32 06 00 01 74 00 02 78"));
+        co_await std::move(message);
+        co_await read_all(s);
+    }};
+    auto options = quick();
+    options.receive_maximum = 1;
+    options.response_timeout = 20ms;
+    options.unrouted_timeout = 1ms;
+    memory_session session(server.io.get_executor(), server.transport, options);
+    task<mqtt::publish_result> publishing(server.io, session.publish("up", "x", {.qos = qos::at_least_once}));
+    task<void> running(server.io, session.run());
+    CHECK(test::wait_until(server.io, [&] { return session.counters().connections > 1; }));
+    CHECK_FALSE(publishing.done());
+}
+
 TEST_CASE("a dead connection is noticed by a session that reads on, though nobody takes its messages") {
     raw_server server{[](runnel::memory_stream<>& s, std::size_t) -> asio::awaitable<void> {
         auto message = test::write_text(s, hex("32 06 00 01 74 00 01 78"));

@@ -555,6 +555,7 @@ class session final : private detail::session_services {
     [[gnu::cold]] clock::time_point attend_messages(clock::time_point now);
     [[gnu::cold]] awaitable<void> wait_for_room(task_share here);
     [[gnu::cold]] void attend_held_up();
+    [[gnu::cold]] clock::time_point begin_anew(clock::time_point now);
 
     // What is written must not be ahead of what is stored.
     void save_before_write() {
@@ -664,6 +665,7 @@ class session final : private detail::session_services {
     std::optional<clock::time_point> connected_at_;         // the last connection, if it was accepted
     std::unique_ptr<server_info> server_info_;              // nullptr: nothing
     std::optional<stream_type>* stream_ = nullptr;          // of `run`
+    clock::time_point begins_anew_at_{};                    // at the latest; the epoch: it is not to
     std::uint16_t receive_maximum_ = options_.receive_maximum;
     bool running_ = false;
     std::uint8_t turns_without_run_ = 0;

@@ -91,6 +91,7 @@ template <transport Transport>
 void session<Transport>::begin_attempt() {
     connected_at_.reset();
     begins_anew_ = false;
+    begins_anew_at_ = {};
     if (quarantine_) state_.narrow(packets_.out(), quarantine_->window());
     if (server_info_ && server_info_->response_prefix.empty() && server_info_->assigned_client_id.empty())
         server_info_.reset();
@@ -203,12 +204,8 @@ void session<Transport>::handle_timeout() {
             auto attempting = attempt(*stream_, connection_.reader().share());
             connection_.reader().launch(get_executor(), std::move(attempting));
         }
-        if (state_.wants_new_connection() && state_.connected()) {
-            state_.disconnect(packets_.out());
-            begins_anew_ = true;
-            connection_.end_over(errc::receive_maximum_exceeded);
-        }
         if (packets_.timer().is_held_up()) attend_held_up();
+        auto const begins_anew = state_.wants_new_connection() ? begin_anew(now) : never;
         tell_of_overtaken();
         if (quarantine_ && quarantine_->on_time(now)) {
             state_.narrow(packets_.out(), quarantine_->window());
@@ -219,8 +216,9 @@ void session<Transport>::handle_timeout() {
             auto writing = write_loop(**stream_, connection_.writer().share());
             connection_.writer().launch(get_executor(), std::move(writing));
         }
-        next = std::min({send_due(now), attend_messages(now), quarantine_ ? quarantine_->deadline() : never,
-                         connection_.advance(now, position(), room_ != nullptr)});
+        next =
+            std::min({begins_anew, send_due(now), attend_messages(now), quarantine_ ? quarantine_->deadline() : never,
+                      connection_.advance(now, position(), room_ != nullptr)});
     }
     if (packets_.timer().is_forgotten()) tell_of_no_run();
     bool const late = publishing_.withdraw_late(now, running_);
@@ -270,6 +268,22 @@ void session<Transport>::attend_held_up() {
         if (room_ != nullptr) room_->wake_all({});
     }
     packets_.timer().set_held_up(state_.is_full());
+}
+
+// Only another connection brings messages that were left out or given back. First the server is given time to answer
+// what has been sent on this one: else that would be sent again on each connection, and never be done with. Returns
+// when to look again.
+template <transport Transport>
+auto session<Transport>::begin_anew(clock::time_point now) -> clock::time_point {
+    if (begins_anew_at_ == clock::time_point{}) begins_anew_at_ = deadline_after(now, options_.response_timeout);
+    if (state_.unanswered().any && now < begins_anew_at_) {
+        packets_.timer().set_held_up(true);  // until there is an answer
+        return begins_anew_at_;
+    }
+    state_.disconnect(packets_.out());
+    begins_anew_ = true;
+    connection_.end_over(errc::receive_maximum_exceeded);
+    return never;
 }
 
 // --- messages that no subscription wants
