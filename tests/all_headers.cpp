@@ -51,6 +51,7 @@
 #include <runnel/core/saturating.hpp>
 #include <runnel/core/secret.hpp>
 #include <runnel/core/send_buffer.hpp>
+#include <runnel/core/url.hpp>
 #include <runnel/core/utf8.hpp>
 #include <runnel/coro/async_mutex.hpp>
 #include <runnel/coro/capture_error.hpp>
@@ -180,6 +181,7 @@
 #include <runnel/testing/over_websocket.hpp>
 #include <runnel/testing/proxy.hpp>
 #include <runnel/tls.hpp>
+#include <runnel/transport/any_transport.hpp>
 #include <runnel/transport/asio_stream.hpp>
 #include <runnel/transport/connect_failed.hpp>
 #include <runnel/transport/connect_progress.hpp>
@@ -204,6 +206,7 @@
 #include <runnel/transport/tls/pin.hpp>
 #include <runnel/transport/tls/tls.hpp>
 #include <runnel/transport/transport_factory.hpp>
+#include <runnel/transport/unix_socket.hpp>
 #include <runnel/version.hpp>
 #include <runnel/websocket/deflate.hpp>
 #include <runnel/websocket/detail/handshaker.hpp>
@@ -221,6 +224,7 @@
 #include <runnel/websocket/protocol/protocol.hpp>
 #include <runnel/websocket/stream.hpp>
 #include <runnel/websocket/transport.hpp>
+#include <runnel/websocket/transport_from.hpp>
 
 // Templates too, with what a session does.
 template class runnel::mqtt::session<runnel::tcp>;

@@ -57,7 +57,7 @@ DRIVERS = {
 }
 # Within these, what does no I/O after all.
 NOT_DRIVERS = {"aliyun/alink/protocol/", "transport/proxy/protocol/", "websocket/protocol/"}
-SEE_OPENSSL = {"testing/", "tls.hpp", "transport/tls/"}
+SEE_OPENSSL = {"testing/", "tls.hpp", "transport/tls/", "websocket/transport_from.hpp"}
 FORBIDDEN = re.compile(r"(asio|openssl|boost)(/|\.hpp)")
 
 # Libraries that may be missing.

@@ -1,3 +1,4 @@
+#include <runnel/transport/any_transport.hpp>
 #include <runnel/transport/asio_stream.hpp>
 #include <runnel/transport/memory.hpp>
 #include <runnel/transport/proxy/http.hpp>
@@ -78,6 +79,15 @@ TEST_CASE("a TCP stream may go at each point of its operations") {
     try_all<stream>({.connect = [](asio::io_context& io) {
         auto ends = test::tcp_sockets(io);
         return std::pair(stream(std::move(ends.first)), stream(std::move(ends.second)));
+    }});
+}
+
+TEST_CASE("a stream of a type known only at run time may go at each point of its operations") {
+    using stream = runnel::any_stream;
+    try_all<stream>({.connect = [](asio::io_context& io) {
+        auto ends = test::tcp_sockets(io);
+        return std::pair(stream(runnel::asio_stream(std::move(ends.first))),
+                         stream(runnel::asio_stream(std::move(ends.second))));
     }});
 }
 

@@ -98,6 +98,8 @@ std::optional<T> redirected(T transport, std::string_view reference) {
         auto endpoint = redirected(transport.current(), reference);
         if (!endpoint) return std::nullopt;
         return T(std::vector{std::move(*endpoint)}, transport.order());
+    } else if constexpr (requires { transport.redirected(reference); }) {
+        return transport.redirected(reference);
     } else {
         return std::nullopt;
     }
