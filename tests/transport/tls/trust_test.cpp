@@ -179,6 +179,21 @@ TEST_CASE("another pre-shared key or identity is refused by both sides") {
     }
 }
 
+TEST_CASE("what goes wrong once both have shown that they know the key is not blamed on the key") {
+    for (auto const version : {tls_version::v1_2, tls_version::v1_3}) {
+        auto client = with_key();
+        client.maximum = version;
+        tls_pair c(client, with_key());
+        c.connect();
+        exchange(c);
+        // A record of application data that was not made with the keys.
+        std::string forged("\x17\x03\x03\x00\x20", 5);
+        forged += test::noise(32);
+        test::run(c.io, test::write_text(c.server->next_layer(), forged));
+        CHECK(test::error_of(c.io, test::read_exactly(*c.client, 1)) == transport_errc::tls_protocol_error);
+    }
+}
+
 TEST_CASE("a certificate is not taken in place of a pre-shared key, nor the other way round") {
     for (auto const version : {tls_version::v1_2, tls_version::v1_3}) {
         auto client = with_key();

@@ -2,6 +2,7 @@
 
 #include <runnel/core/receive_buffer.hpp>
 #include <runnel/core/send_buffer.hpp>
+#include <runnel/transport/lasting_error.hpp>
 #include <runnel/transport/tls/context.hpp>
 
 #include <openssl/x509v3.h>
@@ -56,6 +57,7 @@ class tls_engine {
         ERR_clear_error();
         int const result = SSL_do_handshake(ssl_);
         if (result == 1) {
+            shaken_hands_ = true;
             keep_session();
             return progress::done;
         }
@@ -213,12 +215,15 @@ class tls_engine {
     }
 
     void fail() {
-        bool const shaking_hands = SSL_is_init_finished(ssl_) == 0;
         failure_ =
             out_of_memory_ ? tls_failure{std::make_error_code(std::errc::not_enough_memory), {}} : take_tls_error(ssl_);
         // With a wrong key the handshake itself comes out wrong, of which each version of TLS has its own words.
-        if (shaking_hands && context_.has_pre_shared_key() && is_refusal_of_key(failure_.code))
+        if (!shaken_hands_ && context_.has_pre_shared_key() && is_refusal_of_key(failure_.code))
             failure_.code = transport_errc::pre_shared_key_refused;
+        // A handshake of TLS 1.2 is over for both sides at once (of TLS 1.3 sooner for the client): what comes later
+        // does not refuse it, but ends this connection, as when the peer's wish for another handshake was not granted.
+        bool const over_for_both = shaken_hands_ && SSL_version(ssl_) < TLS1_3_VERSION;
+        if (over_for_both && is_lasting_error(failure_.code)) failure_.code = transport_errc::tls_protocol_error;
     }
 
     static bool is_refusal_of_key(std::error_code const& code) noexcept {
@@ -274,6 +279,7 @@ class tls_engine {
     SSL* ssl_;
     tls_failure failure_;
     tls_failure write_failure_;
+    bool shaken_hands_ = false;  // what OpenSSL says of it changes with a failure
     bool closed_by_peer_ = false;
     bool decrypting_ = false;
     bool out_of_memory_ = false;
