@@ -2,21 +2,18 @@
 // the size that was said, ask for more while they are cut short, and be the same when decoded. The first byte chooses
 // the version.
 
+#include "fuzz.hpp"
 #include "support/any_packet.hpp"
 #include "support/random_packets.hpp"
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <string>
 #include <string_view>
 
 using namespace runnel::mqtt;
+using test::require;
 
 namespace {
-
-void require(bool holds) {
-    if (!holds) std::abort();
-}
 
 template <class Packet>
 void go_there_and_back(Packet const& packet, protocol_version version) {

@@ -4,18 +4,15 @@
 #include <runnel/transport/proxy/protocol/http_connect.hpp>
 #include <runnel/transport/proxy/protocol/socks5.hpp>
 
+#include "fuzz.hpp"
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <string_view>
 
 using namespace runnel;
+using test::require;
 
 namespace {
-
-void require(bool holds) {
-    if (!holds) std::abort();
-}
 
 // Gives `bytes` to `side` in pieces; returns how many were taken.
 template <class Side>

@@ -5,39 +5,21 @@
 
 #include <runnel/mqtt/protocol/session_state.hpp>
 
+#include "fuzz.hpp"
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <string>
 #include <string_view>
 #include <vector>
 
 using namespace runnel::mqtt;
+using test::input_reader;
+using test::require;
 
 namespace {
 
 constexpr std::size_t queue_limit = 4096;
-
-void require(bool condition) {
-    if (!condition) std::abort();
-}
-
-class input_reader {
-  public:
-    input_reader(std::uint8_t const* data, std::size_t size) : at_(data), end_(data + size) {}
-    bool empty() const { return at_ == end_; }
-    std::uint8_t byte() { return empty() ? std::uint8_t{0} : *at_++; }
-    std::string bytes(std::size_t most) {
-        std::string text;
-        while (!empty() && text.size() < most) text += static_cast<char>(byte());
-        return text;
-    }
-
-  private:
-    std::uint8_t const* at_;
-    std::uint8_t const* end_;
-};
 
 class fuzzed : public session_handler {
   public:

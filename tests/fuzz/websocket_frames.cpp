@@ -3,20 +3,17 @@
 
 #include <runnel/websocket/protocol/protocol.hpp>
 
+#include "fuzz.hpp"
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <string>
 
 using namespace runnel::websocket;
+using test::require;
 
 namespace {
 
 constexpr std::uint64_t max_message = 300;
-
-void require(bool holds) {
-    if (!holds) std::abort();
-}
 
 struct outcome {
     std::string payload;  // of all messages, each ended by its kind

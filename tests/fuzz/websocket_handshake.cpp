@@ -4,21 +4,14 @@
 #include <runnel/websocket/protocol/deflate_offer.hpp>
 #include <runnel/websocket/protocol/handshake.hpp>
 
+#include "fuzz.hpp"
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <string>
 #include <string_view>
 
 using namespace runnel::websocket;
-
-namespace {
-
-void require(bool holds) {
-    if (!holds) std::abort();
-}
-
-}  // namespace
+using test::require;
 
 extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
     std::string_view const bytes(reinterpret_cast<char const*>(data), size);

@@ -3,20 +3,13 @@
 
 #include <runnel/websocket/deflate.hpp>
 
+#include "fuzz.hpp"
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <string_view>
 
 using namespace runnel::websocket;
-
-namespace {
-
-void require(bool holds) {
-    if (!holds) std::abort();
-}
-
-}  // namespace
+using test::require;
 
 extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
     std::string_view rest(reinterpret_cast<char const*>(data), size);

@@ -351,6 +351,12 @@ TEST_CASE("a gateway proves that it knows a sub-device's secret") {
     CHECK(alink::make_proof(sensor, 1, "signmethod", aliyun::sign_method::hmacsha1)["signmethod"] == "hmacSha1");
 }
 
+TEST_CASE("files that are said to be larger than numbers go have the largest size together") {
+    alink::firmware f;
+    f.files = {{.url = "a", .size = ~std::uint64_t{0}}, {.url = "b", .size = 2}};
+    CHECK(f.size() == ~std::uint64_t{0});
+}
+
 TEST_CASE("lists of devices are read") {
     std::vector<alink::device_id> ids;
     CHECK(decode(json{{{"productKey", "pk"}, {"deviceName", "a"}}}, ids) == errc::ok);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/aliyun/alink/protocol/codec.hpp>
+#include <runnel/core/saturating.hpp>
 #include <runnel/digest/hex.hpp>
 #include <runnel/digest/md5.hpp>
 #include <runnel/digest/sha256.hpp>
@@ -36,10 +37,10 @@ struct firmware {
     std::vector<remote_file> files;  ///< one or more
     json extra = json::object();     ///< what was added to the offer ("extData")
 
-    /// Bytes of all files.
+    /// Bytes of all files; the largest number where they are said to have more.
     std::uint64_t size() const noexcept {
         std::uint64_t sum = 0;
-        for (auto const& f : files) sum += f.size;
+        for (auto const& f : files) sum = add_saturating(sum, f.size);
         return sum;
     }
 };
