@@ -61,6 +61,19 @@ void accept(session_end& s, capabilities peer = {}) {
 
 }  // namespace
 
+TEST_CASE("only the server ends an authentication [MQTT-4.12.0-3]") {
+    authentication a;
+    a.begin("m");
+    packet const accepted(success);
+    CHECK(a.finish(connack{false, success, &accepted.props}) == errc::ok);
+    CHECK(a.step(role::client, packet(reauthenticate).value) == errc::ok);
+    CHECK(a.step(role::server, packet(continue_authentication).value) == errc::ok);
+    CHECK(a.step(role::client, packet(success).value) == errc::authentication_not_due);
+    CHECK(a.step(role::client, packet(continue_authentication).value) == errc::ok);
+    CHECK(a.step(role::server, packet(success).value) == errc::ok);
+    CHECK_FALSE(a.under_way());
+}
+
 TEST_CASE("an authentication goes on in turns until CONNACK [MQTT-4.12.0-3]") {
     session_end c(role::client, v5);
     begin_connect(c);

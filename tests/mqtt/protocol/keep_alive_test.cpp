@@ -205,3 +205,17 @@ TEST_CASE("without keep alive there is nothing to do") {
     k.end();
     CHECK(k.due() == never);
 }
+
+TEST_CASE("what is received before PINGREQ is written does not answer it") {
+    auto k = begun(60s);
+    time_point const now = k.due();
+    CHECK(k.advance(now, {}) == action::ping);
+    k.on_received(now);
+    CHECK(k.current() == state::queued);
+    k.on_write();
+    k.on_received(now);
+    CHECK(k.current() == state::writing);
+    k.on_written(now, {2, 2});
+    CHECK(k.current() == state::written);
+    CHECK(k.advance(now + 10s, {2, 2}) == action::dead);
+}

@@ -241,3 +241,26 @@ TEST_CASE("a limit beyond what the clock can tell is no limit") {
     CHECK(deadline_after(now, 0s) == now);
     CHECK(deadline_after(now, std::chrono::seconds::min()) == now);
 }
+
+TEST_CASE("nothing of an earlier run or connection counts on the next: neither an end asked for, nor a broken write") {
+    lifecycle l;
+    l.begin_run();
+    l.attempt();
+    l.open({}, limit);
+    l.accept();
+    l.break_off(write_error(), {}, 1s);
+    CHECK(l.broken() == write_error());
+    l.end({});
+    l.rest();
+    l.attempt();
+    CHECK_FALSE(l.broken());
+    l.open({}, limit);
+    l.end({});
+    CHECK(l.cause() == errc::disconnected);
+    l.close(false, {}, limit);
+    CHECK(l.is_ending());
+    l.rest();
+    CHECK(l.is_ending());
+    l.begin_run();
+    CHECK_FALSE(l.is_ending());
+}

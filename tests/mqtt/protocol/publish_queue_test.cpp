@@ -42,7 +42,9 @@ struct caller {
 
 // A session without I/O: the state, the queue of publishers, and a server that does what the events say.
 struct scene {
-    explicit scene(mqtt::overflow when_full = mqtt::overflow::wait) {
+    explicit scene(mqtt::overflow when_full = mqtt::overflow::wait, mqtt::publish_pace pace = {},
+                   mqtt::protocol_version version = mqtt::protocol_version::v3_1_1)
+        : state(mqtt::role::client, version, {.queued_bytes = 100, .queued_messages = 2}, pace) {
         options.maximum_unwritten = 60;
         options.when_full = when_full;
     }
@@ -53,6 +55,11 @@ struct scene {
         void on_published(void* owner, mqtt::acknowledgement const&) {
             auto& c = *static_cast<publish_queue::call*>(owner);
             of.queue.on_end(c);
+            of.tell(c, {});
+        }
+        void on_sent(void* owner) {
+            auto& c = *static_cast<publish_queue::call*>(owner);
+            of.queue.on_sent(c);
             of.tell(c, {});
         }
         void on_refused(void* owner, errc why) {
@@ -70,7 +77,9 @@ struct scene {
         auto& c = *callers.back();
         errc const e = queue.begin(c.call, now);
         if (c.call.at == stage::told) c.error = e;
-        bool const done = c.call.at == stage::told || (quality == qos::at_most_once && c.call.at == stage::begun);
+        bool const later = state.is_paced() && state.connected();
+        bool const done =
+            c.call.at == stage::told || (quality == qos::at_most_once && c.call.at == stage::begun && !later);
         if (done) ++c.told;
     }
 
@@ -81,7 +90,7 @@ struct scene {
         packet.clean_start = false;
         state.connect(out, packet, {});
         out.clear();
-        receive(test::encoded(mqtt::connack{was_connected, {}, {}}, mqtt::protocol_version::v3_1_1));
+        receive(test::encoded(mqtt::connack{was_connected, {}, {}}, state.version()));
         was_connected = true;
     }
     void lose_connection() {
@@ -205,8 +214,7 @@ struct scene {
     }
 
     mqtt::session_options options;
-    mqtt::session_state state{
-        mqtt::role::client, mqtt::protocol_version::v3_1_1, {.queued_bytes = 100, .queued_messages = 2}};
+    mqtt::session_state state;
     runnel::send_buffer out;
     publish_queue queue{options, state, out};
     std::vector<std::unique_ptr<caller>> callers;
@@ -302,6 +310,136 @@ TEST_CASE("a message that belongs to nobody does not overtake those who wait") {
     s.write();
     CHECK(s.queue.try_begin("t", "", {}, s.now) == errc::ok);
     CHECK(s.queue.try_begin("t", "", {.qos = qos::at_least_once}, s.now) == errc::queue_full);
+}
+
+TEST_CASE("room that has just come to be is for those who wait, and for nobody who comes later") {
+    scene s;
+    s.publish(qos::at_least_once, 90);
+    s.publish(qos::at_least_once, 90);
+    REQUIRE(s.callers[1]->call.at == stage::waiting);
+    REQUIRE(s.state.withdraw(s.callers[0]->call.number));
+    CHECK(s.queue.try_begin("t", "", {.qos = qos::at_least_once}, s.now) == errc::queue_full);
+    s.publish(qos::at_least_once, 1);
+    CHECK(s.callers[2]->call.at == stage::waiting);
+    // Without a connection QoS 0 waits behind them, too.
+    s.publish(qos::at_most_once, 1);
+    CHECK(s.callers[3]->call.at == stage::waiting);
+    s.offer();
+    CHECK(s.callers[1]->call.at == stage::begun);
+    CHECK(s.callers[2]->call.at == stage::waiting);
+}
+
+TEST_CASE("without a connection those who wait are served in the order of their calls, whatever the QoS") {
+    for (bool const kept_first : {true, false}) {
+        scene s;
+        s.publish(qos::at_least_once, 90);
+        s.publish(kept_first ? qos::at_least_once : qos::at_most_once, 85);
+        s.publish(kept_first ? qos::at_most_once : qos::at_least_once, 85);
+        REQUIRE(s.callers[2]->call.at == stage::waiting);
+        REQUIRE(s.state.withdraw(s.callers[0]->call.number));
+        s.offer();
+        CHECK(s.callers[1]->call.at != stage::waiting);
+        CHECK(s.callers[2]->call.at == stage::waiting);
+    }
+}
+
+TEST_CASE("a call whose coroutine is gone begins no message, though there is room") {
+    scene s;
+    s.publish(qos::at_least_once, 90);
+    s.publish(qos::at_least_once, 90);
+    s.cancel();  // the first, whose message is in the queue
+    s.callers[1]->gone = true;
+    REQUIRE(s.state.withdraw(s.callers[0]->call.number));
+    auto const before = s.queue.published();
+    s.offer();
+    CHECK(s.queue.published() == before);
+    CHECK(s.callers[1]->call.at == stage::told);
+    CHECK_FALSE(s.queue.is_waited());
+}
+
+TEST_CASE("a time limit counts from the call, also while the call waits for room") {
+    scene s;
+    s.publish(qos::at_least_once, 90);
+    s.publish(qos::at_least_once, 90, 1000ms);
+    auto const deadline = s.callers[1]->call.deadline;
+    CHECK(deadline == s.now + 1000ms);
+    s.now += 500ms;
+    REQUIRE(s.state.withdraw(s.callers[0]->call.number));
+    s.offer();
+    REQUIRE(s.callers[1]->call.at == stage::begun);
+    CHECK(s.callers[1]->call.deadline == deadline);
+    CHECK(s.queue.deadline() <= deadline);
+}
+
+TEST_CASE("the end tells those who are late, too, and leaves no deadline") {
+    scene s;
+    s.publish(qos::at_least_once, 10, 1000ms);
+    s.publish(qos::at_least_once, 10, 5000ms);
+    s.now += 2s;
+    REQUIRE(s.queue.withdraw_late(s.now));
+    CHECK(s.queue.deadline() == s.now + 3s);
+    CHECK(s.callers[0]->told == 0);
+    s.close();
+    CHECK(s.callers[0]->told == 1);
+    CHECK(s.callers[1]->told == 1);
+    CHECK(s.queue.deadline() == mqtt::never);
+    CHECK_FALSE(s.queue.withdraw_late(s.now + 1h));
+}
+
+TEST_CASE("the oldest QoS 0 messages are dropped for a newer one, as many as it takes, and counted") {
+    scene s(mqtt::overflow::drop_oldest);
+    s.publish(qos::at_most_once, 30);
+    s.publish(qos::at_most_once, 30);
+    s.publish(qos::at_most_once, 85);
+    CHECK(s.queue.dropped() == 2);
+    CHECK(s.queue.published() == 3);
+    s.publish(qos::at_least_once, 90);
+    CHECK(s.queue.dropped() == 3);
+    CHECK(s.callers[3]->call.at == stage::begun);
+    s.publish(qos::at_most_once, 90);  // none is left to be dropped
+    CHECK(s.queue.dropped() == 3);
+    CHECK(s.callers[4]->call.at == stage::waiting);
+}
+
+TEST_CASE("an expiry interval counts from when its message begins") {
+    for (bool const belongs_to_nobody : {false, true}) {
+        scene s(mqtt::overflow::wait, {}, mqtt::protocol_version::v5);
+        mqtt::properties props;
+        props.message_expiry_interval = 10;
+        mqtt::publish_options const how{.qos = qos::at_least_once, .props = &props};
+        caller c("t", 1, how);
+        errc const e =
+            belongs_to_nobody ? s.queue.try_begin(c.topic, c.payload, how, s.now) : s.queue.begin(c.call, s.now);
+        CHECK(e == errc::ok);
+        CHECK(s.state.next_expiry() == mqtt::to_session_time(s.now) + 10s);
+    }
+}
+
+TEST_CASE("at a pace a QoS 0 message is told as sent when its turn has come, and is withdrawn with its connection") {
+    scene s(mqtt::overflow::wait, {.at_most_once = 1, .span = 1000ms});
+    s.connect();
+    auto const send = [&] { s.state.send_due(s.out, s.now, scene::listener(s)); };
+    s.publish(qos::at_most_once, 1);
+    CHECK(s.callers[0]->call.at == stage::begun);
+    CHECK(s.callers[0]->told == 0);
+    send();
+    CHECK(s.callers[0]->told == 1);
+    CHECK(s.callers[0]->call.number == mqtt::session_state::no_exchange);
+    s.write();
+    s.publish(qos::at_most_once, 1);
+    // What belongs to nobody is not taken where it would have to wait.
+    CHECK(s.queue.try_begin("t", "", {}, s.now) == errc::queue_full);
+    s.publish(qos::at_most_once, 1, 0ms, true);
+    send();
+    CHECK(s.callers[1]->told == 0);
+    CHECK(s.callers[2]->told == 0);
+    auto const number = s.callers[2]->call.number;
+    s.lose_connection();
+    CHECK(s.callers[2]->told == 1);
+    CHECK(s.callers[2]->error == errc::not_connected);
+    CHECK_FALSE(s.state.withdraw(number));  // that has been done
+    CHECK(s.callers[1]->told == 0);
+    CHECK(s.state.withdraw(s.callers[1]->call.number));
 }
 
 TEST_CASE("with overflow::refuse nobody waits") {

@@ -333,6 +333,55 @@ TEST_CASE("messages are rewritten when the session goes on in another version of
     CHECK(message.payload == "one");
 }
 
+TEST_CASE("a message whose interval MQTT 3.1.1 cannot tell expires all the same, and is sent as it is before") {
+    auto const store = new_store();
+    properties props;
+    props.message_expiry_interval = 10;
+    std::string const payload(20, '\xAA');
+    {
+        client c(store, protocol_version::v5);
+        REQUIRE_FALSE(c.load());
+        REQUIRE(c.publish(payload, qos::at_least_once, &props) == errc::ok);
+        REQUIRE_FALSE(c.commit());
+    }
+    for (bool const in_time : {true, false}) {
+        auto const copy = std::make_shared<test::memory_store>();
+        copy->records = store->records;
+        client c(copy, protocol_version::v3_1_1);
+        REQUIRE_FALSE(c.load());
+        c.state.set_time(milliseconds(in_time ? 9'999 : 10'001));
+        c.connect();
+        auto bytes = c.out.view();
+        bytes.remove_prefix(next_frame(bytes).total_size);
+        CHECK(bytes == (in_time ? std::string("\x32\x19\0\1t\0\1", 7) + payload : std::string()));
+    }
+}
+
+TEST_CASE("what has been stored of received messages is not stored again") {
+    auto const store = filled_store(protocol_version::v5);
+    client c(store, protocol_version::v5);
+    REQUIRE_FALSE(c.load());
+    c.connect();
+    struct : session_handler {
+        delivery token;
+        void on_message(mqtt::publish const&, delivery d) { token = d; }
+    } taker;
+    send_buffer bytes;
+    runnel::mqtt::detail::append(
+        bytes, mqtt::publish{.topic = "t", .payload = "in", .qos = qos::exactly_once, .packet_id = 10},
+        protocol_version::v5);
+    auto input = bytes.view();
+    REQUIRE(c.state.receive(input, c.out, taker) == errc::ok);
+    c.state.acknowledge(c.out, taker.token);
+    CHECK(c.state.has_changes());
+    REQUIRE_FALSE(c.commit());
+    CHECK_FALSE(c.state.has_changes());
+    auto const before = store->changes;
+    REQUIRE(c.publish("three", qos::at_least_once) == errc::ok);
+    REQUIRE_FALSE(c.commit());
+    CHECK(store->changes == before + 2);  // the header and the message
+}
+
 TEST_CASE("the time at which a message expires is kept by the calendar") {
     auto const store = new_store();
     {
