@@ -229,7 +229,7 @@ def build(folder, names):
     if not (out / "build.ninja").exists():
         subprocess.run(
             ["meson", "setup", out, folder / "tree", "-Ddebug=false", "-Doptimization=0", "-Dwarning_level=0"]
-            + ["-Dwerror=false", "-Dcpp_args=-w -DRUNNEL_MUTATION", "-Dinterop=disabled"],
+            + ["-Dwerror=false", "-Dcpp_args=-w -DRUNNEL_MUTATION -D_GLIBCXX_ASSERTIONS", "-Dinterop=disabled"],
             check=True,
         )
     targets = subprocess.run(["ninja", "-C", out, "-t", "targets", "all"], check=True, capture_output=True, text=True).stdout

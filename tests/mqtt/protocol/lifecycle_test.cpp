@@ -264,3 +264,31 @@ TEST_CASE("nothing of an earlier run or connection counts on the next: neither a
     l.begin_run();
     CHECK_FALSE(l.is_ending());
 }
+
+TEST_CASE("whatever comes while a connection closes, it has no more time than it was given first") {
+    time_point const start = time_point{} + 1h;
+    for (bool const broken : {false, true}) {
+        lifecycle l;
+        l.begin_run();
+        l.attempt();
+        l.open(start, limit);
+        l.accept();
+        l.close(true, start, limit);
+        CHECK(l.deadline() == start + limit);
+        if (broken)
+            l.break_off(write_error(), start + 5s, limit);
+        else
+            l.violate(errc::unexpected_packet, start + 5s, limit);
+        CHECK(l.deadline() == start + limit);
+        l.close(true, start + 6s, limit);
+        CHECK(l.deadline() == start + limit);
+    }
+    lifecycle l;
+    l.begin_run();
+    l.attempt();
+    l.open(start, limit);
+    l.accept();
+    l.close(true, start, limit);
+    l.break_off(write_error(), start, 1s);
+    CHECK(l.deadline() == start + 1s);
+}

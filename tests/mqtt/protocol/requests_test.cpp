@@ -157,3 +157,23 @@ TEST_CASE("a response is for one request, and a second one is for nobody") {
     CHECK(m.remove(b, nobody));
     CHECK(m.on_response("b") == nullptr);
 }
+
+TEST_CASE("the message of a request that failed after it was asked is withdrawn, and of one that never was not") {
+    requests m;
+    requests::entry a, b;
+    a.correlation = "a";
+    b.correlation = "b";
+    auto const nobody = [](requests::entry&) {};
+    m.add(a);
+    m.add(b);
+    CHECK(m.next(a) == step::open);
+    m.opened(a, nobody);
+    CHECK(m.next(a) == step::send);
+    m.end(std::make_error_code(std::errc::io_error), nobody);
+    CHECK(a.at == requests::stage::failed);
+    CHECK(m.remove(a, nobody));
+    requests::entry c;
+    c.correlation = "c";
+    m.add(c);
+    CHECK_FALSE(m.remove(c, nobody));
+}

@@ -284,3 +284,75 @@ TEST_CASE("servers that never answer do not make it grow") {
     CHECK(m.consistent());
     CHECK(m.known("x")->used <= 4);
 }
+
+TEST_CASE("what is forgotten is not unsubscribed from, unless others want it and leave it later") {
+    subscriptions m;
+    auto& a = m.add(x_and_z, nullptr);
+    auto& b = m.add(x, nullptr);
+    m.connected(false);
+    auto& first = next(m);
+    m.on_suback(next(m), reasons({"\0", 1}));
+    m.on_suback(first, reasons({"\0\0", 2}));
+    m.forget(a);
+    CHECK(m.next() == nullptr);
+    CHECK(m.known("z") == nullptr);
+    CHECK(m.remove(b) != subscriptions::nothing);
+    auto& debt = next(m);
+    CHECK(debt.type == packet_type::unsubscribe);
+    CHECK(debt.filters.size() == 1);
+    CHECK(debt.filters[0]->name == "x");
+    CHECK(m.consistent());
+}
+
+TEST_CASE("a debt is owed until it is answered, and is the same one when it is sent again") {
+    subscriptions m;
+    auto& a = m.add(x, nullptr);
+    m.connected(false);
+    m.on_suback(next(m), reasons({"\0", 1}));
+    auto const ticket = m.remove(a);
+    CHECK(next(m).ticket == ticket);
+    CHECK(m.owes(ticket));
+    // Wanted again behind it, and neither is answered.
+    auto& again = m.add(x, nullptr);
+    CHECK(next(m).of == &again);
+    m.connected(true);
+    CHECK(m.remove(again) == ticket);
+    auto& debt = next(m);
+    CHECK(debt.ticket == ticket);
+    CHECK(m.next() == nullptr);
+    m.on_unsuback(debt, {});
+    CHECK_FALSE(m.owes(ticket));
+    CHECK(m.known("x") == nullptr);
+}
+
+TEST_CASE("a server that has lost the session, or was not asked, is owed nothing") {
+    subscriptions m;
+    auto& a = m.add(x, nullptr);
+    m.connected(false);
+    m.on_suback(next(m), reasons({"\0", 1}));
+    m.connected(false);
+    CHECK(m.remove(a) == subscriptions::nothing);
+    CHECK(m.next() == nullptr);
+    CHECK(m.known("x") == nullptr);
+
+    auto& b = m.add(x, nullptr);
+    m.take_back(next(m));
+    CHECK(m.remove(b) == subscriptions::nothing);
+    CHECK(m.next() == nullptr);
+    CHECK(m.known("x") == nullptr);
+}
+
+TEST_CASE("a refused debt is not asked for any more when the filter is wanted again") {
+    subscriptions m;
+    auto& a = m.add(x, nullptr);
+    m.connected(false);
+    m.on_suback(next(m), reasons({"\0", 1}));
+    m.remove(a);
+    m.on_unsuback(next(m), reasons("\x87"));
+    m.add(x, nullptr);
+    CHECK(next(m).type == packet_type::subscribe);
+    m.connected(true);
+    CHECK(next(m).type == packet_type::subscribe);
+    CHECK(m.next() == nullptr);
+    CHECK(m.consistent());
+}
