@@ -42,6 +42,8 @@ struct registration {
     constexpr bool has_token() const noexcept { return !device_token.empty(); }
     /// The device. Throws `std::system_error` if there is no secret.
     constexpr aliyun::device device() const { return make_device(product_key, device_name, device_secret); }
+    /// Overwrites it with zeros.
+    constexpr void wipe() noexcept { secure_wipe(*this); }
 };
 
 /// What registers in CONNECT: the signature, under the product's secret, of device name, product key and `random`, any
@@ -83,6 +85,7 @@ inline errc read_registration(std::string_view payload, product const& p, std::s
         detail::find_json_text(payload, "deviceName") != std::string(device_name))
         return errc::registration_answer_invalid;
     registration made{p.product_key, device_name, {}, {}, {}};
+    wiped_at_end const wiping(made);
     bool const secret = made.device_secret.try_append(detail::find_json_text(payload, "deviceSecret").value_or(""));
     bool const id = made.client_id.try_append(detail::find_json_text(payload, "clientId").value_or(""));
     bool const token = made.device_token.try_append(detail::find_json_text(payload, "deviceToken").value_or(""));

@@ -1,4 +1,5 @@
 #include <runnel/aliyun/connect.hpp>
+#include <runnel/aliyun/registration_request.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/mqtt/client/session.hpp>
 
@@ -99,6 +100,21 @@ TEST_CASE("a session leaves no password behind, whether CONNECT is written or no
     for (bool const takes_connect : {true, false})
         for (bool const makes_credentials : {true, false})
             CHECK(left_behind(password, takes_connect, makes_credentials) == 0);
+}
+
+TEST_CASE("who reads the answer to a registration leaves nothing of the secret behind") {
+    char const* const secret = "0123456789abcdef0123456789abcdef";
+    runnel::testing::freed_memory_search const search(secret);
+    {
+        constexpr char answer[] =
+            R"({"deviceSecret":"0123456789abcdef0123456789abcdef","productKey":"a1B2c3D4e5F","deviceName":"\u0064evice"})";
+        auto const got = std::make_unique<runnel::aliyun::registration>();
+        CHECK(runnel::aliyun::read_registration(answer, {"a1B2c3D4e5F", "s"}, "device", *got) ==
+              runnel::aliyun::errc::ok);
+        CHECK(got->device_secret == secret);
+        got->wipe();
+    }
+    CHECK(search.found() == 0);
 }
 
 TEST_CASE("what signs for an Aliyun device leaves nothing of its secret behind") {

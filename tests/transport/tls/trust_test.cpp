@@ -194,6 +194,22 @@ TEST_CASE("what goes wrong once both have shown that they know the key is not bl
     }
 }
 
+TEST_CASE("an alert behind a handshake of TLS 1.2 does not refuse it, as when another handshake is not granted") {
+    auto client = client_options();
+    client.maximum = tls_version::v1_2;
+    tls_pair c(client, server_options());
+    c.connect();
+    // The server asks for another one, and takes offence that it gets none.
+    SSL* const server = c.server->native_handle();
+    SSL_clear_options(server, SSL_OP_NO_RENEGOTIATION);
+    REQUIRE(SSL_renegotiate(server) == 1);
+    SSL_do_handshake(server);
+    exchange(c);
+    test::task reading(c.io, test::read_exactly(*c.client, 1));
+    CHECK(test::error_of(c.io, test::read_exactly(*c.server, 1)));
+    CHECK(reading.run_for_error() == transport_errc::tls_protocol_error);
+}
+
 TEST_CASE("a certificate is not taken in place of a pre-shared key, nor the other way round") {
     for (auto const version : {tls_version::v1_2, tls_version::v1_3}) {
         auto client = with_key();

@@ -29,6 +29,7 @@ http_head head_of(std::string const& text) {
 std::string request_text(client_request const& request) {
     std::string text;
     CHECK(encode(request, rfc_key, text) == errc::ok);
+    CHECK(text.size() <= largest_size(request));
     return text;
 }
 

@@ -87,6 +87,7 @@ class registration_attempt {
             if (parse_topic(m.topic, parts) != errc::ok) return;
             if (parts.kind != topic_kind::registered && parts.kind != topic_kind::registered_with_token) return;
             registration made;
+            wiped_at_end const wiping(made);
             error = read_registration(m.payload, of, device_name, made);
             if (error == errc::ok) answer = made;
         }

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/core/secret.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -11,13 +13,14 @@
 
 namespace runnel::aliyun::detail {
 
-/// Reads the texts that are members of a JSON object (RFC 8259). Does not throw; does not recurse.
+/// Reads the texts that are members of a JSON object (RFC 8259), of which one may be a secret. Does not throw; does not
+/// recurse.
 class json_text_reader {
   public:
     explicit json_text_reader(std::string_view json) noexcept : rest_(json) {}
 
     /// The value of the first member `name` that is a text; nothing if there is none, or what is before it is not JSON.
-    std::optional<std::string> find(std::string_view name) {
+    std::optional<secret_string> find(std::string_view name) {
         if (!take('{')) return std::nullopt;
         do {
             auto const key = text();
@@ -39,9 +42,13 @@ class json_text_reader {
         return true;
     }
 
-    std::optional<std::string> text() {
+    std::optional<secret_string> text() {
         if (!take('"')) return std::nullopt;
-        std::string value;
+        // All at once, as what a string grows out of is not wiped.
+        std::size_t size = 0;
+        while (size < rest_.size() && rest_[size] != '"') size += rest_[size] == '\\' ? 2 : 1;
+        secret_string value;
+        value.reserve(std::min(size, rest_.size()));
         while (!rest_.empty()) {
             char const c = rest_.front();
             rest_.remove_prefix(1);
@@ -142,7 +149,7 @@ class json_text_reader {
 };
 
 /// The text that is the member `name` of the JSON object `json`; nothing if there is none.
-inline std::optional<std::string> find_json_text(std::string_view json, std::string_view name) {
+inline std::optional<secret_string> find_json_text(std::string_view json, std::string_view name) {
     return json_text_reader(json).find(name);
 }
 

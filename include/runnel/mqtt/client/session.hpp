@@ -551,6 +551,7 @@ class session final : private detail::session_services {
     [[gnu::cold]] void drop(delivery token);
     [[gnu::cold]] detail::run_end const& end() override { return publishing_.end(); }
     [[gnu::cold]] void on_proven() override { connection_.release(); }
+    [[gnu::cold]] void on_secret() noexcept override { connection_.wipe_when_written(); }
     [[gnu::cold]] unrouted* kept() noexcept override { return unrouted_.get(); }
     [[gnu::cold]] clock::time_point attend_messages(clock::time_point now);
     [[gnu::cold]] awaitable<void> wait_for_room(task_share here);

@@ -48,7 +48,8 @@ class handshaker {
         client_request const request{options.host,        options.port, options.default_port, options.path,
                                      options.subprotocol, extensions,   options.headers,      options.authority};
         send_buffer out(Next::headroom);
-        wiped_at_end const wiping(out);  // the headers may hold credentials
+        wiped_at_end const wiping(out);      // the headers may hold credentials
+        out.prepare(largest_size(request));  // what it grew out of would not be wiped
         if (errc const e = encode(request, key, out); e != errc::ok) throw std::system_error(e);
 
         http_head reply(options.limits);

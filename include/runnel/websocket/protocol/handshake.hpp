@@ -2,6 +2,7 @@
 
 #include <runnel/core/authority.hpp>
 #include <runnel/core/random.hpp>
+#include <runnel/core/secret.hpp>
 #include <runnel/digest/base64.hpp>
 #include <runnel/digest/sha1.hpp>
 #include <runnel/websocket/protocol/http_head.hpp>
@@ -19,7 +20,7 @@ namespace runnel::websocket {
 /// A header to be sent with the handshake, beyond those that make the handshake.
 struct header {
     std::string name;
-    std::string value;
+    secret_string value;  ///< credentials, perhaps
 
     friend bool operator==(header const&, header const&) = default;
 };
@@ -135,6 +136,14 @@ errc encode(client_request const& request, handshake_key const& key, Out& out) {
     for (auto const& [name, value] : request.headers) line(name, value);
     out.append(std::string_view("\r\n"));
     return errc::ok;
+}
+
+/// No request of `encode` is larger.
+constexpr std::size_t largest_size(client_request const& r) noexcept {
+    std::size_t size =
+        512 + r.host.size() + r.authority.size() + r.target.size() + r.subprotocols.size() + r.extensions.size();
+    for (auto const& [name, value] : r.headers) size += name.size() + value.size() + 4;
+    return size;
 }
 
 /// The status code in the first line of a reply (RFC 9112 4); 0 if it is not the first line of an HTTP/1.1 reply.

@@ -116,8 +116,10 @@ struct registrations {
 inline errc decode(json const& list, std::vector<aliyun::device>& out) {
     if (!list.is_array()) return errc::answer_invalid;
     std::vector<aliyun::device> made;
+    made.reserve(list.size());
     for (auto const& item : list) {
-        std::string key, name, secret;
+        std::string key, name;
+        secret_string secret;
         if (!read_text(item, "productKey", key) || !read_text(item, "deviceName", name) ||
             !read_text(item, "deviceSecret", secret))
             return errc::member_of_wrong_type;

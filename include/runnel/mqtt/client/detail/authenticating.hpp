@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/secret.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/mqtt/client/authenticator.hpp>
 #include <runnel/mqtt/client/detail/output_queue.hpp>
@@ -63,6 +64,7 @@ class authenticating final : public authenticating_part<Executor> {
     }
     void on_connack(connack const& answer) override {
         if (core_->steps.at() != stage::asked) return;
+        secure_wipe(core_->data);
         core_->steps.on_accepted(answer.props.get<property_id::authentication_data>().value_or(""));
     }
     void on_connection_lost() override { core_->connection_lost(); }
@@ -95,7 +97,7 @@ class authenticating final : public authenticating_part<Executor> {
         wait_list<Executor> free{answered.queue()};
         Authenticator user;
         authentication_steps steps;
-        std::string data;  // the client's last
+        secret_string data;  // the client's last, until it has been sent
         std::uint64_t connections_lost = 0;
         bool connecting = false;  // the connection holds the steps
     };
@@ -120,7 +122,7 @@ class authenticating final : public authenticating_part<Executor> {
         }
         c->connecting = true;
         auto beginning = c->user.begin();
-        auto data = co_await std::move(beginning);
+        secret_string data = co_await std::move(beginning);
         check_connecting(*c);
         c->data = std::move(data);
         c->steps.sent();
@@ -138,7 +140,7 @@ class authenticating final : public authenticating_part<Executor> {
     }
     static awaitable<void> answer(shared c) {
         auto answering = c->user.answer(c->steps.data());
-        auto data = co_await std::move(answering);
+        secret_string data = co_await std::move(answering);
         check_connecting(*c);
         c->data = std::move(data);
         send(*c, reason_code::continue_authentication);
@@ -212,7 +214,7 @@ class authenticating final : public authenticating_part<Executor> {
         }
         bool const begins = at == stage::idle;
         auto making = begins ? c->user.begin() : c->user.answer(c->steps.data());
-        auto data = co_await std::move(making);
+        secret_string data = co_await std::move(making);
         if (here.is_lost()) co_return;
         c->data = std::move(data);
         send(*c, begins ? reason_code::reauthenticate : reason_code::continue_authentication);
@@ -239,7 +241,9 @@ class authenticating final : public authenticating_part<Executor> {
         props.authentication_method = method;
         props.authentication_data = c.data;
         errc const e = c.state->auth(c.packets.out(), {reason, &props});
+        secure_wipe(c.data);
         if (e != errc::ok) throw std::system_error(e, "AUTH");
+        c.session.on_secret();
         c.steps.sent();
         c.packets.flush();
     }

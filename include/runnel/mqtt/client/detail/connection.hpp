@@ -57,7 +57,7 @@ class connection {
           reader_(&reader_ended, this),
           writer_(&writer_ended, this) {}
     [[gnu::cold]] ~connection() {
-        if (is_connect_wiped_) return;
+        if (is_wiped_) return;
         writing_.wipe();
         packets_.out().wipe();
     }
@@ -79,11 +79,14 @@ class connection {
         life_.attempt();
         packets_.timer().soon();
     }
+    /// What gathers, or is being written, is not to be left behind.
+    void wipe_when_written() noexcept { is_wiped_ = false; }
+
     /// The attempt begins.
     void open() noexcept {
         life_.open(clock::now(), options_.connect_timeout);
         had_freed_ = false;
-        is_connect_wiped_ = false;
+        is_wiped_ = false;
         left_ = {};
         written_at_ = {};
     }
@@ -143,7 +146,7 @@ class connection {
     /// Forgets what belonged to a connection that has gone.
     void reset() noexcept {
         in_.clear();
-        if (!is_connect_wiped_) wipe_connect();
+        if (!is_wiped_) wipe_secrets();
         packets_.out().clear();
         packets_.set_writer(false);
         writing_.clear();
@@ -259,8 +262,8 @@ class connection {
         auto const now = clock::now();
         is_writing_ = false;
         is_resting_ = life_.is(state::opening);
-        if (!is_connect_wiped_) [[unlikely]]
-            wipe_connect();
+        if (!is_wiped_) [[unlikely]]
+            wipe_secrets();
         (is_resting_ || writes_ping() ? asked_ : written_at_) = now;
         keep_alive_.on_written(now, position);
         if (state_.is_paced()) packets_.timer().soon();
@@ -321,9 +324,10 @@ class connection {
             violation = errc::answers_not_taken;
     }
 
-    // CONNECT is the first packet that is written, or never is: the password in it is not left behind.
-    [[gnu::cold]] void wipe_connect() noexcept {
-        is_connect_wiped_ = true;
+    // CONNECT is the first packet that is written, or never is: the password in it is not left behind. A secret that
+    // comes later may still be among the packets that gather; then those are wiped, too, when they have been written.
+    [[gnu::cold]] void wipe_secrets() noexcept {
+        is_wiped_ = !life_.is_open() || packets_.out().empty();
         writing_.wipe();
         if (!life_.is_open()) packets_.out().wipe();
     }
@@ -448,7 +452,7 @@ class connection {
     std::uint64_t writes_before_ping_ = 0;
     std::exception_ptr failure_;
     bool is_writing_ = false;
-    bool is_connect_wiped_ = true;
+    bool is_wiped_ = true;
     bool is_answered_ = false;
     bool had_freed_ = false;       // the last connection, in vain
     bool is_resting_ = false;      // the writer is to end for want of work

@@ -35,6 +35,8 @@ class session_services {
     virtual void end_connection(errc why) = 0;
     /// The server of a new connection has proven itself: what waits for that may be written.
     virtual void on_proven() = 0;
+    /// A secret is among the packets that gather: they are wiped once they have been written.
+    virtual void on_secret() noexcept = 0;
 
   protected:
     ~session_services() = default;
