@@ -65,7 +65,7 @@ class x86_sha {
 
     // Adds modulo 2^32: the built-in functions want signed words, which must not overflow.
     [[gnu::always_inline]] static words sum(words a, words b) noexcept {
-        return (words)((unsigned_words)a + (unsigned_words)b);
+        return reinterpret_cast<words>(reinterpret_cast<unsigned_words>(a) + reinterpret_cast<unsigned_words>(b));
     }
 
     // Four steps of SHA-256: words 4 * I to 4 * I + 3.
@@ -75,7 +75,8 @@ class x86_sha {
         words& w = run.w[I % 4];
         if constexpr (I < 4) {
             octets const o = load<octets>(block + 16 * I);
-            w = (words)__builtin_shufflevector(o, o, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12);
+            w = reinterpret_cast<words>(
+                __builtin_shufflevector(o, o, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12));
         } else {
             words const last = run.w[(I + 3) % 4];
             words const seven_back = __builtin_shufflevector(run.w[(I + 2) % 4], last, 1, 2, 3, 4);
@@ -111,7 +112,8 @@ class x86_sha {
         words& w = run.w[I % 4];
         if constexpr (I < 4) {
             octets const o = load<octets>(block + 16 * I);
-            w = (words)__builtin_shufflevector(o, o, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+            w = reinterpret_cast<words>(
+                __builtin_shufflevector(o, o, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
         } else {
             words const mixed = __builtin_ia32_sha1msg1(w, run.w[(I + 1) % 4]) ^ run.w[(I + 2) % 4];
             w = __builtin_ia32_sha1msg2(mixed, run.w[(I + 3) % 4]);

@@ -84,7 +84,7 @@ class tunnel_stream {
 ///     broker.next.proxy.port = 3128;
 template <network_transport Next>
 struct http_proxy {
-    using executor_type = Next::executor_type;
+    using executor_type = typename Next::executor_type;
     using stream_type = tunnel_stream<typename Next::stream_type>;
 
     /// False even if the proxy is reached by TLS, as behind the proxy nothing is encrypted.

@@ -22,7 +22,7 @@ namespace runnel {
 ///     broker.next.proxy.host = "proxy.example";
 template <network_transport Next>
 struct socks5_proxy {
-    using executor_type = Next::executor_type;
+    using executor_type = typename Next::executor_type;
     using stream_type = typename Next::stream_type;
 
     /// False even if the proxy is reached by TLS, as behind the proxy nothing is encrypted.

@@ -171,9 +171,9 @@ class tls_engine {
         if (!address && !name.empty()) {
             unsigned const subject = context_.accepts_common_name() ? 0 : X509_CHECK_FLAG_NEVER_CHECK_SUBJECT;
             X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | subject);
-            // SNI is for names only (RFC 6066 3).
+            // SNI is for names only (RFC 6066 3). This is SSL_set_tlsext_host_name without that macro's C cast.
             accepted = X509_VERIFY_PARAM_set1_host(param, name.data(), name.size()) == 1 &&
-                       SSL_set_tlsext_host_name(ssl_, name.c_str()) == 1;
+                       SSL_ctrl(ssl_, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, name.data()) == 1;
         }
         ERR_clear_error();
         bool const needs_name = context_.verify() == tls_verify::full && !context_.has_pre_shared_key();

@@ -1,0 +1,273 @@
+#!/usr/bin/env python3
+"""Compiles and runs runnel with every compiler, machine and mode that can be had here, and says what was left out.
+
+usage: run.py [--launcher COMMAND] [--steps STEP,...] [ROW...]
+
+A row is a compiler with flags; without arguments, all are tried. Its steps:
+  headers  all headers at once, with the project's warnings as errors
+  rules    the headers that need the standard library only
+  tests    the tests that do no I/O
+  plain    plain.cpp: sessions over TCP and WebSocket, with the broker in the same process
+What a row needs and is not installed makes it skipped; docs/platforms.md has the packages, and the results.
+--launcher is put before each compiler: ccache, say.
+"""
+
+import argparse
+import ast
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+TESTS = ROOT / "tests"
+ASIO = ["-DASIO_STANDALONE", "-DASIO_HAS_CO_AWAIT=1", "-DASIO_HAS_STD_COROUTINE=1"]
+WARNINGS = "-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror".split()
+# Libraries of headers alone, which serve every machine.
+PORTABLE = ["asio", "asio.hpp", "doctest", "nlohmann"]
+OTHERS = re.compile(r"<(openssl/|sqlite3\.h|zlib\.h)")
+HAS_CASES = re.compile(r"test cases:\s*\d+\s*\|\s*(\d+) passed\s*\|\s*(\d+) failed")
+
+
+class Row:
+    def __init__(self, compiler, flags="", steps="headers", runner="", link="", libraries=True, portable=False, first=""):
+        self.compiler = compiler
+        self.flags = flags.split()
+        self.steps = steps.split()
+        self.runner = runner.split()
+        self.link = link.split()
+        self.libraries = libraries  # whether there are headers of OpenSSL, SQLite and zlib
+        self.portable = portable  # whether the machine's own headers are not those in /usr/include
+        self.first = first  # what stands before all headers
+
+
+# What <windows.h> may define, whatever mingw's does. The standard library of g++ would not bear `min` and `max`, so that all
+# that runnel includes of others comes before.
+WINDOWS_FIRST = """\
+#include <winsock2.h>
+#include <windows.h>
+{standard}#include <asio.hpp>
+#if __has_include(<nlohmann/json.hpp>)
+#include <nlohmann/json.hpp>
+#endif
+#define min(a, b) (((a) < (b)) ? (a) : (b))
+#define max(a, b) (((a) > (b)) ? (a) : (b))
+#undef small
+#undef near
+#undef far
+#undef interface
+#define small char
+#define near
+#define far
+#define interface struct
+"""
+
+
+# Under an emulator these would take many minutes: what they go through is long, and the same on every machine.
+LONG = "*sequence*,*over processes*,*over cut connections*,*the server forgets*,*random*,*whatever happens*"
+
+
+def cross(triplet, qemu):
+    runner = f"{qemu} -L /usr/{triplet}"
+    return Row(f"{triplet}-g++-12", "-Wno-psabi", "headers tests plain", runner, portable=True)
+
+
+ROWS = {
+    "g++": Row("g++", "", "headers tests plain"),
+    "g++ strict": Row("g++", "-Wold-style-cast -Wnon-virtual-dtor -Wcast-align -Woverloaded-virtual", "headers"),
+    "g++ C++23": Row("g++", "-std=c++23", "headers plain"),
+    "g++ without RTTI": Row("g++", "-fno-rtti", "rules plain"),
+    "g++ without exceptions": Row("g++", "-fno-exceptions", "rules"),
+    "g++ for size": Row("g++", "-Os -ffunction-sections -fdata-sections", "plain", link="-Wl,--gc-sections"),
+    "g++ link-time optimisation": Row("g++", "-O2 -flto=auto", "plain"),
+    "g++ checked library": Row("g++", "-D_GLIBCXX_DEBUG -D_GLIBCXX_DEBUG_PEDANTIC", "tests plain"),
+    "g++ without deprecated Asio": Row("g++", "-DASIO_NO_DEPRECATED", "headers plain"),
+    "g++ Asio compiled once": Row("g++", "-DASIO_SEPARATE_COMPILATION", "plain"),
+    "clang 15": Row("clang++-15", "", "headers plain"),
+    "clang 16": Row("clang++-16", "", "headers plain"),
+    "clang 19": Row("clang++-19", "", "headers plain"),
+    "clang 19, libc++": Row("clang++-19", "-stdlib=libc++", "headers tests plain"),
+    "clang 19, libc++, C++23": Row("clang++-19", "-stdlib=libc++ -std=c++23", "headers"),
+    "i386": Row("g++", "-m32", "headers tests plain"),
+    "Windows": Row(
+        "x86_64-w64-mingw32-g++-posix", "-Wa,-mbig-obj", "headers tests plain", "wine", "-static -lws2_32 -lmswsock",
+        libraries=False, portable=True, first=WINDOWS_FIRST,
+    ),
+    "aarch64": cross("aarch64-linux-gnu", "qemu-aarch64"),
+    "armhf": cross("arm-linux-gnueabihf", "qemu-arm"),
+    "riscv64": cross("riscv64-linux-gnu", "qemu-riscv64"),
+    "s390x": cross("s390x-linux-gnu", "qemu-s390x"),
+}
+
+
+class Failure(Exception):
+    pass
+
+
+def run(command, **options):
+    done = subprocess.run([str(w) for w in command], capture_output=True, text=True, check=False, errors="replace", **options)
+    if done.returncode != 0:
+        output = "\n".join((done.stdout + done.stderr).splitlines()[:60])
+        raise Failure(f"$ {shlex.join(map(str, command))}\n{output}")
+    return done.stdout
+
+
+def reaches(header, what, seen):
+    """Whether a header includes, however indirectly, something that matches."""
+    if header in seen:
+        return False
+    seen.add(header)
+    text = (ROOT / "include" / header).read_text()
+    return bool(what.search(text)) or any(reaches(h, what, seen) for h in re.findall(r"#include <(runnel/[^>]+)>", text))
+
+
+def all_headers(row):
+    lines = []
+    for line in (TESTS / "all_headers.cpp").read_text().splitlines():
+        included = re.match(r"#include <(runnel/.*)>", line)
+        if not row.libraries:
+            if included and reaches(included[1], OTHERS, set()):
+                continue
+            line = line.replace("runnel::wss", "runnel::ws")
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def standard_headers():
+    text = "".join(path.read_text() for path in (ROOT / "include").rglob("*.hpp"))
+    return "".join(f"#include <{name}>\n" for name in sorted(set(re.findall(r"^#include <(\w+)>", text, re.MULTILINE))))
+
+
+def rules_headers():
+    """Those that do no I/O, as tests/house_rules.py knows them."""
+    tree = ast.parse((TESTS / "house_rules.py").read_text())
+    known = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in ("DRIVERS", "NOT_DRIVERS"):
+            known[node.targets[0].id] = ast.literal_eval(node.value)
+
+    def under(path, paths):
+        return any(path.startswith(p) if p.endswith("/") else path == p for p in paths)
+
+    include = ROOT / "include/runnel"
+    paths = sorted(p.relative_to(include).as_posix() for p in include.rglob("*.hpp"))
+    pure = (p for p in paths if not under(p, known["DRIVERS"]) or under(p, known["NOT_DRIVERS"]))
+    left_out = re.compile(OTHERS.pattern + "|<nlohmann/")
+    return "".join(f"#include <runnel/{p}>\n" for p in pure if not reaches(f"runnel/{p}", left_out, set()))
+
+
+def test_list():
+    text = (TESTS / "meson.build").read_text()
+    return re.findall(r"'(\S+\.cpp)'", re.search(r"^test_sources = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)[1])
+
+
+class Trial:
+    def __init__(self, row, scratch, launcher):
+        self.row, self.scratch = row, scratch
+        flags = ["-std=c++20", *ASIO, *WARNINGS, *row.flags, f"-I{ROOT / 'include'}"]
+        if row.portable:
+            portable = scratch / "portable"
+            portable.mkdir()
+            for name in PORTABLE:
+                if (found := pathlib.Path("/usr/include") / name).exists():
+                    (portable / name).symlink_to(found)
+            flags += ["-isystem", portable]
+        self.compiler = [*launcher, row.compiler, *flags]
+        if row.libraries and (row.portable or "-m32" in row.flags):
+            # For the headers of OpenSSL, SQLite and zlib alone: their configuration is that of this machine.
+            multiarch = run(["g++", "-print-multiarch"]).strip()
+            self.others = ["-idirafter", "/usr/include", "-idirafter", f"/usr/include/{multiarch}"]
+        else:
+            self.others = []
+
+    def syntax(self, name, text):
+        source = self.scratch / name
+        source.write_text(self.row.first.replace("{standard}", standard_headers()) + text)
+        run([*self.compiler, *self.others, "-fsyntax-only", source])
+        return "ok"
+
+    def headers(self):
+        return self.syntax("headers.cpp", all_headers(self.row))
+
+    def rules(self):
+        return self.syntax("rules.cpp", rules_headers())
+
+    def link(self, sources, program):
+        objects = []
+        for source in sources:
+            objects.append(self.scratch / f"{program}-{len(objects)}.o")
+            run([*self.compiler, f"-I{TESTS}", "-c", source, "-o", objects[-1]])
+        path = self.scratch / f"{program}.exe"
+        run([self.row.compiler, *self.row.flags, *objects, "-o", path, "-pthread", *self.row.link])
+        return [*self.row.runner, path]
+
+    def tests(self):
+        files, sources = test_list(), [TESTS / "main.cpp", TESTS / "support/allocation_count.cpp"]
+        for begin in range(0, len(files), 15):
+            sources.append(self.scratch / f"tests-{begin}.cpp")
+            part = [TESTS / file for file in files[begin : begin + 15]]
+            run([sys.executable, TESTS / "together.py", sources[-1], TESTS, *part])
+        arguments = [f"--test-case-exclude={LONG}"] if self.row.runner[:1] and self.row.runner[0].startswith("qemu") else []
+        cases = HAS_CASES.search(run([*self.link(sources, "tests"), *arguments], cwd=self.scratch))
+        if not cases:
+            raise Failure("the tests did not say how many there were")
+        return f"{cases[1]} passed"
+
+    def plain(self):
+        sources = [HERE / "plain.cpp"]
+        if "-DASIO_SEPARATE_COMPILATION" in self.row.flags:
+            sources.append(self.scratch / "asio.cpp")
+            sources[-1].write_text("#include <asio/impl/src.hpp>\n")
+        said = run(self.link(sources, "plain"), timeout=300)
+        if said.count(": ok") != 2:
+            raise Failure(f"plain.cpp says: {said}")
+        return "ok"
+
+
+def missing(row):
+    wanted = [row.compiler, *row.runner[:1]]
+    return [name for name in wanted if not shutil.which(name)] or (
+        ["32-bit libraries"] if "-m32" in row.flags and not compiles([row.compiler, "-m32"]) else []
+    ) or (["libc++"] if "-stdlib=libc++" in row.flags and not compiles([row.compiler, "-stdlib=libc++"]) else [])
+
+
+def compiles(command):
+    done = subprocess.run(
+        [*command, "-fsyntax-only", "-x", "c++", "-"], input="#include <string>\n", capture_output=True, text=True, check=False
+    )
+    return done.returncode == 0
+
+
+def main():
+    parser = argparse.ArgumentParser(usage=__doc__.split("\n\n")[1].removeprefix("usage: "))
+    parser.add_argument("--launcher", default="", type=shlex.split)
+    parser.add_argument("--steps", type=lambda text: text.split(","))
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
+    options = parser.parse_args()
+    failed = 0
+    for name in options.rows or ROWS:
+        row = ROWS[name]
+        if absent := missing(row):
+            print(f"{name}: skipped, there is no {', '.join(absent)}", flush=True)
+            continue
+        begun, results = time.monotonic(), []
+        with tempfile.TemporaryDirectory() as scratch:
+            trial = Trial(row, pathlib.Path(scratch), options.launcher)
+            for step in row.steps:
+                if options.steps and step not in options.steps:
+                    continue
+                try:
+                    results.append(f"{step} {getattr(trial, step)()}")
+                except (Failure, subprocess.TimeoutExpired) as failure:
+                    failed += 1
+                    results.append(f"{step} FAILED\n{failure}\n")
+        print(f"{name}: {', '.join(results)} ({time.monotonic() - begun:.0f} s)", flush=True)
+    sys.exit(1 if failed else 0)
+
+
+main()
