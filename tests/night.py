@@ -35,7 +35,9 @@ class Night:
 
     def steps(self):
         plain = ["-Dbuildtype=debugoptimized", "-Dinterop=enabled", "-Dbenchmarks=disabled", "-Dexamples=disabled"]
-        fast, at = self.build("fast", [*plain, "-Dwerror=false", "-Dlong_tests=true"], ["simulation", "chaos", "soak", "cluster-worker"])
+        # g++ 12 takes Asio's own allocation of frames for a mistake once it optimises.
+        fast, at = self.build("fast", [*plain, "-Dwerror=false", "-Dlong_tests=true"],
+                              ["simulation", "chaos", "soak", "cluster-worker"])
         yield "simulation", [*fast, [str(at / "tests/simulation"), "--seeds", self.amount(100_000), "--twice", "100"]]
         for version in "35":
             yield f"chaos-{version}", [*fast, [str(at / "tests/chaos"), "--version", version, "--messages",
@@ -59,6 +61,7 @@ class Night:
         yield "fuzz", [[PYTHON, "tests/fuzz/run.py", "--seconds", self.amount(1200, 5)]]
         yield "mutation", [[PYTHON, "tests/mutation/mutation.py", "--folder", str(self.folder / "mutation"),
                             *([] if self.share >= 1 else ["--random", self.amount(1100)])]]
+        yield "matrix", [[PYTHON, "tests/matrix/run.py"]]
         yield "coverage", [[PYTHON, "tests/coverage.py", "--folder", str(self.folder / "coverage")]]
 
 
