@@ -11,16 +11,35 @@ std::size_t allocation_count() noexcept;
 /// see it.
 std::size_t aligned_allocation_count() noexcept;
 
-/// As long as it lives, one call of `operator new` in this thread fails: the `nth` from now on, 1 for the next.
+/// By which memory is taken: `aligned_alloc` is Asio's way.
+enum class allocator { operator_new, aligned_alloc };
+
+/// As long as it lives, one call in this thread fails: the `nth` from now on, 1 for the next.
 class failing_allocation {
   public:
-    explicit failing_allocation(std::size_t nth) noexcept;
+    explicit failing_allocation(std::size_t nth, allocator by = allocator::operator_new) noexcept;
     failing_allocation(failing_allocation const&) = delete;
     failing_allocation& operator=(failing_allocation const&) = delete;
     ~failing_allocation();
 
     /// Whether it has failed.
     bool has_failed() const noexcept;
+
+  private:
+    std::size_t& left_;
+};
+
+/// As long as it lives, calls in this thread do not fail, and do not count for `failing_allocation`: those of the test
+/// itself, and of the other end. Or do again, with `false`.
+class spared_allocations {
+  public:
+    explicit spared_allocations(bool spared = true) noexcept;
+    spared_allocations(spared_allocations const&) = delete;
+    spared_allocations& operator=(spared_allocations const&) = delete;
+    ~spared_allocations();
+
+  private:
+    bool before_;
 };
 
 /// As long as it lives, memory that is given back by `operator delete` is searched for a text, which must have no more

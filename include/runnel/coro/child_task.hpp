@@ -56,7 +56,12 @@ class child_task {
     using coroutine = detail::launchable<Executor>;
     void launch(Executor const& executor, coroutine task) {
         running_ = true;
-        detail::launch(executor, std::move(task), share()->signal.slot());
+        try {
+            detail::launch(executor, std::move(task), share()->signal.slot());
+        } catch (...) {  // for want of memory it has not begun
+            running_ = false;
+            throw;
+        }
     }
     void end(std::exception_ptr error) {
         running_ = false;

@@ -29,13 +29,13 @@ asio::awaitable<std::size_t, Executor> race(wait_list<Executor>& waiters, Task..
     constexpr std::size_t none = sizeof...(Task);
     struct shared {
         std::array<asio::cancellation_signal, sizeof...(Task)> signals;
-        std::size_t running = sizeof...(Task);
+        std::size_t running = 0;
         std::size_t first = none;
         std::exception_ptr error;
         waiter<Executor> ended;
     } state;
 
-    auto const start = [&](asio::awaitable<void, Executor> task, std::size_t index) {
+    auto const spawn = [&](asio::awaitable<void, Executor> task, std::size_t index) {
         asio::co_spawn(waiters.get_executor(), std::move(task),
                        asio::bind_cancellation_slot(state.signals[index].slot(), [&, index](std::exception_ptr e) {
                            if (state.first == none) {
@@ -45,6 +45,18 @@ asio::awaitable<std::size_t, Executor> race(wait_list<Executor>& waiters, Task..
                            --state.running;
                            waiters.wake(state.ended);
                        }));
+    };
+    // For want of memory a task may not begin: then those that have begun must end before this does.
+    std::exception_ptr failure;
+    auto const start = [&](asio::awaitable<void, Executor> task, std::size_t index) {
+        if (failure) return;
+        ++state.running;
+        try {
+            spawn(std::move(task), index);
+        } catch (...) {
+            failure = std::current_exception();
+            --state.running;
+        }
     };
     std::size_t index = 0;
     (start(std::move(tasks), index++), ...);
@@ -56,6 +68,7 @@ asio::awaitable<std::size_t, Executor> race(wait_list<Executor>& waiters, Task..
     while (state.running != 0) co_await waiters.wait(state.ended);
     co_await asio::this_coro::throw_if_cancelled(throws);
 
+    if (failure) std::rethrow_exception(failure);
     if (state.error) std::rethrow_exception(state.error);
     co_return state.first;
 }

@@ -38,7 +38,9 @@ class timer {
 
     /// Lets the function be called in a later turn of the executor.
     void soon() {
-        if (!std::exchange(state_->soon, true)) post();
+        if (state_->soon) return;
+        post();
+        state_->soon = true;
     }
 
     /// Forgets the time that was set.
@@ -79,9 +81,10 @@ class timer {
     };
 
     [[gnu::noinline]] void arm(clock::time_point when) {
-        state_->when = when;
+        state_->when = never();
         state_->timer.expires_at(when);
         state_->timer.async_wait(handler{state_});
+        state_->when = when;
     }
     [[gnu::noinline]] void post() { asio::defer(state_->timer.get_executor(), handler{state_}); }
 

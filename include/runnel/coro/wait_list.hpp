@@ -122,17 +122,18 @@ class wake_queue : public std::enable_shared_from_this<wake_queue<Executor>> {
     /// Where the lists are known that use it.
     wait_list_registry& registry() const noexcept { return registry_; }
 
-    /// Lets a coroutine go on in a later turn of the executor; its waiter is in no list.
+    /// Lets a coroutine go on in a later turn of the executor, and takes its waiter out of the list where it is. If
+    /// there is no memory for that turn, nothing changes.
     void push(waiter_type& w) {
-        w.insert_before(ready_);
         if (!posted_) post();
+        move(w, ready_);
     }
 
     /// Lets a coroutine go on behind all those that are going on now, in the same turn; in a later one if none are.
     /// For who does at once what the others have left to be done, as a writer does: a turn costs a system call.
     void push_behind(waiter_type& w) {
         if (!in_turn_) return push(w);
-        w.insert_before(behind_);
+        move(w, behind_);
     }
 
   private:
@@ -142,7 +143,7 @@ class wake_queue : public std::enable_shared_from_this<wake_queue<Executor>> {
         explicit drain(std::shared_ptr<wake_queue> queue) noexcept : queue_(std::move(queue)) {}
         drain(drain&&) noexcept = default;
         ~drain() {
-            if (queue_) queue_->destroy_ready();
+            if (queue_ && queue_->posted_) queue_->destroy_ready();
         }
         void operator()() {
             auto const queue = std::exchange(queue_, nullptr);
@@ -158,13 +159,19 @@ class wake_queue : public std::enable_shared_from_this<wake_queue<Executor>> {
                             asio::execution::relationship.continuation);
     }
 
+    static void move(waiter_type& w, list_link& to) noexcept {
+        w.unlink();
+        w.list_ = nullptr;
+        w.insert_before(to);
+    }
+
     [[gnu::noinline]] void post() {
-        posted_ = true;
         drain operation(this->shared_from_this());
         if constexpr (requires { later_.execute(std::move(operation)); })
             later_.execute(std::move(operation));
         else
             asio::defer(later_, std::move(operation));  // Asio before 1.24 hides some executors' `execute`
+        posted_ = true;
     }
 
     // Whoever is woken meanwhile goes on in the next turn: nobody can hold the executor up for ever.
@@ -253,10 +260,7 @@ class wait_list final : private wait_list_registry::entry {
         wake(w);
     }
     void wake(waiter_type& w) {
-        if (!w.is_waiting()) return;
-        w.unlink();
-        w.list_ = nullptr;
-        queue_->push(w);
+        if (w.is_waiting()) queue_->push(w);
     }
 
     /// Whether any coroutine waits here.
@@ -268,11 +272,7 @@ class wait_list final : private wait_list_registry::entry {
     }
     /// The same, but it goes on behind those that are going on in this turn: see `wake_queue::push_behind`.
     void wake_one_behind() {
-        if (!occupied()) return;
-        auto& w = static_cast<waiter_type&>(*waiting_.next());
-        w.unlink();
-        w.list_ = nullptr;
-        queue()->push_behind(w);
+        if (occupied()) queue()->push_behind(static_cast<waiter_type&>(*waiting_.next()));
     }
 
     /// Wakes every coroutine that waits here.

@@ -79,7 +79,7 @@ class session final : private detail::session_services {
                   options_.receive_maximum},
                  options_.pace),
           durability_(options_, state_),
-          packets_(executor, stream_type::headroom, &handle_timeout, this),
+          packets_(executor, stream_type::headroom, &on_timer, this),
           connection_(state_, options_, packets_, stream_type::headroom),
           publishing_(options_, state_, packets_) {
         if (!durability_) return;
@@ -512,14 +512,15 @@ class session final : private detail::session_services {
     [[gnu::cold]] void begin_run(std::optional<stream_type>& s);
     [[gnu::cold]] void begin_attempt();
     [[gnu::cold]] void end_attempt();
+    [[gnu::cold]] void forget_connection();
     [[gnu::cold]] session_event how_it_ended();
-    [[gnu::cold]] void note(std::system_error const& e);
+    [[gnu::cold]] void note(std::system_error const& e) noexcept;
     [[gnu::cold]] bool note_answer(std::string_view bytes);
     [[gnu::cold]] void tell_of_no_run();
     [[gnu::cold]] bool follow_redirect();
     [[gnu::cold]] void begin_pause(reconnect_schedule& schedule, bool opened);
     [[gnu::cold]] void handle_timeout();
-    static void handle_timeout(void* of) { static_cast<session*>(of)->handle_timeout(); }
+    [[gnu::cold]] static void on_timer(void* of);
     [[gnu::cold]] clock::time_point send_due(clock::time_point now);
     [[gnu::cold]] std::error_code save_if_due();
     [[gnu::cold]] void look_at_answers();

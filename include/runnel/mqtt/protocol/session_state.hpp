@@ -489,7 +489,9 @@ class session_state {
         auto const number = outgoing_.next_number();
         packet.packet_id = outgoing_.next_identifier();
         if (errc const e = check(packet, version_); e != errc::ok) return {e};
-        if (encoded_size(packet, version_) > peer_.maximum_packet_size) return {errc::packet_too_large};
+        std::size_t const size = encoded_size(packet, version_);
+        if (size > peer_.maximum_packet_size) return {errc::packet_too_large};
+        out.prepare(size);  // what can fail comes first
         outgoing_.begin_request(type, filters, owner);
         append(out, packet);
         return {errc::ok, number};

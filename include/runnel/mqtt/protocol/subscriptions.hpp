@@ -99,25 +99,35 @@ class subscriptions {
     subscriptions(subscriptions const&) = delete;
     subscriptions& operator=(subscriptions const&) = delete;
 
+    /// Nothing changes if there is no memory for it.
     [[gnu::cold]] subscription& add(std::span<std::string_view const> names, void* owner) {
         auto s = std::make_unique<subscription>();
         s->owner = owner;
         s->identifier = new_identifier();
-        for (auto const name : names) {
-            s->filters.push_back(&use(name));
-            ++s->filters.back()->wanted;
+        s->filters.reserve(names.size());
+        wanted_.reserve(wanted_.size() + 1);
+        try {
+            for (auto const name : names) s->filters.push_back(&use(name));
+        } catch (...) {
+            for (auto* f : s->filters) release(*f);
+            throw;
         }
+        for (auto* f : s->filters) ++f->wanted;
         wanted_.push_back(std::move(s));
         return *wanted_.back();
     }
 
-    /// Nobody wants it any more. Returns the ticket of the debt that comes of it, or `nothing`.
+    /// Nobody wants it any more. Returns the ticket of the debt that comes of it, or `nothing`. Nothing changes if
+    /// there is no memory for that debt.
     [[gnu::cold]] std::uint64_t remove(subscription& s) {
-        for (auto& r : sent_)
-            if (r.of == &s) r.of = nullptr;
         std::uint64_t ticket = nothing;
         requests debt;
-        debt.push_back({packet_type::unsubscribe, nothing, 0, nullptr, {}});
+        if (std::ranges::any_of(s.filters, [&](auto const* f) { return !f->claims.empty() && is_only_for(s, *f); })) {
+            debt.push_back({packet_type::unsubscribe, nothing, 0, nullptr, {}});
+            debt.front().filters.reserve(s.filters.size());
+        }
+        for (auto& r : sent_)
+            if (r.of == &s) r.of = nullptr;
         for (auto* f : s.filters) {
             if (--f->wanted != 0 || f->claims.empty()) continue;
             if (auto const paid = debt_for(*f); paid != nothing)
@@ -125,7 +135,7 @@ class subscriptions {
             else
                 debt.front().filters.push_back(&use(*f));
         }
-        if (!debt.front().filters.empty()) {
+        if (!debt.empty() && !debt.front().filters.empty()) {
             ticket = debt.front().ticket = ++tickets_;
             owed_.splice(owed_.end(), debt);
         }
@@ -142,7 +152,7 @@ class subscriptions {
     /// again: as `remove`, without a debt.
     [[gnu::cold]] void forget(subscription& s) {
         for (auto* f : s.filters)
-            if (f->wanted == static_cast<std::size_t>(std::ranges::count(s.filters, f))) f->claims.clear();
+            if (is_only_for(s, *f)) f->claims.clear();
         remove(s);
     }
 
@@ -191,9 +201,15 @@ class subscriptions {
         }
         while (asked_ < wanted_.size() && wanted_[asked_]->at != stage::wanted) ++asked_;
         if (asked_ == wanted_.size()) return nullptr;
-        auto& s = *wanted_[asked_++];
+        auto& s = *wanted_[asked_];
+        requests one;  // what can fail comes first
+        one.push_back({packet_type::subscribe, nothing, 0, &s, {}});
+        one.back().filters.reserve(s.filters.size());
+        for (auto* f : s.filters) f->claims.reserve(std::min(f->claims.size() + s.filters.size(), maximum_claims));
+        ++asked_;
         move(s, stage::asked);
-        sent_.push_back({packet_type::subscribe, nothing, ++orders_, &s, {}});
+        sent_.splice(sent_.end(), one);
+        sent_.back().order = ++orders_;
         for (auto* f : s.filters) {
             sent_.back().filters.push_back(&use(*f));
             push_claim(*f, {s.identifier, orders_});
@@ -309,8 +325,9 @@ class subscriptions {
     [[gnu::cold, gnu::noinline]] filter& use(std::string_view name) {
         auto at = find(name);
         if (at == filters_.end() || (*at)->name != name) {
-            at = filters_.insert(at, std::make_unique<filter>());
-            (*at)->name = name;
+            auto made = std::make_unique<filter>();
+            made->name = name;
+            at = filters_.insert(at, std::move(made));
         }
         return use(**at);
     }
@@ -346,6 +363,11 @@ class subscriptions {
     }
     [[gnu::cold, gnu::noinline]] static void erase_claims(request const& r) {
         for (auto* f : r.filters) std::erase_if(f->claims, [&](claim const& c) { return c.order == r.order; });
+    }
+
+    // Whether nobody else wants the filter.
+    static bool is_only_for(subscription const& s, filter const& f) noexcept {
+        return f.wanted == static_cast<std::size_t>(std::ranges::count(s.filters, &f));
     }
 
     bool is_granted(filter const& f) const noexcept {

@@ -351,8 +351,8 @@ class connection {
 
     void rest_if_over() {
         if (!life_.is(state::over) || reader_.running() || writer_.running()) return;
+        waiters_.wake_one();  // first, as it may fail
         life_.rest();
-        waiters_.wake_one();
     }
 
     // A coroutine has ended, and with it the connection.

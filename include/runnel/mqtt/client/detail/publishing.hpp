@@ -132,26 +132,26 @@ class publishing {
         c.messages_dropped = queue_.dropped();
     }
 
-    // What the session state tells.
+    // What the session state tells. Waking comes first, as it may fail: then `close` will tell.
     void on_published(void* owner, acknowledgement const& ack) {
         auto& p = *static_cast<publisher*>(static_cast<publish_queue::call*>(owner));
+        waiters_.wake(p.waiting);
         ++acknowledged_;
         p.result.what = publish_result::outcome::acknowledged;
         p.result.reason = ack.reason;
         if (!ack.props.empty()) p.result.details = publish_details::of(ack);
         queue_.on_end(p);
-        waiters_.wake(p.waiting);
     }
     void on_sent(void* owner) {
         auto& c = *static_cast<publish_queue::call*>(owner);
-        queue_.on_sent(c);
         wake(c, {});
+        queue_.on_sent(c);
     }
     void on_refused(void* owner, errc why) {
         if (owner == nullptr) return;
         auto& c = *static_cast<publish_queue::call*>(owner);
-        queue_.on_end(c);
         wake(c, why);
+        queue_.on_end(c);
     }
 
     /// How `run` has ended.

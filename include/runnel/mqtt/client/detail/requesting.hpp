@@ -148,11 +148,18 @@ class requesting final : public requesting_part, private subscription_watcher {
 
     void answered(publish const& response) {
         auto const correlation = response.props.get<property_id::correlation_data>();
-        auto* const found = correlation ? requests_.on_response(*correlation) : nullptr;
+        if (!correlation) return;
+        auto copy = message::copy_of(response);  // what can fail comes first
+        auto* const found = requests_.on_response(*correlation);
         if (found == nullptr) return;
         auto& r = static_cast<requester&>(*found);
-        r.response = message::copy_of(response);
-        waiting_.wake(r.waiting);
+        r.response = std::move(copy);
+        try {
+            waiting_.wake(r.waiting);
+        } catch (...) {
+            r.at = requests::stage::asked;  // so that it is told the end of `run`
+            throw;
+        }
     }
 
     // No response can come any more; the next request subscribes anew.

@@ -104,15 +104,27 @@ void session<Transport>::begin_attempt() {
 // The connection, or the attempt to make one, is over. Throws what ends `run`.
 template <transport Transport>
 void session<Transport>::end_attempt() {
-    judge();
-    auto const event = how_it_ended();
+    session_event event;
+    try {
+        judge();
+        event = how_it_ended();
+    } catch (...) {
+        forget_connection();
+        stream_->reset();
+        throw;
+    }
+    forget_connection();
+    tell(event);
+    stream_->reset();
+    connection_.rethrow_failure();
+}
+
+template <transport Transport>
+void session<Transport>::forget_connection() {
     if (connected_at_) connection_.leave(position());
     connection_.reset();
     if (authenticating_) authenticating_->on_connection_lost();
     publishing_.connection_lost();
-    tell(event);
-    stream_->reset();
-    connection_.rethrow_failure();
 }
 
 // What there is to tell of the end: by which error, at which step of which attempt, and what usually is the reason.
@@ -143,13 +155,14 @@ session_event session<Transport>::how_it_ended() {
 
 // What a stream says beside the error by which it ends.
 template <transport Transport>
-void session<Transport>::note(std::system_error const& e) {
+void session<Transport>::note(std::system_error const& e) noexcept try {
     if (e.code() == asio::error::operation_aborted || connection_.life().is_violated()) return;
     auto* const progress = destination_->progress();
     if (progress != nullptr && !has_stream(progress->step()))
         progress->fail(e);
     else if (!connection_.life().is(lifecycle::state::over))
         from_server().remark = remark_of(e);
+} catch (...) {  // then without
 }
 
 // What the server has answered that is no CONNACK. False: there is no such thing.
@@ -193,7 +206,18 @@ void session<Transport>::begin_pause(reconnect_schedule& schedule, bool opened) 
     if (!connection_.life().is_ending()) connection_.pause(next.pause);
 }
 
-// Does whatever is due; the timer calls it.
+// Does whatever is due; the timer calls it. What fails ends `run`.
+template <transport Transport>
+void session<Transport>::on_timer(void* of) {
+    auto& self = *static_cast<session*>(of);
+    try {
+        self.handle_timeout();
+    } catch (...) {
+        if (!self.running_) throw;
+        self.connection_.fail(std::current_exception());
+    }
+}
+
 template <transport Transport>
 void session<Transport>::handle_timeout() {
     auto const now = clock::now();

@@ -74,9 +74,10 @@ class subscribing final : public subscribing_part {
 
     /// See `session::unsubscribe`.
     awaitable<void> unsubscribe(subscription s) {
-        s.state_->box->set_unwanted();
         note_unwanted(*s.state_);
+        unsubscribers_.reserve(unsubscribers_.size() + 1);
         unsubscriber self(*this, end(*s.state_));
+        s.state_->box->set_unwanted();
         if (self.ticket == subscriptions::nothing || closed_) co_return;
         unsubscribers_.push_back(&self);
         send_due();
@@ -170,6 +171,7 @@ class subscribing final : public subscribing_part {
         if (errc const e = check_or_send(*s, 0, nullptr); e != errc::ok) throw std::system_error(e);
         enlist(s);
         remover undo(*this, s.get());
+        ask_for_kept();
         send_due();
         // At once if the server has announced that it would.
         if (s->refused) throw std::system_error(s->refused, s->refusal);
@@ -188,9 +190,13 @@ class subscribing final : public subscribing_part {
         for (auto const& p : s->parts) names.push_back(p.filter);
         s->box->set_source(source_);
         s->wish = &wishes_.add(names, s.get());
+        try {
+            registry_.add(s);
+        } catch (...) {
+            wishes_.remove(*std::exchange(s->wish, nullptr));  // allocates nothing: the server does not have it
+            throw;
+        }
         std::erase_if(unwanted_, [&](auto const& f) { return std::ranges::find(names, f) != names.end(); });
-        registry_.add(s);
-        ask_for_kept();
     }
 
     // One who waits for UNSUBACK.
@@ -235,7 +241,13 @@ class subscribing final : public subscribing_part {
             auto* const request = wishes_.next();
             if (request == nullptr) break;
             bool const subscribes = request->type == packet_type::subscribe;
-            errc const e = subscribes ? send_subscribe(*request) : send_unsubscribe(*request);
+            errc e{};
+            try {
+                e = subscribes ? send_subscribe(*request) : send_unsubscribe(*request);
+            } catch (...) {
+                wishes_.take_back(*request);
+                throw;
+            }
             if (e == errc::ok) continue;
             unsent_ = e == errc::no_packet_identifier;
             if (unsent_)
@@ -316,7 +328,13 @@ class subscribing final : public subscribing_part {
 
     // Nobody wants it any more. Returns the ticket of what the server is owed for it, if it is owed something.
     [[gnu::cold]] std::uint64_t end(entry& s) {
-        if (s.wish != nullptr && registry_.remove(&s)) return wishes_.remove(*std::exchange(s.wish, nullptr));
+        if (s.wish != nullptr) {
+            registry_.prepare_to_remove();
+            auto const owed = wishes_.remove(*s.wish);
+            s.wish = nullptr;
+            registry_.remove(&s);
+            return owed;
+        }
         std::uint64_t ticket = subscriptions::nothing;
         for (auto const& p : s.parts) ticket = std::max(ticket, wishes_.debt(p.filter));
         return ticket;
@@ -337,11 +355,15 @@ class subscribing final : public subscribing_part {
     }
 
     // Nobody waits for it any more; the server may have granted it, or be about to.
-    [[gnu::cold]] void abandon(entry& s) {
+    [[gnu::cold]] void abandon(entry& s) noexcept {
         if (s.wish == nullptr) return;
-        end(s);
-        s.box->drop_unread();  // nobody has a handle
-        send_due();
+        try {
+            end(s);
+            s.box->drop_unread();  // nobody has a handle
+            send_due();
+        } catch (...) {  // for want of memory it stays; what comes for it is acknowledged
+            s.closed = errc::disconnected;
+        }
     }
 
     void taken(delivery token, reason_code reason, property_view props) override {
@@ -355,7 +377,15 @@ class subscribing final : public subscribing_part {
     }
     [[gnu::cold]] void deserted(inbox const& box) override {
         auto* const s = registry_.find(box);
-        if (s != nullptr && s->wish != nullptr && registry_.remove(s)) wishes_.forget(*std::exchange(s->wish, nullptr));
+        if (s == nullptr || s->wish == nullptr) return;
+        try {
+            registry_.prepare_to_remove();
+            wishes_.forget(*s->wish);
+            s->wish = nullptr;
+            registry_.remove(s);
+        } catch (...) {  // for want of memory it stays; what comes for it is acknowledged
+            s->closed = errc::disconnected;
+        }
     }
     [[gnu::cold]] void unread(mqtt::publish const& packet, delivery token) override {
         auto const what = registry_.drop(token);

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <new>
 #include <optional>
 #include <string_view>
 #include <system_error>
@@ -24,30 +25,34 @@ class subscription_registry {
     using entry = subscription_state<Executor>;
     using part = typename entry::part;
 
-    /// `s->wish` is set.
+    /// `s->wish` is set. Nothing changes if there is no memory for it.
     [[gnu::cold]] void add(std::shared_ptr<entry> s) {
-        for (std::size_t i = 0; i < s->parts.size(); ++i) {
-            auto& p = s->parts[i];
-            p.known = s->wish->filters[i];
-            auto const filter = split_shared(p.filter).filter;
-            has_special_ = has_special_ || p.filter.starts_with('$');
-            router_.insert(filter, &p);
-            if (auto const inner = inner_filter(filter); !inner.empty()) router_.insert(inner, &p);
+        entries_.reserve(entries_.size() + 1);
+        try {
+            for (std::size_t i = 0; i < s->parts.size(); ++i) {
+                auto& p = s->parts[i];
+                p.known = s->wish->filters[i];
+                auto const filter = split_shared(p.filter).filter;
+                has_special_ = has_special_ || p.filter.starts_with('$');
+                router_.insert(filter, &p);
+                if (auto const inner = inner_filter(filter); !inner.empty()) router_.insert(inner, &p);
+            }
+        } catch (...) {
+            leave_router(*s);
+            throw;
         }
         s->lane = ++lanes_;
         entries_.push_back(std::move(s));
         note_few();
     }
 
-    /// False: it is not there. The entry lives until `forget_removed`, as it may be in use further up the stack.
+    /// False: it is not there. The entry lives until `forget_removed`, as it may be in use further up the stack. Does
+    /// not fail after `prepare_to_remove`.
     [[gnu::cold]] bool remove(entry* s) {
         auto const at = std::ranges::find_if(entries_, [&](auto const& p) { return p.get() == s; });
         if (at == entries_.end()) return false;
-        for (auto& p : s->parts) {
-            auto const filter = split_shared(p.filter).filter;
-            router_.erase(filter, &p);
-            if (auto const inner = inner_filter(filter); !inner.empty()) router_.erase(inner, &p);
-        }
+        prepare_to_remove();
+        leave_router(*s);
         stop_waiting(s);
         close(*s, s->refused ? s->refused : make_error_code(errc::disconnected));
         removed_.push_back(std::move(*at));
@@ -55,6 +60,8 @@ class subscription_registry {
         note_few();
         return true;
     }
+    /// Makes room for one that is to be removed.
+    [[gnu::cold]] void prepare_to_remove() { removed_.reserve(removed_.size() + 1); }
     void forget_removed() {
         if (removed_.empty()) [[likely]]
             return;
@@ -184,15 +191,29 @@ class subscription_registry {
     // So few filters are compared with each topic one by one, which costs less than the way through the tree.
     static constexpr std::size_t few = 4;
 
-    [[gnu::cold]] void note_few() {
+    [[gnu::cold]] void leave_router(entry& s) {
+        for (auto& p : s.parts) {
+            auto const filter = split_shared(p.filter).filter;
+            router_.erase(filter, &p);
+            if (auto const inner = inner_filter(filter); !inner.empty()) router_.erase(inner, &p);
+        }
+    }
+
+    [[gnu::cold]] void note_few() noexcept {
         few_.clear();
         if (router_.size() > few) return;
-        for (auto const& s : entries_)
-            for (auto& p : s->parts) {
-                auto const filter = split_shared(p.filter).filter;
-                few_.push_back({topic_pattern(filter), &p});
-                if (auto const inner = inner_filter(filter); !inner.empty()) few_.push_back({topic_pattern(inner), &p});
-            }
+        try {
+            few_.reserve(few);
+            for (auto const& s : entries_)
+                for (auto& p : s->parts) note_few(p);
+        } catch (std::bad_alloc const&) {
+            few_.clear();  // then they are found as many are
+        }
+    }
+    [[gnu::cold]] void note_few(part& p) {
+        auto const filter = split_shared(p.filter).filter;
+        few_.push_back({topic_pattern(filter), &p});
+        if (auto const inner = inner_filter(filter); !inner.empty()) few_.push_back({topic_pattern(inner), &p});
     }
 
     // The one match among few filters; nullptr: there is none, or several, or there are many filters.

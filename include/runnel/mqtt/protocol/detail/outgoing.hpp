@@ -109,14 +109,22 @@ class outgoing {
     [[gnu::always_inline]] void send(send_buffer& out, publish const& message, protocol_version version,
                                      publish_size measured, void* owner) {
         std::size_t const size = packet_size(measured.remaining_length);
-        auto const number = in_flight_.begin(size, {.at = stage::queued, .quality = message.qos, .owner = owner});
+        char* const to = out.prepare(size);  // what can fail comes first
+        auto const number = in_flight_.begin(size, {.at = stage::sent, .quality = message.qos, .owner = owner});
         auto& e = in_flight_[number];
         encode(e.packet, message, version, measured);
         ++accepted_;
-        out.append(e.bytes());
-        e.at = stage::sent;
+        std::memcpy(to, e.packet, size);
+        out.commit(size);
         ++unacknowledged_;
         cursor_ = number + 1;
+    }
+
+    /// For want of memory nothing comes of a message that has just been queued, unless it has been sent.
+    [[gnu::cold]] void take_back(std::uint64_t number) noexcept {
+        auto const* const e = in_flight_.at(number);
+        bool const kept = e != nullptr && e->quality != qos::at_most_once;
+        if (withdraw(number) && kept) --accepted_;
     }
 
     /// Sees to it that `next_expiry` tells of this exchange, if it is queued still.
@@ -566,7 +574,10 @@ class outgoing {
         auto const choice = aliases_.find(parts.topic);
         auto alias = choice.alias;
         bool const fits = packet.size() + max_alias_growth <= peer_maximum;
-        if (!choice.known() && fits) alias = aliases_.assign(parts.topic, choice);
+        if (!choice.known() && fits) {
+            out.prepare(packet.size() + max_alias_growth);  // an alias that is assigned is sent
+            alias = aliases_.assign(parts.topic, choice);
+        }
         if (alias == 0) return false;
         append_with_alias(out, packet, parts, alias, choice.known());
         return true;

@@ -62,6 +62,7 @@ inline session_state::begun session_state::choose_alias(send_buffer& out, mqtt::
     auto alias = found.alias;
     bool const fits = packet_size(measured.remaining_length) + detail::max_alias_growth <= peer_.maximum_packet_size;
     if (!own && alias == 0 && fits) {
+        out.prepare(packet_size(measured.remaining_length) + detail::max_alias_growth);  // what is assigned is sent
         alias = aliases.assign(packet.topic, found);
         if (alias != 0) measured = detail::with_alias(measured);
     }
@@ -116,7 +117,12 @@ inline session_state::begun session_state::choose_alias(send_buffer& out, mqtt::
         return {later ? errc::queue_full : e};
     }
     outgoing_.queue(message, version_, measured, owner);
-    send_queued(out);
+    try {
+        send_queued(out);
+    } catch (...) {
+        outgoing_.take_back(number);
+        throw;
+    }
     if (!message.props.empty()) outgoing_.note_expiry(number);
     return {errc::ok, number};
 }
