@@ -1,0 +1,272 @@
+#include <runnel/mqtt/store/sqlite_store.hpp>
+
+#include <doctest/doctest.h>
+
+#include "support/process.hpp"
+#include <csignal>
+#include <cstddef>
+#include <map>
+#include <new>
+#include <string>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <vector>
+
+// A store whose n-th step of I/O fails, for each n, or is the last one that its process does. SQLite reaches the file
+// by way of functions that stand here.
+
+using namespace runnel::mqtt;
+
+namespace {
+
+using records = std::map<std::uint64_t, std::string>;
+
+// What may fail, and with what: SQLite takes some codes of other functions for something else.
+enum step : unsigned { opens = 1, reads = 2, writes = 4, syncs = 8, locks = 16, deletes = 32 };
+constexpr unsigned changes = writes | syncs | deletes;
+
+// What goes wrong, and when.
+struct plan {
+    std::size_t at = 0;        // the step, 1 for the first; 0: never
+    int error = SQLITE_OK;     // SQLITE_OK: the process is killed
+    unsigned where = changes;  // the steps that count
+    bool half = false;         // a write has been done to its half
+    bool for_good = false;     // all steps behind it fail, too
+    std::size_t steps = 0;
+
+    bool failed() const noexcept { return at != 0 && steps >= at; }
+    // Whether this step goes wrong.
+    bool hits(step kind) noexcept {
+        if ((where & kind) == 0) return false;
+        ++steps;
+        return at != 0 && (steps == at || (for_good && steps > at));
+    }
+};
+plan now;
+
+int fail() {
+    if (now.error == SQLITE_OK) ::kill(::getpid(), SIGKILL);
+    return now.error;
+}
+
+struct faulty_file : sqlite3_file {
+    sqlite3_file* next() noexcept { return reinterpret_cast<sqlite3_file*>(this + 1); }
+};
+faulty_file& of(sqlite3_file* f) { return *static_cast<faulty_file*>(f); }
+
+sqlite3_io_methods make_methods() {
+    sqlite3_io_methods m{};
+    m.iVersion = 1;
+    m.xClose = [](sqlite3_file* f) { return of(f).next()->pMethods->xClose(of(f).next()); };
+    m.xRead = [](sqlite3_file* f, void* to, int n, sqlite3_int64 at) {
+        return now.hits(reads) ? fail() : of(f).next()->pMethods->xRead(of(f).next(), to, n, at);
+    };
+    m.xWrite = [](sqlite3_file* f, void const* from, int n, sqlite3_int64 at) {
+        auto* const next = of(f).next();
+        if (!now.hits(writes)) return next->pMethods->xWrite(next, from, n, at);
+        if (now.half) next->pMethods->xWrite(next, from, n / 2, at);
+        return fail();
+    };
+    m.xTruncate = [](sqlite3_file* f, sqlite3_int64 size) {
+        return now.hits(writes) ? fail() : of(f).next()->pMethods->xTruncate(of(f).next(), size);
+    };
+    m.xSync = [](sqlite3_file* f, int flags) {
+        return now.hits(syncs) ? fail() : of(f).next()->pMethods->xSync(of(f).next(), flags);
+    };
+    m.xFileSize = [](sqlite3_file* f, sqlite3_int64* size) {
+        return now.hits(reads) ? fail() : of(f).next()->pMethods->xFileSize(of(f).next(), size);
+    };
+    m.xLock = [](sqlite3_file* f, int kind) {
+        return now.hits(locks) ? fail() : of(f).next()->pMethods->xLock(of(f).next(), kind);
+    };
+    m.xUnlock = [](sqlite3_file* f, int kind) { return of(f).next()->pMethods->xUnlock(of(f).next(), kind); };
+    m.xCheckReservedLock = [](sqlite3_file* f, int* result) {
+        return of(f).next()->pMethods->xCheckReservedLock(of(f).next(), result);
+    };
+    m.xFileControl = [](sqlite3_file* f, int op, void* argument) {
+        return of(f).next()->pMethods->xFileControl(of(f).next(), op, argument);
+    };
+    m.xSectorSize = [](sqlite3_file* f) { return of(f).next()->pMethods->xSectorSize(of(f).next()); };
+    m.xDeviceCharacteristics = [](sqlite3_file* f) {
+        return of(f).next()->pMethods->xDeviceCharacteristics(of(f).next());
+    };
+    return m;
+}
+sqlite3_io_methods const methods = make_methods();
+
+sqlite3_vfs* usual() {
+    static sqlite3_vfs* const found = sqlite3_vfs_find(nullptr);
+    return found;
+}
+
+// While it lives, files are opened by way of these functions.
+class faulty_files {
+  public:
+    explicit faulty_files(plan p) : vfs_(*usual()) {
+        now = p;
+        vfs_.zName = "faulty";
+        vfs_.pNext = nullptr;
+        vfs_.szOsFile += static_cast<int>(sizeof(faulty_file));
+        vfs_.xOpen = [](sqlite3_vfs*, char const* name, sqlite3_file* f, int flags, int* out) {
+            auto* const made = ::new (f) faulty_file{};
+            if (now.hits(opens)) return fail();
+            int const result = usual()->xOpen(usual(), name, made->next(), flags, out);
+            if (made->next()->pMethods != nullptr) made->pMethods = &methods;
+            return result;
+        };
+        vfs_.xDelete = [](sqlite3_vfs*, char const* name, int sync) {
+            return now.hits(deletes) ? fail() : usual()->xDelete(usual(), name, sync);
+        };
+        sqlite3_vfs_register(&vfs_, 1);
+    }
+    faulty_files(faulty_files const&) = delete;
+    faulty_files& operator=(faulty_files const&) = delete;
+    ~faulty_files() {
+        sqlite3_vfs_unregister(&vfs_);
+        sqlite3_vfs_register(usual(), 1);
+    }
+
+  private:
+    sqlite3_vfs vfs_;
+};
+
+struct collector final : store_reader {
+    records all;
+    void record(std::uint64_t key, std::string_view value) override { all[key] = value; }
+};
+
+// What is stored in so many steps, as a session does it: messages come, are released and end.
+constexpr std::size_t batches = 12;
+std::vector<store_change> batch(std::size_t n) {
+    static std::string const packet(900, 'p');
+    std::vector<store_change> all{{0, n % 2 == 0 ? "even" : "odd", false}};
+    for (std::uint64_t i = 0; i < 4; ++i) all.push_back({100 + n * 4 + i, packet, false});
+    if (n >= 1) all.push_back({100 + (n - 1) * 4, {}, false});
+    if (n >= 2) all.push_back({100 + (n - 2) * 4, {}, true});
+    return all;
+}
+records after(std::size_t count) {
+    records all;
+    for (std::size_t n = 0; n < count; ++n)
+        for (auto const& c : batch(n)) {
+            if (c.erase)
+                all.erase(c.key);
+            else
+                all[c.key] = c.value;
+        }
+    return all;
+}
+
+records contents(std::string const& file) {
+    sqlite_store store(file);
+    collector found;
+    CHECK_FALSE(store.load(found));
+    return found.all;
+}
+
+// Stores all, until something fails; `done` says how many are stored. Returns the error.
+std::error_code store_all(std::string const& file, sqlite_options::survives what, std::size_t volatile& done) try {
+    sqlite_store store(file, {.what = what});
+    collector found;
+    if (auto const e = store.load(found)) return e;
+    for (std::size_t n = done; n < batches; ++n) {
+        if (auto const e = store.apply(batch(n))) {
+            CHECK_FALSE(store.pending());
+            return e;
+        }
+        done = n + 1;
+    }
+    return {};
+} catch (std::system_error const& e) {
+    return e.code();
+}
+
+// A failed batch may be found all the same: its last write may have been done. It is there as a whole, or not at all.
+std::size_t check_stored(std::string const& file, std::size_t done) {
+    auto const found = contents(file);
+    bool const more = found != after(done);
+    CAPTURE(done);
+    CAPTURE(found.size());
+    CAPTURE(after(done).size());
+    if (more) CHECK(found == after(done + 1));
+    return done + (more ? 1 : 0);
+}
+
+}  // namespace
+
+TEST_CASE("whichever step of SQLite's I/O fails, a batch is stored as a whole or not at all, and what is told is so") {
+    std::size_t failures = 0;
+    struct fault {
+        int error;
+        unsigned where;
+    };
+    for (auto const& [error, where] :
+         {fault{SQLITE_FULL, writes}, fault{SQLITE_IOERR_WRITE, writes}, fault{SQLITE_READONLY, writes},
+          fault{SQLITE_IOERR_FSYNC, syncs}, fault{SQLITE_IOERR_READ, reads}, fault{SQLITE_CORRUPT, reads},
+          fault{SQLITE_BUSY, locks}, fault{SQLITE_CANTOPEN, opens}, fault{SQLITE_IOERR_DELETE, deletes},
+          fault{SQLITE_IOERR_NOMEM, ~0u}})
+        for (bool const for_good : {false, true})
+            for (std::size_t n = 1;; ++n) {
+                CAPTURE(error);
+                CAPTURE(for_good);
+                CAPTURE(n);
+                test::scratch_directory const directory;
+                auto const file = (directory.path() / "store.db").string();
+                std::size_t volatile done = 0;
+                std::error_code why;
+                bool failed = false;
+                {
+                    faulty_files const files(
+                        {.at = n, .error = error, .where = where, .half = n % 2 == 0, .for_good = for_good});
+                    why = store_all(file, sqlite_options::survives::power, done);
+                    failed = now.failed();
+                }
+                CAPTURE(why.message());
+                if (!why) CHECK(done == batches);
+                if (!failed) CHECK_FALSE(why);
+                done = check_stored(file, done);
+                CHECK_FALSE(store_all(file, sqlite_options::survives::process, done));
+                CHECK(contents(file) == after(batches));
+                if (!failed) break;
+                ++failures;
+            }
+    MESSAGE(failures << " failed steps");
+    CHECK(failures > 300);
+}
+
+TEST_CASE("a process that is killed at any write of its store has stored all that was told, in whole batches") {
+    std::size_t kills = 0;
+    auto* const shared =
+        ::mmap(nullptr, sizeof(std::size_t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(shared != MAP_FAILED);
+    auto& done = *static_cast<std::size_t volatile*>(shared);
+    for (auto const what : {sqlite_options::survives::process, sqlite_options::survives::power})
+        for (bool const half : {false, true})
+            for (std::size_t n = 1;; ++n) {
+                CAPTURE(half);
+                CAPTURE(n);
+                test::scratch_directory const directory;
+                auto const file = (directory.path() / "store.db").string();
+                done = 0;
+                auto const child = ::fork();
+                if (child == 0) {
+                    faulty_files const files({.at = n, .half = half});
+                    ::_exit(store_all(file, what, done) ? 1 : 0);
+                }
+                int status = 0;
+                ::waitpid(child, &status, 0);
+                if (WIFEXITED(status)) {
+                    CHECK(WEXITSTATUS(status) == 0);
+                    break;
+                }
+                CHECK(WTERMSIG(status) == SIGKILL);
+                ++kills;
+                done = check_stored(file, done);
+                CHECK_FALSE(store_all(file, what, done));
+                CHECK(contents(file) == after(batches));
+            }
+    ::munmap(shared, sizeof(std::size_t));
+    MESSAGE(kills << " kills");
+    CHECK(kills > 50);
+}
