@@ -3,6 +3,8 @@
 usage: mutation.py [--folder DIR] [--list] [--only N[,N...]] [--in TEXT] [--random COUNT --seed S] [--equivalent]
                    [--tests NAME[,NAME...]] [--at-once 2]
 
+With --tests, --random chooses only faults that these executables come by and are known to notice.
+
 The faults are in the text files beside this one (README.md there says how they are written). All are built in at once:
 each place asks the environment, RUNNEL_MUTANT=N, whether it is to be wrong, so that a run of a fault costs no rebuild.
 The test executables are built in DIR (default: build-mutation) from the sources as they are, with a copy of include/ that
@@ -75,6 +77,7 @@ STEPS = 0.02, 0.2  # seconds: test cases that take longer are tried after the ot
 LEFT_OUT = "100?000 small messages*"  # test cases that are about the cost, and wait too long without optimisation
 AT_ONCE = 300  # test cases: a command line has an end
 HIGHEST = 10000  # number of a fault
+KEYS = "- ", "+ ", "~ ", "> "  # of a fault, behind what it means
 MEMORY = 4 << 30  # bytes of address space; a fault may well allocate for ever
 
 
@@ -90,6 +93,7 @@ class Fault:
     old: str
     new: str
     equivalent: str
+    elsewhere: str  # the only executables that notice it, where others come by
     number: int
     begin: int = 0
     end: int = 0
@@ -114,20 +118,20 @@ def read_list(path):
         elif key == "= ":
             file, block = value, None
         elif key == "# ":
-            block = {"source": f"{path.name}:{line_number}", "file": file, "# ": value, "- ": "", "+ ": "", "~ ": ""}
+            block = {"source": f"{path.name}:{line_number}", "file": file, "# ": value, **dict.fromkeys(KEYS, "")}
             blocks.append(block)
-        elif key in ("- ", "+ ", "~ ") or key.strip() in ("-", "+"):
+        elif key in KEYS or key.strip() in ("-", "+"):
             if block is None:
                 raise Wrong(f"{path.name}:{line_number}: a fault begins with # and what it means")
             key = key.strip() + " "
             block[key] = f"{block[key]} {value}".strip()
         else:
-            raise Wrong(f"{path.name}:{line_number}: a line begins with one of @ = # - + ~ //")
+            raise Wrong(f"{path.name}:{line_number}: a line begins with one of @ = # - + ~ > //")
     for b in blocks:
         if b["file"] is None or not b["- "]:
             raise Wrong(f"{b['source']}: no file, or no old text")
     return [
-        Fault(b["source"], b["file"], b["# "], b["- "], b["+ "], b["~ "], n) for n, b in enumerate(blocks, number)
+        Fault(b["source"], b["file"], b["# "], *(b[key] for key in KEYS), n) for n, b in enumerate(blocks, number)
     ]
 
 
@@ -202,10 +206,10 @@ def make_tree(folder, faults, texts):
     """The sources as they are, but the headers with the faults."""
     tree = folder / "tree"
     tree.mkdir(parents=True, exist_ok=True)
-    for name in ("meson.build", "meson_options.txt", "LICENSE", "README.md", "examples", "tests", "benchmarks", "subprojects"):
-        link = tree / name
-        if not link.is_symlink():
-            link.symlink_to(ROOT / name)
+    for path in ROOT.iterdir():
+        link = tree / path.name
+        if path.name != "include" and not path.name.startswith((".", "build")) and not link.is_symlink():
+            link.symlink_to(path)
     include = ROOT / "include"
     there = tree / "include"
     kept = {there / "runnel" / HEADER}
@@ -355,6 +359,15 @@ def print_table(faults):
     print("\nnoticed by: " + ", ".join(f"test-{name} {count}" for name, count in by.most_common()))
 
 
+def choose_some(faults, options):
+    if options.random is None:
+        return faults
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
+    print(f"--random {options.random} --seed {seed}", flush=True)
+    some = random.Random(seed).sample(faults, min(options.random, len(faults)))
+    return sorted(some, key=lambda f: f.number)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=pathlib.Path, default=ROOT / "build-mutation", help="where to build")
@@ -378,11 +391,8 @@ def main():
             low, _, high = part.partition("-")
             wanted |= set(range(int(low), int(high or low) + 1))
         chosen = [f for f in faults if f.number in wanted]
-    if options.random is not None:
-        seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
-        print(f"--random {options.random} --seed {seed}")
-        chosen = sorted(random.Random(seed).sample(chosen, min(options.random, len(chosen))), key=lambda f: f.number)
     if options.list:
+        chosen = choose_some(chosen, options)
         for f in chosen:
             print(f"{f.number:4} {f.file}: {f.meaning}{' (equivalent)' if f.equivalent else ''}")
         print(f"{len(chosen)} faults, {sum(bool(f.equivalent) for f in faults)} of all {len(faults)} argued to be equivalent")
@@ -392,6 +402,11 @@ def main():
     make_tree(folder, faults, texts)
     executables = build(folder, options.tests.split(",") if options.tests else None)
     comes_by, seconds = look_around(executables, folder)
+    if options.random is not None and options.tests:
+        reached = {number for tests in comes_by.values() for number in tests}
+        chosen = [f for f in chosen if f.number in reached]
+        chosen = [f for f in chosen if not f.elsewhere or not executables.keys().isdisjoint(f.elsewhere.split(", "))]
+    chosen = choose_some(chosen, options)
     with concurrent.futures.ThreadPoolExecutor(options.at_once) as pool:
         tries = [pool.submit(try_out, f, executables, comes_by, seconds) for f in chosen]
         for done in concurrent.futures.as_completed(tries):

@@ -50,7 +50,7 @@ struct scene {
         void on_violation(std::string_view input) { of.violating = input; }
         void on_read() { ++of.reads; }
         void on_write() { ++of.writes; }
-        void on_room() {}
+        void on_room() { ++of.rooms; }
     };
 
     void begin() {
@@ -133,7 +133,7 @@ struct scene {
     bool acknowledges = true;
     bool was_connected = false;
     std::string sent, messages, violating;
-    int reads = 0, writes = 0;
+    int reads = 0, writes = 0, rooms = 0;
 };
 
 std::string const pingresp("\xD0\0", 2);
@@ -151,8 +151,13 @@ TEST_CASE(
     "nothing of a connection comes to be on the next: neither what was read, nor what was to be written, nor states") {
     scene s;
     s.connect();
+    CHECK(s.writing->capacity() == 0);  // CONNECT, with its password, is wiped
     s.publish("unanswered");
+    s.write();
+    CHECK(s.c.written_at() != clock_type::time_point());
+    s.publish("unwritten");
     s.begin_write();
+    s.c.on_shut_down();
     s.receive(std::string("\x30\x05\0", 3));  // the beginning of a packet
     s.publish("waits", qos::at_most_once);
     CHECK_FALSE(s.c.is_empty());
@@ -169,6 +174,7 @@ TEST_CASE(
     CHECK(s.c.is_empty());
 
     s.attempt();
+    CHECK(s.c.has_packets());
     CHECK_FALSE(s.c.left().any);
     CHECK(s.c.written_at() == clock_type::time_point());
     CHECK_FALSE(s.c.life().broken());
@@ -197,6 +203,10 @@ TEST_CASE("what is written and read is counted") {
     CHECK(after.bytes_received == 6);
     CHECK(after.writes == 2);
     CHECK(after.bytes_sent == before.bytes_sent + 6);
+    // The session is asked each time: it stores before a write, and goes on behind a read.
+    CHECK(s.writes == 2);
+    CHECK(s.rooms == 2);
+    CHECK(s.reads == 2);
 }
 
 TEST_CASE("a position tells what has been written, without what is being written and what the layers below hold") {
@@ -266,10 +276,15 @@ TEST_CASE("an end in good order has its own limit of time, in which no ping goes
     s.keep_alive = 1s;
     s.connect();
     CHECK(s.c.advance(clock_type::now(), s.c.position(0), false) < clock_type::now() + 1s);
+    s.poll();
     int const alarms = s.alarms;
+    bool woken = false;
+    asio::co_spawn(s.io, scene::note(s.packets.writer(), woken), asio::detached);
+    s.poll();
     s.c.close(true);
     CHECK(s.c.life().deadline() > clock_type::now() + 1s);
     s.poll();
+    CHECK(woken);
     CHECK(s.alarms == alarms + 1);
     auto const now = clock_type::now() + 900ms;
     CHECK(s.c.advance(now, s.c.position(0), false) == s.c.life().deadline());
@@ -323,16 +338,24 @@ TEST_CASE("while the server has to prove itself nothing is written, and the stre
     CHECK_FALSE(s.c.has_to_write());
     CHECK_FALSE(s.c.is_written());
     // The peer ends: there is nothing to wait for.
+    s.start(s.c.writer());
     s.c.reader().end(nullptr);
+    s.poll();
     CHECK_FALSE(s.c.is_busy());
 
     scene other;
     other.held = true;
     other.connect();
+    other.poll();
     int const alarms = other.alarms;
     other.publish("x", qos::at_most_once);
+    bool woken = false;
+    asio::co_spawn(other.io, scene::note(other.packets.writer(), woken), asio::detached);
+    other.poll();
+    CHECK(other.alarms == alarms);
     other.c.release();
     other.poll();
+    CHECK(woken);
     CHECK(other.alarms > alarms);
     CHECK(other.c.has_packets());
 }
@@ -373,6 +396,26 @@ TEST_CASE("a connection is over only when neither reader nor writer runs, and ru
     CHECK_FALSE(s.c.writer().running());
     CHECK_FALSE(s.c.is_busy());
     CHECK(told);
+
+    scene only_writes;
+    only_writes.connect();
+    only_writes.start(only_writes.c.writer());
+    only_writes.c.cancel();
+    CHECK(only_writes.c.is_busy());
+    only_writes.poll();
+    CHECK_FALSE(only_writes.c.is_busy());
+}
+
+TEST_CASE("the answers to what comes are to be written without waiting for anything else") {
+    scene s;
+    s.connect();
+    s.poll();
+    int const alarms = s.alarms;
+    s.receive(std::string("\x32\x06\0\1t\0\1x", 8));
+    s.poll();
+    CHECK(s.alarms > alarms);
+    s.write();
+    CHECK(s.sent == std::string("\x40\x02\0\1", 4));
 }
 
 TEST_CASE("after a write that has failed only what the peer has said is heard, for a moment, and nothing is written") {
@@ -457,6 +500,7 @@ TEST_CASE("a ping goes out when it is due, is known when it is written, and a de
     auto const due = s.c.advance(now, s.c.position(0), false);
     CHECK(due > now + 14s);
     CHECK(due <= now + 15s);
+    s.poll();
     int const alarms = s.alarms;
     CHECK(s.c.advance(due, s.c.position(0), false) > due);
     CHECK(s.packets.out().view() == std::string("\xC0\0", 2));
@@ -469,6 +513,14 @@ TEST_CASE("a ping goes out when it is due, is known when it is written, and a de
     s.end_write();
     CHECK(s.c.written_at() == written_at);  // no message
     CHECK_FALSE(s.c.writes_ping());
+    // Whatever comes then answers it.
+    s.receive(pingresp);
+    s.c.advance(clock_type::now() + 6s, s.c.position(0), false);
+    CHECK(s.c.life().is(state::online));
+    CHECK(s.packets.out().empty());
+    CHECK(counters(s).round_trip.count() < 60'000'000);
+    s.c.advance(clock_type::now() + 15s, s.c.position(0), false);
+    s.write();
     // A session that cannot hear as its application takes no messages does not take it for dead.
     auto const late = clock_type::now() + 6s;
     s.c.advance(late, s.c.position(0), true);
@@ -531,6 +583,7 @@ TEST_CASE("a session with nothing to do but pings gives back its memory and its 
     CHECK_FALSE(s.c.needs_writer());
     s.publish("x", qos::at_most_once);
     s.start(s.c.writer());
+    s.poll();
     int const alarms = s.alarms;
     s.c.writer().end(nullptr);
     s.poll();
