@@ -1,5 +1,5 @@
-// What each way to bring runnel in must give: the headers, Asio as runnel wants it, the macros, and, as COMPONENTS has it,
-// the libraries to link with. It compiles in seconds.
+// What each way to bring runnel in must give: the headers, Asio as runnel wants it, the macros, and, as COMPONENTS has
+// it, the libraries to link with. It compiles in seconds.
 #include <runnel/aliyun/signer.hpp>
 #include <runnel/mqtt/packet.hpp>
 #include <runnel/version.hpp>
