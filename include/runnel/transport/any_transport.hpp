@@ -164,8 +164,9 @@ class basic_any_transport {
     std::unique_ptr<base> of_;
 };
 
-/// The usual ones, with `asio::any_io_executor`.
+/// The usual one, with `asio::any_io_executor`.
 using any_stream = basic_any_stream<>;
+/// Likewise.
 using any_transport = basic_any_transport<>;
 
 }  // namespace runnel

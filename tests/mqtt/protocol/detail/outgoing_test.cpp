@@ -340,7 +340,8 @@ TEST_CASE("identifiers that an older process may have left taken at the server a
         c.lose_connection();
         c.connect(true);
         CHECK(c.sent() == "PUBLISH 1 qos2 dup a=p, PUBLISH 2 qos1 dup b=p, PUBLISH 3 qos2 dup c=p, PUBREL 4");
-        CHECK(c.receive_ack(pubrec, 4) == errc::unexpected_packet);
+        CHECK(c.receive_ack(pubrec, 4) == errc::ok);  // for the older process's message: PUBREL has gone
+        CHECK(c.sent().empty());
         c.lose_connection();
         c.connect(false);
         c.publish("e", q2);
