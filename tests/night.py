@@ -37,8 +37,9 @@ class Night:
         plain = ["-Dbuildtype=debugoptimized", "-Dinterop=enabled", "-Dbenchmarks=disabled", "-Dexamples=disabled"]
         # g++ 12 takes Asio's own allocation of frames for a mistake once it optimises.
         fast, at = self.build("fast", [*plain, "-Dwerror=false", "-Dlong_tests=true"],
-                              ["simulation", "chaos", "soak", "cluster-worker"])
+                              ["simulation", "model", "chaos", "soak", "cluster-worker"])
         yield "simulation", [*fast, [str(at / "tests/simulation"), "--seeds", self.amount(100_000), "--twice", "100"]]
+        yield "model", [*fast, [str(at / "tests/model"), "--more", "1" if self.share >= 0.1 else "0"]]
         for version in "35":
             yield f"chaos-{version}", [*fast, [str(at / "tests/chaos"), "--version", version, "--messages",
                                                self.amount(1_000_000), "--faults", self.amount(4_000)]]

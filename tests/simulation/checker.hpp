@@ -80,6 +80,14 @@ class checker {
     }
     void accepted(std::size_t number) { up_[number].must_arrive = up_[number].quality != mqtt::qos::at_most_once; }
 
+    /// It is dropped if it has not left after a time; nobody may be told.
+    void expires(std::size_t number) { up_[number].may_vanish = true; }
+    /// One of those of this topic and QoS is dropped: where it is being written it may arrive all the same.
+    void discarded(std::string_view topic, mqtt::qos quality) {
+        for (auto& m : up_)
+            if (m.quality == quality && topic == "u/" + std::to_string(m.topic)) m.may_vanish = true;
+    }
+
     void publish_ended(std::size_t number, std::error_code error) {
         auto& m = up_[number];
         bool const is_kept = m.quality != mqtt::qos::at_most_once;
@@ -185,7 +193,7 @@ class checker {
             bool const is_stored = has_store && disk_.holds(text_of('u', i));
             if (is_stored)
                 m.must_arrive = true;
-            else if (m.must_arrive && has_store && how == ending::destroyed && healthy)
+            else if (must_still_arrive(m) && has_store && how == ending::destroyed && healthy)
                 log_.fail("u%zu was accepted, and is not stored", i);
             else
                 m.must_arrive = false;
@@ -200,7 +208,23 @@ class checker {
         known_ = 0;
         is_misled_ = false;
     }
-    void broker_lost_sessions() { ++broker_life_; }
+    /// The broker accepts the client, and with it its will.
+    void connection_begins() {
+        if (ended_well_ == connecting_) return;  // both have been read at once
+        accepted_ = connecting_;
+        ++wills_[broker_life_].owed;
+    }
+    /// The broker ends the connection, if there is one.
+    void connection_is_ended() { accepted_ = 0; }
+    /// The broker publishes the client's will.
+    void will_published() {
+        auto& w = wills_[broker_life_];
+        if (++w.published > w.owed) log_.fail("a will of a connection that ended in good order is published");
+    }
+    void broker_lost_sessions() {
+        accepted_ = 0;
+        ++broker_life_;
+    }
     std::size_t broker_life() const noexcept { return broker_life_; }
 
     // --- the wire
@@ -217,14 +241,18 @@ class checker {
         for (auto const& m : down_)
             if (is_owed(m)) return false;
         for (auto const& m : up_)
-            if (m.must_arrive && m.received == 0) return false;
+            if (must_still_arrive(m)) return false;
         return true;
     }
-    void finish() {
+    void finish(bool has_will) {
+        auto const& w = wills_[broker_life_];
+        if (has_will && w.published < w.owed)
+            log_.fail("%zu connections have ended without DISCONNECT, and %zu wills were published", w.owed,
+                      w.published);
         for (std::size_t i = 0; i < down_.size(); ++i)
             if (is_owed(down_[i])) log_.fail("d%zu has never been acknowledged", i);
         for (std::size_t i = 0; i < up_.size(); ++i)
-            if (up_[i].must_arrive && up_[i].received == 0) log_.fail("u%zu has never arrived", i);
+            if (must_still_arrive(up_[i])) log_.fail("u%zu has never arrived", i);
     }
     std::size_t messages() const noexcept { return up_.size() + down_.size(); }
 
@@ -233,6 +261,7 @@ class checker {
         std::size_t topic;
         mqtt::qos quality;
         bool must_arrive = false;
+        bool may_vanish = false;  // all the same
         bool is_withdrawn = false;
         unsigned received = 0;
         std::size_t received_in = 0;  // which life of the broker
@@ -253,12 +282,17 @@ class checker {
         std::size_t sent_in = 0, handed_over_in = 0;  // which lives of the broker
         std::size_t arrived = 0, handed_over = 0;     // how often
     };
+    // How many connections have begun and not ended by DISCONNECT, as the broker has read it.
+    struct will_count {
+        std::size_t owed = 0, published = 0;
+    };
     struct slot_state {
         bool is_settled = true;
         std::size_t lost_below = 0;  // messages with a lower number may be lost
         std::size_t late_below = 0;  // ... or come later than others, as they were dropped, and then sent again
     };
 
+    static bool must_still_arrive(up_message const& m) { return m.must_arrive && !m.may_vanish && m.received == 0; }
     bool is_owed(down_message const& m) const { return m.is_owed && !m.is_acknowledged && m.sent_in == broker_life_; }
 
     void check_again(std::size_t number, down_message const& m) {
@@ -296,6 +330,16 @@ class checker {
                 auto const number = number_in_text('d', p.payload);
                 if (p.qos != mqtt::qos::at_most_once) messages_[p.packet_id] = number;
                 if (number < checker_.down_.size()) ++checker_.down_[number].arrived;
+            });
+        }
+
+        void server_reads(std::string_view bytes) override {
+            at_server_ += bytes;
+            for_each_packet(at_server_, [&](mqtt::frame const& f) {
+                using enum mqtt::packet_type;
+                if (f.header.type == connect) checker_.connecting_ = connection_;
+                bool const ends_well = f.header.type == disconnect && (f.body.empty() || f.body[0] == 0);
+                if (ends_well) checker_.connection_ends_well(connection_);
             });
         }
 
@@ -349,7 +393,7 @@ class checker {
         mqtt::protocol_version version_;
         bool has_store_;
         std::size_t connection_ = checker_.connection_;
-        std::string output_, input_;
+        std::string output_, input_, at_server_;
         std::map<std::uint16_t, std::size_t> messages_;  // down, by packet identifier
     };
 
@@ -358,7 +402,7 @@ class checker {
         if (number >= up_.size()) return;  // a request
         auto& m = up_[number];
         if (std::exchange(m.written_on, connection) == connection) log_.fail("u%zu is sent twice", number);
-        if (has_store && p.qos != mqtt::qos::at_most_once && !disk_.holds(text_of('u', number)))
+        if (has_store && p.qos != mqtt::qos::at_most_once && !m.may_vanish && !disk_.holds(text_of('u', number)))
             log_.fail("u%zu is sent before it is stored", number);
     }
     void client_acknowledged(std::size_t number) {
@@ -369,6 +413,13 @@ class checker {
         bool const may_be_lost = gave_up_ || !slots_[m.slot].is_settled || number < slots_[m.slot].lost_below ||
                                  (is_misled_ && m.quality == mqtt::qos::exactly_once);
         if (!m.was_taken && !may_be_lost) log_.fail("d%zu is acknowledged before the application has taken it", number);
+    }
+
+    void connection_ends_well(std::size_t connection) {
+        ended_well_ = connection;
+        if (accepted_ != connection) return;
+        --wills_[broker_life_].owed;
+        accepted_ = 0;
     }
 
     // A server that has lost the session says so once, in CONNACK. If that does not arrive, or the process ends before
@@ -393,7 +444,9 @@ class checker {
     std::vector<down_message> down_;
     std::map<std::pair<std::size_t, mqtt::qos>, std::size_t> last_up_, last_down_;  // one more than the last number
     std::map<std::size_t, slot_state> slots_;
+    std::map<std::size_t, will_count> wills_;  // by the life of the broker
     std::size_t process_ = 1, memory_ = 1, broker_life_ = 1, connection_ = 0;
+    std::size_t connecting_ = 0, accepted_ = 0, ended_well_ = 0;  // connections, as the broker sees them
     bool gave_up_ = false;
     std::size_t announced_ = 0, known_ = 0;  // of which life of the broker the client knows its session; 0: of none
     bool is_misled_ = false;

@@ -9,6 +9,7 @@
 #include <asio/co_spawn.hpp>
 
 #include "simulation/checker.hpp"
+#include "simulation/client_settings.hpp"
 #include "simulation/network.hpp"
 #include "simulation/store.hpp"
 #include <algorithm>
@@ -53,6 +54,7 @@ class client {
     // --- the life of processes
 
     bool is_alive() const noexcept { return session_ != nullptr && process_ != dead_; }
+    bool has_will() const noexcept { return settings_.options.will.has_value(); }
     bool has_store() const noexcept { return settings_.has_store; }
     mqtt::protocol_version version() const noexcept { return settings_.options.version; }
 
@@ -183,6 +185,7 @@ class client {
             if (!store_->fails) log().fail("save: %s", e.what());
         }
     }
+    void discard();  // client_sending.hpp
     void cancel_one() {
         if (pending_.empty()) return;
         auto const op = pending_[random().between(0, pending_.size() - 1)];
@@ -237,38 +240,6 @@ class client {
         std::optional<subscription> handle;
         std::weak_ptr<operation> receiving;
     };
-
-    struct settings {
-        mqtt::session_options options;
-        bool has_store;
-        std::size_t unsteadiness;  // of the user's code: how often it fails, out of 1000
-    };
-    static settings draw_settings(random_source& r) {
-        settings s;
-        auto& o = s.options;
-        o.credentials.client_id = "c";
-        o.version = r.one_in(2) ? mqtt::protocol_version::v5 : mqtt::protocol_version::v3_1_1;
-        o.session_expiry = 30 * 24h;
-        o.keep_alive = std::chrono::seconds(r.between(4, 60));
-        o.response_timeout = milliseconds(r.between(500, 10'000));
-        o.connect_timeout = milliseconds(r.between(500, 30'000));
-        o.close_timeout = milliseconds(r.between(200, 3'000));
-        o.reconnect.initial = milliseconds(r.between(1, 1'000));
-        o.reconnect.maximum = o.reconnect.initial + milliseconds(r.between(0, 20'000));
-        o.receive_maximum = r.one_in(2) ? r.between<std::uint16_t>(1, 10) : std::uint16_t{1024};
-        o.maximum_in_flight = r.one_in(2) ? r.between<std::uint16_t>(1, 10) : std::uint16_t{1024};
-        if (r.one_in(3)) o.maximum_queued_messages = r.between<std::uint16_t>(2, 20);
-        if (r.one_in(3)) o.maximum_queued = r.between(100, 20'000);
-        if (r.one_in(3)) o.maximum_unwritten = r.between(50, 5'000);
-        if (r.one_in(3)) o.outgoing_topic_aliases = r.between<std::uint16_t>(0, 2);
-        o.when_full =
-            r.one_in(4) ? mqtt::overflow::refuse : (r.one_in(4) ? mqtt::overflow::drop_oldest : mqtt::overflow::wait);
-        o.stalled_after = milliseconds(r.between(1'000, 10'000));
-        o.message_strikes = 0;  // the network's resets would look like a server that cannot take a message
-        s.has_store = r.one_in(2);
-        s.unsteadiness = r.one_in(2) ? 0 : r.between(0, 100);
-        return s;
-    }
 
     random_source& random() noexcept { return machine_.random(); }
     trace& log() noexcept { return machine_.log(); }
@@ -357,199 +328,31 @@ class client {
         judge(*op, error);
     }
 
-    // --- publishing
+    // --- client_sending.hpp
 
-    awaitable<void> publish(op_ptr op, mqtt::qos quality, std::size_t size) {
-        if (!session_ || op->process != process_) co_return;
-        auto const topic = random().between(0, topics - 1);
-        auto const number = checker_.publish(topic, quality);
-        auto const name = topic_name(topic);
-        auto const text = text_of('u', number, size);
-        mqtt::publish_options o{.qos = quality};
-        if (random().one_in(3)) o.timeout = op->limit = milliseconds(random().between(1, 5'000));
-        log().say("publish %zu: u%zu qos %d, %lld ms", op->id, number, static_cast<int>(quality),
-                  static_cast<long long>(o.timeout.count()));
-        std::error_code error;
-        auto publishing = session_->publish(std::string_view(name), std::string_view(text), o, error);
-        co_await std::move(publishing);
-        if (!is_dead(*op)) checker_.publish_ended(number, error);
-        if (o.timeout.count() == 0)
-            judge(*op, error, mqtt::errc::session_lost, full());
-        else
-            judge(*op, error, mqtt::errc::session_lost, full(), mqtt::errc::message_expired,
-                  mqtt::errc::response_timeout);
-    }
-    mqtt::errc full() const {
-        return settings_.options.when_full == mqtt::overflow::refuse ? mqtt::errc::queue_full
-                                                                     : mqtt::errc::disconnected;
-    }
-    void try_publish(mqtt::qos quality, std::size_t size) {
-        auto const topic = random().between(0, topics - 1);
-        auto const number = checker_.publish(topic, quality);
-        std::error_code error;
-        try {
-            bool const is_taken =
-                session_->try_publish(topic_name(topic), text_of('u', number, size), {.qos = quality});
-            if (is_taken) checker_.accepted(number);
-            log().say("try_publish: u%zu qos %d %s", number, static_cast<int>(quality), is_taken ? "taken" : "no room");
-        } catch (std::system_error const& e) {
-            error = e.code();
-        }
-        if (error && error != mqtt::errc::disconnected) log().fail("try_publish: %s", error.message().c_str());
-    }
+    awaitable<void> publish(op_ptr op, mqtt::qos quality, std::size_t size);
+    mqtt::errc full() const;
+    mqtt::errc discarded() const;
+    void try_publish(mqtt::qos quality, std::size_t size);
     static std::string topic_name(std::size_t topic) { return "u/" + std::to_string(topic); }
+    awaitable<void> request(op_ptr op);
 
-    awaitable<void> request(op_ptr op) {
-        if (!session_ || op->process != process_) co_return;
-        auto const text = text_of('q', op->id);
-        op->limit = milliseconds(random().between(1, 8'000));
-        log().say("request %zu: %lld ms", op->id, static_cast<long long>(op->limit.count()));
-        std::error_code error;
-        mqtt::publish_options const o{.qos = draw_quality()};
-        auto requesting = session_->request(std::string_view("q/a"), std::string_view(text), op->limit, o, error);
-        auto const response = co_await std::move(requesting);
-        judge(*op, error, mqtt::errc::response_timeout, mqtt::errc::session_lost, full());
-        if (!error && response.payload() != text_of('r', op->id))
-            log().fail("request %zu gets another response", op->id);
-    }
+    mqtt::properties draw_expiry();
+    bool expires(std::size_t number, mqtt::properties const& p);
 
-    // --- receiving
+    // --- client_receiving.hpp
 
-    void want(std::size_t i) {
-        checker_.unsettle(i);
-        slots_[i].is_wanted = true;
-        slots_[i].has_handler = random().one_in(2);
-        subscribe(i);
-    }
-    void forget(std::size_t i) {
-        log().say("forgets slot %zu", i);
-        checker_.unsettle(i);
-        slots_[i].is_wanted = false;
-        slots_[i].handle.reset();
-        if (auto const op = slots_[i].receiving.lock()) {
-            op->is_cancelled = true;
-            op->signal.emit(asio::cancellation_type::terminal);
-        }
-    }
-    void subscribe(std::size_t i) {
-        slots_[i].is_asking = true;
-        start("subscribe", [=, this](op_ptr op) { return subscribe(std::move(op), i); });
-    }
-    awaitable<void> subscribe(op_ptr op, std::size_t i) {
-        if (!session_ || op->process != process_) co_return;
-        auto& s = slots_[i];
-        auto const filter = "d/" + std::to_string(i);
-        std::error_code error;
-        std::optional<subscription> granted;
-        log().say("subscribe %zu: slot %zu%s", op->id, i, s.has_handler ? ", handler" : "");
-        try {
-            if (s.has_handler) {
-                auto handler = [this, i, process = process_](mqtt::publish const& p) { handle(process, i, p); };
-                auto asking = session_->subscribe(std::string_view(filter), std::move(handler));
-                granted = co_await std::move(asking);
-            } else {
-                auto asking = session_->subscribe(std::string_view(filter));
-                granted = co_await std::move(asking);
-            }
-        } catch (std::system_error const& e) {
-            error = e.code();
-        }
-        judge(*op, error);
-        if (op->process != process_ || is_dead(*op)) co_return;
-        s.is_asking = false;
-        if (error) checker_.unsettle(i);
-        if (error || !session_) co_return;
-        s.handle = granted;
-        if (!s.has_handler) receive(i);
-    }
-    void handle(std::size_t process, std::size_t i, mqtt::publish const& p) {
-        if (process <= dead_) return;
-        auto const number = checker_.handed_over(i, p);
-        if (!is_calm_ && random().one_in(10)) try_publish(draw_quality(), random().between(0, 100));
-        if (is_unsteady()) {
-            log().say("the handler throws");
-            checker_.given_back(number);
-            throw user_error("handler");
-        }
-        checker_.taken(number);
-    }
-
-    void receive(std::size_t i) {
-        slots_[i].receiving = start("receive", [=, this](op_ptr op) { return receive(std::move(op), i); });
-    }
-    awaitable<void> receive(op_ptr op, std::size_t i) {
-        if (op->process != process_ || !slots_[i].handle) co_return;
-        auto s = *slots_[i].handle;
-        std::error_code error;
-        for (;;) {
-            auto receiving = s.receive(error);
-            auto m = co_await std::move(receiving);
-            if (is_dead(*op)) co_return;
-            if (error) break;
-            auto const number = checker_.handed_over(i, m.view(), !session_ || op->process != process_);
-            try {
-                auto using_it = use(op, number, std::move(m));
-                co_await std::move(using_it);
-            } catch (std::system_error const& e) {
-                error = e.code();
-                break;
-            }
-        }
-        judge(*op, error);
-        s = {};
-        // The inbox goes on in the next run, or for another receiver.
-        machine_.after(milliseconds(random().between(1, 500)), [this, i, process = op->process] {
-            bool const is_received = !slots_[i].receiving.expired();
-            if (process == process_ && is_alive() && slots_[i].handle && !is_received && !slots_[i].has_handler)
-                receive(i);
-        });
-    }
-    // What an application does with a message.
-    awaitable<void> use(op_ptr op, std::size_t number, mqtt::message m) {
-        if (is_unsteady()) {
-            checker_.given_back(number);
-            log().say("gives d%zu back", number);
-            m.abandon();
-        } else if (is_unsteady()) {
-            fail_with(number, std::move(m));
-        } else if (!is_calm_ && random().one_in(10)) {
-            auto holding = hold(op, number, m);
-            co_await std::move(holding);
-            if (!is_dead(*op)) checker_.taken(number);
-        } else if (!is_calm_ && random().one_in(20)) {
-            held_.emplace_back(number, std::move(m));
-        } else {
-            checker_.taken(number);
-            if (random().one_in(2)) m.acknowledge();
-        }
-    }
-    void fail_with(std::size_t number, mqtt::message m) try {
-        checker_.given_back(number);
-        auto const mine = std::move(m);
-        throw user_error("receiver");
-    } catch (user_error const&) {
-    }
-    // Works on it for a while. If that is cancelled, the message is given back.
-    awaitable<void> hold(op_ptr op, std::size_t number, mqtt::message& m) try {
-        auto sleeping = runnel::sleep_for<executor>(executor_, milliseconds(random().between(0, 4'000)));
-        co_await std::move(sleeping);
-    } catch (std::system_error const&) {
-        if (!is_dead(*op)) checker_.given_back(number);
-        m.abandon();
-        throw;
-    }
-
-    awaitable<void> unsubscribe(op_ptr op, subscription s) {
-        if (!session_ || op->process != process_) co_return;
-        std::error_code error;
-        try {
-            auto asking = session_->unsubscribe(s);
-            co_await std::move(asking);
-        } catch (std::system_error const& e) {
-            error = e.code();
-        }
-        judge(*op, error);
-    }
+    void want(std::size_t i);
+    void forget(std::size_t i);
+    void subscribe(std::size_t i);
+    awaitable<void> subscribe(op_ptr op, std::size_t i);
+    void handle(std::size_t process, std::size_t i, mqtt::publish const& p);
+    void receive(std::size_t i);
+    awaitable<void> receive(op_ptr op, std::size_t i);
+    awaitable<void> use(op_ptr op, std::size_t number, mqtt::message m);
+    void fail_with(std::size_t number, mqtt::message m);
+    awaitable<void> hold(op_ptr op, std::size_t number, mqtt::message& m);
+    awaitable<void> unsubscribe(op_ptr op, subscription s);
 
     // --- waiting, and the end
 
@@ -608,6 +411,7 @@ class client {
         using enum mqtt::session_event::kind;
         log().say("event: %s", to_string(e).c_str());
         if (e.what == given_up) checker_.gave_up();
+        if (!is_calm_ && e.what == connected && random().one_in(100)) disconnect();
         if (e.what == disconnected && is_violation(e.error))
             log().fail("the connection ends with: %s", e.error.message().c_str());
     }
@@ -635,6 +439,7 @@ class client {
     std::vector<std::pair<std::size_t, mqtt::message>> held_;
     std::vector<op_ptr> pending_;
     std::size_t operations_ = 0;
+    std::size_t discards_ = 0;
     std::size_t process_ = 0;
     std::size_t dead_ = 0;     // the last process that was killed
     std::size_t drained_ = 0;  // the process of which `drained` has completed
@@ -646,3 +451,6 @@ class client {
 };
 
 }  // namespace simulation
+
+#include "simulation/client_receiving.hpp"
+#include "simulation/client_sending.hpp"

@@ -37,11 +37,12 @@ struct weather {
 /// more, whatever either end does, and nobody is told.
 class link : public std::enable_shared_from_this<link> {
   public:
-    /// Is told what the client hands over, and what it reads.
+    /// Is told what the client hands over, and what each end reads.
     struct watcher {
         virtual ~watcher() = default;
         virtual void client_writes(std::string_view bytes) = 0;
         virtual void client_reads(std::string_view bytes) = 0;
+        virtual void server_reads(std::string_view bytes) = 0;
     };
 
     link(machine& m, weather const& w, executor const& client, executor const& server)
@@ -124,8 +125,8 @@ class link : public std::enable_shared_from_this<link> {
         }
         auto const n = std::min({e.arrived.size(), into.size(), self->piece()});
         std::memcpy(into.data(), e.arrived.data(), n);
-        if (which == 0 && self->watch && !e.is_dead)
-            self->watch->client_reads(std::string_view(e.arrived).substr(0, n));
+        auto const bytes = std::string_view(e.arrived).substr(0, n);
+        if (self->watch && !e.is_dead) which == 0 ? self->watch->client_reads(bytes) : self->watch->server_reads(bytes);
         e.arrived.erase(0, n);
         auto& peer = self->ends_[1 - which];
         peer.waiters.wake(peer.writer);

@@ -2,6 +2,7 @@
 //
 //     simulation --seeds 500 [--from 1] [--twice 10]   so many seeds; of so many the run is repeated and compared
 //     simulation --seed 17 [--trace]                   one of them, with everything that happens
+//     simulation --named seeds.txt ...                 those of a list first: lines of a seed and its name
 //
 // What is done and what goes wrong is in world.hpp, what must hold in checker.hpp, how time is simulated in clock.hpp.
 
@@ -13,12 +14,16 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <fstream>
+#include <stdexcept>
+#include <string>
 
 namespace {
 
 struct settings {
     std::uint64_t from = 1, seeds = 500, twice = 0;
     bool prints = false;
+    char const* named = nullptr;
 };
 
 bool read(settings& s, int count, char** arguments) {
@@ -29,6 +34,10 @@ bool read(settings& s, int count, char** arguments) {
             continue;
         }
         if (i + 1 == count) return false;
+        if (is("--named")) {
+            s.named = arguments[++i];
+            continue;
+        }
         auto const value = std::strtoull(arguments[i + 1], nullptr, 10);
         if (is("--seeds"))
             s.seeds = value;
@@ -58,9 +67,26 @@ bool is_repeated(std::uint64_t seed, simulation::outcome const& first) {
     return false;
 }
 
+// How many of the list fail.
+std::uint64_t run_named(char const* path) {
+    std::ifstream list(path);
+    if (!list) throw std::runtime_error(std::string("cannot read ") + path);
+    std::uint64_t failed = 0;
+    for (std::string line; std::getline(list, line);) {
+        if (line.empty() || line[0] == '#') continue;
+        char* name = nullptr;
+        auto const seed = std::strtoull(line.c_str(), &name, 10);
+        if (is_good(seed, simulation::run_seed(seed, false))) continue;
+        std::printf("that was:%s\n", name);
+        ++failed;
+    }
+    return failed;
+}
+
 int run(settings const& s) {
     simulation::check_virtual_clock();
-    std::uint64_t failed = 0, turns = 0, messages = 0, seconds = 0;
+    std::uint64_t failed = s.named != nullptr ? run_named(s.named) : 0;
+    std::uint64_t turns = 0, messages = 0, seconds = 0;
     for (std::uint64_t i = 0; i < s.seeds; ++i) {
         auto const seed = s.from + i;
         auto const o = simulation::run_seed(seed, s.prints);
@@ -83,7 +109,8 @@ int run(settings const& s) {
 int main(int count, char** arguments) try {
     settings s;
     if (read(s, count, arguments)) return run(s);
-    std::fprintf(stderr, "usage: simulation [--seeds N] [--from SEED] [--twice N] | --seed N [--trace]\n");
+    std::fprintf(stderr,
+                 "usage: simulation [--seeds N] [--named FILE] [--from SEED] [--twice N] | --seed N [--trace]\n");
     return 2;
 } catch (std::exception const& e) {
     std::fprintf(stderr, "simulation: %s\n", e.what());

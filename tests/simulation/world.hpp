@@ -128,6 +128,7 @@ class world {
         add("send", 30, [this] { send(); });
         add("request", 4, [this] { client_.request(); });
         add("subscribe", 5, [this] { client_.toggle_subscription(); });
+        add("discard", 1, [this] { client_.discard(); });
         add("cancel", 10, [this] { client_.cancel_one(); });
         add("release", 5, [this] { client_.release_held(); });
         add("drained", 2, [this] { client_.wait_drained(); });
@@ -167,7 +168,7 @@ class world {
         };
         if (!pass_until(ready, 30min)) {
             client_.tell_pending();
-            checker_.finish();
+            checker_.finish(false);
             if (!is_over()) log.fail("the session does not come back");
             return;
         }
@@ -184,10 +185,10 @@ class world {
         client_.retire();
         client_.destroy();
         client_.release_held();
-        pass(1min);
+        pass(2min);  // by then the broker has noticed all connections that are gone
         client_.tell_pending();
         if (client_.pending() != 0) log.fail("%zu operations do not end", client_.pending());
-        checker_.finish();
+        checker_.finish(client_.has_will());
         if (broker_->counters().protocol_errors != silent_clients_) log.fail("the broker has found errors of protocol");
         broker_.reset();
         pass(10s);
@@ -209,14 +210,21 @@ class world {
         silent_clients_ = 0;
         auto& hooks = broker_->hooks();
         hooks.on_publish = [this](auto const&, mqtt::publish const& p) { received(p); };
+        hooks.on_connect = [this](auto&) {
+            checker_.connection_begins();
+            return mqtt::reason_code::success;
+        };
         hooks.log = [this](std::string_view text) {
             machine_.log().say("broker: %.*s", static_cast<int>(text.size()), text.data());
-            if (text.find("silent for longer") != std::string_view::npos) ++silent_clients_;
+            if (text.find("silent for longer") == std::string_view::npos) return;
+            ++silent_clients_;
+            checker_.connection_is_ended();
         };
         network_.now.refuses = false;
     }
     void accept(stream s) { broker_->attach(std::move(s)); }
     void received(mqtt::publish const& p) {
+        if (p.topic == will_topic) return checker_.will_published();
         if (!p.topic.starts_with("q/")) return checker_.broker_received(p.payload, p.qos);
         auto const to = p.props.get<mqtt::property_id::response_topic>();
         if (!to) return;
@@ -266,6 +274,7 @@ class world {
         });
     }
     void drop() {
+        checker_.connection_is_ended();
         if (machine_.random().one_in(2))
             broker_->drop_client("c");
         else
