@@ -29,9 +29,9 @@ class basic_any_stream {
     /// Enough for what WebSocket puts in front.
     static constexpr std::size_t headroom = 16;
 
-    template <stream S>
-    requires(std::same_as<typename S::executor_type, Executor> && S::headroom <= headroom &&
-             !std::same_as<S, basic_any_stream>)
+    template <class S>
+    requires(!std::same_as<S, basic_any_stream> && stream<S> && std::same_as<typename S::executor_type, Executor> &&
+             S::headroom <= headroom)
     explicit basic_any_stream(S s) : of_(std::make_unique<holder<S>>(std::move(s))) {}
 
     executor_type get_executor() { return of_->get_executor(); }

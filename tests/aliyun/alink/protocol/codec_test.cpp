@@ -353,7 +353,9 @@ TEST_CASE("a gateway proves that it knows a sub-device's secret") {
 
 TEST_CASE("files that are said to be larger than numbers go have the largest size together") {
     alink::firmware f;
-    f.files = {{.url = "a", .size = ~std::uint64_t{0}}, {.url = "b", .size = 2}};
+    f.files.resize(2);
+    f.files[0].size = ~std::uint64_t{0};
+    f.files[1].size = 2;
     CHECK(f.size() == ~std::uint64_t{0});
 }
 
