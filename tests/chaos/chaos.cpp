@@ -19,6 +19,7 @@
 #include "chaos/fault_proxy.hpp"
 #include "interop/mosquitto.hpp"
 #include "support/arrivals.hpp"
+#include "support/number_options.hpp"
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -290,20 +291,14 @@ class chaos {
 
 settings read(int argc, char** argv) {
     settings s;
-    for (int i = 1; i < argc; i += 2) {
-        std::string const name = argv[i];
-        auto* const value = name == "--messages"  ? &s.messages
-                            : name == "--faults"  ? &s.faults
-                            : name == "--seed"    ? &s.seed
-                            : name == "--version" ? &s.version
-                            : name == "--size"    ? &s.size
-                                                  : nullptr;
-        if (value == nullptr || i + 1 == argc) {
-            std::fputs("usage: chaos [--messages N] [--faults N] [--seed N] [--version 3|5] [--size BYTES]\n", stderr);
-            std::exit(2);
-        }
-        *value = std::strtoull(argv[i + 1], nullptr, 10);
-    }
+    test::read_options(argc, argv,
+                       {
+                           {"--messages", &s.messages},
+                           {"--faults", &s.faults},
+                           {"--seed", &s.seed},
+                           {"--version", &s.version},
+                           {"--size", &s.size},
+                       });
     return s;
 }
 

@@ -7,6 +7,7 @@
 #include "interop/mosquitto.hpp"
 #include <cstdint>
 #include <string>
+#include <utility>
 
 namespace test {
 
@@ -19,6 +20,27 @@ inline runnel::tls_context trusting(runnel::testing::certificate_authority const
     runnel::tls_options options;
     options.ca_pem = authority.certificate_pem();
     return runnel::tls_context(options);
+}
+
+/// Calls `f` with a transport to that port of this machine: for `kind` 0 over TCP, 1 TLS, 2 WebSocket, 3 WebSocket
+/// Secure.
+template <class F>
+auto with_transport(std::size_t kind, std::uint16_t port, runnel::tls_context const& context, F f) {
+    auto const at = [&](auto to) {
+        to.host = "localhost";
+        to.port = port;
+        return to;
+    };
+    if (kind == 0) return f(at(runnel::tcp{}));
+    if (kind == 2) return f(at(ws{}));
+    if (kind == 1) {
+        tls to = at(tls{});
+        to.context = context;
+        return f(std::move(to));
+    }
+    wss to = at(wss{});
+    to.next.context = context;
+    return f(std::move(to));
 }
 
 /// How a broker (`mosquitto`, `ejabberd`) is reached over the transport type `T`.

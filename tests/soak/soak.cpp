@@ -17,11 +17,11 @@
 #include "client.hpp"
 #include "interop/transports.hpp"
 #include "resources.hpp"
+#include "support/number_options.hpp"
 #include <algorithm>
 #include <array>
 #include <cinttypes>
 #include <cstdio>
-#include <cstdlib>
 #include <deque>
 #include <memory>
 #include <vector>
@@ -111,27 +111,10 @@ class crowd {
         std::size_t const kind = i % 4;
         if (i / 4 % behind_one_proxy == 0) proxies_.emplace_back(place_.io, ports_[kind]);
         auto const port = proxies_[i / 4 / behind_one_proxy * 4 + kind].port();
-        auto const next = (i + 1) % settings_.sessions;
-        if (kind == 0)
-            start(i, next, runnel::tcp{.host = "127.0.0.1", .port = port});
-        else if (kind == 1)
-            start(i, next,
-                  test::tls{.host = "localhost", .port = port, .context = context_, .server_name = {}, .next = {}});
-        else if (kind == 2)
-            start(i, next, test::ws{.host = "127.0.0.1", .port = port});
-        else
-            start(i, next, secure_websocket(port));
-    }
-    test::wss secure_websocket(std::uint16_t port) const {
-        test::wss t;
-        t.host = "localhost";
-        t.port = port;
-        t.next.context = context_;
-        return t;
-    }
-    template <class Transport>
-    void start(std::size_t number, std::size_t neighbour, Transport to) {
-        clients_.push_back(std::make_unique<client_over<Transport>>(place_, number, neighbour, std::move(to)));
+        test::with_transport(kind, port, context_, [&]<class Transport>(Transport to) {
+            auto const next = (i + 1) % settings_.sessions;
+            clients_.push_back(std::make_unique<client_over<Transport>>(place_, i, next, std::move(to)));
+        });
     }
 
     bool all_connected() const {
@@ -226,22 +209,15 @@ class crowd {
 
 settings read(int argc, char** argv) {
     settings s;
-    for (int i = 1; i < argc; i += 2) {
-        std::string const name = argv[i];
-        auto* const value = name == "--sessions"   ? &s.sessions
-                            : name == "--seconds"  ? &s.seconds
-                            : name == "--interval" ? &s.interval
-                            : name == "--faults"   ? &s.faults
-                            : name == "--round"    ? &s.round
-                            : name == "--seed"     ? &s.seed
-                                                   : nullptr;
-        if (value == nullptr || i + 1 == argc) {
-            std::fputs("usage: soak [--sessions N] [--seconds S] [--interval MS] [--faults N] [--round S] [--seed N]\n",
-                       stderr);
-            std::exit(2);
-        }
-        *value = std::strtoull(argv[i + 1], nullptr, 10);
-    }
+    test::read_options(argc, argv,
+                       {
+                           {"--sessions", &s.sessions},
+                           {"--seconds", &s.seconds},
+                           {"--interval", &s.interval},
+                           {"--faults", &s.faults},
+                           {"--round", &s.round},
+                           {"--seed", &s.seed},
+                       });
     return s;
 }
 

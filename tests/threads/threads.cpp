@@ -17,11 +17,11 @@
 #include <asio/use_future.hpp>
 
 #include "interop/transports.hpp"
+#include "support/number_options.hpp"
 #include <array>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <future>
 #include <memory>
 #include <optional>
@@ -110,22 +110,10 @@ class place {
     }
 
     std::future<std::uint64_t> start(std::uint64_t i) {
-        auto const port = ports_[i % 4];
-        if (i % 4 == 0) return start(i, runnel::tcp{.host = "127.0.0.1", .port = port});
-        if (i % 4 == 1)
-            return start(
-                i, test::tls{.host = "localhost", .port = port, .context = context_, .server_name = {}, .next = {}});
-        if (i % 4 == 2) return start(i, test::ws{.host = "127.0.0.1", .port = port});
-        test::wss secure;
-        secure.host = "localhost";
-        secure.port = port;
-        secure.next.context = context_;
-        return start(i, std::move(secure));
-    }
-    template <class Transport>
-    std::future<std::uint64_t> start(std::uint64_t i, Transport to) {
         asio::any_io_executor const strand = asio::make_strand(pool_);
-        return asio::co_spawn(strand, live(std::move(to), i, settings_.messages), asio::use_future);
+        return test::with_transport(i % 4, ports_[i % 4], context_, [&](auto to) {
+            return asio::co_spawn(strand, live(std::move(to), i, settings_.messages), asio::use_future);
+        });
     }
 
     settings settings_;
@@ -139,18 +127,12 @@ class place {
 
 settings read(int argc, char** argv) {
     settings s;
-    for (int i = 1; i < argc; i += 2) {
-        std::string const name = argv[i];
-        auto* const value = name == "--sessions"   ? &s.sessions
-                            : name == "--messages" ? &s.messages
-                            : name == "--threads"  ? &s.threads
-                                                   : nullptr;
-        if (value == nullptr || i + 1 == argc) {
-            std::fputs("usage: threads [--sessions N] [--messages N] [--threads N]\n", stderr);
-            std::exit(2);
-        }
-        *value = std::strtoull(argv[i + 1], nullptr, 10);
-    }
+    test::read_options(argc, argv,
+                       {
+                           {"--sessions", &s.sessions},
+                           {"--messages", &s.messages},
+                           {"--threads", &s.threads},
+                       });
     return s;
 }
 

@@ -68,6 +68,14 @@ asio::awaitable<void> read_all(runnel::memory_stream<>& s) {
     char room[4096];
     for (;;) co_await s.read_some(asio::buffer(room));
 }
+// Sends these bytes, and answers nothing.
+raw_server::conduct says(char const* bytes) {
+    return [bytes](runnel::memory_stream<>& s, std::size_t) -> asio::awaitable<void> {
+        auto message = test::write_text(s, hex(bytes));
+        co_await std::move(message);
+        co_await read_all(s);
+    };
+}
 asio::awaitable<void> wait_long(runnel::memory_stream<>& s) {
     co_await runnel::sleep_for<test::executor>(s.get_executor(), 1h);
 }
@@ -187,11 +195,7 @@ TEST_CASE("an end in good order is not blamed for a connection before it that wa
 TEST_CASE("a session at a pace, whose messages nobody takes, rests") {
     for (bool const paced : {false, true}) {
         CAPTURE(paced);
-        raw_server server{[](runnel::memory_stream<>& s, std::size_t) -> asio::awaitable<void> {
-            auto message = test::write_text(s, hex("32 06 00 01 74 00 01 78 32 06 00 01 74 00 02 78"));
-            co_await std::move(message);
-            co_await read_all(s);
-        }};
+        raw_server server{says("32 06 00 01 74 00 01 78 32 06 00 01 74 00 02 78")};
         auto options = quick();
         options.receive_maximum = 1;
         options.unrouted_timeout = 1h;
@@ -236,11 +240,7 @@ TEST_CASE("a connection is left for messages that were left out only when what w
 
 // A server that acknowledges nothing.
 TEST_CASE("a connection is left for messages that were left out after a time, whatever the server has not answered") {
-    raw_server server{[](runnel::memory_stream<>& s, std::size_t) -> asio::awaitable<void> {
-        auto message = test::write_text(s, hex("32 06 00 01 74 00 01 78 32 06 00 01 74 00 02 78"));
-        co_await std::move(message);
-        co_await read_all(s);
-    }};
+    raw_server server{says("32 06 00 01 74 00 01 78 32 06 00 01 74 00 02 78")};
     auto options = quick();
     options.receive_maximum = 1;
     options.response_timeout = 20ms;
@@ -253,11 +253,7 @@ TEST_CASE("a connection is left for messages that were left out after a time, wh
 }
 
 TEST_CASE("a dead connection is noticed by a session that reads on, though nobody takes its messages") {
-    raw_server server{[](runnel::memory_stream<>& s, std::size_t) -> asio::awaitable<void> {
-        auto message = test::write_text(s, hex("32 06 00 01 74 00 01 78"));
-        co_await std::move(message);
-        co_await read_all(s);
-    }};
+    raw_server server{says("32 06 00 01 74 00 01 78")};
     auto options = quick();
     options.receive_maximum = 1;
     options.keep_alive = 1s;

@@ -39,13 +39,28 @@ struct client {
         REQUIRE(state.connect(out, packet, {}) == errc::ok);
         receive(connack{state.has_session(), reason_code::success, {}});
     }
-    template <class Packet>
-    void receive(Packet const& packet) {
+    template <class Packet, class Handler>
+    void receive(Packet const& packet, Handler& handler) {
         send_buffer bytes;
         runnel::mqtt::detail::append(bytes, packet, state.version());
         auto input = bytes.view();
+        REQUIRE(state.receive(input, out, handler) == errc::ok);
+    }
+    template <class Packet>
+    void receive(Packet const& packet) {
         session_handler nothing;
-        REQUIRE(state.receive(input, out, nothing) == errc::ok);
+        receive(packet, nothing);
+    }
+
+    // Receives a QoS 2 message, which is taken with `reason`.
+    void take(std::uint16_t packet_id, reason_code reason = reason_code::success) {
+        struct : session_handler {
+            delivery token;
+            void on_message(mqtt::publish const&, delivery d) { token = d; }
+        } taker;
+        mqtt::publish const message{.topic = "t", .payload = "in", .qos = qos::exactly_once, .packet_id = packet_id};
+        receive(message, taker);
+        state.acknowledge(out, taker.token, reason);
     }
 
     session_state state;
@@ -64,16 +79,7 @@ std::shared_ptr<test::memory_store> filled_store(protocol_version v) {
     REQUIRE(c.publish("two", qos::exactly_once) == errc::ok);
     c.connect();
     c.receive(acknowledgement{packet_type::pubrec, 2, {}, {}});
-    struct : session_handler {
-        delivery token;
-        void on_message(mqtt::publish const&, delivery d) { token = d; }
-    } taker;
-    send_buffer bytes;
-    runnel::mqtt::detail::append(
-        bytes, mqtt::publish{.topic = "t", .payload = "in", .qos = qos::exactly_once, .packet_id = 9}, v);
-    auto input = bytes.view();
-    REQUIRE(c.state.receive(input, c.out, taker) == errc::ok);
-    c.state.acknowledge(c.out, taker.token);
+    c.take(9);
     REQUIRE_FALSE(c.commit());
     CHECK(store->records.size() == 5);
     return store;
@@ -118,12 +124,8 @@ TEST_CASE("what is not acknowledged is put back with its number, its bytes and w
             int count = 0;
             void on_message(mqtt::publish const&, delivery) { ++count; }
         } taker;
-        send_buffer again;
-        runnel::mqtt::detail::append(
-            again, mqtt::publish{.topic = "t", .payload = "in", .qos = qos::exactly_once, .dup = true, .packet_id = 9},
-            v);
-        auto input = again.view();
-        REQUIRE(c.state.receive(input, c.out, taker) == errc::ok);
+        mqtt::publish const again{.topic = "t", .payload = "in", .qos = qos::exactly_once, .dup = true, .packet_id = 9};
+        c.receive(again, taker);
         CHECK(taker.count == 0);
     }
 }
@@ -206,17 +208,7 @@ TEST_CASE("a QoS 2 message that was taken with another reason is answered by tha
         client c(store, protocol_version::v5);
         REQUIRE_FALSE(c.load());
         c.connect();
-        struct : session_handler {
-            delivery token;
-            void on_message(mqtt::publish const&, delivery d) { token = d; }
-        } taker;
-        send_buffer bytes;
-        runnel::mqtt::detail::append(
-            bytes, mqtt::publish{.topic = "t", .payload = "in", .qos = qos::exactly_once, .packet_id = 11},
-            protocol_version::v5);
-        auto input = bytes.view();
-        REQUIRE(c.state.receive(input, c.out, taker) == errc::ok);
-        c.state.acknowledge(c.out, taker.token, reason_code::no_matching_subscribers);
+        c.take(11, reason_code::no_matching_subscribers);
         REQUIRE_FALSE(c.commit());
     }
     CHECK(store->records[(std::uint64_t{1} << 62) + 11] == store->records[(std::uint64_t{1} << 62) + 10]);
@@ -362,17 +354,7 @@ TEST_CASE("what has been stored of received messages is not stored again") {
     client c(store, protocol_version::v5);
     REQUIRE_FALSE(c.load());
     c.connect();
-    struct : session_handler {
-        delivery token;
-        void on_message(mqtt::publish const&, delivery d) { token = d; }
-    } taker;
-    send_buffer bytes;
-    runnel::mqtt::detail::append(
-        bytes, mqtt::publish{.topic = "t", .payload = "in", .qos = qos::exactly_once, .packet_id = 10},
-        protocol_version::v5);
-    auto input = bytes.view();
-    REQUIRE(c.state.receive(input, c.out, taker) == errc::ok);
-    c.state.acknowledge(c.out, taker.token);
+    c.take(10);
     CHECK(c.state.has_changes());
     REQUIRE_FALSE(c.commit());
     CHECK_FALSE(c.state.has_changes());

@@ -328,15 +328,23 @@ class subscribing final : public subscribing_part {
 
     // Nobody wants it any more. Returns the ticket of what the server is owed for it, if it is owed something.
     [[gnu::cold]] std::uint64_t end(entry& s) {
-        if (s.wish != nullptr) {
-            registry_.prepare_to_remove();
-            auto const owed = wishes_.remove(*s.wish);
-            s.wish = nullptr;
-            registry_.remove(&s);
-            return owed;
-        }
+        if (s.wish != nullptr) return leave(s, true);
         std::uint64_t ticket = subscriptions::nothing;
         for (auto const& p : s.parts) ticket = std::max(ticket, wishes_.debt(p.filter));
+        return ticket;
+    }
+
+    // It goes, and with it its wish; nothing changes if there is no memory for that. Returns the ticket of what the
+    // server is owed for it, where it is `owed` something at all.
+    [[gnu::cold]] std::uint64_t leave(entry& s, bool owed) {
+        registry_.prepare_to_remove();
+        std::uint64_t ticket = subscriptions::nothing;
+        if (owed)
+            ticket = wishes_.remove(*s.wish);
+        else
+            wishes_.forget(*s.wish);
+        s.wish = nullptr;
+        registry_.remove(&s);
         return ticket;
     }
 
@@ -379,10 +387,7 @@ class subscribing final : public subscribing_part {
         auto* const s = registry_.find(box);
         if (s == nullptr || s->wish == nullptr) return;
         try {
-            registry_.prepare_to_remove();
-            wishes_.forget(*s->wish);
-            s->wish = nullptr;
-            registry_.remove(s);
+            leave(*s, false);
         } catch (...) {  // for want of memory it stays; what comes for it is acknowledged
             s->closed = errc::disconnected;
         }
