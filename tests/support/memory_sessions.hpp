@@ -44,9 +44,8 @@ template <class Condition>
 bool wait_until(asio::io_context& io, Condition condition,
                 std::chrono::steady_clock::duration limit = std::chrono::seconds(10)) {
     auto const end = std::chrono::steady_clock::now() + limit;
-    io.restart();
-    while (!condition() && io.run_one_until(end) != 0) {
-    }
+    do io.restart();  // the condition may have given it work anew
+    while (!condition() && io.run_one_until(end) != 0);
     return condition();
 }
 
