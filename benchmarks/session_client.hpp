@@ -65,6 +65,13 @@ inline std::int64_t now(clockid_t clock) {
     return std::int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
 }
 
+/// What the other side has cost, where it lives in this process.
+struct other_side {
+    std::size_t allocations = 0;
+    std::size_t system_calls = 0;
+};
+inline other_side apart;
+
 /// Counts messages: the first ones warm up, what follows is measured.
 class meter {
   public:
@@ -81,16 +88,16 @@ class meter {
     }
 
     void start() {
-        allocations_ = ::allocations();
-        system_calls_ = ::system_calls();
+        allocations_ = ::allocations() - apart.allocations;
+        system_calls_ = ::system_calls() - apart.system_calls;
         wall_ = now(CLOCK_MONOTONIC);
         cpu_ = now(CLOCK_PROCESS_CPUTIME_ID);
     }
     void stop() {
         auto const cpu = now(CLOCK_PROCESS_CPUTIME_ID) - cpu_;
         auto const wall = now(CLOCK_MONOTONIC) - wall_;
-        auto const allocated = ::allocations() - allocations_;
-        auto const called = ::system_calls() - system_calls_;
+        auto const allocated = ::allocations() - apart.allocations - allocations_;
+        auto const called = ::system_calls() - apart.system_calls - system_calls_;
         auto const n = static_cast<double>(options_.messages);
         report::figure(options_.group, options_.name, who_, "ns CPU/message", static_cast<double>(cpu) / n);
         report::figure(options_.group, options_.name, who_, "messages/s", n * 1e9 / static_cast<double>(wall));

@@ -4,6 +4,7 @@
 
 #include <asio/co_spawn.hpp>
 #include <asio/io_context.hpp>
+#include <asio/post.hpp>
 
 #include "session_client.hpp"
 #include <memory>
@@ -35,6 +36,7 @@ struct client {
     bench::meter meter{o, who};
     std::size_t begun = 0;
     bool last = false;
+    bool ended = false;
 
     task<void> confirm() { co_await s.publish(topic, o.payload, {.qos = mqtt::qos::at_least_once}); }
 
@@ -98,7 +100,33 @@ struct client {
     }
 
     void run() {
-        spawn(s.run());
+        begin();
+        io.run();
+    }
+    /// The same, with the other side in this thread: `turn(next)` lets it do its part, and calls `next`.
+    template <class Turn>
+    void run_beside(Turn turn) {
+        begin();
+        take_turns(turn);
+        io.run();
+    }
+
+  private:
+    // Within one `run` of the context, as only then Asio keeps memory for reuse.
+    template <class Turn>
+    void take_turns(Turn& turn) {
+        turn([&] {
+            asio::post(io, [&] {
+                if (!ended) take_turns(turn);
+            });
+        });
+    }
+
+    void begin() {
+        asio::co_spawn(io, s.run(), [this](std::exception_ptr e) {
+            ended = true;
+            if (e) std::rethrow_exception(e);
+        });
         if (o.is("publish_qos0")) {
             spawn(publish_at_most_once());
         } else if (o.is("publish")) {
@@ -110,7 +138,6 @@ struct client {
         } else {
             spawn(round_trips());
         }
-        io.run();
     }
 };
 
