@@ -37,6 +37,7 @@
 #include <runnel/core/authority.hpp>
 #include <runnel/core/bytes.hpp>
 #include <runnel/core/callback.hpp>
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/error.hpp>
 #include <runnel/core/inline_string.hpp>
 #include <runnel/core/list_link.hpp>

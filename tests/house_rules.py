@@ -7,7 +7,7 @@ usage: house_rules.py INCLUDE_DIR [--drivers] -- COMPILER...
 - Every header that does no I/O compiles alone, without a warning; where a library that it needs is not installed it is left
   out. With --drivers those are compiled instead that do I/O, which takes as long again.
 - Only where the path says so (DRIVERS, SEE_OPENSSL) does a header reach Asio or OpenSSL, however indirectly.
-- Asio's insides are used in one header.
+- Asio's insides are used in one header, and what only some compilers have in another.
 - Every header is in the folder of a floor, but the version and those that include whole floors (WHOLE). What is
   included is named from the root of the headers, in angle brackets.
 - Every test is in one of the lists of tests/meson.build.
@@ -141,6 +141,21 @@ def insides_faults(header):
         yield f"{header.path}: uses asio::detail, which is for coro/detail/asio_thread.hpp"
 
 
+# Neither C++ nor what every compiler has. (Statement expressions and the like -Wpedantic finds.)
+EXTENSION = re.compile(
+    r"\[\[(?:gnu|clang|msvc)::\w+|\[\[no_unique_address\]\]|\b(?:__attribute__|__builtin_\w+|__declspec|__int128|__restrict\w*|"
+    r"__extension__|__typeof\w*|_Pragma|asm|__GNUC__|__clang__|_MSC_VER)\b|#\s*pragma (?!once\b)\w+"
+)
+# The latter is compiled only where the former says so.
+KNOW_COMPILERS = {"runnel/core/compiler.hpp", "runnel/digest/detail/x86_sha.hpp"}
+
+
+def extension_faults(header):
+    if header.name not in KNOW_COMPILERS:
+        for found in sorted(set(EXTENSION.findall(re.sub(r"//.*", "", header.text)))):
+            yield f"{header.path}: {found} is for core/compiler.hpp, and a macro of that for here"
+
+
 def is_in(header, paths):
     below = header.name.removeprefix("runnel/")
     return any(below.startswith(path) if path.endswith("/") else below == path for path in paths)
@@ -245,7 +260,8 @@ def main():
 
     faults = [*place_faults(root), *listing_faults(pathlib.Path(__file__).parent)]
     for header in headers.values():
-        faults += [*include_faults(header), *insides_faults(header), *io_faults(header, headers)]
+        faults += [*include_faults(header), *insides_faults(header), *extension_faults(header)]
+        faults += io_faults(header, headers)
         faults += undocumented.faults(header.path, header.text)
 
     drivers, missing = "--drivers" in sys.argv, missing_libraries(compiler)

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 """Compiles and runs runnel with every compiler, machine and mode that can be had here, and says what was left out.
 
-usage: run.py [--launcher COMMAND] [--steps STEP,...] [ROW...]
+usage: run.py [--launcher COMMAND] [--required] [--steps STEP,...] [ROW...]
 
 A row is a compiler with flags; without arguments, all are tried. Its steps:
   headers  all headers at once, with the project's warnings as errors
-  rules    the headers that need the standard library only
+  rules    the headers that need the standard library only, with rules.cpp
   tests    the tests that do no I/O
   plain    plain.cpp: sessions over TCP and WebSocket, with the broker in the same process
 What a row needs and is not installed makes it skipped; docs/platforms.md has the packages, and the results.
---launcher is put before each compiler: ccache, say.
+--launcher is put before each compiler: ccache, say. With --required a row must not be skipped.
 """
 
 import argparse
@@ -82,7 +82,9 @@ ROWS = {
     "g++ strict": Row("g++", "-Wold-style-cast -Wnon-virtual-dtor -Wcast-align -Woverloaded-virtual", "headers"),
     "g++ C++23": Row("g++", "-std=c++23", "headers plain"),
     "g++ without RTTI": Row("g++", "-fno-rtti", "rules plain"),
-    "g++ without exceptions": Row("g++", "-fno-exceptions", "rules"),
+    "g++ without exceptions": Row("g++", "-fno-exceptions -fno-rtti", "rules"),
+    "clang 19 without exceptions": Row("clang++-19", "-fno-exceptions -fno-rtti", "rules"),
+    "g++ without its extensions": Row("g++", "-DRUNNEL_GNU=0", "headers tests plain"),
     "g++ for size": Row("g++", "-Os -ffunction-sections -fdata-sections", "plain", link="-Wl,--gc-sections"),
     "g++ link-time optimisation": Row("g++", "-O2 -flto=auto", "plain"),
     "g++ checked library": Row("g++", "-D_GLIBCXX_DEBUG -D_GLIBCXX_DEBUG_PEDANTIC", "tests plain"),
@@ -195,7 +197,13 @@ class Trial:
         return self.syntax("headers.cpp", all_headers(self.row))
 
     def rules(self):
-        return self.syntax("rules.cpp", rules_headers())
+        source = self.scratch / "rules.cpp"
+        source.write_text(rules_headers() + (HERE / "rules.cpp").read_text())
+        done = subprocess.run(self.link([source], "rules"), capture_output=True, text=True, check=False)
+        # rules.cpp ends with what throws, which nothing catches.
+        if done.stdout != "rules: ok\n" or done.returncode == 0:
+            raise Failure(f"rules.cpp says: {done.stdout}{done.stderr}, and ends with {done.returncode}")
+        return "ok"
 
     def link(self, sources, program):
         objects = []
@@ -246,6 +254,7 @@ def compiles(command):
 def main():
     parser = argparse.ArgumentParser(usage=__doc__.split("\n\n")[1].removeprefix("usage: "))
     parser.add_argument("--launcher", default="", type=shlex.split)
+    parser.add_argument("--required", action="store_true")
     parser.add_argument("--steps", type=lambda text: text.split(","))
     parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
     options = parser.parse_args()
@@ -254,6 +263,7 @@ def main():
         row = ROWS[name]
         if absent := missing(row):
             print(f"{name}: skipped, there is no {', '.join(absent)}", flush=True)
+            failed += options.required
             continue
         begun, results = time.monotonic(), []
         with tempfile.TemporaryDirectory() as scratch:

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/error.hpp>
 
 #include <system_error>
@@ -103,7 +104,7 @@ inline std::error_code make_error_code(errc e) noexcept { return make_layer_erro
 
 /// Throws `std::system_error` unless `e` is `ok`; in a constant expression that is a compile error which shows `e`.
 constexpr void throw_unless_ok(errc e) {
-    if (e != errc::ok) throw std::system_error(make_error_code(e));
+    if (e != errc::ok) RUNNEL_THROW(std::system_error(make_error_code(e)));
 }
 
 }  // namespace runnel::aliyun

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
+
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -7,13 +9,13 @@
 namespace runnel {
 
 /// A host as a URL has it: an IPv6 address in brackets (RFC 3986 3.2.2), anything else as it is.
-[[gnu::cold]] [[gnu::noinline]] inline std::string host_in_url(std::string_view host) {
+RUNNEL_COLD RUNNEL_NOINLINE inline std::string host_in_url(std::string_view host) {
     if (host.find(':') == std::string_view::npos) return std::string(host);
     return std::string("[").append(host).append("]");
 }
 
 /// "host:port" as a URL has it (RFC 3986 3.2), without the user's name.
-[[gnu::cold]] [[gnu::noinline]] inline std::string authority_of(std::string_view host, std::uint16_t port) {
+RUNNEL_COLD RUNNEL_NOINLINE inline std::string authority_of(std::string_view host, std::uint16_t port) {
     return host_in_url(host) + ':' + std::to_string(port);
 }
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
+
 #include <cstddef>
 #include <new>
 #include <string>
@@ -22,8 +24,8 @@ class layer_error_category final : public std::error_category {
         : name_(name), describe_(describe), condition_(condition) {}
 
     char const* name() const noexcept override { return name_; }
-    [[gnu::cold]] std::string message(int value) const override { return describe_(value); }
-    [[gnu::cold]] std::error_condition default_error_condition(int value) const noexcept override {
+    RUNNEL_COLD std::string message(int value) const override { return describe_(value); }
+    RUNNEL_COLD std::error_condition default_error_condition(int value) const noexcept override {
         if (condition_ != nullptr)
             if (auto const condition = condition_(value)) return condition;
         return {value, *this};

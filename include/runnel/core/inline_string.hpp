@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
+
 #include <algorithm>
 #include <concepts>
 #include <cstddef>
@@ -25,7 +27,8 @@ class inline_string {
 
     /// Appends `text`, or throws `std::length_error` and changes nothing if there is no room for all of it.
     constexpr inline_string& append(std::string_view text) {
-        if (!try_append(text)) throw std::length_error("runnel::inline_string: the text is longer than the capacity");
+        if (!try_append(text))
+            RUNNEL_THROW(std::length_error("runnel::inline_string: the text is longer than the capacity"));
         return *this;
     }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/utf8.hpp>
 
 #include <cstddef>
@@ -22,7 +23,7 @@ constexpr bool is_control(std::string_view character) noexcept {
 /// What a peer has said, made fit for an error's text, an event and a log: UTF-8 stays as it is, but controls (see
 /// `is_control`) and bytes that are not UTF-8 become `\xNN`. Of more than `limit` bytes the rest is left out, which
 /// three dots tell.
-[[gnu::cold]] [[gnu::noinline]] inline std::string printable(std::string_view text, std::size_t limit = 1000) {
+RUNNEL_COLD RUNNEL_NOINLINE inline std::string printable(std::string_view text, std::size_t limit = 1000) {
     std::string out;
     while (!text.empty()) {
         utf8_validator validator;

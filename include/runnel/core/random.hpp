@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
+
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
@@ -27,7 +29,7 @@ namespace runnel {
 
 /// Fills `size` bytes at `out` from the system's cryptographic source: a system call or more. Throws
 /// `std::system_error` if there is none.
-[[gnu::cold]] inline void read_system_entropy(char* out, std::size_t size) {
+RUNNEL_COLD inline void read_system_entropy(char* out, std::size_t size) {
 #if defined(__linux__)
     while (size > 0) {
         ssize_t const n = ::getrandom(out, size, 0);
@@ -38,14 +40,14 @@ namespace runnel {
     }
     if (size == 0) return;
     int const file = ::open("/dev/urandom", O_RDONLY | O_CLOEXEC);
-    if (file < 0) throw std::system_error(errno, std::generic_category(), "/dev/urandom");
+    if (file < 0) RUNNEL_THROW(std::system_error(errno, std::generic_category(), "/dev/urandom"));
     while (size > 0) {
         ssize_t const n = ::read(file, out, size);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) {
             int const error = n < 0 ? errno : EIO;
             ::close(file);
-            throw std::system_error(error, std::generic_category(), "/dev/urandom");
+            RUNNEL_THROW(std::system_error(error, std::generic_category(), "/dev/urandom"));
         }
         out += n;
         size -= static_cast<std::size_t>(n);
@@ -54,7 +56,7 @@ namespace runnel {
 #elif defined(__unix__) || defined(__APPLE__)
     for (std::size_t n = 0; size > 0; out += n, size -= n) {
         n = std::min<std::size_t>(size, 256);  // getentropy's limit
-        if (::getentropy(out, n) != 0) throw std::system_error(errno, std::generic_category(), "getentropy");
+        if (::getentropy(out, n) != 0) RUNNEL_THROW(std::system_error(errno, std::generic_category(), "getentropy"));
     }
 #else
     std::random_device device;  // the system's source with every implementation for Windows in use
@@ -97,7 +99,7 @@ class entropy_stock {
 #if defined(__unix__) || defined(__APPLE__)
         static int const registered =
             ::pthread_atfork(nullptr, nullptr, [] { process_generation.fetch_add(1, std::memory_order_relaxed); });
-        if (registered != 0) throw std::system_error(registered, std::generic_category(), "pthread_atfork");
+        if (registered != 0) RUNNEL_THROW(std::system_error(registered, std::generic_category(), "pthread_atfork"));
 #endif
     }
 

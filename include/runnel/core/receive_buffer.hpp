@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/secret.hpp>
 
 #include <algorithm>
@@ -58,7 +59,7 @@ class receive_buffer {
     }
 
     /// Drops all data, overwrites the memory, in which a secret was, and gives it back.
-    [[gnu::cold]] void wipe() noexcept {
+    RUNNEL_COLD void wipe() noexcept {
         if (storage_) secure_wipe(storage_.get(), capacity_);
         clear();
         release_if_idle();

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <memory>
@@ -84,7 +86,7 @@ class record_pool {
         return (size + alignof(std::max_align_t) - 1) / alignof(std::max_align_t) * alignof(std::max_align_t);
     }
 
-    [[gnu::noinline]] block* next_block(std::size_t needed) {
+    RUNNEL_NOINLINE block* next_block(std::size_t needed) {
         block* const full = std::exchange(current_, nullptr);
         if (full != nullptr && full->live == 0) keep_or_free(full);
         for (block** at = &spare_; *at != nullptr; at = &(*at)->next) {
@@ -103,7 +105,7 @@ class record_pool {
     }
 
     // The small blocks of the beginning are not worth keeping beside larger ones.
-    [[gnu::noinline]] void keep_or_free(block* b) noexcept {
+    RUNNEL_NOINLINE void keep_or_free(block* b) noexcept {
         if (b->capacity >= std::min(last_capacity_, max_block) && spare_bytes_ + b->capacity <= max_spare) {
             b->next = std::exchange(spare_, b);
             spare_bytes_ += b->capacity;

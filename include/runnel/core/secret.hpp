@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
+
 #include <cstddef>
 #include <cstring>
 #include <string>
@@ -14,10 +16,9 @@ namespace runnel {
 /// it does nothing.
 constexpr void secure_wipe(char* data, std::size_t size) noexcept {
     if (std::is_constant_evaluated()) return;
-#if defined(__GNUC__)
+#if RUNNEL_GNU
     std::memset(data, 0, size);
-    // The compiler must take it that the zeros are read here.
-    asm volatile("" : : "r"(data) : "memory");
+    RUNNEL_MEMORY_IS_READ(data);
 #else
     for (char volatile* byte = data; size > 0; --size) *byte++ = 0;
 #endif
@@ -76,9 +77,9 @@ constexpr bool equal_in_constant_time(std::string_view a, std::string_view b) no
     unsigned difference = 0;
     for (std::size_t i = 0; i < a.size(); ++i) {
         difference |= static_cast<unsigned char>(a[i]) ^ static_cast<unsigned>(static_cast<unsigned char>(b[i]));
-#if defined(__GNUC__)
+#if RUNNEL_GNU
         // Keeps the compiler from leaving the loop once the answer is known.
-        if (!std::is_constant_evaluated()) asm volatile("" : "+r"(difference));
+        if (!std::is_constant_evaluated()) RUNNEL_VALUE_CHANGES(difference);
 #endif
     }
     return difference == 0;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/secret.hpp>
 
 #include <cstddef>
@@ -86,7 +87,7 @@ class send_buffer {
     void clear() noexcept { begin_ = end_ = headroom_; }
 
     /// Empties the buffer, overwrites all its memory, in which a secret was, and gives it back.
-    [[gnu::cold]] void wipe() noexcept {
+    RUNNEL_COLD void wipe() noexcept {
         if (storage_) secure_wipe(storage_.get(), capacity_);
         release();
     }
@@ -99,7 +100,7 @@ class send_buffer {
     }
 
   private:
-    [[gnu::noinline]] void grow(std::size_t n) {
+    RUNNEL_NOINLINE void grow(std::size_t n) {
         std::size_t const needed = end_ + n + 1;  // so that nothing fits into no memory
         std::size_t const doubled = capacity_ * 2;
         std::size_t const capacity = needed > doubled ? needed + needed / 4 : doubled;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/secret.hpp>
 
 #include <algorithm>
@@ -29,7 +30,7 @@ struct url {
 namespace detail {
 
 /// Appends a part of a URL without its escapes ("%20"). Throws `std::invalid_argument` with `what` in its text.
-[[gnu::cold]] inline void unescape(std::string_view text, std::string& into, char const* what) {
+RUNNEL_COLD inline void unescape(std::string_view text, std::string& into, char const* what) {
     auto const digit = [](char c) {
         constexpr std::string_view small = "0123456789abcdef", large = "0123456789ABCDEF";
         return std::min(small.find(c), large.find(c));
@@ -43,8 +44,8 @@ namespace detail {
         auto const high = text.size() > 2 ? digit(text[1]) : text.npos;
         auto const low = text.size() > 2 ? digit(text[2]) : text.npos;
         if (high > 15 || low > 15)
-            throw std::invalid_argument(std::string("URL: '%' in the ") + what +
-                                        " without two hexadecimal digits behind it");
+            RUNNEL_THROW(std::invalid_argument(std::string("URL: '%' in the ") + what +
+                                               " without two hexadecimal digits behind it"));
         into += static_cast<char>(high * 16 + low);
         text.remove_prefix(2);
     }
@@ -55,7 +56,7 @@ class url_reader {
   public:
     explicit url_reader(std::string_view text) : rest_(text) {}
 
-    [[gnu::cold]] url read() {
+    RUNNEL_COLD url read() {
         url all;
         read_scheme(all);
         auto authority = take(rest_.find_first_of("/?"));
@@ -72,8 +73,8 @@ class url_reader {
   private:
     // Says what is wrong, and where; of what stands before '@' nothing, as it may be secret.
     [[noreturn]] static void refuse(std::string_view part, std::string_view text, std::string_view why) {
-        throw std::invalid_argument(
-            std::string("URL: ").append(part).append(" \"").append(text).append("\" ").append(why));
+        RUNNEL_THROW(std::invalid_argument(
+            std::string("URL: ").append(part).append(" \"").append(text).append("\" ").append(why)));
     }
 
     std::string_view take(std::size_t count) {
@@ -85,12 +86,12 @@ class url_reader {
     void read_scheme(url& all) {
         for (char const c : rest_)
             if (static_cast<unsigned char>(c) <= 0x20 || static_cast<unsigned char>(c) >= 0x7F || c == '#')
-                throw std::invalid_argument(
+                RUNNEL_THROW(std::invalid_argument(
                     "URL: it has a character that must be escaped: a space, '#', a control character, or one beyond "
-                    "ASCII");
+                    "ASCII"));
         auto const end = rest_.find("://");
         if (end == rest_.npos || end == 0)
-            throw std::invalid_argument("URL: it has no scheme; it is to begin as \"mqtt://\" does");
+            RUNNEL_THROW(std::invalid_argument("URL: it has no scheme; it is to begin as \"mqtt://\" does"));
         all.scheme = in_small_letters(take(end));
         rest_.remove_prefix(3);
     }
@@ -150,6 +151,6 @@ class url_reader {
 
 /// Reads a URL. Throws `std::invalid_argument` with a text that names the part that is wrong; it does not repeat the
 /// user name or the password.
-[[gnu::cold]] inline url parse_url(std::string_view text) { return detail::url_reader(text).read(); }
+RUNNEL_COLD inline url parse_url(std::string_view text) { return detail::url_reader(text).read(); }
 
 }  // namespace runnel

@@ -1,12 +1,14 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <string_view>
 #include <type_traits>
 
-#ifdef __SSE2__
+#if RUNNEL_GNU && defined(__SSE2__)
 #include <emmintrin.h>
 #endif
 
@@ -15,23 +17,14 @@ namespace runnel {
 // Text that crosses the wire is nearly always ASCII, so it is tested many bytes at a time. A word is eight bytes in a
 // `std::uint64_t`, or sixteen in a `wide_word`. A test turns a word into one whose sign bits (the highest bit of each
 // byte) are set if all is well with all bytes, and is written once for both. In a `wide_word` each sign bit tells of
-// its own byte; in eight bytes, one that fails may take those above with it.
-
-#if defined(__i386__) && !defined(__SSE__)
-// Without vector registers, words are returned in another way than with them, of which g++ warns wherever a function of
-// these is compiled. They are all inline.
-#pragma GCC diagnostic ignored "-Wpsabi"
-#endif
-
-/// Sixteen bytes; operators work on each byte, and compile to vector instructions.
-using wide_word = signed char __attribute__((vector_size(16)));
+// its own byte; in eight bytes, one that fails may take those above with it. Without the compiler's own vector types
+// there is no `wide_word`.
 
 /// A word all of whose bytes are `byte`.
 constexpr std::uint64_t repeat_byte(unsigned char byte) noexcept { return 0x0101'0101'0101'0101u * byte; }
 
 /// A test for ASCII, U+0000 included.
 constexpr std::uint64_t test_ascii(std::uint64_t word) noexcept { return ~word; }
-inline wide_word test_ascii(wide_word word) noexcept { return word >= 0; }
 
 /// A test for ASCII without U+0000.
 constexpr std::uint64_t test_ascii_without_null(std::uint64_t word) noexcept {
@@ -39,7 +32,6 @@ constexpr std::uint64_t test_ascii_without_null(std::uint64_t word) noexcept {
     // 0xFF.
     return ~(word | (word - repeat_byte(1)));
 }
-inline wide_word test_ascii_without_null(wide_word word) noexcept { return word > 0; }
 
 /// A test for ASCII without U+0000, and without bytes that, with the bits of `mask` set, are `byte`.
 constexpr std::uint64_t test_ascii_without(std::uint64_t word, char mask, char byte) noexcept {
@@ -47,13 +39,20 @@ constexpr std::uint64_t test_ascii_without(std::uint64_t word, char mask, char b
     auto const differs = ~((masked ^ repeat_byte(static_cast<unsigned char>(byte))) - repeat_byte(1));
     return test_ascii_without_null(word) & differs;
 }
+
+/// Whether the sign bits of all bytes of a word are set.
+constexpr bool all_sign_bits(std::uint64_t word) noexcept { return (~word & repeat_byte(0x80)) == 0; }
+
+#if RUNNEL_GNU
+/// Sixteen bytes; operators work on each byte, and compile to vector instructions.
+using wide_word = signed char RUNNEL_VECTOR(16);
+
+inline wide_word test_ascii(wide_word word) noexcept { return word >= 0; }
+inline wide_word test_ascii_without_null(wide_word word) noexcept { return word > 0; }
 inline wide_word test_ascii_without(wide_word word, char mask, char byte) noexcept {
     wide_word const equal = (word | static_cast<signed char>(mask)) == static_cast<signed char>(byte);
     return test_ascii_without_null(word) - equal;  // which is -1 where it holds: cheaper here than to negate it
 }
-
-/// Whether the sign bits of all bytes of a word are set.
-constexpr bool all_sign_bits(std::uint64_t word) noexcept { return (~word & repeat_byte(0x80)) == 0; }
 inline bool all_sign_bits(wide_word word) noexcept {
 #ifdef __SSE2__
     return _mm_movemask_epi8(reinterpret_cast<__m128i>(word)) == 0xFFFF;
@@ -63,6 +62,7 @@ inline bool all_sign_bits(wide_word word) noexcept {
     return all_sign_bits(halves[0] & halves[1]);
 #endif
 }
+#endif
 
 /// Reads eight bytes at `at`, in an unspecified order, or all `n` if there are fewer: then some bytes repeat, or are
 /// 'a' where nothing is there. A word to test for the presence of bytes.
@@ -86,15 +86,16 @@ constexpr std::uint64_t load_word(char const* at, std::size_t n) noexcept {
 /// Whether `test` passes for all words of `text`. It must fail for bytes that are not ASCII. `readable` bytes, at least
 /// those of `text`, can be read where it begins: a short text is tested faster if sixteen are.
 template <class Test>
-[[gnu::always_inline]] constexpr bool is_ascii(std::string_view text, Test test,
-                                               [[maybe_unused]] std::size_t readable) noexcept {
+RUNNEL_ALWAYS_INLINE constexpr bool is_ascii(std::string_view text, Test test,
+                                             [[maybe_unused]] std::size_t readable) noexcept {
     char const* at = text.data();
     std::size_t const n = text.size();
-    if (std::is_constant_evaluated()) {
+    if (!RUNNEL_GNU || std::is_constant_evaluated()) {
         std::uint64_t passed = test(load_word(at, n));
         for (std::size_t i = 8; i < n; i += 8) passed &= test(load_word(at + i, n - i));
         return all_sign_bits(passed);
     }
+#if RUNNEL_GNU
     auto const load = [](char const* from) {
         wide_word word;
         std::memcpy(&word, from, 16);
@@ -111,14 +112,15 @@ template <class Test>
         return (~signs & ((1u << n) - 1)) == 0;
     }
 #endif
-    using two_words = std::uint64_t __attribute__((vector_size(16)));
+    using two_words = std::uint64_t RUNNEL_VECTOR(16);
     two_words const both = {load_word(at, n), n < 8 ? load_word(at, n) : load_word(at + n - 8, 8)};
     return all_sign_bits(test(reinterpret_cast<wide_word>(both)));
+#endif
 }
 
 /// Whether `test` passes for all words of `text`.
 template <class Test>
-[[gnu::always_inline]] constexpr bool is_ascii(std::string_view text, Test test) noexcept {
+RUNNEL_ALWAYS_INLINE constexpr bool is_ascii(std::string_view text, Test test) noexcept {
     return is_ascii(text, test, text.size());
 }
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
+
 #include <asio/error.hpp>
 
 #include <cstddef>
@@ -37,7 +39,7 @@ class stream_state {
     template <class>
     friend class state_owner;
 
-    [[noreturn]] [[gnu::cold]] [[gnu::noinline]] static void throw_aborted() {
+    [[noreturn]] RUNNEL_COLD RUNNEL_NOINLINE static void throw_aborted() {
         throw std::system_error(asio::error::operation_aborted);
     }
 
@@ -62,7 +64,7 @@ class state_share {
     State* operator->() const noexcept { return state_; }
 
   private:
-    [[gnu::cold]] [[gnu::noinline]] static void free(State* state) noexcept { delete state; }
+    RUNNEL_COLD RUNNEL_NOINLINE static void free(State* state) noexcept { delete state; }
 
     State* state_;
 };
@@ -88,7 +90,7 @@ class state_owner {
     state_share<State> share() const noexcept { return state_share<State>(state_); }
 
   private:
-    [[gnu::cold]] [[gnu::noinline]] static void let_go(State* state) noexcept {
+    RUNNEL_COLD RUNNEL_NOINLINE static void let_go(State* state) noexcept {
         if (state->operations_ == 0) {
             delete state;
             return;

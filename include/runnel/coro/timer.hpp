@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
+
 #include <asio/basic_waitable_timer.hpp>
 #include <asio/defer.hpp>
 #include <asio/wait_traits.hpp>
@@ -22,11 +24,11 @@ class timer {
     using function = void (*)(void* of);
 
     /// Calls `call(of)` on the executor. What it throws leaves the executor's `run`.
-    [[gnu::cold]] timer(Executor const& executor, function call, void* of)
+    RUNNEL_COLD timer(Executor const& executor, function call, void* of)
         : state_(std::make_shared<state>(executor, call, of)) {}
     timer(timer const&) = delete;
     timer& operator=(timer const&) = delete;
-    [[gnu::cold]] ~timer() {
+    RUNNEL_COLD ~timer() {
         state_->of = nullptr;
         stop();
     }
@@ -80,13 +82,13 @@ class timer {
         }
     };
 
-    [[gnu::noinline]] void arm(clock::time_point when) {
+    RUNNEL_NOINLINE void arm(clock::time_point when) {
         state_->when = never();
         state_->timer.expires_at(when);
         state_->timer.async_wait(handler{state_});
         state_->when = when;
     }
-    [[gnu::noinline]] void post() { asio::defer(state_->timer.get_executor(), handler{state_}); }
+    RUNNEL_NOINLINE void post() { asio::defer(state_->timer.get_executor(), handler{state_}); }
 
     std::shared_ptr<state> state_;
 };

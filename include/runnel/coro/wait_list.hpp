@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/list_link.hpp>
 #include <runnel/coro/detail/asio_thread.hpp>
 
@@ -112,7 +113,7 @@ class wake_queue : public std::enable_shared_from_this<wake_queue<Executor>> {
   public:
     using waiter_type = waiter<Executor>;
 
-    [[gnu::cold]] explicit wake_queue(Executor executor)
+    RUNNEL_COLD explicit wake_queue(Executor executor)
         : executor_(std::move(executor)),
           later_(later(executor_)),
           registry_(asio::use_service<wait_list_registry>(asio::query(executor_, asio::execution::context))) {}
@@ -165,7 +166,7 @@ class wake_queue : public std::enable_shared_from_this<wake_queue<Executor>> {
         w.insert_before(to);
     }
 
-    [[gnu::noinline]] void post() {
+    RUNNEL_NOINLINE void post() {
         drain operation(this->shared_from_this());
         if constexpr (requires { later_.execute(std::move(operation)); })
             later_.execute(std::move(operation));
@@ -234,13 +235,12 @@ class wait_list final : private wait_list_registry::entry {
     using waiter_type = waiter<Executor>;
     using queue_type = wake_queue<Executor>;
 
-    [[gnu::cold]] explicit wait_list(Executor executor)
-        : wait_list(std::make_shared<queue_type>(std::move(executor))) {}
+    RUNNEL_COLD explicit wait_list(Executor executor) : wait_list(std::make_shared<queue_type>(std::move(executor))) {}
     /// A list that shares the queue of others: coroutines woken at any of them go on in the order of their waking.
     explicit wait_list(std::shared_ptr<queue_type> queue) : queue_(std::move(queue)) { queue_->registry().add(*this); }
     wait_list(wait_list const&) = delete;
     wait_list& operator=(wait_list const&) = delete;
-    [[gnu::cold]] ~wait_list() {
+    RUNNEL_COLD ~wait_list() {
         wake_all(asio::error::operation_aborted);
         queue_->registry().remove(*this);
     }

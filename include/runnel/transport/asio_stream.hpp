@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/coro/direct_read.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/coro/stream_state.hpp>
@@ -125,7 +126,7 @@ class asio_stream {
     struct state : stream_state {
         explicit state(Next n) : next(std::move(n)) {}
 
-        [[gnu::cold]] void abandon() noexcept {
+        RUNNEL_COLD void abandon() noexcept {
             if constexpr (requires(std::error_code& e) { next->lowest_layer().close(e); }) {
                 auto& lowest = next->lowest_layer();
                 std::error_code ignored;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
+
 #include <asio/error.hpp>
 #include <asio/ip/tcp.hpp>
 
@@ -22,7 +24,7 @@ struct connect_attempt {
 /// unreachable" of every IPv6 address, and that is not the news.
 class connect_failed : public std::system_error {
   public:
-    [[gnu::cold]] connect_failed(std::string const& doing, std::vector<connect_attempt> attempts)
+    RUNNEL_COLD connect_failed(std::string const& doing, std::vector<connect_attempt> attempts)
         : system_error(code_of(attempts), doing + describe(attempts)),
           attempts_(std::make_shared<std::vector<connect_attempt> const>(std::move(attempts))) {}
 
@@ -30,7 +32,7 @@ class connect_failed : public std::system_error {
     std::vector<connect_attempt> const& attempts() const noexcept { return *attempts_; }
 
   private:
-    [[gnu::cold]] static std::error_code code_of(std::vector<connect_attempt> const& attempts) noexcept {
+    RUNNEL_COLD static std::error_code code_of(std::vector<connect_attempt> const& attempts) noexcept {
         std::error_code code = asio::error::host_not_found;
         bool telling = false;
         for (auto const& [endpoint, error] : attempts) {
@@ -44,7 +46,7 @@ class connect_failed : public std::system_error {
         return code;
     }
 
-    [[gnu::cold]] static std::string describe(std::vector<connect_attempt> const& attempts) {
+    RUNNEL_COLD static std::string describe(std::vector<connect_attempt> const& attempts) {
         std::string text;
         for (auto const& [endpoint, error] : attempts) {
             text += text.empty() ? " (" : "; ";

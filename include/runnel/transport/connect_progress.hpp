@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/remark.hpp>
 #include <runnel/core/saturating.hpp>
 
@@ -99,13 +100,13 @@ constexpr bool has_stream(connect_step step) noexcept {
 class connect_progress {
   public:
     /// Another attempt begins.
-    [[gnu::cold]] void begin(connect_budget b) {
+    RUNNEL_COLD void begin(connect_budget b) {
         passed_over.clear();
         address_ = 0;
         begin_server(b, {});
     }
     /// A server, which may be one of several, is tried now, and has `b`. `what`: as in `at`.
-    [[gnu::cold]] void begin_server(connect_budget b, std::string what) {
+    RUNNEL_COLD void begin_server(connect_budget b, std::string what) {
         budget = b;
         turns_ = 0;
         end_turn();
@@ -117,7 +118,7 @@ class connect_progress {
     std::string passed_over;
 
     /// What is being done has failed with `error`, and something else is tried now.
-    [[gnu::cold]] [[gnu::noinline]] void pass_over(std::system_error const& error) {
+    RUNNEL_COLD RUNNEL_NOINLINE void pass_over(std::system_error const& error) {
         auto const message = error.code().message();
         if (!passed_over.empty()) passed_over += "; ";
         // An error that says nothing of what has failed is told by the step.
@@ -128,7 +129,7 @@ class connect_progress {
     }
 
     /// The next step begins. `what`: as the beginning of an error's text, "connecting to tcp://a.example:1883".
-    [[gnu::cold]] [[gnu::noinline]] void at(connect_step step, std::string what) {
+    RUNNEL_COLD RUNNEL_NOINLINE void at(connect_step step, std::string what) {
         step_ = step;
         doing_ = std::move(what);
     }
@@ -136,37 +137,37 @@ class connect_progress {
     /// What is being done, or, if that has failed and the error had a text, this.
     std::string const& doing() const noexcept { return doing_; }
     /// The same, and what was passed over before.
-    [[gnu::cold]] [[gnu::noinline]] std::string describe() const {
+    RUNNEL_COLD RUNNEL_NOINLINE std::string describe() const {
         return passed_over.empty() ? doing_ : doing_ + "; before: " + passed_over;
     }
 
     /// The step has failed with `error`, whose text says more, it may be.
-    [[gnu::cold]] void fail(std::system_error const& error) {
+    RUNNEL_COLD void fail(std::system_error const& error) {
         if (auto text = remark_of(error); !text.empty()) doing_ = std::move(text);
     }
     /// There is more to say of it.
-    [[gnu::cold]] void add(std::string_view more) { add_remark(doing_, more); }
+    RUNNEL_COLD void add(std::string_view more) { add_remark(doing_, more); }
 
     // --- addresses, as numbers that mean nothing here; 0 is none
 
     static constexpr std::size_t remembered = 8;  ///< addresses, at most
 
     /// The stream goes to this address.
-    [[gnu::cold]] void connected_to(std::uint64_t address) noexcept {
+    RUNNEL_COLD void connected_to(std::uint64_t address) noexcept {
         end_turn();
         address_ = address;
     }
     /// And its host has others (`count`, 1 or more) of which nothing is known: each is to have its share of the time.
     /// `text`: the address, for people.
-    [[gnu::cold]] [[gnu::noinline]] void share_with_addresses(std::size_t count, std::string text,
-                                                              connect_budget::time_point now) {
+    RUNNEL_COLD RUNNEL_NOINLINE void share_with_addresses(std::size_t count, std::string text,
+                                                          connect_budget::time_point now) {
         if (!budget.is_limited() || ++turns_ > remembered) return;
         turn_ = budget.share(now, add_saturating<std::size_t>(count, 1));
         turn_of_ = std::move(text);
     }
     /// How long a handshake over the address may take, which may take `limit` at most: until the address's share of
     /// the time is over, if that is sooner. 0, of either: without limit.
-    [[gnu::cold]] [[gnu::noinline]] std::chrono::milliseconds handshake_time(
+    RUNNEL_COLD RUNNEL_NOINLINE std::chrono::milliseconds handshake_time(
         std::chrono::milliseconds limit, connect_budget::time_point now) const noexcept {
         if (!turn_.is_limited()) return limit;
         auto const left = std::chrono::ceil<std::chrono::milliseconds>(turn_.left(now));
@@ -175,14 +176,13 @@ class connect_progress {
     }
     /// A handshake has not come to its end in that time, which `error` says. True: it is to begin again, from the
     /// layers below, as the host has other addresses, and there is time for them.
-    [[gnu::cold]] [[gnu::noinline]] bool try_next_address(std::system_error const& error,
-                                                          connect_budget::time_point now) {
+    RUNNEL_COLD RUNNEL_NOINLINE bool try_next_address(std::system_error const& error, connect_budget::time_point now) {
         if (!turn_.is_limited() || budget.is_over(now)) return false;
         pass_over(error);
         return true;
     }
     /// That was of no use: the peer there is silent, or refuses. The next attempts try other addresses before.
-    [[gnu::cold]] void leave_address() noexcept {
+    RUNNEL_COLD void leave_address() noexcept {
         end_turn();
         if (address_ == 0) return;
         auto at = std::find(useless_.begin(), useless_.end(), address_);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/lasting_error.hpp>
@@ -132,7 +133,7 @@ class failover {
     }
 
     // The text of the error when none of those that were tried has opened; what was passed over before goes on so.
-    [[gnu::cold]] std::string none_opened(std::size_t tried, std::size_t before, connect_progress& progress) const {
+    RUNNEL_COLD std::string none_opened(std::size_t tried, std::size_t before, connect_progress& progress) const {
         std::string text = "none of " + std::to_string(tried) + " endpoints opened (";
         text += progress.passed_over.substr(before == 0 ? 0 : before + 2);
         text += ')';

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/transport/stream.hpp>
 
 #include <concepts>
@@ -24,7 +25,7 @@ struct server_reference {
 
 /// Reads the first of a list, separated by blanks, of references "name", "name:port" or "[address]:port" [MQTT
 /// 5, 4.11]. Nothing if it is no such thing.
-[[gnu::cold]] constexpr std::optional<server_reference> parse_server_reference(std::string_view text) noexcept {
+RUNNEL_COLD constexpr std::optional<server_reference> parse_server_reference(std::string_view text) noexcept {
     while (text.starts_with(' ')) text.remove_prefix(1);
     text = text.substr(0, text.find(' '));
     server_reference result{text, 0};

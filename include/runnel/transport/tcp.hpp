@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/authority.hpp>
+#include <runnel/core/compiler.hpp>
 #include <runnel/transport/asio_stream.hpp>
 #include <runnel/transport/connect_failed.hpp>
 #include <runnel/transport/detail/connect_race.hpp>
@@ -49,7 +50,7 @@ struct basic_tcp {
     friend bool operator==(basic_tcp const&, basic_tcp const&) = default;
 
     /// Throws `std::out_of_range`, with the range in its text, if the options are not possible.
-    [[gnu::cold]] friend void check(basic_tcp const& o) {
+    RUNNEL_COLD friend void check(basic_tcp const& o) {
         if (o.send_buffer_size < 0 || o.receive_buffer_size < 0 || o.attempt_delay.count() < 0)
             throw std::out_of_range("send_buffer_size, receive_buffer_size and attempt_delay of tcp must be 0 or more");
     }
@@ -74,7 +75,7 @@ struct basic_tcp {
   private:
     static constexpr std::chrono::hours longest_delay{1};  // so that times do not overflow
 
-    [[gnu::cold]] std::error_code set_up(socket_type& socket, asio::ip::tcp::endpoint const& endpoint) const {
+    RUNNEL_COLD std::error_code set_up(socket_type& socket, asio::ip::tcp::endpoint const& endpoint) const {
         std::error_code error;
         socket.open(endpoint.protocol(), error);
         if (error) return error;

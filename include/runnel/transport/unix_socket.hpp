@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/transport/asio_stream.hpp>
 #include <runnel/transport/connect_progress.hpp>
 
@@ -54,7 +55,7 @@ struct basic_unix_socket {
     }
 
   private:
-    [[gnu::cold]] static asio::local::stream_protocol::endpoint endpoint_of(std::string name, std::error_code& error) {
+    RUNNEL_COLD static asio::local::stream_protocol::endpoint endpoint_of(std::string name, std::error_code& error) {
         if (name.empty()) error = make_error_code(asio::error::invalid_argument);
         if (name.size() > longest) error = make_error_code(asio::error::name_too_long);
         if (error) return {};

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/websocket/protocol/handshake.hpp>
 #include <runnel/websocket/protocol/http_head.hpp>
 
@@ -69,11 +70,11 @@ struct server_options {
 };
 
 /// Throw `std::out_of_range`, with the range in its text, if the options are not possible.
-[[gnu::cold]] inline void check(stream_options const& o) {
+RUNNEL_COLD inline void check(stream_options const& o) {
     if (o.close_timeout.count() < 0) throw std::out_of_range("close_timeout of a WebSocket must be 0 ms or more");
 }
 /// The same for the options of a handshake.
-[[gnu::cold]] inline void check_opening(std::chrono::milliseconds timeout, http_limits const& limits) {
+RUNNEL_COLD inline void check_opening(std::chrono::milliseconds timeout, http_limits const& limits) {
     if (timeout.count() < 0) throw std::out_of_range("the timeout of a WebSocket's handshake must be 0 ms or more");
     if (limits.max_bytes == 0 || limits.max_headers == 0)
         throw std::out_of_range("max_bytes and max_headers of a WebSocket's handshake must be 1 or more");

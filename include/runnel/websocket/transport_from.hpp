@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/url.hpp>
 #include <runnel/transport/any_transport.hpp>
 #include <runnel/transport/tcp.hpp>
@@ -60,7 +61,7 @@ inline unix_socket unix_socket_at(url const& where) {
 ///
 /// The user's name and password are no part of a transport: they are members of the `url`, for
 /// `session_options::credentials`. Throws `std::invalid_argument` with a text that names what is wrong with the URL.
-[[gnu::cold]] inline any_transport transport_from(url const& where, tls_context context = {}) {
+RUNNEL_COLD inline any_transport transport_from(url const& where, tls_context context = {}) {
     auto const is = [&](auto const*... names) { return ((where.scheme == names) || ...); };
 #if defined(ASIO_HAS_LOCAL_SOCKETS)
     if (is("unix")) return detail::unix_socket_at(where);
@@ -84,7 +85,7 @@ inline unix_socket unix_socket_at(url const& where) {
 }
 
 /// The same for a URL as text. Throws what `parse_url` throws, too.
-[[gnu::cold]] inline any_transport transport_from(std::string_view text, tls_context context = {}) {
+RUNNEL_COLD inline any_transport transport_from(std::string_view text, tls_context context = {}) {
     return transport_from(parse_url(text), std::move(context));
 }
 

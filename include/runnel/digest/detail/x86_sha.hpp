@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -9,7 +11,7 @@
 // SHA-1 and SHA-256 by the SHA instructions of x86-64 processors, three to five times as fast as plain C++. Found out
 // when the program starts and used at run time only; without them, and with other compilers, the plain functions do the
 // work. The compiler's own vector types and built-in functions are used, since <immintrin.h> takes long to compile.
-#if defined(__x86_64__) && defined(__GNUC__)
+#if RUNNEL_X86_64
 #define RUNNEL_X86_SHA 1
 #include <cpuid.h>
 
@@ -23,15 +25,16 @@ class x86_sha {
     static constexpr bool available() noexcept { return !std::is_constant_evaluated() && found; }
 
     /// Folds `count` blocks of 64 bytes into SHA-256's `state` of 8 words; `constants` are the function's 64.
-    [[gnu::target("sha,sse4.1")]] static void compress_sha256(std::uint32_t* state, std::uint32_t const* constants,
-                                                              char const* blocks, std::size_t count) noexcept {
+    RUNNEL_TARGET("sha,sse4.1")
+    static void compress_sha256(std::uint32_t* state, std::uint32_t const* constants, char const* blocks,
+                                std::size_t count) noexcept {
         for (; count > 0; --count, blocks += 64)
             compress_sha256(state, constants, blocks, std::make_index_sequence<16>());
     }
 
     /// Folds `count` blocks of 64 bytes into SHA-1's `state` of 5 words.
-    [[gnu::target("sha,sse4.1")]] static void compress_sha1(std::uint32_t* state, char const* blocks,
-                                                            std::size_t count) noexcept {
+    RUNNEL_TARGET("sha,sse4.1")
+    static void compress_sha1(std::uint32_t* state, char const* blocks, std::size_t count) noexcept {
         for (; count > 0; --count, blocks += 64) compress_sha1(state, blocks, std::make_index_sequence<20>());
     }
 
@@ -57,21 +60,21 @@ class x86_sha {
     static bool const found;
 
     template <class T>
-    [[gnu::always_inline]] static T load(void const* from) noexcept {
+    RUNNEL_ALWAYS_INLINE static T load(void const* from) noexcept {
         T value;
         std::memcpy(&value, from, sizeof(value));
         return value;
     }
 
     // Adds modulo 2^32: the built-in functions want signed words, which must not overflow.
-    [[gnu::always_inline]] static words sum(words a, words b) noexcept {
+    RUNNEL_ALWAYS_INLINE static words sum(words a, words b) noexcept {
         return reinterpret_cast<words>(reinterpret_cast<unsigned_words>(a) + reinterpret_cast<unsigned_words>(b));
     }
 
     // Four steps of SHA-256: words 4 * I to 4 * I + 3.
     template <std::size_t I>
-    [[gnu::target("sha,sse4.1"), gnu::always_inline]] static void four_steps(sha256_run& run, char const* block,
-                                                                             std::uint32_t const* k) noexcept {
+    RUNNEL_TARGET("sha,sse4.1")
+    RUNNEL_ALWAYS_INLINE static void four_steps(sha256_run& run, char const* block, std::uint32_t const* k) noexcept {
         words& w = run.w[I % 4];
         if constexpr (I < 4) {
             octets const o = load<octets>(block + 16 * I);
@@ -88,10 +91,9 @@ class x86_sha {
     }
 
     template <std::size_t... I>
-    [[gnu::target("sha,sse4.1"), gnu::always_inline]] static void compress_sha256(std::uint32_t* state,
-                                                                                  std::uint32_t const* constants,
-                                                                                  char const* block,
-                                                                                  std::index_sequence<I...>) noexcept {
+    RUNNEL_TARGET("sha,sse4.1")
+    RUNNEL_ALWAYS_INLINE static void compress_sha256(std::uint32_t* state, std::uint32_t const* constants,
+                                                     char const* block, std::index_sequence<I...>) noexcept {
         words const abcd = load<words>(state), efgh = load<words>(state + 4);
         words const abef = __builtin_shufflevector(abcd, efgh, 5, 4, 1, 0);
         words const cdgh = __builtin_shufflevector(abcd, efgh, 7, 6, 3, 2);
@@ -107,8 +109,8 @@ class x86_sha {
 
     // Four steps of SHA-1: words 4 * I to 4 * I + 3, the first of them in the highest place.
     template <std::size_t I>
-    [[gnu::target("sha,sse4.1"), gnu::always_inline]] static void four_steps(sha1_run& run, char const* block,
-                                                                             std::uint32_t first_e) noexcept {
+    RUNNEL_TARGET("sha,sse4.1")
+    RUNNEL_ALWAYS_INLINE static void four_steps(sha1_run& run, char const* block, std::uint32_t first_e) noexcept {
         words& w = run.w[I % 4];
         if constexpr (I < 4) {
             octets const o = load<octets>(block + 16 * I);
@@ -129,8 +131,9 @@ class x86_sha {
     }
 
     template <std::size_t... I>
-    [[gnu::target("sha,sse4.1"), gnu::always_inline]] static void compress_sha1(std::uint32_t* state, char const* block,
-                                                                                std::index_sequence<I...>) noexcept {
+    RUNNEL_TARGET("sha,sse4.1")
+    RUNNEL_ALWAYS_INLINE static void compress_sha1(std::uint32_t* state, char const* block,
+                                                   std::index_sequence<I...>) noexcept {
         words const dcba = load<words>(state);
         words const abcd = __builtin_shufflevector(dcba, dcba, 3, 2, 1, 0);
         sha1_run run{abcd, {}, {}};

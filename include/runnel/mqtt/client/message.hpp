@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/record_pool.hpp>
 #include <runnel/core/ring_queue.hpp>
 #include <runnel/mqtt/packet/acknowledgement.hpp>
@@ -84,7 +85,7 @@ class message {
         if (stored_ == nullptr) return;
         auto const type = qos() == qos::exactly_once ? packet_type::pubrec : packet_type::puback;
         errc const e = check(acknowledgement{type, 1, reason, props}, protocol_version::v5);
-        if (e != errc::ok) throw std::system_error(e);
+        if (e != errc::ok) RUNNEL_THROW(std::system_error(e));
         release(reason, props);
     }
 
@@ -92,7 +93,7 @@ class message {
     /// `dup`, and the subscription gets it again; others that have had it do not. On this connection it goes on to
     /// count for the receive maximum, and later messages of its subscription and QoS, though they can be taken, are
     /// acknowledged only on the next one, where they do not come again.
-    [[gnu::cold]] inline void abandon() noexcept;
+    RUNNEL_COLD inline void abandon() noexcept;
 
     /// A copy with memory of its own, of which nothing depends: destroying it acknowledges nothing.
     message copy() const { return copy_of(view()); }
@@ -172,7 +173,7 @@ class inbox {
     }
 
     /// Nobody will receive what waits: the source is told.
-    [[gnu::cold]] void drop_unread() {
+    RUNNEL_COLD void drop_unread() {
         while (!unread_.empty()) {
             auto* const s = unread_.front();
             unread_.pop();
@@ -182,7 +183,7 @@ class inbox {
         }
     }
     /// Nobody will receive from it any more.
-    [[gnu::cold]] void desert() {
+    RUNNEL_COLD void desert() {
         if (auto const source = source_.lock()) source->deserted(*this);
         drop_unread();
     }
@@ -192,7 +193,7 @@ class inbox {
     /// The number of messages received so far.
     std::uint64_t received() const noexcept { return unread_.first(); }
     /// Whether QoS 1 or 2 messages wait.
-    [[gnu::cold]] bool holds_acknowledgements() noexcept {
+    RUNNEL_COLD bool holds_acknowledgements() noexcept {
         for (auto n = unread_.first(); n != unread_.next(); ++n)
             if (unread_[n]->token.quality != qos::at_most_once) return true;
         return false;
@@ -213,7 +214,7 @@ class inbox {
         if (token.quality == qos::at_most_once) return;
         if (auto const source = source_.lock()) source->taken(token, reason, props);
     }
-    [[gnu::cold]] void give_back(message::stored* s) {
+    RUNNEL_COLD void give_back(message::stored* s) {
         delivery const token = free(s);
         if (token.quality == qos::at_most_once) return;
         if (auto const source = source_.lock()) source->given_back(token, *this);
@@ -225,7 +226,7 @@ class inbox {
         return token;
     }
 
-    [[gnu::cold]] [[gnu::noinline]] bool has_room_for_one() const noexcept {
+    RUNNEL_COLD RUNNEL_NOINLINE bool has_room_for_one() const noexcept {
         return unread_.empty() && pool_.records() <= 1;
     }
 

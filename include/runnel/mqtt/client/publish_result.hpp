@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/printable.hpp>
 #include <runnel/mqtt/codec/reason_code.hpp>
 #include <runnel/mqtt/packet/acknowledgement.hpp>
@@ -17,7 +18,7 @@ struct publish_details {
     std::vector<std::pair<std::string, std::string>> user_properties;
 
     /// Null if the packet says nothing.
-    [[gnu::cold]] static std::shared_ptr<publish_details const> of(acknowledgement const& ack) {
+    RUNNEL_COLD static std::shared_ptr<publish_details const> of(acknowledgement const& ack) {
         if (ack.props.empty()) return nullptr;
         auto details = std::make_shared<publish_details>();
         if (auto const text = ack.props.get<property_id::reason_string>()) details->reason_string = printable(*text);

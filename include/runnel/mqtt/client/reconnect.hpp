@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/mqtt/codec/reason_code.hpp>
 #include <runnel/transport/lasting_error.hpp>
 
@@ -25,7 +26,7 @@ enum class recovery : std::uint8_t {
 /// The recovery from a failure, unless the user knows better (`reconnect_policy::classify`). Errors of layers that are
 /// not known here speak by `std::errc`: `permission_denied` is a refusal of credentials, `invalid_argument` a setting
 /// that cannot work.
-[[gnu::cold]] inline recovery recovery_from(std::error_code why) noexcept {
+RUNNEL_COLD inline recovery recovery_from(std::error_code why) noexcept {
     if (is_lasting_error(why)) return recovery::give_up;
     if (why.category() != make_error_code(reason_code{}).category()) {
         if (why.category() == std::system_category()) return recovery::retry;
@@ -67,16 +68,17 @@ struct reconnect_policy {
 };
 
 /// Throws `std::out_of_range`, with the range in its text, if the policy is not possible.
-[[gnu::cold]] inline void check(reconnect_policy const& p) {
+RUNNEL_COLD inline void check(reconnect_policy const& p) {
     using namespace std::chrono_literals;
-    if (p.initial < 1ms) throw std::out_of_range("reconnect.initial must be 1 ms or more");
-    if (p.maximum < p.initial) throw std::out_of_range("reconnect.maximum must not be less than reconnect.initial");
-    if (!(p.multiplier >= 1)) throw std::out_of_range("reconnect.multiplier must be 1 or more");
-    if (p.total < 0ms) throw std::out_of_range("reconnect.total must be 0 ms or more");
+    if (p.initial < 1ms) RUNNEL_THROW(std::out_of_range("reconnect.initial must be 1 ms or more"));
+    if (p.maximum < p.initial)
+        RUNNEL_THROW(std::out_of_range("reconnect.maximum must not be less than reconnect.initial"));
+    if (!(p.multiplier >= 1)) RUNNEL_THROW(std::out_of_range("reconnect.multiplier must be 1 or more"));
+    if (p.total < 0ms) RUNNEL_THROW(std::out_of_range("reconnect.total must be 0 ms or more"));
     if (p.stable_after < 0ms || p.twin_window < 0ms)
-        throw std::out_of_range("reconnect.stable_after and reconnect.twin_window must be 0 ms or more");
-    if (!p.classify) throw std::out_of_range("reconnect.classify must be callable");
-    if (!(p.jitter >= 0 && p.jitter <= 1)) throw std::out_of_range("reconnect.jitter must be 0 to 1");
+        RUNNEL_THROW(std::out_of_range("reconnect.stable_after and reconnect.twin_window must be 0 ms or more"));
+    if (!p.classify) RUNNEL_THROW(std::out_of_range("reconnect.classify must be callable"));
+    if (!(p.jitter >= 0 && p.jitter <= 1)) RUNNEL_THROW(std::out_of_range("reconnect.jitter must be 0 to 1"));
 }
 
 /// Whether a time reaches a limit, of whatever length that is.
@@ -119,7 +121,7 @@ class reconnect_schedule {
     };
 
     /// `random` is uniform in [0, 1).
-    [[gnu::cold]] plan after(failure const& f, time_point now, double random) {
+    RUNNEL_COLD plan after(failure const& f, time_point now, double random) {
         bool const again_so_soon = thrown_out_ != never_yet && !reaches(now - thrown_out_, policy_.twin_window);
         bool const twin = f.lasted && f.thrown_out && again_so_soon;
         if (f.lasted) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/callback.hpp>
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/owned_text.hpp>
 #include <runnel/core/printable.hpp>
 #include <runnel/core/random.hpp>
@@ -70,7 +71,7 @@ class session final : private detail::session_services {
     /// Throws `std::out_of_range` if an option is out of its range. With `options.store` it goes on where an earlier
     /// process stopped, and throws if that cannot be: the store's error, `store_errc::in_use`, `other_client`,
     /// `unsupported_format` or `corrupt`. Does nothing else until `run`.
-    [[gnu::cold]] session(executor_type executor, Transport transport, session_options options = {})
+    RUNNEL_COLD session(executor_type executor, Transport transport, session_options options = {})
         : options_((check(options), std::move(options))),
           destination_(std::make_shared<detail::destination<Transport>>(std::move(transport))),
           state_(role::client, options_.version,
@@ -90,7 +91,7 @@ class session final : private detail::session_services {
     session& operator=(session const&) = delete;
     /// Does not block; pending operations, `run` among them, end with `errc::disconnected`, and the connection is
     /// closed without DISCONNECT. No event tells of it. Not from a handler of this session's.
-    [[gnu::cold]] ~session() {
+    RUNNEL_COLD ~session() {
         if (stream_ != nullptr) stream_->reset();  // so that nothing is read or written any more
         finish(errc::disconnected, {});
         run_guard::leave(running_here_);
@@ -155,7 +156,7 @@ class session final : private detail::session_services {
     /// Messages of QoS 1 and 2 stay in the session. Before `run` is called first, operations wait for it.
     ///
     /// An error of the store ends it too: nothing is written to the network that depends on what could not be stored.
-    [[gnu::cold]] awaitable<void> run() { return run(connection_.reader().share()); }
+    RUNNEL_COLD awaitable<void> run() { return run(connection_.reader().share()); }
 
     /// Publishes a message. QoS 0 completes when there is room for it (`maximum_unwritten`, or `maximum_queued` while
     /// not connected), QoS 1 and 2 when the server has acknowledged it: then the result is the server's reason, always
@@ -219,31 +220,30 @@ class session final : private detail::session_services {
     ///
     /// Throws an `errc` if the filter is not valid, a `reason_code` if the server refuses, `errc::disconnected` when
     /// `run` ends. After an error or cancellation there is no subscription.
-    [[gnu::cold]] awaitable<subscription> subscribe(std::string_view filter, subscribe_options o = {}) {
+    RUNNEL_COLD awaitable<subscription> subscribe(std::string_view filter, subscribe_options o = {}) {
         return subscribe(filter, {}, o);
     }
-    [[gnu::cold]] awaitable<subscription> subscribe(std::string_view filter, subscribe_options o,
-                                                    std::error_code& error) {
+    RUNNEL_COLD awaitable<subscription> subscribe(std::string_view filter, subscribe_options o,
+                                                  std::error_code& error) {
         return capture_error(subscribe(filter, o), error);
     }
 
     /// Subscribes with a handler instead of an inbox: it is called with each message as soon as it has been decoded, as
     /// a view that is valid until it returns; then the message is acknowledged. It must not block. What it throws ends
     /// `run`; the message is not acknowledged then, and comes again on the next connection.
-    [[gnu::cold]] awaitable<subscription> subscribe(std::string_view filter, message_handler handler,
-                                                    subscribe_options o = {}) {
+    RUNNEL_COLD awaitable<subscription> subscribe(std::string_view filter, message_handler handler,
+                                                  subscribe_options o = {}) {
         return subscriptions().subscribe({&filter, 1}, std::move(handler).plain(), o);
     }
 
     /// Subscribes to several filters by one SUBSCRIBE, as one subscription: a message arrives once, even if several of
     /// the filters match. The server must grant all of them: if it refuses one, the others are given up too. The array
     /// is one with a name: braces do not compile, as g++ 12 cannot have them in a `co_await` expression.
-    [[gnu::cold]] awaitable<subscription> subscribe(std::span<std::string_view const> filters,
-                                                    subscribe_options o = {}) {
+    RUNNEL_COLD awaitable<subscription> subscribe(std::span<std::string_view const> filters, subscribe_options o = {}) {
         return subscriptions().subscribe(filters, {}, o);
     }
-    [[gnu::cold]] awaitable<subscription> subscribe(std::span<std::string_view const> filters, message_handler handler,
-                                                    subscribe_options o = {}) {
+    RUNNEL_COLD awaitable<subscription> subscribe(std::span<std::string_view const> filters, message_handler handler,
+                                                  subscribe_options o = {}) {
         return subscriptions().subscribe(filters, std::move(handler).plain(), o);
     }
     template <class T>
@@ -313,7 +313,7 @@ class session final : private detail::session_services {
     ///
     /// After cancellation the connection goes on, though the server may wait for its answer: the next call brings that
     /// authentication to its end instead of beginning another one.
-    [[gnu::cold]] awaitable<void> reauthenticate() {
+    RUNNEL_COLD awaitable<void> reauthenticate() {
         if (!authenticating_) throw std::system_error(errc::not_connected);
         auto authenticating = authenticating_->again();  // not of this session, which may go before it ends
         co_await std::move(authenticating);
@@ -359,8 +359,8 @@ class session final : private detail::session_services {
     /// too, and `errc::disconnected` if `run` is cancelled.
     ///
     /// What the network has taken counts as sent; that the server has it, only acknowledgements tell (see `drained`).
-    [[gnu::cold]] awaitable<void> disconnect(reason_code reason = reason_code::normal_disconnection,
-                                             property_view props = {}) {
+    RUNNEL_COLD awaitable<void> disconnect(reason_code reason = reason_code::normal_disconnection,
+                                           property_view props = {}) {
         if (!running_) co_return;
         auto const phase = state_.current_phase();
         bool const may_speak = phase == session_state::phase::connecting || phase == session_state::phase::connected;
@@ -427,7 +427,7 @@ class session final : private detail::session_services {
         std::string remark;           // of the stream, beside the error by which it has ended
         std::error_code refused;      // by CONNACK
 
-        [[gnu::cold]] void forget_connection() {
+        RUNNEL_COLD void forget_connection() {
             detail = redirect = remark = {};
             refused.clear();
         }
@@ -439,16 +439,16 @@ class session final : private detail::session_services {
 
     // Where coroutines wait: for what the name says.
     struct places {
-        [[gnu::cold]] explicit places(std::shared_ptr<wake_queue<executor_type>> const& q)
+        RUNNEL_COLD explicit places(std::shared_ptr<wake_queue<executor_type>> const& q)
             : connected(q), drained(q), ended(q) {}
         wait_list<executor_type> connected, drained, ended;
     };
-    [[gnu::cold]] places& where_to_wait() {
+    RUNNEL_COLD places& where_to_wait() {
         if (!places_) places_ = std::make_unique<places>(packets_.queue());
         return *places_;
     }
     // Throws if there is no use in waiting. The session may have gone when it completes.
-    [[gnu::cold]] awaitable<void> wait(wait_list<executor_type> places::* where) {
+    RUNNEL_COLD awaitable<void> wait(wait_list<executor_type> places::* where) {
         auto const by = publishing_.end();
         if (!running_ && publishing_.is_closed()) throw detail::ended(errc::disconnected, by.get());
         if (!running_) packets_.timer().soon();
@@ -464,29 +464,29 @@ class session final : private detail::session_services {
         explicit listener(session& s) noexcept : self(s) {}
         void on_connack(connack const& answer) { self.accepted_or_refused(answer); }
         void on_message(mqtt::publish const& packet, delivery token) { self.dispatch(packet, token); }
-        [[gnu::cold]] std::uint16_t lane_of(mqtt::publish const& packet) { return self.lane_of(packet); }
+        RUNNEL_COLD std::uint16_t lane_of(mqtt::publish const& packet) { return self.lane_of(packet); }
         void on_published(void* owner, acknowledgement const& ack) { self.publishing_.on_published(owner, ack); }
         void on_sent(void* owner) { self.publishing_.on_sent(owner); }
         void on_lost(void* owner) { on_refused(owner, errc::session_lost); }
-        [[gnu::cold]] void on_refused(void* owner, errc why) {
+        RUNNEL_COLD void on_refused(void* owner, errc why) {
             self.publishing_.on_refused(owner, why);
             self.must_save_ = true;
         }
         void on_suback(void* owner, suback const& answer) { self.subscribing_->on_suback(owner, answer); }
         void on_unsuback(void* owner, unsuback const& answer) { self.subscribing_->on_unsuback(owner, answer); }
         void on_pingresp() { self.connection_.on_answer(); }
-        [[gnu::cold]] void on_auth(auth const& packet) {
+        RUNNEL_COLD void on_auth(auth const& packet) {
             if (auto* const progress = self.destination_->progress())
                 progress->at(connect_step::authenticate, "authentication");
             if (self.authenticating_) self.authenticating_->on_auth(packet);
         }
-        [[gnu::cold]] void on_disconnect(mqtt::disconnect const& packet) {
+        RUNNEL_COLD void on_disconnect(mqtt::disconnect const& packet) {
             bool const ended = packet.reason == reason_code::success;
             self.connection_.blame(ended ? make_error_code(errc::disconnected) : make_error_code(packet.reason));
             self.from_server().detail = printable(packet.props.get<property_id::reason_string>().value_or(""));
             self.from_server().redirect = packet.props.get<property_id::server_reference>().value_or("");
         }
-        [[gnu::cold]] void on_violation(std::string_view input) { self.note_answer(input); }
+        RUNNEL_COLD void on_violation(std::string_view input) { self.note_answer(input); }
         void on_read() {
             if (self.must_save_) self.save_before_telling();
             if (self.quarantine_ && self.quarantine_->is_active()) [[unlikely]]
@@ -508,31 +508,31 @@ class session final : private detail::session_services {
     using coroutine = typename child_task<executor_type>::coroutine;
     using task_share = typename child_task<executor_type>::share_type;
 
-    [[gnu::cold]] awaitable<void> run(task_share here);
-    [[gnu::cold]] void begin_run(std::optional<stream_type>& s);
-    [[gnu::cold]] void begin_attempt();
-    [[gnu::cold]] void end_attempt();
-    [[gnu::cold]] void forget_connection();
-    [[gnu::cold]] session_event how_it_ended();
-    [[gnu::cold]] void note(std::system_error const& e) noexcept;
-    [[gnu::cold]] bool note_answer(std::string_view bytes);
-    [[gnu::cold]] void tell_of_no_run();
-    [[gnu::cold]] bool follow_redirect();
-    [[gnu::cold]] void begin_pause(reconnect_schedule& schedule, bool opened);
-    [[gnu::cold]] void handle_timeout();
-    [[gnu::cold]] static void on_timer(void* of);
-    [[gnu::cold]] clock::time_point send_due(clock::time_point now);
-    [[gnu::cold]] std::error_code save_if_due();
-    [[gnu::cold]] void look_at_answers();
-    [[gnu::cold]] void tell_of_overtaken();
-    [[gnu::cold]] std::string topic_of(std::uint64_t number);
-    [[gnu::cold]] void judge();
+    RUNNEL_COLD awaitable<void> run(task_share here);
+    RUNNEL_COLD void begin_run(std::optional<stream_type>& s);
+    RUNNEL_COLD void begin_attempt();
+    RUNNEL_COLD void end_attempt();
+    RUNNEL_COLD void forget_connection();
+    RUNNEL_COLD session_event how_it_ended();
+    RUNNEL_COLD void note(std::system_error const& e) noexcept;
+    RUNNEL_COLD bool note_answer(std::string_view bytes);
+    RUNNEL_COLD void tell_of_no_run();
+    RUNNEL_COLD bool follow_redirect();
+    RUNNEL_COLD void begin_pause(reconnect_schedule& schedule, bool opened);
+    RUNNEL_COLD void handle_timeout();
+    RUNNEL_COLD static void on_timer(void* of);
+    RUNNEL_COLD clock::time_point send_due(clock::time_point now);
+    RUNNEL_COLD std::error_code save_if_due();
+    RUNNEL_COLD void look_at_answers();
+    RUNNEL_COLD void tell_of_overtaken();
+    RUNNEL_COLD std::string topic_of(std::uint64_t number);
+    RUNNEL_COLD void judge();
     flow_position position();
-    [[gnu::cold]] coroutine attempt(std::optional<stream_type>& s, task_share here);
+    RUNNEL_COLD coroutine attempt(std::optional<stream_type>& s, task_share here);
     coroutine write_loop(stream_type& s, task_share here);
-    [[gnu::cold]] awaitable<void> open(std::optional<stream_type>& s, task_share here);
-    [[gnu::cold]] void send_connect();
-    [[gnu::cold]] void accepted_or_refused(connack const& answer);
+    RUNNEL_COLD awaitable<void> open(std::optional<stream_type>& s, task_share here);
+    RUNNEL_COLD void send_connect();
+    RUNNEL_COLD void accepted_or_refused(connack const& answer);
 
     // --- messages
 
@@ -547,17 +547,17 @@ class session final : private detail::session_services {
     }
 
     // A message that no subscription wants, at present: it may belong to a subscription of an earlier process, say.
-    [[gnu::cold]] void keep(mqtt::publish const& packet, delivery token) override;
-    [[gnu::cold]] std::uint16_t lane_of(mqtt::publish const& packet);
-    [[gnu::cold]] void drop(delivery token);
-    [[gnu::cold]] detail::run_end const& end() override { return publishing_.end(); }
-    [[gnu::cold]] void on_proven() override { connection_.release(); }
-    [[gnu::cold]] void on_secret() noexcept override { connection_.wipe_when_written(); }
-    [[gnu::cold]] unrouted* kept() noexcept override { return unrouted_.get(); }
-    [[gnu::cold]] clock::time_point attend_messages(clock::time_point now);
-    [[gnu::cold]] awaitable<void> wait_for_room(task_share here);
-    [[gnu::cold]] void attend_held_up();
-    [[gnu::cold]] clock::time_point begin_anew(clock::time_point now);
+    RUNNEL_COLD void keep(mqtt::publish const& packet, delivery token) override;
+    RUNNEL_COLD std::uint16_t lane_of(mqtt::publish const& packet);
+    RUNNEL_COLD void drop(delivery token);
+    RUNNEL_COLD detail::run_end const& end() override { return publishing_.end(); }
+    RUNNEL_COLD void on_proven() override { connection_.release(); }
+    RUNNEL_COLD void on_secret() noexcept override { connection_.wipe_when_written(); }
+    RUNNEL_COLD unrouted* kept() noexcept override { return unrouted_.get(); }
+    RUNNEL_COLD clock::time_point attend_messages(clock::time_point now);
+    RUNNEL_COLD awaitable<void> wait_for_room(task_share here);
+    RUNNEL_COLD void attend_held_up();
+    RUNNEL_COLD clock::time_point begin_anew(clock::time_point now);
 
     // What is written must not be ahead of what is stored.
     void save_before_write() {
@@ -570,7 +570,7 @@ class session final : private detail::session_services {
     }
 
     // What has been given up is given up in the store, too, before its caller goes on in a later turn.
-    [[gnu::cold]] void save_before_telling() {
+    RUNNEL_COLD void save_before_telling() {
         must_save_ = false;
         save_before_write();
     }
@@ -588,7 +588,7 @@ class session final : private detail::session_services {
         std::rethrow_exception(std::move(why));
     }
 
-    [[gnu::cold]] void finish(std::error_code ended, std::string_view text) noexcept {
+    RUNNEL_COLD void finish(std::error_code ended, std::string_view text) noexcept {
         running_ = false;
         stream_ = nullptr;
         packets_.timer().stop();
@@ -605,17 +605,17 @@ class session final : private detail::session_services {
         places_->ended.wake_all(ended);
     }
 
-    [[gnu::cold]] void tell(session_event const& event) override {
+    RUNNEL_COLD void tell(session_event const& event) override {
         if (options_.on_event) options_.on_event(event);
         for (auto const& w : watchers_)
             if (auto const stream = w.lock()) stream->push(event);
     }
-    [[gnu::cold]] [[gnu::noinline]] void tell(session_event::kind what, std::error_code error, std::string_view detail,
-                                              std::chrono::milliseconds pause = {}) {
+    RUNNEL_COLD RUNNEL_NOINLINE void tell(session_event::kind what, std::error_code error, std::string_view detail,
+                                          std::chrono::milliseconds pause = {}) {
         tell({.what = what, .error = error, .pause = pause, .detail = printable(detail)});
     }
 
-    [[gnu::cold]] void end_connection(errc why) override {
+    RUNNEL_COLD void end_connection(errc why) override {
         if (state_.connected()) connection_.end_over(why);
     }
 
@@ -628,7 +628,7 @@ class session final : private detail::session_services {
 
     // --- the parts that come to be when they are needed
 
-    [[gnu::cold]] [[gnu::noinline]] detail::subscribing<executor_type>& subscriptions() {
+    RUNNEL_COLD RUNNEL_NOINLINE detail::subscribing<executor_type>& subscriptions() {
         if (!subscribing_) {
             detail::session_services& services = *this;
             subscribing_ = std::make_unique<detail::subscribing<executor_type>>(options_, state_, packets_, services);
@@ -636,7 +636,7 @@ class session final : private detail::session_services {
         }
         return static_cast<detail::subscribing<executor_type>&>(*subscribing_);
     }
-    [[gnu::cold]] [[gnu::noinline]] detail::requesting<executor_type>& requests() {
+    RUNNEL_COLD RUNNEL_NOINLINE detail::requesting<executor_type>& requests() {
         if (!requesting_) {
             requesting_ = std::make_unique<detail::requesting<executor_type>>(get_executor(), options_, publishing_,
                                                                               subscriptions());

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/remark.hpp>
 #include <runnel/transport/connect_progress.hpp>
 
@@ -62,13 +63,13 @@ struct session_event {
 };
 
 /// What was the matter with a server, if anything is known, and which it was.
-[[gnu::cold]] inline std::string detail_with(std::string const& url, std::string const& detail) {
+RUNNEL_COLD inline std::string detail_with(std::string const& url, std::string const& detail) {
     if (detail.find(url) != std::string::npos) return detail;
     return detail.empty() ? url : url + ": " + detail;
 }
 
 /// The event in a line of text.
-[[gnu::cold]] inline std::string to_string(session_event const& e) {
+RUNNEL_COLD inline std::string to_string(session_event const& e) {
     using enum session_event::kind;
     std::string text;
     auto const say = [&](char const* before, std::string_view about = {}, char const* after = "") {

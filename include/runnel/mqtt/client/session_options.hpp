@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/callback.hpp>
+#include <runnel/core/compiler.hpp>
 #include <runnel/mqtt/client/credentials.hpp>
 #include <runnel/mqtt/client/reconnect.hpp>
 #include <runnel/mqtt/client/session_event.hpp>
@@ -136,21 +137,21 @@ struct subscribe_options {
 };
 
 /// Throws `std::out_of_range`, with the range in its text, if the options are not possible.
-[[gnu::cold]] inline void check(session_options const& o) {
+RUNNEL_COLD inline void check(session_options const& o) {
     using namespace std::chrono_literals;
     auto const seconds = [](std::chrono::seconds value, std::int64_t maximum, char const* name) {
         if (value < 0s || value.count() > maximum)
-            throw std::out_of_range(std::string(name) + " is " + std::to_string(value.count()) +
-                                    " s; it must be 0 to " + std::to_string(maximum) + " s");
+            RUNNEL_THROW(std::out_of_range(std::string(name) + " is " + std::to_string(value.count()) +
+                                           " s; it must be 0 to " + std::to_string(maximum) + " s"));
     };
     auto const positive = [](auto value, char const* name) {
-        if (value < decltype(value){1}) throw std::out_of_range(std::string(name) + " must be 1 or more");
+        if (value < decltype(value){1}) RUNNEL_THROW(std::out_of_range(std::string(name) + " must be 1 or more"));
     };
     seconds(o.keep_alive, 65'535, "keep_alive");
     seconds(o.session_expiry, 0xFFFF'FFFF, "session_expiry");
     if (o.will) seconds(o.will->delay, 0xFFFF'FFFF, "will.delay");
     auto const up_to_a_day = [](std::chrono::milliseconds value, char const* name) {
-        if (value < 0ms || value > 24h) throw std::out_of_range(std::string(name) + " must be 0 to 24 h");
+        if (value < 0ms || value > 24h) RUNNEL_THROW(std::out_of_range(std::string(name) + " must be 0 to 24 h"));
     };
     up_to_a_day(o.unrouted_timeout, "unrouted_timeout");
     up_to_a_day(o.stalled_after, "stalled_after");
@@ -164,7 +165,7 @@ struct subscribe_options {
     positive(o.maximum_queued_messages, "maximum_queued_messages");
     positive(o.maximum_unwritten, "maximum_unwritten");
     positive(o.pace.span, "pace.span (ms)");
-    if (o.pace.span > 24h) throw std::out_of_range("pace.span must be 24 h or less");
+    if (o.pace.span > 24h) RUNNEL_THROW(std::out_of_range("pace.span must be 24 h or less"));
     check(o.reconnect);
 }
 

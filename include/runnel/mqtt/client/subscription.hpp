@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/coro/capture_error.hpp>
 #include <runnel/coro/wait_list.hpp>
 #include <runnel/mqtt/client/detail/run_end.hpp>
@@ -38,8 +39,8 @@ struct subscription_state {
         bool named = false;  ///< the server names it in the message that is being dispatched
     };
 
-    [[gnu::cold]] subscription_state(std::shared_ptr<wake_queue<Executor>> const& queue,
-                                     std::span<std::string_view const> filters, subscribe_options const& o)
+    RUNNEL_COLD subscription_state(std::shared_ptr<wake_queue<Executor>> const& queue,
+                                   std::span<std::string_view const> filters, subscribe_options const& o)
         : options(o),
           parts(filters.begin(), filters.end()),
           box(std::make_shared<inbox>(o.inbox)),
@@ -123,9 +124,9 @@ class basic_subscription {
     friend class detail::subscribing;
 
     // The handle's copies count as one user of the state, which notices when the last is gone.
-    [[gnu::cold]] explicit basic_subscription(std::shared_ptr<subscription_state<Executor>> const& s)
+    RUNNEL_COLD explicit basic_subscription(std::shared_ptr<subscription_state<Executor>> const& s)
         : state_(s.get(), [s](auto*) { desert(*s); }) {}
-    [[gnu::cold]] [[gnu::noinline]] static void desert(subscription_state<Executor>& s) {
+    RUNNEL_COLD RUNNEL_NOINLINE static void desert(subscription_state<Executor>& s) {
         if (!s.handler) s.box->desert();
     }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/error.hpp>
 
 #include <system_error>
@@ -97,7 +98,7 @@ enum class errc {
 constexpr char const* category_name(errc) noexcept { return "runnel.mqtt"; }
 
 /// What the error means, in a sentence without a full stop.
-[[gnu::cold]] inline char const* describe(errc e) noexcept {
+RUNNEL_COLD inline char const* describe(errc e) noexcept {
     switch (e) {
         case errc::ok: return "success";
         case errc::truncated_packet: return "the packet ends inside one of its fields";

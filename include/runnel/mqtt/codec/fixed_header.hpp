@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/mqtt/codec/error.hpp>
 #include <runnel/mqtt/codec/types.hpp>
 #include <runnel/mqtt/codec/wire.hpp>
@@ -34,8 +35,8 @@ struct frame {
 /// Finds the next packet in `input`. The type, the flags [MQTT-2.1.3-1] ([MQTT-2.2.2-1], [MQTT-2.2.2-2] in 3.1.1), the
 /// form of the length [MQTT-1.5.5-1] and the limit are checked as soon as their bytes are there. `maximum_packet_size`
 /// is in bytes and counts the whole packet.
-[[gnu::always_inline]] constexpr frame next_frame(std::string_view input,
-                                                  std::size_t maximum_packet_size = max_variable_integer + 5) noexcept;
+RUNNEL_ALWAYS_INLINE constexpr frame next_frame(std::string_view input,
+                                                std::size_t maximum_packet_size = max_variable_integer + 5) noexcept;
 
 /// What is wrong with the first byte of a packet, if anything: its type or its flags.
 constexpr errc find_first_byte_error(unsigned char first) noexcept {
@@ -62,7 +63,7 @@ inline constexpr auto first_byte_errors = [] {
     return errors;
 }();
 
-[[gnu::always_inline]] constexpr frame next_frame(std::string_view input, std::size_t maximum_packet_size) noexcept {
+RUNNEL_ALWAYS_INLINE constexpr frame next_frame(std::string_view input, std::size_t maximum_packet_size) noexcept {
     constexpr auto malformed = [](errc error) { return frame{parse_status::malformed, error, {}, {}, 0}; };
     if (input.size() < 2) [[unlikely]] {
         auto const error = input.empty() ? errc::ok : find_first_byte_error(static_cast<unsigned char>(input[0]));
@@ -85,13 +86,13 @@ inline constexpr auto first_byte_errors = [] {
 }
 
 /// Bytes of a whole packet whose fixed header is followed by `remaining_length` bytes.
-[[gnu::always_inline]] constexpr std::size_t packet_size(std::size_t remaining_length) noexcept {
+RUNNEL_ALWAYS_INLINE constexpr std::size_t packet_size(std::size_t remaining_length) noexcept {
     return 1 + variable_integer_size(static_cast<std::uint32_t>(remaining_length)) + remaining_length;
 }
 
 /// Writes a fixed header; returns the end of what was written.
-[[gnu::always_inline]] constexpr char* write_fixed_header(char* out, packet_type type, std::uint8_t flags,
-                                                          std::size_t remaining_length) noexcept {
+RUNNEL_ALWAYS_INLINE constexpr char* write_fixed_header(char* out, packet_type type, std::uint8_t flags,
+                                                        std::size_t remaining_length) noexcept {
     *out++ = static_cast<char>(static_cast<unsigned char>(static_cast<unsigned>(type) << 4 | flags));
     return write_variable_integer(out, static_cast<std::uint32_t>(remaining_length));
 }

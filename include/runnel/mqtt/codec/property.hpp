@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/mqtt/codec/error.hpp>
 #include <runnel/mqtt/codec/packed_list.hpp>
 #include <runnel/mqtt/codec/topic.hpp>
@@ -279,7 +280,7 @@ constexpr bool is_present(packed_list<T, Codec> const& member) noexcept {
 }
 
 /// Which properties are there: the bits of their definitions.
-[[gnu::noinline]] constexpr std::uint32_t present(properties const& p) noexcept {
+RUNNEL_NOINLINE constexpr std::uint32_t present(properties const& p) noexcept {
     std::uint32_t bits = 0;
     for_each_property([&](auto i) {
         bits |= std::uint32_t{is_present(p.*std::get<i>(property_table).member)} << i;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/mqtt/codec/packed_list.hpp>
 #include <runnel/mqtt/codec/property.hpp>
 #include <runnel/mqtt/codec/topic.hpp>
@@ -41,7 +42,7 @@ constexpr std::size_t property_value_size(T const& value) noexcept {
 
 /// Writes a value, encoded as `Type`; returns the end of what was written.
 template <property_type Type, class T>
-[[gnu::always_inline]] constexpr char* write_property_value(char* out, T const& value) noexcept {
+RUNNEL_ALWAYS_INLINE constexpr char* write_property_value(char* out, T const& value) noexcept {
     using enum property_type;
     if constexpr (Type == byte || Type == two_byte_integer || Type == four_byte_integer)
         return write_big_endian(out, value);
@@ -140,9 +141,9 @@ constexpr void for_each_present(properties const& p, packet_type type, F f) noex
 
 /// The same, faster and larger.
 template <packet_type Type, class F>
-[[gnu::always_inline]] constexpr void for_each_present(properties const& p, std::integral_constant<packet_type, Type>,
-                                                       F f) noexcept {
-    for_each_property([&](auto i) __attribute__((always_inline)) {
+RUNNEL_ALWAYS_INLINE constexpr void for_each_present(properties const& p, std::integral_constant<packet_type, Type>,
+                                                     F f) noexcept {
+    for_each_property([&](auto i) RUNNEL_LAMBDA_ALWAYS_INLINE {
         constexpr auto& property = std::get<i>(property_table);
         if constexpr (property.packets.contains(Type)) {
             if (is_present(p.*property.member)) f(property.id, p.*property.member);
@@ -164,14 +165,14 @@ constexpr void for_each_encoded(property_id id, std::string_view encoded, F f) n
 }
 
 /// Bytes that the properties `id` take among properties that were validated before.
-[[gnu::noinline]] constexpr std::size_t encoded_size(property_id id, std::string_view encoded) noexcept {
+RUNNEL_NOINLINE constexpr std::size_t encoded_size(property_id id, std::string_view encoded) noexcept {
     std::size_t size = 0;
     for_each_encoded(id, encoded, [&](std::string_view one) { size += one.size(); });
     return size;
 }
 
 /// Writes the properties `id` among properties that were validated before; returns the end of what was written.
-[[gnu::noinline]] constexpr char* write_encoded(char* out, property_id id, std::string_view encoded) noexcept {
+RUNNEL_NOINLINE constexpr char* write_encoded(char* out, property_id id, std::string_view encoded) noexcept {
     for_each_encoded(id, encoded, [&](std::string_view one) { out = write_bytes(out, one); });
     return out;
 }
@@ -182,7 +183,7 @@ constexpr std::size_t property_size(std::optional<T> const& value) noexcept {
     return 1 + property_value_size<encoding_of<T>>(*value);
 }
 template <property_id Id, class T>
-[[gnu::always_inline]] constexpr std::size_t property_size(
+RUNNEL_ALWAYS_INLINE constexpr std::size_t property_size(
     packed_list<T, property_list_codec<Id, T>> const& values) noexcept {
     if (!values.encoded().empty()) return encoded_size(Id, values.encoded());
     std::size_t size = 0;
@@ -192,15 +193,14 @@ template <property_id Id, class T>
 
 /// Writes a property; returns the end of what was written.
 template <class T>
-[[gnu::always_inline]] constexpr char* write_property(char* out, property_id id,
-                                                      std::optional<T> const& value) noexcept {
+RUNNEL_ALWAYS_INLINE constexpr char* write_property(char* out, property_id id, std::optional<T> const& value) noexcept {
     *out++ = static_cast<char>(id);
     return write_property_value<encoding_of<T>>(out, *value);
 }
 /// Not inline, as every packet may have user properties.
 template <property_id Id, class T>
-[[gnu::noinline]] constexpr char* write_property(char* out, property_id,
-                                                 packed_list<T, property_list_codec<Id, T>> const& values) noexcept {
+RUNNEL_NOINLINE constexpr char* write_property(char* out, property_id,
+                                               packed_list<T, property_list_codec<Id, T>> const& values) noexcept {
     if (!values.encoded().empty()) return write_encoded(out, Id, values.encoded());
     for (T const& value : values.objects()) {
         *out++ = static_cast<char>(Id);
@@ -250,8 +250,8 @@ constexpr char* encode(char* out, properties const& p, packet_type_or_constant a
 constexpr errc check_property_value(property_definition const& property, std::uint32_t value) noexcept {
     return value < property.minimum || value > property.maximum ? errc::property_value_out_of_range : errc::ok;
 }
-[[gnu::noinline]] constexpr errc check_property_value(property_definition const& property,
-                                                      std::string_view value) noexcept {
+RUNNEL_NOINLINE constexpr errc check_property_value(property_definition const& property,
+                                                    std::string_view value) noexcept {
     if (property.type == property_type::topic_name) return check_topic_name(value);
     if (property.type == property_type::string) return check_string(value);
     return value.size() > max_string_size ? errc::string_too_long : errc::ok;
@@ -268,8 +268,8 @@ constexpr errc check_property(property_definition const& property, std::optional
     return property.packets.contains(type) ? check_property_value(property, *member) : errc::property_not_allowed;
 }
 template <class T, class Codec>
-[[gnu::noinline]] constexpr errc check_property(property_definition const& property,
-                                                packed_list<T, Codec> const& member, packet_type type) noexcept {
+RUNNEL_NOINLINE constexpr errc check_property(property_definition const& property, packed_list<T, Codec> const& member,
+                                              packet_type type) noexcept {
     std::size_t count = 0;
     for (auto const& value : member) {
         if (!property.packets.contains(type)) return errc::property_not_allowed;
@@ -294,8 +294,8 @@ constexpr errc check(properties const& p, packet_type type) noexcept {
 
 /// Checks the string or binary field at `at`, and moves `at` behind it. Bytes can be read up to `readable_end`.
 template <class Check>
-[[gnu::always_inline]] constexpr errc validate_field(char const*& at, char const* end, char const* readable_end,
-                                                     Check check) noexcept {
+RUNNEL_ALWAYS_INLINE constexpr errc validate_field(char const*& at, char const* end, char const* readable_end,
+                                                   Check check) noexcept {
     auto const left = static_cast<std::size_t>(end - at);
     if (left < 2) return errc::truncated_packet;
     std::size_t const size = read_big_endian<std::uint16_t>(at);
@@ -306,8 +306,8 @@ template <class Check>
 }
 
 /// Checks the string pair at `at`, and moves `at` behind it. Bytes can be read up to `readable_end`.
-[[gnu::always_inline]] constexpr errc validate_string_pair(char const*& at, char const* end,
-                                                           char const* readable_end) noexcept {
+RUNNEL_ALWAYS_INLINE constexpr errc validate_string_pair(char const*& at, char const* end,
+                                                         char const* readable_end) noexcept {
     constexpr auto check = [](auto... text) { return check_string(text...); };
     errc const error = validate_field(at, end, readable_end, check);
     return error == errc::ok ? validate_field(at, end, readable_end, check) : error;

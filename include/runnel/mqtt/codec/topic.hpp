@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/utf8.hpp>
 #include <runnel/mqtt/codec/error.hpp>
 #include <runnel/mqtt/codec/types.hpp>
@@ -13,7 +14,7 @@
 namespace runnel::mqtt {
 
 /// What is wrong with a topic name of any bytes, if anything.
-[[gnu::noinline]] constexpr errc find_topic_name_error(std::string_view topic) noexcept {
+RUNNEL_NOINLINE constexpr errc find_topic_name_error(std::string_view topic) noexcept {
     if (topic.empty()) return errc::topic_empty;
     if (errc const error = check_string(topic); error != errc::ok) return error;
     return topic.find_first_of("+#") == std::string_view::npos ? errc::ok : errc::wildcard_in_topic_name;
@@ -22,7 +23,7 @@ namespace runnel::mqtt {
 /// Checks a topic name: not empty [MQTT-4.7.3-1], a string (see `check_string`, [MQTT-4.7.3-2], [MQTT-4.7.3-3]), and
 /// without wildcards ([MQTT-3.3.2-2], [MQTT-4.7.1-1] in 3.1.1). `readable` bytes, at least those of `topic`, can be
 /// read where it begins.
-[[gnu::always_inline]] constexpr errc check_topic_name(std::string_view topic, std::size_t readable) noexcept {
+RUNNEL_ALWAYS_INLINE constexpr errc check_topic_name(std::string_view topic, std::size_t readable) noexcept {
     // Nearly every topic is ASCII and passes this one test. '+' (0x2B) and '#' (0x23) differ in bit 3 alone, so one
     // comparison finds both.
     constexpr auto test = [](auto word) { return test_ascii_without(word, 0x08, '+'); };

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/bytes.hpp>
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/utf8.hpp>
 #include <runnel/mqtt/codec/error.hpp>
 #include <runnel/mqtt/codec/types.hpp>
@@ -74,7 +75,7 @@ constexpr char* write_bytes(char* out, std::string_view bytes) noexcept {
 
 /// Copies `n` bytes, at least `Half` and at most twice as many: two moves, which may overlap.
 template <std::size_t Half>
-[[gnu::always_inline]] inline void copy_by_ends(char* out, char const* from, std::size_t n) noexcept {
+RUNNEL_ALWAYS_INLINE inline void copy_by_ends(char* out, char const* from, std::size_t n) noexcept {
     char ends[2][Half];
     std::memcpy(ends[0], from, Half);
     std::memcpy(ends[1], from + n - Half, Half);
@@ -83,7 +84,7 @@ template <std::size_t Half>
 }
 
 /// Like `write_bytes`, without a call where there are 4 to 32 bytes, as nearly always in a topic or a property.
-[[gnu::always_inline]] constexpr char* write_short_bytes(char* out, std::string_view bytes) noexcept {
+RUNNEL_ALWAYS_INLINE constexpr char* write_short_bytes(char* out, std::string_view bytes) noexcept {
     std::size_t const n = bytes.size();
     if (std::is_constant_evaluated() || n < 4 || n > 32) return write_bytes(out, bytes);
     if (n > 16)
@@ -104,12 +105,12 @@ constexpr char* write_field(char* out, std::string_view field) noexcept {
 }
 
 /// Like `write_field`, for the hot path: inline, and without a call where there are 4 to 32 bytes.
-[[gnu::always_inline]] constexpr char* write_short_field(char* out, std::string_view field) noexcept {
+RUNNEL_ALWAYS_INLINE constexpr char* write_short_field(char* out, std::string_view field) noexcept {
     return write_short_bytes(write_big_endian(out, static_cast<std::uint16_t>(field.size())), field);
 }
 
 /// What is wrong with a string of any bytes, if anything.
-[[gnu::noinline]] constexpr errc find_string_error(std::string_view text) noexcept {
+RUNNEL_NOINLINE constexpr errc find_string_error(std::string_view text) noexcept {
     if (text.size() > max_string_size) return errc::string_too_long;
     if (!is_utf8(text)) return errc::invalid_utf8;
     return text.find('\0') == std::string_view::npos ? errc::ok : errc::null_character;
@@ -117,7 +118,7 @@ constexpr char* write_field(char* out, std::string_view field) noexcept {
 
 /// Checks a string: UTF-8 [MQTT-1.5.4-1] without U+0000 [MQTT-1.5.4-2] and not longer than 65,535 bytes. `readable`
 /// bytes, at least those of `text`, can be read where it begins.
-[[gnu::always_inline]] constexpr errc check_string(std::string_view text, std::size_t readable) noexcept {
+RUNNEL_ALWAYS_INLINE constexpr errc check_string(std::string_view text, std::size_t readable) noexcept {
     constexpr auto test = [](auto word) { return test_ascii_without_null(word); };
     if (text.size() <= max_string_size && is_ascii(text, test, readable)) [[likely]]
         return errc::ok;

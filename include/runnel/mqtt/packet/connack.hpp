@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/mqtt/codec/fixed_header.hpp>
 #include <runnel/mqtt/codec/property_view.hpp>
 #include <runnel/mqtt/codec/reason_code.hpp>
@@ -66,8 +67,8 @@ constexpr errc decode(fixed_header const&, std::string_view body, protocol_versi
 
 /// Whether the body is that of a whole CONNACK of the other version: the server does not speak `version`, and says so,
 /// or has not noticed. Of MQTT 3.1.1 it has two bytes, of MQTT 5 three or more.
-[[gnu::cold]] constexpr bool is_of_other_version(fixed_header const& h, std::string_view body,
-                                                 protocol_version version) noexcept {
+RUNNEL_COLD constexpr bool is_of_other_version(fixed_header const& h, std::string_view body,
+                                               protocol_version version) noexcept {
     bool const v5 = version == protocol_version::v5;
     if ((body.size() == 2) != v5) return false;
     connack other;

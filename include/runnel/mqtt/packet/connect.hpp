@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/mqtt/codec/fixed_header.hpp>
 #include <runnel/mqtt/codec/property_view.hpp>
 #include <runnel/mqtt/codec/topic.hpp>
@@ -156,7 +157,7 @@ constexpr errc check(will const& w, protocol_version version) noexcept {
 }
 
 /// Checks that the packet can be sent in this version.
-[[gnu::cold]] constexpr errc check(connect const& p, protocol_version version) noexcept {
+RUNNEL_COLD constexpr errc check(connect const& p, protocol_version version) noexcept {
     bool const v5 = version == protocol_version::v5;
     if (errc const error = check_string(p.client_id); error != errc::ok) return error;
     if (!v5 && p.client_id.empty() && !p.clean_start) return errc::client_identifier_empty;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/mqtt/codec/fixed_header.hpp>
 #include <runnel/mqtt/codec/property_view.hpp>
 #include <runnel/mqtt/codec/topic.hpp>
@@ -31,12 +32,12 @@ struct publish_size {
 };
 
 /// Measures the properties of a packet. Not inline, so that the rest is, wherever a message without them is sent.
-[[gnu::noinline]] constexpr std::size_t measure_properties(properties const& props) noexcept {
+RUNNEL_NOINLINE constexpr std::size_t measure_properties(properties const& props) noexcept {
     return property_length(props, packet_constant<packet_type::publish>);
 }
 
 /// Measures a packet.
-[[gnu::always_inline]] constexpr publish_size measure(publish const& p, protocol_version version) noexcept {
+RUNNEL_ALWAYS_INLINE constexpr publish_size measure(publish const& p, protocol_version version) noexcept {
     publish_size size{field_size(p.topic) + p.payload.size() + (p.qos == qos::at_most_once ? 0u : 2u), 0};
     if (version == protocol_version::v3_1_1) return size;
     size.property_length = p.props.is_own() ? measure_properties(*p.props.own()) : p.props.raw().size();
@@ -45,7 +46,7 @@ struct publish_size {
 }
 
 /// Bytes that follow the fixed header.
-[[gnu::always_inline]] constexpr std::size_t remaining_length(publish const& p, protocol_version version) noexcept {
+RUNNEL_ALWAYS_INLINE constexpr std::size_t remaining_length(publish const& p, protocol_version version) noexcept {
     return measure(p, version).remaining_length;
 }
 
@@ -55,14 +56,13 @@ constexpr std::size_t encoded_size(publish const& p, protocol_version version) n
 }
 
 /// Writes the properties of a packet behind their length; not inline for the same reason.
-[[gnu::noinline]] constexpr char* encode_properties(char* out, property_view const& props,
-                                                    std::size_t length) noexcept {
+RUNNEL_NOINLINE constexpr char* encode_properties(char* out, property_view const& props, std::size_t length) noexcept {
     return write_properties(out, length, props, packet_constant<packet_type::publish>);
 }
 
 /// Writes the packet without its payload, which is to follow; returns the end of what was written.
-[[gnu::always_inline]] constexpr char* encode_without_payload(char* out, publish const& p, protocol_version version,
-                                                              publish_size size) noexcept {
+RUNNEL_ALWAYS_INLINE constexpr char* encode_without_payload(char* out, publish const& p, protocol_version version,
+                                                            publish_size size) noexcept {
     auto const flags = (p.dup ? 8u : 0u) | static_cast<unsigned>(p.qos) << 1 | (p.retain ? 1u : 0u);
     out = write_fixed_header(out, packet_type::publish, static_cast<std::uint8_t>(flags), size.remaining_length);
     out = write_short_field(out, p.topic);
@@ -74,8 +74,8 @@ constexpr std::size_t encoded_size(publish const& p, protocol_version version) n
 }
 
 /// Writes a packet of this size (`measure`); returns the end of what was written.
-[[gnu::always_inline]] constexpr char* encode(char* out, publish const& p, protocol_version version,
-                                              publish_size size) noexcept {
+RUNNEL_ALWAYS_INLINE constexpr char* encode(char* out, publish const& p, protocol_version version,
+                                            publish_size size) noexcept {
     return write_bytes(encode_without_payload(out, p, version, size), p.payload);
 }
 
@@ -86,7 +86,7 @@ constexpr char* encode(char* out, publish const& p, protocol_version version) no
 }
 
 /// Reads what MQTT 5 has behind the packet identifier, and checks the topic.
-[[gnu::noinline]] constexpr errc decode_with_properties(std::string_view rest, publish& out) noexcept {
+RUNNEL_NOINLINE constexpr errc decode_with_properties(std::string_view rest, publish& out) noexcept {
     wire_reader reader(rest);
     out.props = property_view::read(reader, packet_type::publish);
     out.payload = reader.rest();
@@ -97,8 +97,8 @@ constexpr char* encode(char* out, publish const& p, protocol_version version) no
 }
 
 /// Reads the body of a packet whose fixed header `next_frame` has accepted.
-[[gnu::always_inline]] constexpr errc decode(fixed_header const& header, std::string_view body,
-                                             protocol_version version, publish& out) noexcept {
+RUNNEL_ALWAYS_INLINE constexpr errc decode(fixed_header const& header, std::string_view body, protocol_version version,
+                                           publish& out) noexcept {
     // Without `wire_reader`: this is the hot path of every receiver.
     if (body.size() < 2) return errc::truncated_packet;
     std::size_t const topic_size = read_big_endian<std::uint16_t>(body.data());
@@ -147,7 +147,7 @@ constexpr errc check_payload_format(publish const& p) noexcept {
 }
 
 /// Checks all of a packet that is to be sent in this version but its topic and its size.
-[[gnu::always_inline]] constexpr errc check_without_topic(publish const& p, protocol_version version) noexcept {
+RUNNEL_ALWAYS_INLINE constexpr errc check_without_topic(publish const& p, protocol_version version) noexcept {
     if (p.qos == qos::at_most_once) {
         if (p.dup) return errc::dup_without_qos;  // [MQTT-3.3.1-2]
     } else {
@@ -158,7 +158,7 @@ constexpr errc check_payload_format(publish const& p) noexcept {
 }
 
 /// Checks that the packet can be sent in this version.
-[[gnu::always_inline]] constexpr errc check(publish const& p, protocol_version version) noexcept {
+RUNNEL_ALWAYS_INLINE constexpr errc check(publish const& p, protocol_version version) noexcept {
     if (errc const error = check_without_topic(p, version); error != errc::ok) return error;
     bool const aliased =
         p.topic.empty() && version == protocol_version::v5 && p.props.get<property_id::topic_alias>().has_value();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/mqtt/codec/fixed_header.hpp>
 #include <runnel/mqtt/codec/packed_list.hpp>
 #include <runnel/mqtt/codec/property_view.hpp>
@@ -113,7 +114,7 @@ constexpr errc decode(fixed_header const&, std::string_view body, protocol_versi
 }
 
 /// Checks that the packet can be sent in this version. (In MQTT 3.1.1 options other than the QoS are not sent.)
-[[gnu::cold]] constexpr errc check(subscribe const& p, protocol_version version) noexcept {
+RUNNEL_COLD constexpr errc check(subscribe const& p, protocol_version version) noexcept {
     if (p.packet_id == 0) return errc::packet_identifier_zero;
     if (p.requests.empty()) return errc::empty_list;
     for (auto const& request : p.requests) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/mqtt/codec/fixed_header.hpp>
 #include <runnel/mqtt/codec/packed_list.hpp>
 #include <runnel/mqtt/codec/property_view.hpp>
@@ -73,7 +74,7 @@ constexpr errc decode(fixed_header const&, std::string_view body, protocol_versi
 }
 
 /// Checks that the packet can be sent in this version.
-[[gnu::cold]] constexpr errc check(unsubscribe const& p, protocol_version version) noexcept {
+RUNNEL_COLD constexpr errc check(unsubscribe const& p, protocol_version version) noexcept {
     if (p.packet_id == 0) return errc::packet_identifier_zero;
     if (p.filters.empty()) return errc::empty_list;
     for (auto const& filter : p.filters) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/mqtt/codec/property_view.hpp>
 #include <runnel/mqtt/codec/types.hpp>
 
@@ -17,7 +18,7 @@ class acknowledgement_details {
     bool empty() const noexcept { return all_.empty(); }
 
     /// Keeps a copy of what is to go with the acknowledgement of the delivery with this number.
-    [[gnu::cold]] void add(std::uint64_t number, property_view const& props, packet_type type) {
+    RUNNEL_COLD void add(std::uint64_t number, property_view const& props, packet_type type) {
         std::string bytes(encoded_size(props, type), '\0');
         encode(bytes.data(), props, type);
         all_.push_back({number, std::move(bytes)});

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/mqtt/codec/property.hpp>
 #include <runnel/mqtt/codec/types.hpp>
 #include <runnel/mqtt/packet/subscribe.hpp>
@@ -65,8 +66,8 @@ constexpr bool fit(Packet& packet, packet_type type, protocol_version version, c
 }
 
 /// Checks that the server supports what a SUBSCRIBE asks for (3.2.2.3.11 to 3.2.2.3.13).
-[[gnu::cold]] constexpr errc check_subscribe(capabilities const& peer, subscribe const& packet,
-                                             protocol_version version) noexcept {
+RUNNEL_COLD constexpr errc check_subscribe(capabilities const& peer, subscribe const& packet,
+                                           protocol_version version) noexcept {
     bool const has_identifier = !packet.props.get<property_id::subscription_identifier>().empty();
     if (has_identifier && !peer.subscription_identifier_available) return errc::subscription_identifier_not_available;
     for (auto const& request : packet.requests) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/list_link.hpp>
 #include <runnel/core/send_buffer.hpp>
 #include <runnel/mqtt/client/session_options.hpp>
@@ -67,7 +68,7 @@ class publish_queue {
 
     /// Begins the call's message, or lets it wait for room: the state says which. Returns why its message could not be
     /// begun. `now` counts only where the options have a time limit or properties, or messages leave at a pace.
-    [[gnu::noinline]] errc begin(call& c, time_point now) {
+    RUNNEL_NOINLINE errc begin(call& c, time_point now) {
         if (closed_ || has_lost_connection(c)) [[unlikely]] {
             c.at = state::told;
             return closed_ ? errc::disconnected : errc::not_connected;
@@ -91,8 +92,8 @@ class publish_queue {
     }
 
     /// Begins a message that belongs to no call. It does not wait, and does not overtake those who do.
-    [[gnu::always_inline]] errc try_begin(std::string_view topic, std::string_view payload, publish_options const& o,
-                                          time_point now) {
+    RUNNEL_ALWAYS_INLINE errc try_begin(std::string_view topic, std::string_view payload, publish_options const& o,
+                                        time_point now) {
         if (closed_) [[unlikely]]
             return errc::disconnected;
         if (somebody_waits(o.qos)) return errc::queue_full;
@@ -108,7 +109,7 @@ class publish_queue {
     /// Begins the messages of those who wait, as far as there is room, and calls `tell(call, error)` for each that is
     /// told something by that. Of one that `is_gone(call)`, as its coroutine has been cancelled, no message is begun.
     template <class IsGone, class Tell>
-    [[gnu::noinline]] void offer_room(time_point now, IsGone&& is_gone, Tell&& tell) {
+    RUNNEL_NOINLINE void offer_room(time_point now, IsGone&& is_gone, Tell&& tell) {
         if (state_.connected()) {
             while (has_room_to_write() && serve(writing_, now, is_gone, tell)) {
             }
@@ -158,7 +159,7 @@ class publish_queue {
 
     /// The connection has gone, and there is no other yet: what was for it only is not sent any more.
     template <class Tell>
-    [[gnu::cold]] void connection_lost(Tell&& tell) {
+    RUNNEL_COLD void connection_lost(Tell&& tell) {
         for (auto* list : {&writing_, &begun_})
             for (auto* link = list->next(); link != list;) {
                 auto& c = static_cast<call&>(*link);
@@ -191,7 +192,7 @@ class publish_queue {
     }
 
   private:
-    [[gnu::always_inline]] bool somebody_waits(qos quality) const noexcept {
+    RUNNEL_ALWAYS_INLINE bool somebody_waits(qos quality) const noexcept {
         if (!writing_.linked() && !queueing_.linked()) [[likely]]
             return false;
         if (!state_.connected()) return true;
@@ -199,14 +200,14 @@ class publish_queue {
     }
 
     // Whether the end of a message that begins now is told by the session state. At a pace, QoS 0 waits for its turn.
-    [[gnu::always_inline]] bool is_told_later(call const& c) const noexcept {
+    RUNNEL_ALWAYS_INLINE bool is_told_later(call const& c) const noexcept {
         return c.options.qos != qos::at_most_once || (state_.is_paced() && state_.connected());
     }
 
     static bool is_for_this_connection(call const& c) noexcept {
         return c.options.this_connection && c.options.qos == qos::at_most_once;
     }
-    [[gnu::always_inline]] bool has_lost_connection(call const& c) const noexcept {
+    RUNNEL_ALWAYS_INLINE bool has_lost_connection(call const& c) const noexcept {
         return is_for_this_connection(c) && !state_.connected();
     }
 
@@ -215,8 +216,8 @@ class publish_queue {
         if (!is_for_this_connection(c) || !state_.withdraw(c.number)) state_.disown(c.number);
     }
 
-    [[gnu::always_inline]] session_state::begun begin_message(std::string_view topic, std::string_view payload,
-                                                              publish_options const& o, void* owner) {
+    RUNNEL_ALWAYS_INLINE session_state::begun begin_message(std::string_view topic, std::string_view payload,
+                                                            publish_options const& o, void* owner) {
         if (o.qos == qos::at_most_once && !has_room_to_write()) return {errc::queue_full};
         publish message{.topic = topic, .payload = payload, .qos = o.qos, .retain = o.retain, .props = o.props};
         auto begun = state_.publish_in_place(out_, message, owner);
@@ -226,7 +227,7 @@ class publish_queue {
         return begun;
     }
 
-    [[gnu::cold]] session_state::begun make_room_and_begin(publish& message, void* owner) {
+    RUNNEL_COLD session_state::begun make_room_and_begin(publish& message, void* owner) {
         session_state::begun begun{errc::queue_full};
         while (begun.error == errc::queue_full && state_.drop_oldest_at_most_once()) {
             ++dropped_;
@@ -235,7 +236,7 @@ class publish_queue {
         return begun;
     }
 
-    [[gnu::noinline]] errc begin_to_wait(call& c, errc e, time_point now) {
+    RUNNEL_NOINLINE errc begin_to_wait(call& c, errc e, time_point now) {
         if (!is_for_want_of_room(e) || options_.when_full == overflow::refuse) {
             c.at = state::told;
             return e;
@@ -247,7 +248,7 @@ class publish_queue {
         return e;
     }
 
-    [[gnu::cold]] void set_deadline(call& c, time_point now) noexcept {
+    RUNNEL_COLD void set_deadline(call& c, time_point now) noexcept {
         if (c.deadline != never) return;
         c.deadline = deadline_after(now, c.options.timeout);
         deadline_ = std::min(deadline_, c.deadline);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/utf8.hpp>
 #include <runnel/mqtt/codec/topic.hpp>
 
@@ -203,7 +204,7 @@ class router {
         ++slots_taken_;
     }
 
-    [[gnu::cold]] void remove_slot(std::uint32_t index) noexcept {
+    RUNNEL_COLD void remove_slot(std::uint32_t index) noexcept {
         auto const mask = slots_.size() - 1;
         auto hole = hash(nodes_[index].parent, nodes_[index].level) & mask;
         while (slots_[hole] != index) hole = (hole + 1) & mask;
@@ -228,7 +229,7 @@ class router {
     static bool is_wildcard(std::string_view level) noexcept { return level == "+" || level == "#"; }
 
     // The node of a filter, with all nodes on the way to it.
-    [[gnu::cold]] std::uint32_t reach(std::string_view filter) {
+    RUNNEL_COLD std::uint32_t reach(std::string_view filter) {
         std::uint32_t index = root;
         for (std::size_t at = 0; at != std::string_view::npos; at = level_after(filter, at)) {
             auto const level = level_at(filter, at);
@@ -238,7 +239,7 @@ class router {
         return index;
     }
 
-    [[gnu::cold]] std::uint32_t find(std::string_view filter) noexcept {
+    RUNNEL_COLD std::uint32_t find(std::string_view filter) noexcept {
         std::uint32_t index = root;
         for (std::size_t at = 0; at != std::string_view::npos && index != none; at = level_after(filter, at)) {
             auto const level = level_at(filter, at);
@@ -270,7 +271,7 @@ class router {
     }
 
     // Removes the node, and those above it, as long as they hold nothing.
-    [[gnu::cold]] void prune(std::uint32_t index) noexcept {
+    RUNNEL_COLD void prune(std::uint32_t index) noexcept {
         while (index != root && nodes_[index].entries.empty() && nodes_[index].children == 0) {
             auto const parent = nodes_[index].parent;
             if (is_wildcard(nodes_[index].level))

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/send_buffer.hpp>
 #include <runnel/mqtt/packet.hpp>
 #include <runnel/mqtt/protocol/acknowledgement_details.hpp>
@@ -61,8 +62,8 @@ class session_state {
     enum class phase : std::uint8_t { disconnected, connecting, connected, disconnecting };
 
     /// `pace`: how fast messages leave.
-    [[gnu::cold]] explicit session_state(role own, protocol_version version, session_limits limits = {},
-                                         publish_pace pace = {})
+    RUNNEL_COLD explicit session_state(role own, protocol_version version, session_limits limits = {},
+                                       publish_pace pace = {})
         : role_(own), version_(version), limits_(limits) {
         if (!pace.is_limited()) return;
         pacing_ = std::make_unique<pacing>(pace);
@@ -103,14 +104,14 @@ class session_state {
     /// has been published or received, or a connection has begun. Is to be called then, too, and, so that what leaves
     /// does not gather in front of a slow network, only once all that was sent before has been written.
     template <class Handler>
-    [[gnu::cold]] pacing::time_point send_due(send_buffer& out, pacing::time_point now, Handler&& handler) {
+    RUNNEL_COLD pacing::time_point send_due(send_buffer& out, pacing::time_point now, Handler&& handler) {
         if (!connected() || !is_paced()) return pacing::never;
         return outgoing_.send_paced(out, bounds(limits_.unwritten), version_, *pacing_, now,
                                     [&](void* owner) { handler.on_sent(owner); });
     }
 
     /// Whether a message that is published now can be sent now: the pace allows it, and no other is before it.
-    [[gnu::cold]] bool can_leave(qos quality, pacing::time_point now) {
+    RUNNEL_COLD bool can_leave(qos quality, pacing::time_point now) {
         return connected() && (!is_paced() || outgoing_.can_leave(quality, window_, *pacing_, now));
     }
 
@@ -121,7 +122,7 @@ class session_state {
     }
 
     /// Client: begins a connection by CONNECT. `own` is what its properties announce. Nothing is sent on an error.
-    [[gnu::cold]] errc connect(send_buffer& out, mqtt::connect const& packet, capabilities own) {
+    RUNNEL_COLD errc connect(send_buffer& out, mqtt::connect const& packet, capabilities own) {
         if (errc const e = check(packet, version_); e != errc::ok) return e;
         connection_lost();
         append(out, packet);
@@ -162,7 +163,7 @@ class session_state {
     }
 
     /// The network connection has gone. What was not acknowledged will be sent again on the next one; requests end.
-    [[gnu::cold]] void connection_lost() noexcept {
+    RUNNEL_COLD void connection_lost() noexcept {
         phase_ = phase::disconnected;
         peer_known_ = false;
         expected_ = 0;
@@ -205,13 +206,13 @@ class session_state {
     }
 
     /// Client: sends SUBSCRIBE; `owner` is told by `on_suback`, unless the connection is lost first.
-    [[gnu::cold]] begun subscribe(send_buffer& out, mqtt::subscribe packet, void* owner) {
+    RUNNEL_COLD begun subscribe(send_buffer& out, mqtt::subscribe packet, void* owner) {
         if (errc const e = check_subscribe(peer_, packet, version_); connected() && e != errc::ok) return {e};
         return request(out, packet, packet_type::subscribe, packet.requests.size(), owner);
     }
 
     /// Client: sends UNSUBSCRIBE; `owner` is told by `on_unsuback`, unless the connection is lost first.
-    [[gnu::cold]] begun unsubscribe(send_buffer& out, mqtt::unsubscribe packet, void* owner) {
+    RUNNEL_COLD begun unsubscribe(send_buffer& out, mqtt::unsubscribe packet, void* owner) {
         return request(out, packet, packet_type::unsubscribe, packet.filters.size(), owner);
     }
 
@@ -230,21 +231,21 @@ class session_state {
     /// has been sent it may arrive all the same, and the protocol's exchange goes on to its end, but it is not sent
     /// again. False: there is no such message, or it is a QoS 2 message that the peer has already.
     template <class Handler>
-    [[gnu::cold]] bool discard(std::uint64_t number, errc why, Handler&& handler) {
+    RUNNEL_COLD bool discard(std::uint64_t number, errc why, Handler&& handler) {
         return outgoing_.discard(number, why, handler);
     }
 
     /// Ends, between connections, an exchange that cannot be brought to its end on any; its owner is told by
     /// `on_refused`.
     template <class Handler>
-    [[gnu::cold]] void reject(std::uint64_t number, errc why, Handler&& handler) {
+    RUNNEL_COLD void reject(std::uint64_t number, errc why, Handler&& handler) {
         outgoing_.reject(number, why, handler);
     }
 
     /// Calls `f(message)` with a `queued_view` of each message that waits to be sent or acknowledged, in order. QoS 2
     /// messages that the peer has are not among them.
     template <class F>
-    [[gnu::cold]] void for_each_queued(F&& f) {
+    RUNNEL_COLD void for_each_queued(F&& f) {
         outgoing_.for_each_message([&](std::uint64_t number, detail::outgoing::entry const& e) {
             bool const sent =
                 e.at == stage::sent || e.at == stage::resend || e.past != detail::in_flight::history::unsent;
@@ -258,14 +259,14 @@ class session_state {
 
     /// Client: allows fewer QoS 1 and 2 messages in flight than the limits do, 0 included, until it is called again: to
     /// find out which of them the server does not take. PUBREL that is to be sent again counts as one of them.
-    [[gnu::cold]] void narrow(send_buffer& out, std::uint16_t window) {
+    RUNNEL_COLD void narrow(send_buffer& out, std::uint16_t window) {
         narrowed_ = window;
         set_window();
         send_more(out);
     }
 
     /// What has been sent on this connection and waits for the peer, for `quarantine`.
-    [[gnu::cold]] detail::unanswered_exchanges unanswered() noexcept {
+    RUNNEL_COLD detail::unanswered_exchanges unanswered() noexcept {
         auto const first = outgoing_.first_waiting();
         return {.first = first,
                 .next = outgoing_.next_number(),
@@ -276,7 +277,7 @@ class session_state {
     /// Whether PUBREL has been sent on this connection without a PUBREC having come on it, and is not answered: it
     /// frees an identifier that the peer may have taken. A peer that has not come to send PUBREC may find fault with
     /// that.
-    [[gnu::cold]] bool has_freed() noexcept { return outgoing_.has_freed(); }
+    RUNNEL_COLD bool has_freed() noexcept { return outgoing_.has_freed(); }
 
     /// The owner of the exchange is gone and is not to be told of its end. The exchange itself goes on.
     void disown(std::uint64_t number) noexcept { outgoing_.disown(number); }
@@ -303,7 +304,7 @@ class session_state {
     /// The application gives a message back that it cannot take: it is not acknowledged on this connection, on which it
     /// counts for the receive maximum, and later ones of its lane and QoS are not acknowledged. When it
     /// is sent again, on the next connection, `on_message` is told of it once more, with the same number.
-    [[gnu::cold]] void give_back(delivery d, mqtt::publish const* packet = nullptr) { received_.give_back(d, packet); }
+    RUNNEL_COLD void give_back(delivery d, mqtt::publish const* packet = nullptr) { received_.give_back(d, packet); }
 
     /// Puts a message that `on_message` tells of into a lane, within which acknowledgements keep their order: see
     /// `received`. All messages of one topic must be in the same.
@@ -330,11 +331,11 @@ class session_state {
     /// The messages that wait for the application, as `received` counts them: those given back, whether there are
     /// others, and how many have come so far.
     std::size_t given_back() const noexcept { return received_.given_back(); }
-    [[gnu::cold]] bool holds_only_given_back() noexcept { return received_.holds_only_given_back(); }
+    RUNNEL_COLD bool holds_only_given_back() noexcept { return received_.holds_only_given_back(); }
     std::uint64_t arrived() const noexcept { return received_.arrived(); }
     /// Client: what has been given back is to come again on another connection, as this one brings nothing more. False:
     /// it would not come, as the session ends with the connection.
-    [[gnu::cold]] bool ask_again() noexcept {
+    RUNNEL_COLD bool ask_again() noexcept {
         return asks_again_ =
                    connected() && !clean_start_ && (version_ != protocol_version::v5 || !ends_with_connection_);
     }
@@ -345,7 +346,7 @@ class session_state {
     ///
     /// Errors: those of `check`, `not_connected`, `authentication_not_due`, `authentication_method_changed`,
     /// `packet_too_large`.
-    [[gnu::cold]] errc auth(send_buffer& out, mqtt::auth packet) {
+    RUNNEL_COLD errc auth(send_buffer& out, mqtt::auth packet) {
         if (!connected() && !(phase_ == phase::connecting && role_ == role::client)) return errc::not_connected;
         if (errc const e = check(packet, version_); e != errc::ok) return e;
         if (errc const e = check_sender(packet, role_); e != errc::ok) return e;
@@ -363,7 +364,7 @@ class session_state {
     /// that has no error to tell sends first all that may be sent, whatever `session_limits::unwritten` says. In
     /// MQTT 3.1.1 a server has nothing to send. Reason string and user properties are left out if the peer does not
     /// take packets of that size. Errors: the packet is not one that this end may send; then nothing happens.
-    [[gnu::cold]] errc disconnect(send_buffer& out, mqtt::disconnect packet = {}) {
+    RUNNEL_COLD errc disconnect(send_buffer& out, mqtt::disconnect packet = {}) {
         if (phase_ != phase::connecting && phase_ != phase::connected) return errc::ok;
         if (version_ == protocol_version::v5) {
             if (errc const e = check(packet, version_); e != errc::ok) return e;
@@ -465,7 +466,7 @@ class session_state {
                 .peer_maximum = peer_.maximum_packet_size,
                 .unwritten = unwritten};
     }
-    [[gnu::cold]] [[gnu::noinline]] bool is_used_up() noexcept {
+    RUNNEL_COLD RUNNEL_NOINLINE bool is_used_up() noexcept {
         return received_.waiting() >= std::min(limits_.not_taken, own_.receive_maximum) &&
                received_.holds_only_given_back();
     }
@@ -482,7 +483,7 @@ class session_state {
     }
 
     template <class Packet>
-    [[gnu::cold]] begun request(send_buffer& out, Packet packet, packet_type type, std::size_t filters, void* owner) {
+    RUNNEL_COLD begun request(send_buffer& out, Packet packet, packet_type type, std::size_t filters, void* owner) {
         if (!connected()) return {errc::not_connected};
         outgoing_.make_identifier();
         if (!outgoing_.has_identifier()) return {errc::no_packet_identifier};
@@ -498,8 +499,7 @@ class session_state {
     }
 
     /// A connection begins: `connecting`.
-    [[gnu::cold]] void begin(capabilities const& own, capabilities const& peer,
-                             std::optional<std::string_view> method) {
+    RUNNEL_COLD void begin(capabilities const& own, capabilities const& peer, std::optional<std::string_view> method) {
         own_ = own;
         peer_ = peer;
         bool const v5 = version_ == protocol_version::v5;
@@ -510,7 +510,7 @@ class session_state {
 
     /// What the peer does not accept ends, and the rest is sent. Handlers may end the connection meanwhile.
     template <class Handler, class Tell>
-    [[gnu::cold]] void begin_connection(send_buffer& out, Handler& handler, Tell&& tell) {
+    RUNNEL_COLD void begin_connection(send_buffer& out, Handler& handler, Tell&& tell) {
         if (phase_ != phase::connecting) return;
         peer_known_ = has_session_ = true;
         outgoing_.refuse_unacceptable(peer_, handler);
@@ -552,7 +552,7 @@ class session_state {
         }
     }
 
-    [[gnu::cold]] void send_with_details(send_buffer& out, acknowledgement packet, std::uint64_t number) {
+    RUNNEL_COLD void send_with_details(send_buffer& out, acknowledgement packet, std::uint64_t number) {
         packet.props = acknowledgement_details_.find(number, packet.type);
         properties shorter;
         if (!fit(packet, packet.type, version_, peer_, shorter)) packet.props = {};
@@ -567,21 +567,21 @@ class session_state {
     errc receive_publish(frame const& f, send_buffer& out, Handler& handler);
     bool leaves_out() noexcept;
     template <class Handler>
-    [[gnu::cold]] errc receive_other(frame const& f, send_buffer& out, Handler& handler);
+    RUNNEL_COLD errc receive_other(frame const& f, send_buffer& out, Handler& handler);
     template <class Handler>
-    [[gnu::cold]] errc receive_connack(mqtt::connack const& answer, send_buffer& out, Handler& handler);
+    RUNNEL_COLD errc receive_connack(mqtt::connack const& answer, send_buffer& out, Handler& handler);
     template <class Handler>
-    [[gnu::cold]] errc receive_disconnect(mqtt::disconnect const& packet, Handler& handler);
+    RUNNEL_COLD errc receive_disconnect(mqtt::disconnect const& packet, Handler& handler);
     template <class Handler>
-    [[gnu::cold]] errc receive_auth(mqtt::auth const& packet, Handler& handler);
+    RUNNEL_COLD errc receive_auth(mqtt::auth const& packet, Handler& handler);
     template <class Handler>
     errc receive_acknowledgement(acknowledgement const& ack, send_buffer& out, Handler& handler);
     template <class Handler>
     errc receive_pubrec(detail::outgoing::entry* e, acknowledgement const& ack, send_buffer& out, Handler& handler);
-    [[gnu::cold]] errc receive_other_pubrec(detail::outgoing::entry* e, acknowledgement const& ack, send_buffer& out);
+    RUNNEL_COLD errc receive_other_pubrec(detail::outgoing::entry* e, acknowledgement const& ack, send_buffer& out);
     errc receive_pubrel(acknowledgement const& ack, send_buffer& out);
     template <class Answer, class Handler>
-    [[gnu::cold]] errc receive_answer(Answer const& answer, packet_type to, Handler& handler);
+    RUNNEL_COLD errc receive_answer(Answer const& answer, packet_type to, Handler& handler);
     errc resolve_alias(mqtt::publish& message);
     errc check_received(mqtt::publish const& message) const noexcept;
     errc check_wanted(packet_type type, property_view const& props) const noexcept;

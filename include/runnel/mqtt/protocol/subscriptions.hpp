@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/mqtt/codec/reason_code.hpp>
 #include <runnel/mqtt/codec/types.hpp>
 #include <runnel/mqtt/packet/reason_code_list.hpp>
@@ -94,23 +95,24 @@ class subscriptions {
     /// No ticket.
     static constexpr std::uint64_t nothing = 0;
 
-    [[gnu::cold]] subscriptions() = default;
-    [[gnu::cold]] ~subscriptions() = default;
+    RUNNEL_COLD subscriptions() = default;
+    RUNNEL_COLD ~subscriptions() = default;
     subscriptions(subscriptions const&) = delete;
     subscriptions& operator=(subscriptions const&) = delete;
 
     /// Nothing changes if there is no memory for it.
-    [[gnu::cold]] subscription& add(std::span<std::string_view const> names, void* owner) {
+    RUNNEL_COLD subscription& add(std::span<std::string_view const> names, void* owner) {
         auto s = std::make_unique<subscription>();
         s->owner = owner;
         s->identifier = new_identifier();
         s->filters.reserve(names.size());
         wanted_.reserve(wanted_.size() + 1);
-        try {
+        RUNNEL_TRY {
             for (auto const name : names) s->filters.push_back(&use(name));
-        } catch (...) {
+        }
+        RUNNEL_CATCH_ALL {
             for (auto* f : s->filters) release(*f);
-            throw;
+            RUNNEL_RETHROW;
         }
         for (auto* f : s->filters) ++f->wanted;
         wanted_.push_back(std::move(s));
@@ -119,7 +121,7 @@ class subscriptions {
 
     /// Nobody wants it any more. Returns the ticket of the debt that comes of it, or `nothing`. Nothing changes if
     /// there is no memory for that debt.
-    [[gnu::cold]] std::uint64_t remove(subscription& s) {
+    RUNNEL_COLD std::uint64_t remove(subscription& s) {
         std::uint64_t ticket = nothing;
         requests debt;
         if (std::ranges::any_of(s.filters, [&](auto const* f) { return !f->claims.empty() && is_only_for(s, *f); })) {
@@ -150,7 +152,7 @@ class subscriptions {
 
     /// Nobody can receive from it any more, but the server keeps it, and with it the messages for whoever subscribes
     /// again: as `remove`, without a debt.
-    [[gnu::cold]] void forget(subscription& s) {
+    RUNNEL_COLD void forget(subscription& s) {
         for (auto* f : s.filters)
             if (is_only_for(s, *f)) f->claims.clear();
         remove(s);
@@ -158,19 +160,19 @@ class subscriptions {
 
     /// The ticket of the debt for a filter that nobody wants; `nothing`: there is none. One that was refused is asked
     /// for again.
-    [[gnu::cold]] std::uint64_t debt(std::string_view name) {
+    RUNNEL_COLD std::uint64_t debt(std::string_view name) {
         auto const* const f = known(name);
         return f != nullptr && f->wanted == 0 ? debt_for(*f) : nothing;
     }
 
     /// Whether this debt is neither paid nor refused.
-    [[gnu::cold]] bool owes(std::uint64_t ticket) const noexcept {
+    RUNNEL_COLD bool owes(std::uint64_t ticket) const noexcept {
         auto const is_it = [=](auto const& r) { return r.ticket == ticket; };
         return ticket != nothing && (std::ranges::any_of(owed_, is_it) || std::ranges::any_of(sent_, is_it));
     }
 
     /// There is a new connection. What was unanswered on the one before will not be answered any more.
-    [[gnu::cold]] void connected(bool session_present) {
+    RUNNEL_COLD void connected(bool session_present) {
         for (auto* const list : {&sent_, &refused_}) {
             for (auto r = list->begin(); r != list->end();) {
                 auto const at = r++;
@@ -193,7 +195,7 @@ class subscriptions {
 
     /// What is to be sent next, on the connection that there is: from now on it counts as sent, and is known until it
     /// is answered, taken back, given up, or there is another connection. nullptr: nothing.
-    [[gnu::cold]] request* next() {
+    RUNNEL_COLD request* next() {
         if (!owed_.empty()) {
             sent_.splice(sent_.end(), owed_, owed_.begin());
             sent_.back().order = ++orders_;
@@ -219,7 +221,7 @@ class subscriptions {
     }
 
     /// It has not been sent after all, for want of a packet identifier.
-    [[gnu::cold]] void take_back(request& which) {
+    RUNNEL_COLD void take_back(request& which) {
         auto own = answered(which);
         if (which.type == packet_type::unsubscribe) {
             which.order = 0;
@@ -233,7 +235,7 @@ class subscriptions {
     }
 
     /// It cannot be sent on this connection: a subscription is refused by that, a debt goes on with the next one.
-    [[gnu::cold]] void give_up(request& which) {
+    RUNNEL_COLD void give_up(request& which) {
         auto own = answered(which);
         if (which.type == packet_type::unsubscribe) {
             refused_.splice(refused_.end(), own);
@@ -246,7 +248,7 @@ class subscriptions {
 
     /// SUBACK, with a reason for each filter. Returns the subscription, now `granted` or `refused`: then it is to be
     /// removed. nullptr: it has been removed already. The request is no more.
-    [[gnu::cold]] subscription* on_suback(request& which, reason_code_list const& reasons) {
+    RUNNEL_COLD subscription* on_suback(request& which, reason_code_list const& reasons) {
         auto const own = answered(which);
         bool granted = true;
         auto f = which.filters.begin();
@@ -271,7 +273,7 @@ class subscriptions {
 
     /// UNSUBACK, with a reason for each filter, or, in MQTT 3.1.1, without any. Success and "no subscription existed"
     /// are good (3.11.3); what is refused is asked for again on the next connection. The request is no more.
-    [[gnu::cold]] settled on_unsuback(request& which, reason_code_list const& reasons) {
+    RUNNEL_COLD settled on_unsuback(request& which, reason_code_list const& reasons) {
         auto own = answered(which);
         settled end{which.ticket, reason_code::success};
         auto reason = reasons.begin();
@@ -322,7 +324,7 @@ class subscriptions {
     std::vector<std::unique_ptr<filter>>::iterator find(std::string_view name) {
         return std::ranges::lower_bound(filters_, name, {}, [](auto const& f) { return std::string_view(f->name); });
     }
-    [[gnu::cold, gnu::noinline]] filter& use(std::string_view name) {
+    RUNNEL_COLD RUNNEL_NOINLINE filter& use(std::string_view name) {
         auto at = find(name);
         if (at == filters_.end() || (*at)->name != name) {
             auto made = std::make_unique<filter>();
@@ -332,10 +334,10 @@ class subscriptions {
         return use(**at);
     }
     static filter& use(filter& f) noexcept { return ++f.used, f; }
-    [[gnu::cold, gnu::noinline]] void release(filter& f) {
+    RUNNEL_COLD RUNNEL_NOINLINE void release(filter& f) {
         if (--f.used == 0) filters_.erase(find(f.name));
     }
-    [[gnu::cold, gnu::noinline]] void release(request const& r) {
+    RUNNEL_COLD RUNNEL_NOINLINE void release(request const& r) {
         for (auto* f : r.filters) release(*f);
     }
 
@@ -353,7 +355,7 @@ class subscriptions {
 
     // An earlier one of the same subscription stays: the server may have granted that and refuse this. More than a few
     // come of servers that do not answer; then the oldest are least likely to be of use.
-    [[gnu::cold]] static void push_claim(filter& f, claim c) {
+    RUNNEL_COLD static void push_claim(filter& f, claim c) {
         auto const same = [&](claim const& other) { return other.identifier == c.identifier; };
         if (std::ranges::count_if(f.claims, same) > 1 || f.claims.size() == maximum_claims) {
             auto const at = std::ranges::find_if(f.claims.rbegin(), f.claims.rend(), same);
@@ -361,7 +363,7 @@ class subscriptions {
         }
         f.claims.push_back(c);
     }
-    [[gnu::cold, gnu::noinline]] static void erase_claims(request const& r) {
+    RUNNEL_COLD RUNNEL_NOINLINE static void erase_claims(request const& r) {
         for (auto* f : r.filters) std::erase_if(f->claims, [&](claim const& c) { return c.order == r.order; });
     }
 
@@ -377,7 +379,7 @@ class subscriptions {
     }
 
     // The ticket of the UNSUBSCRIBE that will undo all that the server may have of this filter.
-    [[gnu::cold, gnu::noinline]] std::uint64_t debt_for(filter const& f) {
+    RUNNEL_COLD RUNNEL_NOINLINE std::uint64_t debt_for(filter const& f) {
         auto const has_it = [&](auto const& r) {
             bool const undoes = r.order == 0 || f.claims.empty() || r.order > f.claims.back().order;
             return r.type == packet_type::unsubscribe && undoes && std::ranges::find(r.filters, &f) != r.filters.end();
@@ -393,7 +395,7 @@ class subscriptions {
 
     // Takes filters out of the debts, and debts without any out of the list.
     enum class moot : std::uint8_t { all, granted_since, this_one };
-    [[gnu::cold, gnu::noinline]] void drop_debts(requests& list, moot which, filter const* one) {
+    RUNNEL_COLD RUNNEL_NOINLINE void drop_debts(requests& list, moot which, filter const* one) {
         for (auto& r : list) {
             std::erase_if(r.filters, [&](filter* f) {
                 bool const goes = which == moot::this_one        ? f == one
@@ -406,13 +408,13 @@ class subscriptions {
         std::erase_if(list, [](auto const& r) { return r.filters.empty(); });
     }
     // Moves a debt to those that are to be sent, where their tickets are in order.
-    [[gnu::cold, gnu::noinline]] void owe_again(requests& from, requests::iterator debt) {
+    RUNNEL_COLD RUNNEL_NOINLINE void owe_again(requests& from, requests::iterator debt) {
         auto const later = [&](auto const& r) { return r.ticket >= debt->ticket; };
         owed_.splice(std::ranges::find_if(owed_, later), from, debt);
     }
 
     // A request that was sent, as a list of its own.
-    [[gnu::cold, gnu::noinline]] requests answered(request const& which) {
+    RUNNEL_COLD RUNNEL_NOINLINE requests answered(request const& which) {
         auto const at = std::ranges::find_if(sent_, [&](auto const& r) { return &r == &which; });
         assert(at != sent_.end());
         requests one;

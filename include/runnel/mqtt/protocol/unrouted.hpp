@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/list_link.hpp>
 #include <runnel/mqtt/client/message.hpp>
 #include <runnel/mqtt/protocol/deadline.hpp>
@@ -29,13 +30,13 @@ class unrouted {
     unrouted(clock::duration timeout, std::size_t maximum) noexcept : timeout_(timeout), maximum_(maximum) {}
     unrouted(unrouted const&) = delete;
     unrouted& operator=(unrouted const&) = delete;
-    [[gnu::cold]] ~unrouted() {
+    RUNNEL_COLD ~unrouted() {
         while (all_.linked()) delete &front();
     }
 
     /// Keeps a copy of a message that came at `now`. Returns the message for which there is no room any more, if any:
     /// it is to be acknowledged.
-    [[gnu::cold]] std::optional<delivery> keep(publish const& packet, delivery token, clock::time_point now) {
+    RUNNEL_COLD std::optional<delivery> keep(publish const& packet, delivery token, clock::time_point now) {
         auto* const newest = new kept(packet, token, now);
         newest->insert_before(all_);
         if (++size_ <= (in_vain_ ? std::min(few, maximum_) : maximum_)) return std::nullopt;
@@ -43,7 +44,7 @@ class unrouted {
     }
 
     /// The lane of those of a topic as long as they are kept: see `received`.
-    [[gnu::cold]] static std::uint16_t lane_of(std::string_view topic) noexcept {
+    RUNNEL_COLD static std::uint16_t lane_of(std::string_view topic) noexcept {
         return static_cast<std::uint16_t>(std::hash<std::string_view>()(topic) | 1);
     }
 
@@ -53,7 +54,7 @@ class unrouted {
     /// There is a new subscription: calls `take(publish const&, delivery)` for each message in turn, which is no longer
     /// kept if that returns true. What comes to be kept meanwhile comes behind the others.
     template <class Take>
-    [[gnu::cold]] void offer(Take&& take) {
+    RUNNEL_COLD void offer(Take&& take) {
         in_vain_ = false;
         offering all(all_);
         while (all.to_come.linked()) {
@@ -74,7 +75,7 @@ class unrouted {
     /// Calls `give_up(publish const&, delivery)` for each message whose time is over at `now`: it is to be
     /// acknowledged.
     template <class GiveUp>
-    [[gnu::cold]] void expire(clock::time_point now, GiveUp&& give_up) {
+    RUNNEL_COLD void expire(clock::time_point now, GiveUp&& give_up) {
         while (next_deadline() <= now) {
             in_vain_ = true;
             auto const k = take_front();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/saturating.hpp>
 #include <runnel/coro/timer.hpp>
 #include <runnel/coro/wait_list.hpp>
@@ -26,7 +27,7 @@ namespace runnel::detail {
 /// The addresses in the order in which they are to be tried: the resolver's order, but the two address families in
 /// turn, beginning with that of the first address (RFC 8305 4). Each once: what the system is told of a host may name
 /// an address again.
-[[gnu::cold]] inline std::vector<asio::ip::tcp::endpoint> in_turns(
+RUNNEL_COLD inline std::vector<asio::ip::tcp::endpoint> in_turns(
     std::vector<asio::ip::tcp::endpoint> const& endpoints) {
     std::vector<asio::ip::tcp::endpoint> result;
     std::size_t next[2] = {0, 0};
@@ -72,9 +73,8 @@ class connect_race {
     /// `progress`, which may be null, is told the steps and the address, and says which addresses come last, as they
     /// were of no use before, and how much time there is: see `connect_budget::spacing`.
     template <class Result = socket_type, class Open>
-    [[gnu::cold]] static asio::awaitable<Result, Executor> run(Executor executor, target to, duration delay, Open open,
-                                                               std::string doing,
-                                                               connect_progress* progress = nullptr) {
+    RUNNEL_COLD static asio::awaitable<Result, Executor> run(Executor executor, target to, duration delay, Open open,
+                                                             std::string doing, connect_progress* progress = nullptr) {
         auto const s = std::make_shared<state>(std::move(executor), delay);
         dropper const at_end{*s};
         if (progress != nullptr) progress->at(connect_step::resolve, "resolving " + to.host);
@@ -93,13 +93,13 @@ class connect_race {
     static constexpr std::size_t none = static_cast<std::size_t>(-1);
 
     // How `connect_progress` knows it. That two addresses share a number is as good as impossible, and harmless.
-    [[gnu::cold]] [[gnu::noinline]] static std::uint64_t number_of(endpoint_type const& endpoint) {
+    RUNNEL_COLD RUNNEL_NOINLINE static std::uint64_t number_of(endpoint_type const& endpoint) {
         return std::hash<std::string_view>()({reinterpret_cast<char const*>(endpoint.data()), endpoint.size()});
     }
 
     // Shared with the handlers of what has been started, which may come when the race is over.
     struct state {
-        [[gnu::cold]] state(Executor executor, duration d)
+        RUNNEL_COLD state(Executor executor, duration d)
             : waiters(std::move(executor)),
               delay_over(waiters.get_executor(), &due, this),
               resolver(waiters.get_executor()),
@@ -126,7 +126,7 @@ class connect_race {
             self.waiters.wake(self.waiting);
         }
 
-        [[gnu::cold]] void find(std::shared_ptr<state> const& self, target& to) {
+        RUNNEL_COLD void find(std::shared_ptr<state> const& self, target& to) {
             if (to.host.empty()) {
                 endpoints = std::move(to.endpoints);
                 return;
@@ -143,7 +143,7 @@ class connect_race {
         }
 
         // The addresses are known.
-        [[gnu::cold]] void prepare(connect_progress* progress) {
+        RUNNEL_COLD void prepare(connect_progress* progress) {
             sockets.reserve(endpoints.size());  // they must not move while they connect
             hopeful = endpoints.size();
             if (progress == nullptr) return;
@@ -161,7 +161,7 @@ class connect_race {
         }
 
         // An address that was of no use in its share of the time has all that is left: it may only be slow.
-        [[gnu::cold]] void tell_winner(connect_progress& progress) const {
+        RUNNEL_COLD void tell_winner(connect_progress& progress) const {
             auto const& address = endpoints[winner];
             progress.connected_to(number_of(address));
             if (winner >= hopeful) return;
@@ -176,8 +176,8 @@ class connect_race {
 
         // Starts the next attempt if it is due. False: there is nothing to do but to wait.
         template <class Open>
-        [[gnu::cold]] bool step(std::shared_ptr<state> const& self, Open& open, std::string const& host,
-                                std::string const& doing, connect_progress* progress) {
+        RUNNEL_COLD bool step(std::shared_ptr<state> const& self, Open& open, std::string const& host,
+                              std::string const& doing, connect_progress* progress) {
             if (is_resolving) return false;
             if (not_found) throw std::system_error(not_found, "resolving " + host);
             std::size_t const started = sockets.size();
@@ -209,7 +209,7 @@ class connect_race {
     // Whatever way the race ends, nothing goes on.
     struct dropper {
         state& s;
-        [[gnu::cold]] ~dropper() {
+        RUNNEL_COLD ~dropper() {
             if (s.is_resolving) s.resolver.cancel();
             s.delay_over.stop();
             s.sockets.clear();
@@ -222,7 +222,7 @@ class connect_race {
         std::size_t attempt;
         endpoint_type endpoint;
 
-        [[gnu::cold]] void operator()(std::error_code error) const {
+        RUNNEL_COLD void operator()(std::error_code error) const {
             if (error == asio::error::operation_aborted) return;  // the race is over
             s->next_is_due = true;
             --s->running;
@@ -232,8 +232,7 @@ class connect_race {
                 s->winner = attempt;
             s->waiters.wake(s->waiting);
         }
-        [[gnu::cold]] void operator()(std::error_code error,
-                                      typename resolver_type::results_type const& results) const {
+        RUNNEL_COLD void operator()(std::error_code error, typename resolver_type::results_type const& results) const {
             s->is_resolving = false;
             s->not_found = error;
             std::vector<endpoint_type> found;

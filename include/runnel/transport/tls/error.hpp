@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/remark.hpp>
 #include <runnel/transport/error.hpp>
 
@@ -34,7 +35,7 @@ inline constexpr int certificate_without_names_error = X509_V_ERR_UNSUPPORTED_NA
 
 /// The failure of a handshake with `server`, as a client tells it: with whom, and what usually is the reason that it
 /// closes the connection instead of answering.
-[[gnu::cold]] inline std::system_error handshake_error(std::system_error const& e, std::string const& server) {
+RUNNEL_COLD inline std::system_error handshake_error(std::system_error const& e, std::string const& server) {
     constexpr std::string_view doing = "TLS handshake";
     std::string text = remark_of(e);
     if (text.starts_with(doing)) text.erase(0, doing.size());
@@ -46,7 +47,7 @@ inline constexpr int certificate_without_names_error = X509_V_ERR_UNSUPPORTED_NA
 }
 
 /// The host name or address that a client has asked for, in quotes.
-[[gnu::cold]] inline std::string name_asked_for(SSL const* ssl) {
+RUNNEL_COLD inline std::string name_asked_for(SSL const* ssl) {
     // OpenSSL 3 changes nothing here, although it takes a pointer to what it could change.
     X509_VERIFY_PARAM* const param = SSL_get0_param(const_cast<SSL*>(ssl));
     if (char const* const host = X509_VERIFY_PARAM_get0_host(param, 0)) return std::string("'") + host + '\'';

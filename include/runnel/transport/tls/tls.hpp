@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/authority.hpp>
+#include <runnel/core/compiler.hpp>
 #include <runnel/coro/async_mutex.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/coro/stream_state.hpp>
@@ -105,7 +106,7 @@ class tls_stream {
               reading(next->get_executor()),
               turn(next->get_executor()) {}
 
-        [[gnu::cold]] void abandon() noexcept {
+        RUNNEL_COLD void abandon() noexcept {
             next.reset();
             reading.close();
             turn.close();
@@ -268,7 +269,7 @@ class tls_stream {
 
     // The reader's flush: if somebody else is writing, that one flushes, and the reader waits for that only if
     // `must_wait`. An error is kept for the next read. What cannot be written any more is dropped.
-    [[gnu::cold]] static asio::awaitable<void, executor_type> send_answers(state& s, bool must_wait) {
+    RUNNEL_COLD static asio::awaitable<void, executor_type> send_answers(state& s, bool must_wait) {
         typename turn_type::holder turn(s.turn);
         if (!turn.try_take()) {
             if (!must_wait) co_return;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/authority.hpp>
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/remark.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/transport/error.hpp>
@@ -156,13 +157,13 @@ class handshaker {
     }
 
     // What a client does, and with whom; the query may hold secrets.
-    [[gnu::cold]] static std::string doing(client_options const& options) {
+    RUNNEL_COLD static std::string doing(client_options const& options) {
         auto const path = options.path.substr(0, options.path.find('?'));
         return "WebSocket handshake with " + authority_of(options.host, options.port) + path;
     }
 
     // What usually is the reason.
-    [[gnu::cold]] std::string question(std::error_code failed) const {
+    RUNNEL_COLD std::string question(std::error_code failed) const {
         bool const closed = failed == asio::error::eof || failed == asio::error::connection_reset ||
                             failed == asio::error::broken_pipe || failed == errc::handshake_timeout ||
                             failed == transport_errc::stream_truncated;

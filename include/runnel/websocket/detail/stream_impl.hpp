@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/send_buffer.hpp>
 #include <runnel/coro/async_mutex.hpp>
 #include <runnel/coro/race.hpp>
@@ -64,7 +65,7 @@ class stream_impl : public stream_state {
     bool compressed() const noexcept { return compression_on_; }
 
     /// The stream has been destroyed: see `stream_state`.
-    [[gnu::cold]] void abandon() noexcept {
+    RUNNEL_COLD void abandon() noexcept {
         next_.reset();
         writing_.close();
         reading_.close();
@@ -469,7 +470,7 @@ class stream_impl : public stream_state {
     bool input_ended_ = false;    // a read from the stream below has failed
     bool message_given_ = false;  // the user has seen the message: it is dropped before the next
     bool compression_on_ = false;
-    [[no_unique_address]] typename compressor<Compression>::type compression_;
+    RUNNEL_NO_UNIQUE_ADDRESS typename compressor<Compression>::type compression_;
     std::string_view unread_;  // inflated, what `read_some` has not given yet
 };
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/websocket/protocol/http_head.hpp>
 
 #include <algorithm>
@@ -31,13 +32,15 @@ struct deflate_options {
 };
 
 /// Throws `std::out_of_range`, with the range in its text, if the options are not possible.
-[[gnu::cold]] inline void check(deflate_options const& o) {
+RUNNEL_COLD inline void check(deflate_options const& o) {
     auto const in_range = [](int value, int least, int most) { return value >= least && value <= most; };
-    if (!in_range(o.level, 1, 9)) throw std::out_of_range("level of permessage-deflate must be 1 to 9");
-    if (!in_range(o.memory_level, 1, 9)) throw std::out_of_range("memory_level of permessage-deflate must be 1 to 9");
+    if (!in_range(o.level, 1, 9)) RUNNEL_THROW(std::out_of_range("level of permessage-deflate must be 1 to 9"));
+    if (!in_range(o.memory_level, 1, 9))
+        RUNNEL_THROW(std::out_of_range("memory_level of permessage-deflate must be 1 to 9"));
     if (!in_range(o.client_window_bits, 8, 15) || !in_range(o.server_window_bits, 8, 15))
-        throw std::out_of_range("client_window_bits and server_window_bits of permessage-deflate must be 8 to 15");
-    if (o.max_inflated == 0) throw std::out_of_range("max_inflated of permessage-deflate must be 1 or more");
+        RUNNEL_THROW(
+            std::out_of_range("client_window_bits and server_window_bits of permessage-deflate must be 8 to 15"));
+    if (o.max_inflated == 0) RUNNEL_THROW(std::out_of_range("max_inflated of permessage-deflate must be 1 or more"));
 }
 
 /// What client and server have agreed on.

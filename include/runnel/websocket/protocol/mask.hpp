@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
+
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -23,12 +25,27 @@ namespace mask_steps {
 // One mask is applied 16 or 32 bytes at a time through the compiler's own vector types, as <immintrin.h> takes long to
 // compile. The former are in the base instruction set (SSE2, NEON) and run inline; AVX2 is looked for at run time, on
 // x86-64, and worth a call only for long payload.
-using vector_16 = std::uint64_t __attribute__((vector_size(16)));
+#if RUNNEL_GNU
+/// Sixteen bytes.
+using vector_16 = std::uint64_t RUNNEL_VECTOR(16);
+#else
+/// Sixteen bytes.
+struct vector_16 {
+    std::uint64_t halves[2];
+
+    friend vector_16 operator^(vector_16 a, vector_16 const& b) noexcept { return a ^= b; }
+    vector_16& operator^=(vector_16 const& other) noexcept {
+        halves[0] ^= other.halves[0];
+        halves[1] ^= other.halves[1];
+        return *this;
+    }
+};
+#endif
 
 // Masks one word, and goes on behind it. It is read before it is written, and `to` is not behind `from`, so the two may
 // overlap. No byte is written twice: reading back what two writes have left costs more than a branch.
 template <class Word>
-[[gnu::always_inline]] inline void step(char*& to, char const*& from, Word const& keys) noexcept {
+RUNNEL_ALWAYS_INLINE inline void step(char*& to, char const*& from, Word const& keys) noexcept {
     Word word;
     std::memcpy(&word, from, sizeof(word));
     word = static_cast<Word>(word ^ keys);
@@ -39,7 +56,7 @@ template <class Word>
 
 /// Masks four words, all of them read before the first is written.
 template <class Word>
-[[gnu::always_inline]] inline void four_steps(char*& to, char const*& from, Word const& keys) noexcept {
+RUNNEL_ALWAYS_INLINE inline void four_steps(char*& to, char const*& from, Word const& keys) noexcept {
     constexpr std::size_t n = sizeof(Word);
     Word a, b, c, d;  // each with a name: g++ 12 would keep an array of them in memory
     std::memcpy(&a, from, n);
@@ -60,7 +77,7 @@ template <class Word>
 
 // A word of any type that begins with the key.
 template <class Word>
-[[gnu::always_inline]] inline Word first_of(mask_key key) noexcept {
+RUNNEL_ALWAYS_INLINE inline Word first_of(mask_key key) noexcept {
     Word word;
     std::memcpy(&word, &key, sizeof(word));
     return word;
@@ -68,7 +85,7 @@ template <class Word>
 
 // Fills a word of any type with the key. (To return a word of 32 bytes needs AVX.)
 template <class Word>
-[[gnu::always_inline]] inline void repeat(Word& word, mask_key key) noexcept {
+RUNNEL_ALWAYS_INLINE inline void repeat(Word& word, mask_key key) noexcept {
     if constexpr (std::is_same_v<Word, std::uint64_t>) {
         word = std::uint64_t{key} << 32 | key;  // g++ would go through a vector
     } else {
@@ -80,7 +97,7 @@ template <class Word>
 
 // Masks one or two words in one: the first and the last, which may overlap. Both are read before they are written.
 template <class Word>
-[[gnu::always_inline]] inline void run_ends(char* to, char const* from, std::size_t size, mask_key key) noexcept {
+RUNNEL_ALWAYS_INLINE inline void run_ends(char* to, char const* from, std::size_t size, mask_key key) noexcept {
     constexpr std::size_t n = sizeof(Word);
     Word first, last, keys;
     std::memcpy(&first, from, n);
@@ -95,8 +112,7 @@ template <class Word>
 
 // The same with two words at each end.
 template <class Word>
-[[gnu::always_inline]] inline void run_double_ends(char* to, char const* from, std::size_t size,
-                                                   mask_key key) noexcept {
+RUNNEL_ALWAYS_INLINE inline void run_double_ends(char* to, char const* from, std::size_t size, mask_key key) noexcept {
     constexpr std::size_t n = sizeof(Word);
     Word a, b, c, d, keys;
     std::memcpy(&a, from, n);
@@ -116,7 +132,7 @@ template <class Word>
 }
 
 // Masks at most 64 bytes, with few branches: control frames, acknowledgements, pings.
-[[gnu::always_inline]] inline void run_short(char* to, char const* from, std::size_t size, mask_key key) noexcept {
+RUNNEL_ALWAYS_INLINE inline void run_short(char* to, char const* from, std::size_t size, mask_key key) noexcept {
     if (size >= 8) {
         if (size < 16) return run_ends<std::uint64_t>(to, from, size, key);
         if (size <= 32) return run_ends<vector_16>(to, from, size, key);
@@ -129,7 +145,7 @@ template <class Word>
 
 /// Masks `size` bytes, a word at a time as long as there is one.
 template <class Word>
-[[gnu::always_inline]] inline void run(char* to, char const* from, std::size_t size, mask_key key) noexcept {
+RUNNEL_ALWAYS_INLINE inline void run(char* to, char const* from, std::size_t size, mask_key key) noexcept {
     constexpr std::size_t n = sizeof(Word);
     Word keys;
     repeat(keys, key);
@@ -149,36 +165,33 @@ template <class Word>
     if ((size & 1) != 0) step(to, from, first_of<std::uint8_t>(rotate_mask(key, size & 2)));
 }
 
-#if defined(__x86_64__)
+#if RUNNEL_X86_64
 /// A register of AVX2.
-using vector_32 = std::uint64_t __attribute__((vector_size(32)));
+using vector_32 = std::uint64_t RUNNEL_VECTOR(32);
 
 /// The same with 32 bytes at a time, on a machine that has AVX2.
-[[gnu::target("avx2")]] inline void run_avx2(char* to, char const* from, std::size_t size, mask_key key) noexcept {
+RUNNEL_TARGET("avx2") inline void run_avx2(char* to, char const* from, std::size_t size, mask_key key) noexcept {
     run<vector_32>(to, from, size, key);
 }
 
 /// Whether this machine has AVX2.
-inline bool const has_avx2 = [] {
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") != 0;
-}();
+inline bool const has_avx2 = RUNNEL_PROCESSOR_HAS("avx2");
 #endif
 
 }  // namespace mask_steps
 
 /// Masks or unmasks `size` bytes from `from` to `to`: byte i is combined with byte i modulo 4 of `key`. `to` may be
 /// `from`, or overlap it if it is not behind `from`.
-[[gnu::always_inline]] inline void apply_mask(char* to, char const* from, std::size_t size, mask_key key) noexcept {
+RUNNEL_ALWAYS_INLINE inline void apply_mask(char* to, char const* from, std::size_t size, mask_key key) noexcept {
     if (size <= 64) return mask_steps::run_short(to, from, size, key);
-#if defined(__x86_64__)
+#if RUNNEL_X86_64
     if (size > 256 && mask_steps::has_avx2) return mask_steps::run_avx2(to, from, size, key);
 #endif
     mask_steps::run<mask_steps::vector_16>(to, from, size, key);
 }
 
 /// Masks or unmasks `size` bytes at `data` in place.
-[[gnu::always_inline]] inline void apply_mask(char* data, std::size_t size, mask_key key) noexcept {
+RUNNEL_ALWAYS_INLINE inline void apply_mask(char* data, std::size_t size, mask_key key) noexcept {
     apply_mask(data, data, size, key);
 }
 

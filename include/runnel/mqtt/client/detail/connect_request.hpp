@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/mqtt/client/session_options.hpp>
 #include <runnel/mqtt/packet/connect.hpp>
 
@@ -17,8 +18,8 @@ class connect_request {
     /// an earlier connection, if any; `receive_maximum` is used in place of that of `options`, which must outlive the
     /// request. `anew`: the server is to drop what it holds of a session, whatever the options say
     /// (`session_state::must_begin_anew`).
-    [[gnu::cold]] connect_request(session_options const& options, std::string_view assigned,
-                                  std::uint16_t receive_maximum, bool anew = false)
+    RUNNEL_COLD connect_request(session_options const& options, std::string_view assigned,
+                                std::uint16_t receive_maximum, bool anew = false)
         : options_(options),
           who_(options.make_credentials ? options.make_credentials() : options.credentials),
           anew_(anew) {
@@ -44,7 +45,7 @@ class connect_request {
     }
 
     /// A view, valid as long as the request.
-    [[gnu::cold]] connect packet() const {
+    RUNNEL_COLD connect packet() const {
         connect p;
         p.client_id = who_.client_id;
         p.user_name = who_.user_name;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/receive_buffer.hpp>
 #include <runnel/core/saturating.hpp>
 #include <runnel/core/send_buffer.hpp>
@@ -56,7 +57,7 @@ class connection {
           waiters_(packets.queue()),
           reader_(&reader_ended, this),
           writer_(&writer_ended, this) {}
-    [[gnu::cold]] ~connection() {
+    RUNNEL_COLD ~connection() {
         if (is_wiped_) return;
         writing_.wipe();
         packets_.out().wipe();
@@ -116,7 +117,7 @@ class connection {
     }
 
     /// The peer cannot be gone on with: it is told `why`, if the version has a way, and nothing of it counts any more.
-    [[gnu::cold]] void end_over(errc why) {
+    RUNNEL_COLD void end_over(errc why) {
         life_.violate(why, clock::now(), options_.close_timeout);
         keep_alive_.end();
         if (state_.version() == protocol_version::v5)
@@ -287,7 +288,7 @@ class connection {
 
     /// Does what is due at `now`, with the stream's `position`; returns when there will be something to do. `is_deaf`:
     /// nothing is read, as the application does not take its messages, so that nothing can be heard either.
-    [[gnu::cold]] clock::time_point advance(clock::time_point now, flow_position position, bool is_deaf) {
+    RUNNEL_COLD clock::time_point advance(clock::time_point now, flow_position position, bool is_deaf) {
         if (is_deaf) keep_alive_.on_received(now);
         if (life_.is(state::online)) {
             auto const action = keep_alive_.advance(now, position);
@@ -317,7 +318,7 @@ class connection {
     // Answers wait for a write that is under way. A peer that keeps to packet identifiers can be owed 65,535
     // acknowledgements, twice; one that asks for more and does not take them fills the memory. No answer is twice as
     // long as what it answers, and what handlers publish meanwhile has its own bounds.
-    [[gnu::cold]] void count_answers(std::size_t added, std::size_t received, errc& violation) noexcept {
+    RUNNEL_COLD void count_answers(std::size_t added, std::size_t received, errc& violation) noexcept {
         answers_ += std::min(added, 2 * received);
         auto const published = add_saturating(options_.maximum_unwritten, options_.maximum_queued);
         if (answers_ > add_saturating(published, answers_limit) && violation == errc::ok)
@@ -326,20 +327,20 @@ class connection {
 
     // CONNECT is the first packet that is written, or never is: the password in it is not left behind. A secret that
     // comes later may still be among the packets that gather; then those are wiped, too, when they have been written.
-    [[gnu::cold]] void wipe_secrets() noexcept {
+    RUNNEL_COLD void wipe_secrets() noexcept {
         is_wiped_ = !life_.is_open() || packets_.out().empty();
         writing_.wipe();
         if (!life_.is_open()) packets_.out().wipe();
     }
 
     // What is being done ends. The first cause counts.
-    [[gnu::cold]] void end(std::error_code why) {
+    RUNNEL_COLD void end(std::error_code why) {
         life_.end(why, !is_empty());
         stop();
     }
 
     // Nothing goes on: neither here nor in the session state, so that nobody takes the connection for one.
-    [[gnu::cold]] void stop() {
+    RUNNEL_COLD void stop() {
         if (state_.connected()) left_ = state_.unanswered();
         state_.connection_lost();
         packets_.out().clear();
@@ -356,7 +357,7 @@ class connection {
     }
 
     // A coroutine has ended, and with it the connection.
-    [[gnu::cold]] void end_by(std::exception_ptr error) noexcept {
+    RUNNEL_COLD void end_by(std::exception_ptr error) noexcept {
         std::error_code why;
         try {
             if (error && !life_.is(state::over)) std::rethrow_exception(error);
@@ -370,7 +371,7 @@ class connection {
         end(why);
     }
 
-    [[gnu::cold]] static void reader_ended(void* of, std::exception_ptr error) {
+    RUNNEL_COLD static void reader_ended(void* of, std::exception_ptr error) {
         auto& self = *static_cast<connection*>(of);
         self.is_input_over_ = true;
         // What is left is still to be written, if it may be.
@@ -386,7 +387,7 @@ class connection {
 
     bool has_to_write_or_writes() noexcept { return writer_.running() || has_to_write(); }
 
-    [[gnu::cold]] static void writer_ended(void* of, std::exception_ptr error) {
+    RUNNEL_COLD static void writer_ended(void* of, std::exception_ptr error) {
         auto& self = *static_cast<connection*>(of);
         self.packets_.set_writer(false);
         if (error && self.can_hear()) return self.break_off(error);
@@ -400,7 +401,7 @@ class connection {
     bool can_hear() const noexcept { return is_reading() && !is_input_over_ && !life_.is_violated(); }
 
     // A write has failed: what the peer has said before goes first.
-    [[gnu::cold]] void break_off(std::exception_ptr const& error) noexcept {
+    RUNNEL_COLD void break_off(std::exception_ptr const& error) noexcept {
         try {
             std::rethrow_exception(error);
         } catch (std::system_error const& e) {
@@ -415,7 +416,7 @@ class connection {
     }
 
     // A ping and its answer were all there was: an idle session keeps no memory that it can do without.
-    [[gnu::cold]] void rest() noexcept {
+    RUNNEL_COLD void rest() noexcept {
         if (writes_ - writes_before_ping_ > 1 || !is_empty()) return;
         in_.release_if_idle();
         writing_.release();
@@ -425,7 +426,7 @@ class connection {
         packets_.wake();
     }
 
-    [[gnu::cold]] void ping() {
+    RUNNEL_COLD void ping() {
         state_.ping(packets_.out());
         packets_.flush();
         writes_before_ping_ = writes_;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/mqtt/client/session_options.hpp>
 #include <runnel/mqtt/protocol/session_state.hpp>
 #include <runnel/mqtt/store/session_store.hpp>
@@ -40,7 +41,7 @@ class durability {
     /// Throws `store_errc::other_client` if the store holds the session of another one; then nothing may be sent. What
     /// stands between bars at the end (`device|securemode=2,...|`) says how a device of Alibaba Cloud's platform
     /// connects, not which it is.
-    [[gnu::cold]] void check_client(std::string_view id) {
+    RUNNEL_COLD void check_client(std::string_view id) {
         if (!keeper_ || id.empty()) return;
         auto const& stored = keeper_->client_id();
         if (stored.empty()) return keeper_->set_client_id(id);

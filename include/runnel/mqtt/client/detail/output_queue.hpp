@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/send_buffer.hpp>
 #include <runnel/coro/wait_list.hpp>
 #include <runnel/mqtt/client/detail/session_timer.hpp>
@@ -17,8 +18,8 @@ template <class Executor>
 class output_queue {
   public:
     /// `on_timer(of)` is called on the executor when the session's timer is due.
-    [[gnu::cold]] output_queue(Executor const& executor, std::size_t headroom,
-                               typename session_timer<Executor>::function on_timer, void* of)
+    RUNNEL_COLD output_queue(Executor const& executor, std::size_t headroom,
+                             typename session_timer<Executor>::function on_timer, void* of)
         : gathered_(headroom), writer_(executor), timer_(executor, on_timer, of) {}
 
     /// Packets are encoded to its end; `flush` then has them written.
@@ -46,8 +47,8 @@ class output_queue {
 
   private:
     // Functions of their own, so that `flush` has nothing to keep for them.
-    [[gnu::noinline]] void ask_for_writer() { timer_.soon(); }
-    [[gnu::noinline]] void tell_timer() { timer_.on_flush(); }
+    RUNNEL_NOINLINE void ask_for_writer() { timer_.soon(); }
+    RUNNEL_NOINLINE void tell_timer() { timer_.on_flush(); }
 
     send_buffer gathered_;
     wait_list<Executor> writer_;

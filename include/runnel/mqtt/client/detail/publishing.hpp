@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/coro/wait_list.hpp>
 #include <runnel/mqtt/client/detail/output_queue.hpp>
 #include <runnel/mqtt/client/detail/run_end.hpp>
@@ -45,7 +46,7 @@ class publishing {
     template <class T>
     using awaitable = asio::awaitable<T, Executor>;
 
-    [[gnu::cold]] publishing(session_options const& options, session_state& state, output_queue<Executor>& packets)
+    RUNNEL_COLD publishing(session_options const& options, session_state& state, output_queue<Executor>& packets)
         : state_(state), packets_(packets), queue_(options, state, packets.out()), waiters_(packets.queue()) {}
     publishing(publishing const&) = delete;
     publishing& operator=(publishing const&) = delete;
@@ -81,8 +82,7 @@ class publishing {
     }
 
     /// See `session::try_publish`.
-    [[gnu::always_inline]] bool try_publish(std::string_view topic, std::string_view payload,
-                                            publish_options const& o) {
+    RUNNEL_ALWAYS_INLINE bool try_publish(std::string_view topic, std::string_view payload, publish_options const& o) {
         bool const needs_time = o.props != nullptr || state_.is_paced();
         errc const error = queue_.try_begin(topic, payload, o, needs_time ? clock::now() : clock::time_point{});
         if (needs_time) [[unlikely]]
@@ -99,14 +99,14 @@ class publishing {
     }
 
     /// The connection is over.
-    [[gnu::cold]] void connection_lost() {
+    RUNNEL_COLD void connection_lost() {
         queue_.connection_lost([this](auto& c, std::error_code e) { wake(c, e); });
         offer_room();
     }
 
     /// Withdraws the messages whose time is over: of publishers and, if the session runs, messages whose expiry
     /// interval is over before they could be sent. True: once that is stored, `tell_late` is due.
-    [[gnu::cold]] bool withdraw_late(clock::time_point now, bool running) {
+    RUNNEL_COLD bool withdraw_late(clock::time_point now, bool running) {
         if (running && state_.next_expiry()) {
             state_.set_time(to_session_time(now));
             state_.expire(refusing(*this));
@@ -114,7 +114,7 @@ class publishing {
         return queue_.withdraw_late(now);
     }
     /// `error`: that could not be stored.
-    [[gnu::cold]] void tell_late(std::error_code error) {
+    RUNNEL_COLD void tell_late(std::error_code error) {
         queue_.tell_late(error, [this](auto& c, std::error_code e) { wake(c, e); });
         offer_room();
     }
@@ -155,27 +155,27 @@ class publishing {
     }
 
     /// How `run` has ended.
-    [[gnu::cold]] run_end const& end() {
+    RUNNEL_COLD run_end const& end() {
         if (!end_) end_ = std::make_shared<publish_details>();
         return end_;
     }
     bool is_closed() const noexcept { return queue_.is_closed(); }
 
     /// Calls from now on fail at once, and `end` says why.
-    [[gnu::cold]] [[gnu::noinline]] void refuse(std::string_view why) {
+    RUNNEL_COLD RUNNEL_NOINLINE void refuse(std::string_view why) {
         try {
             end()->reason_string = why;
         } catch (std::bad_alloc const&) {  // then without a text
         }
         queue_.refuse();
     }
-    [[gnu::cold]] void reopen() noexcept {
+    RUNNEL_COLD void reopen() noexcept {
         if (end_ && !end_->reason_string.empty()) end_.reset();  // who has been told may not have read it yet
         queue_.reopen();
     }
 
     /// All who wait go on with an error, and bring along `end`, as they may outlive the session.
-    [[gnu::cold]] void close(std::error_code why) {
+    RUNNEL_COLD void close(std::error_code why) {
         queue_.close(why, [this](auto& c, std::error_code e) { wake_ended(static_cast<publisher&>(c), e); });
     }
 
@@ -206,7 +206,7 @@ class publishing {
         void on_refused(void* owner, errc why) { of.on_refused(owner, why); }
     };
 
-    [[gnu::noinline]] void serve() {
+    RUNNEL_NOINLINE void serve() {
         queue_.offer_room(
             clock::now(), [](auto& c) { return !static_cast<publisher&>(c).waiting.is_waiting(); },
             [this](auto& c, std::error_code e) { wake(c, e); });
@@ -214,12 +214,12 @@ class publishing {
     }
 
     // Its coroutine has been cancelled or destroyed; perhaps others have room now.
-    [[gnu::cold]] void give_up(publisher& p) {
+    RUNNEL_COLD void give_up(publisher& p) {
         queue_.cancel(p);
         if (queue_.is_waited() || p.options.this_connection) packets_.timer().soon();
     }
 
-    [[gnu::cold]] [[gnu::noinline]] void wake_ended(publisher& p, std::error_code why) {
+    RUNNEL_COLD RUNNEL_NOINLINE void wake_ended(publisher& p, std::error_code why) {
         p.result.details = end_;
         waiters_.wake(p.waiting, why);
     }

@@ -14,6 +14,7 @@
 // The session may go while a coroutine waits. So reader and writer begin each time by `here->check()`, and `run` by
 // `is_abandoned`; `open` has a share in `destination_`, which it needs until it is done.
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/remark.hpp>
 #include <runnel/mqtt/client/detail/usual_cause.hpp>
 #include <runnel/mqtt/client/session.hpp>
@@ -364,7 +365,7 @@ namespace detail {
 
 // Whether a connection has ended for a reason of this machine's, or of the network on the way, and not of the peer's.
 // (Codes of Asio 1.22 do not equal `std::errc`, nor those of the standard library Asio's.)
-[[gnu::cold]] inline bool is_own_network(std::error_code const& e) noexcept {
+RUNNEL_COLD inline bool is_own_network(std::error_code const& e) noexcept {
     using namespace asio::error;
     return e == timed_out || e == operation_aborted || e == network_down || e == network_unreachable ||
            e == host_unreachable || e == std::errc::timed_out || e == std::errc::operation_canceled ||

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/mqtt/client/publish_result.hpp>
 #include <runnel/mqtt/codec/error.hpp>
 
@@ -15,18 +16,18 @@ namespace runnel::mqtt::detail {
 using run_end = std::shared_ptr<publish_details>;
 
 /// What to throw for `code`: with the text of the details, if there is one.
-[[gnu::cold]] inline std::system_error error_with(std::error_code code, publish_details const* details) {
+RUNNEL_COLD inline std::system_error error_with(std::error_code code, publish_details const* details) {
     if (details == nullptr || details->reason_string.empty()) return std::system_error(code);
     return {code, details->reason_string};
 }
 
 /// The same: where `code` is the end of `run`, the text says what has ended it.
-[[gnu::cold]] inline std::system_error ended(std::error_code code, publish_details const* by) {
+RUNNEL_COLD inline std::system_error ended(std::error_code code, publish_details const* by) {
     return error_with(code, code == errc::disconnected ? by : nullptr);
 }
 
 /// What has ended `run`, which throws `failure`, if that is not null; and its code, if it has one.
-[[gnu::cold]] [[gnu::noinline]] inline std::string end_text(std::exception_ptr const& failure, std::error_code& code) {
+RUNNEL_COLD RUNNEL_NOINLINE inline std::string end_text(std::exception_ptr const& failure, std::error_code& code) {
     if (failure == nullptr) return "run has ended by disconnect";
     std::string text = "run has ended: ";
     try {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/printable.hpp>
 #include <runnel/core/remark.hpp>
 #include <runnel/mqtt/client/detail/operation.hpp>
@@ -53,17 +54,17 @@ class subscribing final : public subscribing_part {
     using awaitable = asio::awaitable<T, Executor>;
     using clock = std::chrono::steady_clock;
 
-    [[gnu::cold]] subscribing(session_options const& options, session_state& state, output_queue<Executor>& packets,
-                              session_services& services)
+    RUNNEL_COLD subscribing(session_options const& options, session_state& state, output_queue<Executor>& packets,
+                            session_services& services)
         : options_(options), state_(state), packets_(packets), services_(services), unanswered_(packets.queue()) {}
-    [[gnu::cold]] ~subscribing() override {
+    RUNNEL_COLD ~subscribing() override {
         source_.reset();
         operation::leave(operations_);
     }
 
     /// See `session::subscribe`.
-    [[gnu::cold]] awaitable<subscription> subscribe(std::span<std::string_view const> filters, message_handler handler,
-                                                    subscribe_options const& o) {
+    RUNNEL_COLD awaitable<subscription> subscribe(std::span<std::string_view const> filters, message_handler handler,
+                                                  subscribe_options const& o) {
         auto s = std::make_shared<entry>(unanswered_.queue(), filters, o);
         s->handler = std::move(handler);
         return subscribe(std::move(s));
@@ -151,7 +152,7 @@ class subscribing final : public subscribing_part {
     }
 
     /// All who wait go on with an error, until `reopen`.
-    [[gnu::cold]] void close(std::error_code why) override {
+    RUNNEL_COLD void close(std::error_code why) override {
         closed_ = true;
         unanswered_.wake_all(why);
         registry_.close(why, services_.end());
@@ -165,7 +166,7 @@ class subscribing final : public subscribing_part {
     using entry = subscription_state<Executor>;
     using operation = operation_base<subscribing>;
 
-    [[gnu::cold]] awaitable<subscription> subscribe(std::shared_ptr<entry> s) {
+    RUNNEL_COLD awaitable<subscription> subscribe(std::shared_ptr<entry> s) {
         s->end = services_.end();
         if (!s->end->reason_string.empty()) throw ended(errc::disconnected, s->end.get());
         if (errc const e = check_or_send(*s, 0, nullptr); e != errc::ok) throw std::system_error(e);
@@ -185,7 +186,7 @@ class subscribing final : public subscribing_part {
         co_return subscription(s);
     }
 
-    [[gnu::cold]] void enlist(std::shared_ptr<entry> const& s) {
+    RUNNEL_COLD void enlist(std::shared_ptr<entry> const& s) {
         std::vector<std::string_view> names;
         for (auto const& p : s->parts) names.push_back(p.filter);
         s->box->set_source(source_);
@@ -222,8 +223,8 @@ class subscribing final : public subscribing_part {
 
     // Sends the SUBSCRIBE for all filters of the subscription, or, if there is no request, only checks it. `identifier`
     // 0: it has none.
-    [[gnu::cold]] [[gnu::noinline]] errc check_or_send(entry const& s, std::uint32_t identifier,
-                                                       subscriptions::request* r) {
+    RUNNEL_COLD RUNNEL_NOINLINE errc check_or_send(entry const& s, std::uint32_t identifier,
+                                                   subscriptions::request* r) {
         std::vector<subscription_request> requests;
         auto const& o = s.options;
         for (auto const& p : s.parts)
@@ -235,7 +236,7 @@ class subscribing final : public subscribing_part {
     }
 
     // Sends whatever there is to be sent, as far as there are packet identifiers.
-    [[gnu::cold]] void send_due() {
+    RUNNEL_COLD void send_due() {
         unsent_ = false;
         while (state_.connected() && !unsent_) {
             auto* const request = wishes_.next();
@@ -258,7 +259,7 @@ class subscribing final : public subscribing_part {
         packets_.flush();
     }
 
-    [[gnu::cold]] errc send_subscribe(subscriptions::request& r) {
+    RUNNEL_COLD errc send_subscribe(subscriptions::request& r) {
         auto& s = *static_cast<entry*>(r.of->owner);
         for (auto& p : s.parts) p.granted.reset();
         auto const& peer = state_.peer();
@@ -266,14 +267,14 @@ class subscribing final : public subscribing_part {
         return check_or_send(s, named ? r.of->identifier : 0, &r);
     }
 
-    [[gnu::cold]] errc send_unsubscribe(subscriptions::request& r) {
+    RUNNEL_COLD errc send_unsubscribe(subscriptions::request& r) {
         std::vector<std::string_view> filters;
         for (auto const* f : r.filters) filters.push_back(f->name);
         return state_.unsubscribe(packets_.out(), {0, filters, {}}, &r).error;
     }
 
     // It cannot be sent: the server has announced that, or it would be too large.
-    [[gnu::cold]] void give_up(subscriptions::request& r, errc why) {
+    RUNNEL_COLD void give_up(subscriptions::request& r, errc why) {
         auto const ticket = r.ticket;
         auto* const wish = r.of;
         wishes_.give_up(r);
@@ -283,11 +284,11 @@ class subscribing final : public subscribing_part {
     }
 
     // Those who wait for the end of a debt go on.
-    [[gnu::cold]] void settle(std::uint64_t ticket, std::error_code why, std::string_view text) {
+    RUNNEL_COLD void settle(std::uint64_t ticket, std::error_code why, std::string_view text) {
         for (auto* u : unsubscribers_)
             if (u->ticket == ticket) settle(*u, why, text);
     }
-    [[gnu::cold]] void settle(unsubscriber& u, std::error_code why, std::string_view text) {
+    RUNNEL_COLD void settle(unsubscriber& u, std::error_code why, std::string_view text) {
         if (std::exchange(u.settled, true)) return;
         u.why = why;
         u.text = printable(text);
@@ -295,7 +296,7 @@ class subscribing final : public subscribing_part {
     }
 
     // The server refuses a filter: the subscription has all or none, so the others are given up.
-    [[gnu::cold]] void refuse(entry& s, suback const& answer) {
+    RUNNEL_COLD void refuse(entry& s, suback const& answer) {
         if (auto const text = answer.props.template get<property_id::reason_string>()) s.refusal = printable(*text);
         auto const* part = s.parts.data();
         for (auto const reason : answer.reasons) {
@@ -309,7 +310,7 @@ class subscribing final : public subscribing_part {
     }
 
     // Its owner is told where it waits; the subscription is no more.
-    [[gnu::cold]] void refuse(entry& s, std::error_code why, std::string const& filter) {
+    RUNNEL_COLD void refuse(entry& s, std::error_code why, std::string const& filter) {
         bool const had_it = s.wish->was_granted;
         s.refused = why;
         end(s);
@@ -321,13 +322,13 @@ class subscribing final : public subscribing_part {
     }
 
     // The text of an exception: the filter, and what the server says, if anything.
-    [[gnu::cold]] static std::string what(std::string filter, std::string_view text) {
+    RUNNEL_COLD static std::string what(std::string filter, std::string_view text) {
         add_remark(filter, text);
         return filter;
     }
 
     // Nobody wants it any more. Returns the ticket of what the server is owed for it, if it is owed something.
-    [[gnu::cold]] std::uint64_t end(entry& s) {
+    RUNNEL_COLD std::uint64_t end(entry& s) {
         if (s.wish != nullptr) return leave(s, true);
         std::uint64_t ticket = subscriptions::nothing;
         for (auto const& p : s.parts) ticket = std::max(ticket, wishes_.debt(p.filter));
@@ -336,7 +337,7 @@ class subscribing final : public subscribing_part {
 
     // It goes, and with it its wish; nothing changes if there is no memory for that. Returns the ticket of what the
     // server is owed for it, where it is `owed` something at all.
-    [[gnu::cold]] std::uint64_t leave(entry& s, bool owed) {
+    RUNNEL_COLD std::uint64_t leave(entry& s, bool owed) {
         registry_.prepare_to_remove();
         std::uint64_t ticket = subscriptions::nothing;
         if (owed)
@@ -350,11 +351,11 @@ class subscribing final : public subscribing_part {
 
     // What the server had on its way, or queued, when the application unsubscribed still comes, and nobody will ask for
     // it: it is not to be kept, where it would use up what the server may send.
-    [[gnu::cold]] void note_unwanted(entry const& s) {
+    RUNNEL_COLD void note_unwanted(entry const& s) {
         for (auto const& p : s.parts) unwanted_.push_back(p.filter);
         if (unwanted_.size() > 64) unwanted_.erase(unwanted_.begin(), unwanted_.end() - 64);
     }
-    [[gnu::cold]] bool is_unwanted(std::string_view topic) const noexcept {
+    RUNNEL_COLD bool is_unwanted(std::string_view topic) const noexcept {
         return std::ranges::any_of(unwanted_, [=](auto const& f) {
             auto const filter = split_shared(f).filter;
             auto const inner = inner_filter(filter);
@@ -363,7 +364,7 @@ class subscribing final : public subscribing_part {
     }
 
     // Nobody waits for it any more; the server may have granted it, or be about to.
-    [[gnu::cold]] void abandon(entry& s) noexcept {
+    RUNNEL_COLD void abandon(entry& s) noexcept {
         if (s.wish == nullptr) return;
         try {
             end(s);
@@ -377,13 +378,13 @@ class subscribing final : public subscribing_part {
     void taken(delivery token, reason_code reason, property_view props) override {
         if (registry_.take(token)) acknowledge(token, reason, props);
     }
-    [[gnu::cold]] void given_back(delivery token, inbox const& by) override {
+    RUNNEL_COLD void given_back(delivery token, inbox const& by) override {
         if (registry_.give_back(token, by)) return acknowledge(token, reason_code::success, {});
         state_.give_back(token);
         if (again_at_ == clock::time_point::max()) await_others(clock::now());
         packets_.timer().soon();
     }
-    [[gnu::cold]] void deserted(inbox const& box) override {
+    RUNNEL_COLD void deserted(inbox const& box) override {
         auto* const s = registry_.find(box);
         if (s == nullptr || s->wish == nullptr) return;
         try {
@@ -392,7 +393,7 @@ class subscribing final : public subscribing_part {
             s->closed = errc::disconnected;
         }
     }
-    [[gnu::cold]] void unread(mqtt::publish const& packet, delivery token) override {
+    RUNNEL_COLD void unread(mqtt::publish const& packet, delivery token) override {
         auto const what = registry_.drop(token);
         if (what == decltype(what)::keep) {
             services_.keep(packet, token);
@@ -403,13 +404,13 @@ class subscribing final : public subscribing_part {
 
     // Messages have been kept for a subscription that was to come. They are taken in a later turn, or before the next
     // message, so that no handler is called inside of `subscribe`.
-    [[gnu::cold]] void ask_for_kept() {
+    RUNNEL_COLD void ask_for_kept() {
         if (services_.kept() == nullptr) return;
         wants_kept_ = true;
         packets_.timer().soon();
     }
     // False: a handler has failed; the rest is kept.
-    [[gnu::cold]] bool take_kept() {
+    RUNNEL_COLD bool take_kept() {
         if (std::exchange(takes_kept_, true)) return true;  // a handler has subscribed: they are offered once more
         bool failed = false;
         do {
@@ -444,11 +445,11 @@ class subscribing final : public subscribing_part {
     // A server may send fewer messages than it is allowed to. If it has sent all these, and they have been given back,
     // nothing comes any more: after a while without any they are to come again, on another connection. Where they are
     // given back once more, the next time takes longer.
-    [[gnu::cold]] void await_others(clock::time_point now) {
+    RUNNEL_COLD void await_others(clock::time_point now) {
         again_at_ = deadline_after(now, options_.stalled_after * patience_);
         arrived_ = state_.arrived();
     }
-    [[gnu::cold]] clock::time_point look_at_given_back(clock::time_point now) {
+    RUNNEL_COLD clock::time_point look_at_given_back(clock::time_point now) {
         again_at_ = clock::time_point::max();
         bool const is_idle = state_.holds_only_given_back();
         if (!is_idle) patience_ = 1;
@@ -463,7 +464,7 @@ class subscribing final : public subscribing_part {
         return again_at_;
     }
 
-    [[gnu::cold]] void watch() {
+    RUNNEL_COLD void watch() {
         watches_ = true;
         packets_.timer().soon();
     }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/mqtt/client/subscription.hpp>
 #include <runnel/mqtt/protocol/router.hpp>
 
@@ -26,7 +27,7 @@ class subscription_registry {
     using part = typename entry::part;
 
     /// `s->wish` is set. Nothing changes if there is no memory for it.
-    [[gnu::cold]] void add(std::shared_ptr<entry> s) {
+    RUNNEL_COLD void add(std::shared_ptr<entry> s) {
         entries_.reserve(entries_.size() + 1);
         try {
             for (std::size_t i = 0; i < s->parts.size(); ++i) {
@@ -48,7 +49,7 @@ class subscription_registry {
 
     /// False: it is not there. The entry lives until `forget_removed`, as it may be in use further up the stack. Does
     /// not fail after `prepare_to_remove`.
-    [[gnu::cold]] bool remove(entry* s) {
+    RUNNEL_COLD bool remove(entry* s) {
         auto const at = std::ranges::find_if(entries_, [&](auto const& p) { return p.get() == s; });
         if (at == entries_.end()) return false;
         prepare_to_remove();
@@ -61,7 +62,7 @@ class subscription_registry {
         return true;
     }
     /// Makes room for one that is to be removed.
-    [[gnu::cold]] void prepare_to_remove() { removed_.reserve(removed_.size() + 1); }
+    RUNNEL_COLD void prepare_to_remove() { removed_.reserve(removed_.size() + 1); }
     void forget_removed() {
         if (removed_.empty()) [[likely]]
             return;
@@ -79,7 +80,7 @@ class subscription_registry {
     /// Gives a message once to each subscription that it matches: to its handler, or into its inbox. In MQTT 5 the
     /// server may name the subscriptions which a message is for, and send another copy for others (3.3.4). A message
     /// that was given back is given to those only that have not had it.
-    [[gnu::always_inline]] outcome dispatch(publish const& packet, delivery token) {
+    RUNNEL_ALWAYS_INLINE outcome dispatch(publish const& packet, delivery token) {
         // The usual case: few filters, of which one matches. That the server names it, or another one that an earlier
         // process had, decides nothing then.
         part const* const only = shares_.empty() && !has_special_ ? only_match(packet.topic) : nullptr;
@@ -101,7 +102,7 @@ class subscription_registry {
         return {1, !held, s.lane, false};
     }
     /// The lane that `dispatch` would tell of; nothing: no subscription matches.
-    [[gnu::cold]] [[gnu::noinline]] std::optional<std::uint16_t> lane_of(publish const& packet) {
+    RUNNEL_COLD RUNNEL_NOINLINE std::optional<std::uint16_t> lane_of(publish const& packet) {
         find_matches(packet.topic);
         if (!packet.props.empty()) name_matches(packet.props);
         return matches_.empty() ? std::nullopt : std::optional(lane_of_matches());
@@ -123,7 +124,7 @@ class subscription_registry {
 
     /// What is to be done about a message that nobody will receive from an inbox: if others have it, they decide.
     enum class unread : std::uint8_t { acknowledge, keep, nothing };
-    [[gnu::cold]] unread drop(delivery token) {
+    RUNNEL_COLD unread drop(delivery token) {
         if (token.number == given_out_.number) return ++given_out_.gone, unread::nothing;
         auto const of = shares_.find(token.number);
         if (of == shares_.end()) return unread::keep;
@@ -134,7 +135,7 @@ class subscription_registry {
 
     /// A message has been given back by the subscription with this inbox, which gets it again when it is sent again.
     /// True: that subscription is gone, and all others have had it.
-    [[gnu::cold]] bool give_back(delivery token, inbox const& by) {
+    RUNNEL_COLD bool give_back(delivery token, inbox const& by) {
         auto* const s = find(by);
         if (token.number == given_out_.number) {
             ++given_out_.gone;
@@ -149,7 +150,7 @@ class subscription_registry {
     }
 
     /// The session is gone, and with it what might have been sent again.
-    [[gnu::cold]] void session_lost() {
+    RUNNEL_COLD void session_lost() {
         for (auto& [number, share] : shares_) share.waiting.clear();
         std::erase_if(shares_, [](auto const& s) { return s.second.holders == 0; });
     }
@@ -157,7 +158,7 @@ class subscription_registry {
     /// Calls `tell(entry&)` for each subscription whose inbox has QoS 1 or 2 messages of which none has been received
     /// since the last call; once, until one is. Returns whether any inbox has such messages.
     template <class Tell>
-    [[gnu::cold]] bool find_stalled(Tell&& tell) {
+    RUNNEL_COLD bool find_stalled(Tell&& tell) {
         bool any = false;
         auto const snapshot = entries_;  // who is told may remove some
         for (auto const& s : snapshot) {
@@ -191,7 +192,7 @@ class subscription_registry {
     // So few filters are compared with each topic one by one, which costs less than the way through the tree.
     static constexpr std::size_t few = 4;
 
-    [[gnu::cold]] void leave_router(entry& s) {
+    RUNNEL_COLD void leave_router(entry& s) {
         for (auto& p : s.parts) {
             auto const filter = split_shared(p.filter).filter;
             router_.erase(filter, &p);
@@ -199,7 +200,7 @@ class subscription_registry {
         }
     }
 
-    [[gnu::cold]] void note_few() noexcept {
+    RUNNEL_COLD void note_few() noexcept {
         few_.clear();
         if (router_.size() > few) return;
         try {
@@ -210,14 +211,14 @@ class subscription_registry {
             few_.clear();  // then they are found as many are
         }
     }
-    [[gnu::cold]] void note_few(part& p) {
+    RUNNEL_COLD void note_few(part& p) {
         auto const filter = split_shared(p.filter).filter;
         few_.push_back({topic_pattern(filter), &p});
         if (auto const inner = inner_filter(filter); !inner.empty()) few_.push_back({topic_pattern(inner), &p});
     }
 
     // The one match among few filters; nullptr: there is none, or several, or there are many filters.
-    [[gnu::always_inline]] part const* only_match(std::string_view topic) const noexcept {
+    RUNNEL_ALWAYS_INLINE part const* only_match(std::string_view topic) const noexcept {
         part const* match = nullptr;
         for (auto const& one : few_) {
             if (!one.pattern.matches(topic)) continue;
@@ -227,7 +228,7 @@ class subscription_registry {
         return match;
     }
 
-    [[gnu::noinline]] outcome dispatch_to_all(publish const& packet, delivery token) {
+    RUNNEL_NOINLINE outcome dispatch_to_all(publish const& packet, delivery token) {
         find_matches(packet.topic);
         if (!packet.props.empty()) name_matches(packet.props);
         std::size_t const matched = matches_.size();
@@ -267,11 +268,11 @@ class subscription_registry {
     }
 
     // The handler of the only subscription that a message matches has thrown.
-    [[gnu::cold]] [[gnu::noinline]] outcome failed_alone(entry& s, delivery token) {
+    RUNNEL_COLD RUNNEL_NOINLINE outcome failed_alone(entry& s, delivery token) {
         note_failure(s, token);
         return {1, token.quality == qos::at_most_once, 0, true};
     }
-    [[gnu::cold]] [[gnu::noinline]] void note_failure(entry& s, delivery token) {
+    RUNNEL_COLD RUNNEL_NOINLINE void note_failure(entry& s, delivery token) {
         if (!failure_) failure_ = std::current_exception();
         wants_again(s, token);
     }
@@ -286,7 +287,7 @@ class subscription_registry {
     // An identifier that nobody has was given by an earlier process: then the topic alone decides. A filter that begins
     // with '$' may be of a kind that only the server knows, whose messages come under other topics: there the
     // identifier decides.
-    [[gnu::noinline]] void name_matches(property_view const& props) {
+    RUNNEL_NOINLINE void name_matches(property_view const& props) {
         auto const identifiers = props.get<property_id::subscription_identifier>();
         if (identifiers.empty()) return;
         for (auto* p : matches_) p->named = false;
@@ -301,7 +302,7 @@ class subscription_registry {
         if (any) std::erase_if(matches_, [](part const* p) { return !p->named; });
         if (has_special_ && !all) match_special(identifiers, any);
     }
-    [[gnu::cold]] void match_special(subscription_identifier_list const& identifiers, bool any) {
+    RUNNEL_COLD void match_special(subscription_identifier_list const& identifiers, bool any) {
         for (std::uint32_t const i : identifiers)
             for (auto const& s : entries_)
                 for (auto& p : s->parts) {
@@ -319,11 +320,11 @@ class subscription_registry {
     };
     using shares = std::unordered_map<std::uint64_t, share_of>;
 
-    [[gnu::cold]] void wants_again(entry& s, delivery token) {
+    RUNNEL_COLD void wants_again(entry& s, delivery token) {
         if (token.quality != qos::at_most_once) shares_[token.number].waiting.push_back(&s);
     }
     // What nobody else has had, and nobody else is to get again, is new to whoever it matches when it comes again.
-    [[gnu::cold]] void stop_waiting(entry* s) {
+    RUNNEL_COLD void stop_waiting(entry* s) {
         for (auto& [number, share] : shares_) std::erase(share.waiting, s);
         std::erase_if(shares_, [](auto const& each) {
             auto const& share = each.second;
@@ -331,7 +332,7 @@ class subscription_registry {
         });
     }
     // Several get the message, or none, or it was given back: who has had it does not get it again.
-    [[gnu::cold]] [[gnu::noinline]] void prepare(delivery token) {
+    RUNNEL_COLD RUNNEL_NOINLINE void prepare(delivery token) {
         if (token.quality == qos::at_most_once) return;
         given_out_ = {token.number, 0, 0};
         auto const of = shares_.find(token.number);
@@ -340,7 +341,7 @@ class subscription_registry {
         std::erase_if(matches_, [&](part* p) { return std::ranges::find(again, p->of) == again.end(); });
     }
     // Notes who has a message that has been given out. True: nobody has or wants it.
-    [[gnu::cold]] [[gnu::noinline]] bool share(delivery token, std::size_t holders) {
+    RUNNEL_COLD RUNNEL_NOINLINE bool share(delivery token, std::size_t holders) {
         if (token.quality == qos::at_most_once) return true;
         auto of = shares_.find(token.number);
         auto const has_failed = [&](entry const* e) {

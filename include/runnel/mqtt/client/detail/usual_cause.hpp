@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/mqtt/codec/error.hpp>
 #include <runnel/mqtt/codec/reason_code.hpp>
 #include <runnel/transport/connect_progress.hpp>
@@ -13,7 +14,7 @@ namespace runnel::mqtt::detail {
 
 /// What usually is the reason that a connection to `url` has ended with `why`, where that says little; or nothing.
 /// `step`: at which the attempt to connect has failed; none if the server had accepted the connection.
-[[gnu::cold]] inline char const* usual_cause(std::error_code why, connect_step step, std::string_view url) noexcept {
+RUNNEL_COLD inline char const* usual_cause(std::error_code why, connect_step step, std::string_view url) noexcept {
     bool const silent = why == errc::connect_timeout;
     // The peer breaks the protocol, or has said why.
     bool const is_told = why.category() == make_error_code(errc{}).category() ||

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/record_pool.hpp>
 #include <runnel/core/ring_queue.hpp>
 #include <runnel/mqtt/codec/types.hpp>
@@ -101,7 +102,7 @@ class in_flight {
         return std::max(number, entries_.first());
     }
     /// The entry of a number that `from` has told, or which has just been begun.
-    [[gnu::always_inline]] entry& operator[](std::uint64_t number) noexcept {
+    RUNNEL_ALWAYS_INLINE entry& operator[](std::uint64_t number) noexcept {
         return entries_.contains(number) ? entries_[number] : position_of(number)->value;
     }
     /// The entry of any number; nullptr if there is none.
@@ -184,7 +185,7 @@ class in_flight {
     }
 
     /// Ends the exchange. References to this and older entries are no longer valid.
-    [[gnu::always_inline]] void end(entry& e) noexcept {
+    RUNNEL_ALWAYS_INLINE void end(entry& e) noexcept {
         mark_ended(e);
         free_oldest();
         if (watched_ == 0) [[unlikely]] {  // there are laggards
@@ -282,16 +283,16 @@ class in_flight {
     void give_back(entry const& e) noexcept { pool_.give_back(e.expires ? e.packet - expiry_size : e.packet); }
 
     // The first laggard that has this number or a greater one.
-    [[gnu::cold, gnu::noinline]] laggard* position_of(std::uint64_t number) const noexcept {
+    RUNNEL_COLD RUNNEL_NOINLINE laggard* position_of(std::uint64_t number) const noexcept {
         return &*std::ranges::lower_bound(laggards_->all, number, {}, &laggard::number);
     }
-    [[gnu::cold]] entry* find_laggard(std::uint16_t identifier) const noexcept {
+    RUNNEL_COLD entry* find_laggard(std::uint16_t identifier) const noexcept {
         for (auto& l : laggards_->all)
             if (identifier_of(l.number) == identifier && l.value.at != stage::ended) return &l.value;
         return nullptr;
     }
     // The laggard that this entry is, told by where it lies; nullptr: it is none.
-    [[gnu::cold]] laggard const* laggard_of(entry const& e) const noexcept {
+    RUNNEL_COLD laggard const* laggard_of(entry const& e) const noexcept {
         auto const* const at = reinterpret_cast<char const*>(&e);
         auto const* const all = reinterpret_cast<char const*>(laggards_->all.data());
         auto const size = laggards_->all.size() * sizeof(laggard);
@@ -299,13 +300,13 @@ class in_flight {
         return &laggards_->all[static_cast<std::size_t>(at - all) / sizeof(laggard)];
     }
 
-    [[gnu::always_inline]] void mark_ended(entry& e) noexcept {
+    RUNNEL_ALWAYS_INLINE void mark_ended(entry& e) noexcept {
         drop_packet(e);
         e.at = stage::ended;
         note(e);
         if (e.stored == record::none) --live_;
     }
-    [[gnu::always_inline]] void free_oldest() noexcept {
+    RUNNEL_ALWAYS_INLINE void free_oldest() noexcept {
         while (!entries_.empty() && is_free(entries_.front())) entries_.pop();
     }
     void note_if_laggard(entry const& e) noexcept {
@@ -313,7 +314,7 @@ class in_flight {
     }
 
     // The oldest entry of the queue becomes a laggard.
-    [[gnu::cold]] void set_aside() {
+    RUNNEL_COLD void set_aside() {
         if (!laggards_) {
             auto made = std::make_unique<laggards>();
             made->all.reserve(1);
@@ -327,7 +328,7 @@ class in_flight {
     }
 
     // Goes on until more than half of the queue is in use. The first `limit_` places need not be looked at again.
-    [[gnu::cold]] void set_laggards_aside() {
+    RUNNEL_COLD void set_laggards_aside() {
         if (laggards_) sweep_laggards();
         while (!entries_.empty()) {
             if (is_free(entries_.front())) {
@@ -343,7 +344,7 @@ class in_flight {
         count_laggards();
     }
 
-    [[gnu::cold]] void sweep_laggards() noexcept {
+    RUNNEL_COLD void sweep_laggards() noexcept {
         if (!std::exchange(laggards_->has_free, false)) return;
         std::erase_if(laggards_->all, [&](laggard const& l) {
             bool const ended = is_free(l.value);
@@ -356,13 +357,13 @@ class in_flight {
 
     std::size_t laggard_count() const noexcept { return laggards_ ? laggards_->all.size() : 0; }
     // What follows from how many laggards there are.
-    [[gnu::cold]] void count_laggards() noexcept {
+    RUNNEL_COLD void count_laggards() noexcept {
         room_ = static_cast<std::uint32_t>(max_identifier - laggard_count());
         limit_ = std::min(limit_, room_);
         watched_ = laggards_ ? 0 : limit_;
     }
 
-    [[gnu::cold]] void find_identifier() {
+    RUNNEL_COLD void find_identifier() {
         if (entries_.size() >= limit_) set_laggards_aside();
         while (laggards_ && laggards_->taken.test(identifier_of(next()))) {
             if (entries_.empty())

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/send_buffer.hpp>
 #include <runnel/mqtt/packet.hpp>
 #include <runnel/mqtt/protocol/capabilities.hpp>
@@ -21,14 +22,14 @@ namespace runnel::mqtt::detail {
 
 /// Encodes a packet behind what is in the buffer.
 template <class Packet>
-[[gnu::cold]] void append(send_buffer& out, Packet const& packet, protocol_version version) {
+RUNNEL_COLD void append(send_buffer& out, Packet const& packet, protocol_version version) {
     std::size_t const size = encoded_size(packet, version);
     encode(out.prepare(size), packet, version);
     out.commit(size);
 }
 
 /// An acknowledgement with nothing but a packet identifier, as nearly all are.
-[[gnu::always_inline]] inline void append_plain(send_buffer& out, packet_type type, std::uint16_t packet_id) {
+RUNNEL_ALWAYS_INLINE inline void append_plain(send_buffer& out, packet_type type, std::uint16_t packet_id) {
     char* const to = out.prepare(4);
     write_big_endian(write_fixed_header(to, type, type == packet_type::pubrel ? 2 : 0, 2), packet_id);
     out.commit(4);
@@ -106,8 +107,8 @@ class outgoing {
 
     /// Sends a QoS 1 or 2 message that has the next packet identifier and no properties, with nothing waiting in front
     /// of it, and keeps it until it is acknowledged.
-    [[gnu::always_inline]] void send(send_buffer& out, publish const& message, protocol_version version,
-                                     publish_size measured, void* owner) {
+    RUNNEL_ALWAYS_INLINE void send(send_buffer& out, publish const& message, protocol_version version,
+                                   publish_size measured, void* owner) {
         std::size_t const size = packet_size(measured.remaining_length);
         char* const to = out.prepare(size);  // what can fail comes first
         auto const number = in_flight_.begin(size, {.at = stage::sent, .quality = message.qos, .owner = owner});
@@ -121,7 +122,7 @@ class outgoing {
     }
 
     /// For want of memory nothing comes of a message that has just been queued, unless it has been sent.
-    [[gnu::cold]] void take_back(std::uint64_t number) noexcept {
+    RUNNEL_COLD void take_back(std::uint64_t number) noexcept {
         auto const* const e = in_flight_.at(number);
         bool const kept = e != nullptr && e->quality != qos::at_most_once;
         if (withdraw(number) && kept) --accepted_;
@@ -150,7 +151,7 @@ class outgoing {
     }
 
     /// Notes that a request with the next packet identifier, for so many filters, is being sent.
-    [[gnu::cold]] void begin_request(packet_type type, std::size_t filters, void* owner) {
+    RUNNEL_COLD void begin_request(packet_type type, std::size_t filters, void* owner) {
         auto const number = in_flight_.begin(0, {.at = stage::request, .request = type, .owner = owner});
         in_flight_[number].size = static_cast<std::uint32_t>(filters);
     }
@@ -160,7 +161,7 @@ class outgoing {
     }
 
     /// Drops a message that has not been sent on any connection. False: it is no such message.
-    [[gnu::cold]] bool withdraw(std::uint64_t number) noexcept {
+    RUNNEL_COLD bool withdraw(std::uint64_t number) noexcept {
         auto* const e = in_flight_.at(number);
         if (e == nullptr || e->past != in_flight::history::unsent) return false;
         if (e->at != stage::queued && e->at != stage::freeing) return false;
@@ -191,7 +192,7 @@ class outgoing {
 
     /// Ends an exchange between connections; its owner is told by `on_refused`.
     template <class Handler>
-    [[gnu::cold]] void reject(std::uint64_t number, errc why, Handler& handler) {
+    RUNNEL_COLD void reject(std::uint64_t number, errc why, Handler& handler) {
         auto* const e = in_flight_.at(number);
         if (e == nullptr || e->at == stage::ended) return;
         auto* const owner = std::exchange(e->owner, nullptr);
@@ -267,8 +268,8 @@ class outgoing {
     /// The same, as far as `pace` allows it at `now`. A QoS 0 message that has an owner tells it by `left(owner)`.
     /// Returns when more may be sent; `pacing::never` unless something else happens before.
     template <class Left>
-    [[gnu::cold]] pacing::time_point send_paced(send_buffer& out, bounds const& b, protocol_version version,
-                                                pacing& pace, pacing::time_point now, Left&& left) {
+    RUNNEL_COLD pacing::time_point send_paced(send_buffer& out, bounds const& b, protocol_version version, pacing& pace,
+                                              pacing::time_point now, Left&& left) {
         pace.observe(unacknowledged_, now);
         cursor_ = in_flight_.from(cursor_);
         // When the next of each kind may be sent, once one of it had to stay behind.
@@ -305,7 +306,7 @@ class outgoing {
     }
 
     /// Whether another message of this QoS would be sent at `now` by `send_paced`.
-    [[gnu::cold]] bool can_leave(qos quality, std::size_t window, pacing const& pace, pacing::time_point now) {
+    RUNNEL_COLD bool can_leave(qos quality, std::size_t window, pacing const& pace, pacing::time_point now) {
         bool const kept = quality != qos::at_most_once;
         std::size_t ready = pace.ready(quality, now);
         if (kept) ready = std::min(ready, window - std::min(window, unacknowledged_));
@@ -328,10 +329,10 @@ class outgoing {
     std::uint64_t unknown_until() const noexcept { return unknown_until_; }
     void restore_unknown(std::uint64_t until) noexcept { unknown_until_ = until; }
     /// Whether the peer may take the identifier of this exchange for that of another one, of which it may speak.
-    [[gnu::cold]] bool is_distrusted(entry const& e) const noexcept { return in_flight_.number_of(e) < unknown_until_; }
+    RUNNEL_COLD bool is_distrusted(entry const& e) const noexcept { return in_flight_.number_of(e) < unknown_until_; }
     /// Whether PUBREL has gone over this connection for exchanges that the peer has not ended: perhaps for some of
     /// which it has not sent PUBREC yet.
-    [[gnu::cold]] bool has_freed() noexcept {
+    RUNNEL_COLD bool has_freed() noexcept {
         for (auto n = in_flight_.first(); n != in_flight_.next(); n = in_flight_.from(n + 1))
             if (auto const at = in_flight_[n].at; at == stage::freeing || at == stage::rereleased) return true;
         return false;
@@ -345,7 +346,7 @@ class outgoing {
     }
 
     /// The network connection has gone: what was sent is to be sent again; requests end.
-    [[gnu::cold]] void connection_lost() noexcept {
+    RUNNEL_COLD void connection_lost() noexcept {
         unacknowledged_ = 0;
         has_progress_ = false;
         aliases_.restart(0);
@@ -427,7 +428,7 @@ class outgoing {
     }
 
     /// The exchange has been ended by the peer. References to it and to older ones are no longer valid.
-    [[gnu::always_inline]] void end_acknowledged(entry& e) noexcept {
+    RUNNEL_ALWAYS_INLINE void end_acknowledged(entry& e) noexcept {
         in_flight_.end(e);
         --unacknowledged_;
         has_progress_ = true;
@@ -521,7 +522,7 @@ class outgoing {
     }
 
     /// Ends a message that is not to be sent (again).
-    [[gnu::cold]] void give_up(in_flight::entry& e) noexcept {
+    RUNNEL_COLD void give_up(in_flight::entry& e) noexcept {
         take_out(e);
         // Perhaps the peer has a QoS 2 message already: PUBREL frees its identifier.
         if (e.at != stage::resend || e.quality != qos::exactly_once) return in_flight_.finish(e);
@@ -596,7 +597,7 @@ class outgoing {
 
     /// Calls `f` for each exchange that is there now. `f` ends exchanges by their stage.
     template <class F>
-    [[gnu::cold]] void for_each_exchange(F&& f) {
+    RUNNEL_COLD void for_each_exchange(F&& f) {
         auto const end = in_flight_.next();
         // What a handler does may free places.
         for (auto n = in_flight_.first(); n < end; n = in_flight_.from(n + 1)) f(in_flight_[n]);

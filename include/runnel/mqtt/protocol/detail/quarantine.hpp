@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/saturating.hpp>
 #include <runnel/mqtt/codec/reason_code.hpp>
 
@@ -99,7 +100,7 @@ class quarantine {
     };
 
     /// The number of a message to give up (`session_state::reject`), if there is one.
-    [[gnu::cold]] std::optional<std::uint64_t> disconnected(ending const& e) noexcept {
+    RUNNEL_COLD std::optional<std::uint64_t> disconnected(ending const& e) noexcept {
         deadline_ = never;
         if (limit_ == 0 || !std::exchange(is_accepted_, false)) return std::nullopt;
         bool const suspicious = e.by_peer && e.left.any && !e.left.has_progress && !is_excuse(e.why);

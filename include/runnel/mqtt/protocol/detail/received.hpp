@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/ring_queue.hpp>
 #include <runnel/core/utf8.hpp>
 #include <runnel/mqtt/codec/reason_code.hpp>
@@ -78,7 +79,7 @@ class received {
     }
 
     /// The application has not taken the message at once. It is told from others by this.
-    [[gnu::always_inline]] void keep(delivery d, publish const& packet) {
+    RUNNEL_ALWAYS_INLINE void keep(delivery d, publish const& packet) {
         if (!waiting_.contains(d.number)) return;
         auto& e = waiting_[d.number];
         if (d.quality == qos::at_least_once) e.print = print_of(packet);  // a QoS 2 message is known by its identifier
@@ -102,7 +103,7 @@ class received {
 
     /// A message taken before a restart has come again, behind older ones of its lane, perhaps, that have not been
     /// taken.
-    [[gnu::cold]] [[gnu::noinline]] void place_restored(delivery d, std::uint16_t lane) {
+    RUNNEL_COLD RUNNEL_NOINLINE void place_restored(delivery d, std::uint16_t lane) {
         auto* const m = find(d);
         if (m == nullptr || m->place != nowhere) return;
         m->lane = lane;
@@ -111,7 +112,7 @@ class received {
 
     /// The application has taken the message. Whether an acknowledgement can go out now is told by `next_taken`. False:
     /// it has been taken before, or nobody wants its acknowledgement any more.
-    [[gnu::always_inline]] bool take(delivery d, reason_code reason) {
+    RUNNEL_ALWAYS_INLINE bool take(delivery d, reason_code reason) {
         if (d.quality == qos::at_least_once && waiting_.contains(d.number)) {
             auto& e = waiting_[d.number];
             if (e.number == d.number && !e.known) [[likely]] {
@@ -128,7 +129,7 @@ class received {
 
     /// The application gives the message back: it is not acknowledged on this connection, and new when it is sent
     /// again. `packet`, if there is one, is the message, as for `keep`.
-    [[gnu::cold]] void give_back(delivery d, publish const* packet = nullptr) {
+    RUNNEL_COLD void give_back(delivery d, publish const* packet = nullptr) {
         if (d.quality == qos::at_least_once && waiting_.contains(d.number)) {
             auto& e = waiting_[d.number];
             if (e.number == d.number && !e.known && !e.taken && !learn(e, d.number)) return;
@@ -143,7 +144,7 @@ class received {
     std::size_t given_back() const noexcept { return given_back_; }
     /// Whether some have, and all that wait for their first acknowledgement have been too, or have been taken and wait
     /// for such: the application does nothing more about any of them.
-    [[gnu::cold]] bool holds_only_given_back() noexcept {
+    RUNNEL_COLD bool holds_only_given_back() noexcept {
         bool all = given_back_ != 0;
         for (auto n = waiting_.first(); all && n != waiting_.next(); ++n) all = waiting_[n].known || waiting_[n].taken;
         messages_.for_each(
@@ -199,8 +200,8 @@ class received {
     std::size_t waiting() const noexcept { return waiting_.size() + overtaken_; }
 
     /// The connection has gone: the peer will send again what was not acknowledged.
-    [[gnu::cold]] void connection_lost() noexcept {
-        try {
+    RUNNEL_COLD void connection_lost() noexcept {
+        RUNNEL_TRY {
             for (; !waiting_.empty(); waiting_.pop()) {
                 auto& e = waiting_.front();
                 auto* const m = e.known ? messages_.find(e.packet_id) : nullptr;
@@ -209,7 +210,8 @@ class received {
                 else if (m != nullptr && m->number == e.number)
                     m->lane = e.lane;
             }
-        } catch (...) {  // no memory: the messages count as new when they are sent again
+        }
+        RUNNEL_CATCH_ALL {  // no memory: the messages count as new when they are sent again
             waiting_.clear();
         }
         lanes_.reset();
@@ -228,7 +230,7 @@ class received {
     }
 
     /// The session has gone.
-    [[gnu::cold]] void clear() noexcept {
+    RUNNEL_COLD void clear() noexcept {
         waiting_.clear();
         lanes_.reset();
         overtaken_ = unfinished_ = given_back_ = 0;
@@ -309,7 +311,7 @@ class received {
     }
 
     // One acknowledgement answers all repetitions that came before it.
-    [[gnu::noinline]] [[gnu::cold]] arrival arrive_again(message& m, publish const& packet) {
+    RUNNEL_NOINLINE RUNNEL_COLD arrival arrive_again(message& m, publish const& packet) {
         bool const is_new = std::exchange(m.given_back, false);
         if (is_new && m.place != nowhere) --given_back_;
         if (!m.seen) ++unfinished_;
@@ -320,7 +322,7 @@ class received {
         if (!result.lane_unknown) wait_again(m, packet.packet_id);
         return result;
     }
-    [[gnu::noinline]] [[gnu::cold]] void wait_again(message& m, std::uint16_t id) {
+    RUNNEL_NOINLINE RUNNEL_COLD void wait_again(message& m, std::uint16_t id) {
         m.place = waiting_.push({m.number, m.print, m.lane, id, m.quality, false, true, reason_code::success});
         // Those that wait may be in lanes, where it is to stand behind them.
         if (m.taken && (m.place != waiting_.first() || overtaken_ != 0)) pass(m.place);
@@ -332,13 +334,13 @@ class received {
     }
 
     // The messages that wait can be found by their identifiers from now on, until none waits.
-    [[gnu::noinline]] [[gnu::cold]] void index() {
+    RUNNEL_NOINLINE RUNNEL_COLD void index() {
         for (auto n = waiting_.first(); !indexes_ && n != waiting_.next(); ++n)
             if (!waiting_[n].known) learn(waiting_[n], n);
         indexes_ = !waiting_.empty();
     }
 
-    [[gnu::noinline]] bool take_known(delivery d, reason_code reason) {
+    RUNNEL_NOINLINE bool take_known(delivery d, reason_code reason) {
         auto* const m = find(d);
         if (m == nullptr || m->taken) return false;
         m->taken = true;
@@ -352,14 +354,14 @@ class received {
         return true;
     }
 
-    [[gnu::noinline]] [[gnu::cold]] void index_too(entry& e, delivery d) {
+    RUNNEL_NOINLINE RUNNEL_COLD void index_too(entry& e, delivery d) {
         if (e.known || e.number != d.number) return;
         indexes_ = waiting_.size() > 1;
         if (indexes_) learn(e, d.number);
     }
 
     // The acknowledgement of a message that `messages_` knows has been sent.
-    [[gnu::noinline]] void answered(entry const& e) noexcept {
+    RUNNEL_NOINLINE void answered(entry const& e) noexcept {
         auto* const m = messages_.find(e.packet_id);
         if (m == nullptr || m->number != e.number) return;
         if (e.quality == qos::at_least_once) {
@@ -373,14 +375,14 @@ class received {
             m->lane = e.lane;
         }
     }
-    [[gnu::noinline]] [[gnu::cold]] void pop_ready() noexcept {
+    RUNNEL_NOINLINE RUNNEL_COLD void pop_ready() noexcept {
         lanes_->ready.pop();
         --overtaken_;
         answered(lanes_->oldest);
     }
 
     // Enters a QoS 1 message of `waiting_` in `messages_`. False: the sender has used the identifier twice.
-    [[gnu::noinline]] bool learn(entry& e, std::uint64_t place) {
+    RUNNEL_NOINLINE bool learn(entry& e, std::uint64_t place) {
         if (messages_.find(e.packet_id) != nullptr) return false;
         messages_.insert(e.packet_id, {.number = e.number,
                                        .place = place,
@@ -395,7 +397,7 @@ class received {
     }
 
     // The messages up to this one of `waiting_` go to their lanes, and it is acknowledged if it is the oldest there.
-    [[gnu::noinline]] [[gnu::cold]] void pass(std::uint64_t last) {
+    RUNNEL_NOINLINE RUNNEL_COLD void pass(std::uint64_t last) {
         if (!lanes_) lanes_ = std::make_unique<lanes>();
         while (waiting_.first() <= last) {
             auto& e = waiting_.front();
@@ -415,7 +417,7 @@ class received {
         return static_cast<std::uint16_t>(lane << 2 | 2 | (quality == qos::exactly_once ? 1 : 0));
     }
 
-    [[gnu::cold]] void enter_lane(std::uint16_t id, message& m) {
+    RUNNEL_COLD void enter_lane(std::uint16_t id, message& m) {
         auto const key = key_of(m.lane, m.quality);
         if (auto* const l = lanes_->all.find(key)) {
             messages_.find(std::exchange(l->newest, id))->next = id;
@@ -428,7 +430,7 @@ class received {
         advance(key);
     }
 
-    [[gnu::noinline]] [[gnu::cold]] void change_lane(std::uint16_t id, message& m, std::uint16_t lane) {
+    RUNNEL_NOINLINE RUNNEL_COLD void change_lane(std::uint16_t id, message& m, std::uint16_t lane) {
         if (m.lane == lane || m.taken) return;
         // Nobody else says so of those behind it that were taken before a restart: they go with it.
         auto last = id;
@@ -461,7 +463,7 @@ class received {
         }
         return nullptr;
     }
-    [[gnu::noinline]] [[gnu::cold]] entry const* next_among_lanes() {
+    RUNNEL_NOINLINE RUNNEL_COLD entry const* next_among_lanes() {
         lanes_->is_next = false;
         for (;;) {
             if (auto const* const e = next_ready()) return e;
@@ -472,7 +474,7 @@ class received {
     }
 
     // The oldest of a lane may be acknowledged as far as they are taken.
-    [[gnu::cold]] void advance(std::uint16_t of) {
+    RUNNEL_COLD void advance(std::uint16_t of) {
         auto* const l = lanes_->all.find(of);
         while (l != nullptr) {
             auto const id = l->oldest;
@@ -484,9 +486,9 @@ class received {
         }
     }
 
-    [[gnu::cold]] void leave_lane(std::uint16_t id, message const& m) { leave_lane(id, id, m); }
+    RUNNEL_COLD void leave_lane(std::uint16_t id, message const& m) { leave_lane(id, id, m); }
     // The same for those from `oldest` to `last`, which is `newest`. Of several, the oldest has not been taken.
-    [[gnu::cold]] void leave_lane(std::uint16_t oldest, std::uint16_t last, message const& newest) {
+    RUNNEL_COLD void leave_lane(std::uint16_t oldest, std::uint16_t last, message const& newest) {
         --overtaken_;
         auto const key = key_of(newest.lane, newest.quality);
         auto* const l = lanes_->all.find(key);
@@ -502,13 +504,13 @@ class received {
     }
 
     // The identifier may come back, for a message that nobody has taken.
-    [[gnu::cold]] void leave_ready(std::uint16_t id) noexcept {
+    RUNNEL_COLD void leave_ready(std::uint16_t id) noexcept {
         for (auto n = lanes_->ready.first(); n != lanes_->ready.next(); ++n)
             if (lanes_->ready[n] == id) lanes_->ready[n] = 0;
         ++overtaken_;  // until the place in `ready` goes
     }
 
-    [[gnu::noinline]] [[gnu::cold]] entry const* next_ready() noexcept {
+    RUNNEL_NOINLINE RUNNEL_COLD entry const* next_ready() noexcept {
         for (; !lanes_->ready.empty(); lanes_->ready.pop(), --overtaken_) {
             auto const id = lanes_->ready.front();
             if (id == 0) continue;  // the exchange has ended
@@ -521,7 +523,7 @@ class received {
     }
 
     // The identifier has been given to another message.
-    [[gnu::cold]] void remove(std::uint16_t id) {
+    RUNNEL_COLD void remove(std::uint16_t id) {
         auto const m = *messages_.find(id);
         if (m.given_back && m.place != nowhere) --given_back_;
         if (m.quality == qos::exactly_once) {

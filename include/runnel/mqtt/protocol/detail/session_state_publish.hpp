@@ -2,13 +2,13 @@
 
 // How a session sends messages: a part of session_state.hpp, in a file of its own.
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/mqtt/protocol/session_state.hpp>
 
 namespace runnel::mqtt {
 
-[[gnu::always_inline]] inline session_state::begun session_state::publish_in_place(send_buffer& out,
-                                                                                   mqtt::publish& message,
-                                                                                   void* owner) {
+RUNNEL_ALWAYS_INLINE inline session_state::begun session_state::publish_in_place(send_buffer& out,
+                                                                                 mqtt::publish& message, void* owner) {
     if (phase_ != sends_at_once_) return queue(out, message, owner);
     if (message.qos == qos::at_most_once) {
         if (outgoing_.holds_at_most_once()) return queue(out, message, owner);
@@ -22,7 +22,7 @@ namespace runnel::mqtt {
 }
 
 // Sends a QoS 0 message, without an alias unless it has one.
-[[gnu::always_inline]] inline session_state::begun session_state::send(send_buffer& out, mqtt::publish const& message) {
+RUNNEL_ALWAYS_INLINE inline session_state::begun session_state::send(send_buffer& out, mqtt::publish const& message) {
     if (errc const e = check(message, version_); e != errc::ok) return {e};
     auto const measured = measure(message, version_);
     std::size_t const size = packet_size(measured.remaining_length);
@@ -35,8 +35,8 @@ namespace runnel::mqtt {
 }
 
 // Sends a QoS 0 message of MQTT 5, with an alias for its topic if it gets one.
-[[gnu::noinline]] inline session_state::begun session_state::send_with_alias(send_buffer& out,
-                                                                             mqtt::publish const& message) {
+RUNNEL_NOINLINE inline session_state::begun session_state::send_with_alias(send_buffer& out,
+                                                                           mqtt::publish const& message) {
     auto const alias = outgoing_.aliases().find_newest(message.topic);
     if (alias == 0 || !message.props.empty() || message.dup) return choose_alias(out, message);
     std::size_t const size = detail::size_with_known_topic(message.payload);
@@ -77,7 +77,7 @@ inline session_state::begun session_state::choose_alias(send_buffer& out, mqtt::
 }
 
 // Whether a message can be queued, or kept for its acknowledgement; it has a packet identifier if it needs one.
-[[gnu::always_inline]] inline errc session_state::admit(mqtt::publish const& message, publish_size& measured) const {
+RUNNEL_ALWAYS_INLINE inline errc session_state::admit(mqtt::publish const& message, publish_size& measured) const {
     if (errc const e = check(message, version_); e != errc::ok) return e;
     measured = measure(message, version_);
     std::size_t const size = packet_size(measured.remaining_length);
@@ -92,8 +92,8 @@ inline session_state::begun session_state::choose_alias(send_buffer& out, mqtt::
 }
 
 // Sends a QoS 1 or 2 message whose turn it is, as it is.
-[[gnu::noinline]] inline session_state::begun session_state::send_and_keep(send_buffer& out, mqtt::publish& message,
-                                                                           void* owner) {
+RUNNEL_NOINLINE inline session_state::begun session_state::send_and_keep(send_buffer& out, mqtt::publish& message,
+                                                                         void* owner) {
     outgoing_.make_identifier();
     auto const number = outgoing_.next_number();
     message.packet_id = outgoing_.next_identifier();
@@ -104,8 +104,8 @@ inline session_state::begun session_state::choose_alias(send_buffer& out, mqtt::
 }
 
 // Queues a message, and sends it if it is its turn.
-[[gnu::noinline]] inline session_state::begun session_state::queue(send_buffer& out, mqtt::publish& message,
-                                                                   void* owner) {
+RUNNEL_NOINLINE inline session_state::begun session_state::queue(send_buffer& out, mqtt::publish& message,
+                                                                 void* owner) {
     outgoing_.make_identifier();
     auto const number = outgoing_.next_number();
     message.packet_id = message.qos == qos::at_most_once ? std::uint16_t{0} : outgoing_.next_identifier();
@@ -117,11 +117,10 @@ inline session_state::begun session_state::choose_alias(send_buffer& out, mqtt::
         return {later ? errc::queue_full : e};
     }
     outgoing_.queue(message, version_, measured, owner);
-    try {
-        send_queued(out);
-    } catch (...) {
+    RUNNEL_TRY { send_queued(out); }
+    RUNNEL_CATCH_ALL {
         outgoing_.take_back(number);
-        throw;
+        RUNNEL_RETHROW;
     }
     if (!message.props.empty()) outgoing_.note_expiry(number);
     return {errc::ok, number};

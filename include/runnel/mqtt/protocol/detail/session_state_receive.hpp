@@ -2,6 +2,7 @@
 
 // What a session does with the packets it receives: a part of session_state.hpp, in a file of its own.
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/mqtt/protocol/session_state.hpp>
 
 namespace runnel::mqtt {
@@ -60,18 +61,17 @@ errc session_state::receive_publish(frame const& f, send_buffer& out, Handler& h
         send_acknowledgements(out);  // the application may have taken it the first time [MQTT-4.3.3-10]
         return errc::ok;
     }
-    try {
-        handler.on_message(message, arrival.token);
-    } catch (...) {
+    RUNNEL_TRY { handler.on_message(message, arrival.token); }
+    RUNNEL_CATCH_ALL {
         received_.give_back(arrival.token, &message);
-        throw;
+        RUNNEL_RETHROW;
     }
     received_.keep(arrival.token, message);
     return errc::ok;
 }
 
 // What has been read already is taken in; only if this end waits for an answer, reading must go on.
-[[gnu::cold]] inline bool session_state::leaves_out() noexcept {
+RUNNEL_COLD inline bool session_state::leaves_out() noexcept {
     leaves_out_ = leaves_out_ || outgoing_.size() != 0;
     return leaves_out_;
 }
@@ -104,7 +104,7 @@ errc session_state::receive_other(frame const& f, send_buffer& out, Handler& han
         return errc::packet_before_connack;
     if (type == packet_type::connect && role_ == role::server) return errc::second_connect;  // [MQTT-3.1.0-2]
     if (!may_send(sender, type, version_)) return errc::unexpected_packet;
-    auto const with = [&]<class Packet>(Packet packet, auto act) __attribute__((cold)) {
+    auto const with = [&]<class Packet>(Packet packet, auto act) RUNNEL_LAMBDA_COLD {
         errc e = decode(f.header, f.body, version_, packet);
         if constexpr (requires { packet.props; })
             if (e == errc::ok && !packet.props.empty()) e = check_wanted(type, packet.props);
@@ -265,8 +265,8 @@ inline errc session_state::receive_pubrel(acknowledgement const& ack, send_buffe
 }
 
 template <class Handler>
-[[gnu::always_inline]] inline void session_state::end_exchange(detail::outgoing::entry& e, acknowledgement const& ack,
-                                                               send_buffer& out, Handler& handler) {
+RUNNEL_ALWAYS_INLINE inline void session_state::end_exchange(detail::outgoing::entry& e, acknowledgement const& ack,
+                                                             send_buffer& out, Handler& handler) {
     auto* const owner = e.owner;
     outgoing_.end_acknowledged(e);
     if (outgoing_.holds_unsent()) send_queued(out);

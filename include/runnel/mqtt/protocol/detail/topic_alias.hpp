@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/send_buffer.hpp>
 #include <runnel/mqtt/packet/publish.hpp>
 #include <runnel/mqtt/protocol/detail/publish_layout.hpp>
@@ -67,11 +68,12 @@ class outgoing_aliases {
         if (!is_new && !seen_lately(missed.hash)) return 0;
         if (is_new) entries_.emplace_back();
         auto const at = is_new ? static_cast<std::uint32_t>(entries_.size() - 1) : oldest_;
-        try {
+        RUNNEL_TRY {
             entries_[at].topic.reserve(topic.size());  // nothing fails from here on
-        } catch (...) {
+        }
+        RUNNEL_CATCH_ALL {
             if (is_new) entries_.pop_back();
-            throw;
+            RUNNEL_RETHROW;
         }
         if (!is_new) {
             remove_from_bucket(at);
@@ -105,7 +107,7 @@ class outgoing_aliases {
     }
     std::uint32_t& bucket_of(std::uint32_t hash) noexcept { return buckets_[(hash >> 1) & (buckets_.size() - 1)]; }
 
-    [[gnu::noinline]] choice find_older(std::string_view topic) noexcept {
+    RUNNEL_NOINLINE choice find_older(std::string_view topic) noexcept {
         auto const hash = hash_of(topic);
         for (auto at = bucket_of(hash); at != none; at = entries_[at].next_in_bucket) {
             if (entries_[at].hash != hash || entries_[at].topic != topic) continue;
