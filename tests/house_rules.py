@@ -41,7 +41,7 @@ MAY_INCLUDE = {
 }
 
 # Include whole floors.
-WHOLE = {"runnel.hpp", "tls.hpp"}
+WHOLE = {"runnel.hpp", "src.hpp", "src_tls.hpp", "tls.hpp"}
 
 # What does I/O: paths below include/runnel, a folder with a slash at its end. All else reaches neither Asio nor OpenSSL.
 DRIVERS = {
@@ -50,6 +50,8 @@ DRIVERS = {
     "coro/",
     "mqtt/client/",
     "runnel.hpp",
+    "src.hpp",
+    "src_tls.hpp",
     "testing/",
     "tls.hpp",
     "transport/",
@@ -57,7 +59,7 @@ DRIVERS = {
 }
 # Within these, what does no I/O after all.
 NOT_DRIVERS = {"aliyun/alink/protocol/", "transport/proxy/protocol/", "websocket/protocol/"}
-SEE_OPENSSL = {"testing/", "tls.hpp", "transport/tls/", "websocket/transport_from.hpp"}
+SEE_OPENSSL = {"src_tls.hpp", "testing/", "tls.hpp", "transport/tls/", "websocket/transport_from.hpp"}
 FORBIDDEN = re.compile(r"(asio|openssl|boost)(/|\.hpp)")
 
 # Libraries that may be missing.

@@ -28,8 +28,36 @@ int main() {
     io.run();
 }
 """
+# As much with Asio alone: looks up, connects, writes.
+BARE_ASIO = """
+#include <asio/awaitable.hpp>
+#include <asio/co_spawn.hpp>
+#include <asio/connect.hpp>
+#include <asio/detached.hpp>
+#include <asio/io_context.hpp>
+#include <asio/ip/tcp.hpp>
+#include <asio/use_awaitable.hpp>
+#include <asio/write.hpp>
+
+asio::awaitable<void> write(asio::io_context& io) {
+    asio::ip::tcp::resolver resolver(io);
+    auto const found = co_await resolver.async_resolve("127.0.0.1", "1883", asio::use_awaitable);
+    asio::ip::tcp::socket socket(io);
+    co_await asio::async_connect(socket, found, asio::use_awaitable);
+    co_await asio::async_write(socket, asio::buffer("21.5", 4), asio::use_awaitable);
+}
+
+int main() {
+    asio::io_context io;
+    asio::co_spawn(io, write(io), asio::detached);
+    io.run();
+}
+"""
 SOURCES = {
+    "bare_asio": BARE_ASIO,
     "publisher": PUBLISHER,
+    # One that is not the first: the session is compiled elsewhere.
+    "further_publisher": "#define RUNNEL_SEPARATE_COMPILATION\n" + PUBLISHER,
     "include": "#include <runnel/mqtt/client/session.hpp>\n#include <runnel/transport/tcp.hpp>\nint main() {}\n",
     "include_codec": "#include <runnel/mqtt/packet.hpp>\nint main() {}\n",
 }
@@ -53,5 +81,7 @@ def footprint(figures, _, options):
                     return
                 figures.add(f"footprint/{name}", "runnel", "s CPU", used.ru_utime + used.ru_stime)
                 figures.add(f"footprint/{name}", "runnel", "MiB compiler memory", used.ru_maxrss / 1024)
-            if run(figures, [*compiler, "main.o", "-o", "main", "-s", "-pthread"], name, cwd=here):
+            if not name.startswith("further") and run(figures, [*compiler, "main.o", "-o", "main", "-s", "-pthread"], name, cwd=here):
                 figures.add(f"footprint/{name}", "runnel", "KiB stripped", (here / "main").stat().st_size / 1024)
+    bare, further = (figures.median(f"footprint/{name}", "s CPU", "runnel") for name in ("bare_asio", "further_publisher"))
+    figures.add("footprint/further_publisher", "runnel", "times bare Asio", further / bare)

@@ -9,7 +9,9 @@
 # | runnel::deflate | runnel/websocket/deflate.hpp           | zlib            |
 # | runnel::alink   | runnel/aliyun/alink/alink.hpp          | nlohmann/json   |
 #
-# All but the first also bring runnel::runnel. A target whose library is missing is not made. Asio is the target asio::asio
+# All but the first also bring runnel::runnel. runnel::compiled is runnel::runnel with the sessions in a static library, so that
+# they are compiled once; runnel::compiled_tls is the same of runnel::tls. They are built when they are used, with the settings of
+# the project that uses them. A target whose library is missing is not made. Asio is the target asio::asio
 # if there is one, else a package "asio" that makes it, else the headers: those in RUNNEL_ASIO_INCLUDE_DIR, those that
 # pkg-config knows, or those that the compiler finds.
 
@@ -20,13 +22,18 @@ if(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL)
   set(_runnel_scope GLOBAL)
 endif()
 
-set(_runnel_components tls sqlite deflate alink)
+set(_runnel_components tls sqlite deflate alink compiled compiled_tls)
 set(_runnel_missing "")
 foreach(_runnel_component IN LISTS runnel_FIND_COMPONENTS)
   if(NOT _runnel_component IN_LIST _runnel_components AND NOT _runnel_component STREQUAL "runnel")
     string(APPEND _runnel_missing "there is no component \"${_runnel_component}\", only: ${_runnel_components}. ")
   endif()
 endforeach()
+
+set(_runnel_wanted ${runnel_FIND_COMPONENTS})
+if("compiled_tls" IN_LIST _runnel_wanted)
+  list(APPEND _runnel_wanted tls)
+endif()
 
 if(NOT TARGET runnel::runnel)
   find_package(Threads QUIET)
@@ -76,7 +83,7 @@ endif()
 # _runnel_add(COMPONENT TARGET-OF-THE-LIBRARY PACKAGE ARGUMENTS...)
 macro(_runnel_add component library)
   if(TARGET runnel::runnel AND NOT TARGET runnel::${component}
-     AND (NOT runnel_FIND_COMPONENTS OR "${component}" IN_LIST runnel_FIND_COMPONENTS))
+     AND (NOT runnel_FIND_COMPONENTS OR "${component}" IN_LIST _runnel_wanted))
     find_package(${ARGN} QUIET)
     if(TARGET ${library})
       add_library(runnel::${component} INTERFACE IMPORTED ${_runnel_scope})
@@ -94,9 +101,41 @@ _runnel_add(sqlite SQLite::SQLite3 SQLite3)
 _runnel_add(deflate ZLIB::ZLIB ZLIB)
 _runnel_add(alink nlohmann_json::nlohmann_json nlohmann_json 3.9)
 
-if(TARGET runnel::runnel)
-  set(runnel_runnel_FOUND TRUE)
+# _runnel_compile(TARGET ITS-HEADERS TRANSPORT HEADER...): a file for each transport, so that a program gets those it uses
+function(_runnel_compile name headers)
+  if(NOT TARGET runnel::${headers} OR TARGET runnel::${name})
+    return()
+  endif()
+  set(_runnel_sources "")
+  while(ARGN)
+    list(POP_FRONT ARGN RUNNEL_TRANSPORT RUNNEL_HEADER)
+    set(_runnel_source "${CMAKE_CURRENT_BINARY_DIR}/runnel_${RUNNEL_TRANSPORT}.cpp")
+    configure_file("${RUNNEL_SOURCE_TEMPLATE}" "${_runnel_source}" @ONLY)
+    list(APPEND _runnel_sources "${_runnel_source}")
+  endwhile()
+  add_library(runnel_${name} STATIC EXCLUDE_FROM_ALL ${_runnel_sources})
+  add_library(runnel::${name} ALIAS runnel_${name})
+  set_target_properties(runnel_${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  target_compile_definitions(runnel_${name} PUBLIC RUNNEL_SEPARATE_COMPILATION)
+  target_link_libraries(runnel_${name} PUBLIC runnel::${headers})
+endfunction()
+if(NOT runnel_FIND_COMPONENTS OR "compiled" IN_LIST runnel_FIND_COMPONENTS OR "compiled_tls" IN_LIST runnel_FIND_COMPONENTS)
+  _runnel_compile(compiled runnel
+    tcp runnel/transport/tcp.hpp ws runnel/runnel.hpp
+    unix_socket runnel/transport/unix_socket.hpp any_transport runnel/transport/any_transport.hpp)
+  _runnel_compile(compiled_tls tls mqtts runnel/tls.hpp wss runnel/tls.hpp)
+  if(TARGET runnel::compiled_tls)
+    target_link_libraries(runnel_compiled_tls PUBLIC runnel::compiled)
+  endif()
 endif()
+
+foreach(_runnel_component runnel compiled compiled_tls)
+  if(TARGET runnel::${_runnel_component})
+    set(runnel_${_runnel_component}_FOUND TRUE)
+  elseif(runnel_FIND_REQUIRED_${_runnel_component} AND NOT _runnel_missing)
+    string(APPEND _runnel_missing "runnel::${_runnel_component} needs what is not found. ")
+  endif()
+endforeach()
 if(_runnel_missing)
   set(runnel_FOUND FALSE)
   set(runnel_NOT_FOUND_MESSAGE "${_runnel_missing}")

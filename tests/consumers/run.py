@@ -95,6 +95,39 @@ def cmake_install(scratch, options):
         run(scratch / "build/full")
 
 
+def check_two_files(program):
+    said = run(program).stdout.strip()
+    expect(said == "hello", f"{program} says: {said}")
+
+
+@way
+def compiled(scratch, options):
+    """Sessions are compiled once: by the targets of CMake and meson, by <runnel/src.hpp>, by a file of the user's own."""
+    sources = [HERE / "two_files.cpp", HERE / "two_files_say.cpp"]
+    command = [*CXX, *WARNINGS, *ASIO, "-DRUNNEL_SEPARATE_COMPILATION", f"-I{ROOT / 'include'}"]
+    own = scratch / "own.cpp"
+    own.write_text("#include <runnel/mqtt/client/session_source.hpp>\n#include <runnel/transport/tcp.hpp>\n"
+                   "template class runnel::mqtt::session<runnel::tcp>;\n")
+    run(*command, *sources, own, "-o", scratch / "two_files", "-pthread")
+    check_two_files(scratch / "two_files")
+    if not options.full:
+        return
+    for header in ("src", "src_tls"):
+        own.write_text(f"#include <runnel/{header}.hpp>\n")
+        run(*command, "-fsyntax-only", own)
+    install_by_cmake(scratch)
+    cmake(scratch, *find_package(scratch, "-DCOMPILED=ON", "-Dcomponents=tls;compiled"))
+    run("cmake", "--build", scratch / "build", "--target", "two_files")
+    check_two_files(scratch / "build/two_files")
+    # meson's is the same code: what is looked at is that it makes the targets.
+    shutil.rmtree(scratch / "build")
+    (scratch / "project/subprojects").mkdir(parents=True)
+    (scratch / "project/subprojects/runnel").symlink_to(ROOT)
+    set_up_with_meson(scratch)
+    targets = {t["name"] for t in json.loads(run("meson", "introspect", "--targets", scratch / "build").stdout)}
+    expect({"two_files", "runnel-compiled", "runnel-compiled-tls"} <= targets, f"meson has only {targets}")
+
+
 @way
 def cmake_messages(scratch, options):
     """What is missing is named; a version that might not fit is not taken."""
@@ -177,11 +210,15 @@ def pkg_config(scratch, options):
     check(small)
 
 
-def build_with_meson(scratch):
+def set_up_with_meson(scratch):
     project = scratch / "project"
-    shutil.copy(HERE / "meson/meson.build", project)
-    shutil.copy(HERE / "small.cpp", project)
+    for file in ("meson/meson.build", "small.cpp", "two_files.cpp", "two_files_say.cpp", "two_files.hpp"):
+        shutil.copy(HERE / file, project)
     run("meson", "setup", "--wrap-mode=nodownload", scratch / "build", project)
+
+
+def build_with_meson(scratch):
+    set_up_with_meson(scratch)
     run("meson", "compile", "-C", scratch / "build")
     check(scratch / "build/small")
 

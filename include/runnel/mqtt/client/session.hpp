@@ -11,13 +11,13 @@
 #include <runnel/mqtt/client/detail/connection.hpp>
 #include <runnel/mqtt/client/detail/destination.hpp>
 #include <runnel/mqtt/client/detail/durability.hpp>
+#include <runnel/mqtt/client/detail/operation.hpp>
 #include <runnel/mqtt/client/detail/publishing.hpp>
-#include <runnel/mqtt/client/detail/requesting.hpp>
 #include <runnel/mqtt/client/detail/session_parts.hpp>
-#include <runnel/mqtt/client/detail/subscribing.hpp>
 #include <runnel/mqtt/client/event_stream.hpp>
 #include <runnel/mqtt/client/queued_message.hpp>
 #include <runnel/mqtt/client/session_event.hpp>
+#include <runnel/mqtt/client/subscription.hpp>
 #include <runnel/transport/stream.hpp>
 
 #include <chrono>
@@ -37,6 +37,13 @@
 #include <vector>
 
 namespace runnel::mqtt {
+
+namespace detail {
+template <class Executor>
+class requesting;
+template <class Executor>
+class subscribing;
+}  // namespace detail
 
 // Inside, a session has three kinds of coroutines, on one executor: `run`; a reader and a writer (run.hpp); and the
 // user's operations; and one timer (`handle_timeout`). Nothing runs at the same time. Each part says at its head what
@@ -71,58 +78,20 @@ class session final : private detail::session_services {
     /// Throws `std::out_of_range` if an option is out of its range. With `options.store` it goes on where an earlier
     /// process stopped, and throws if that cannot be: the store's error, `store_errc::in_use`, `other_client`,
     /// `unsupported_format` or `corrupt`. Does nothing else until `run`.
-    RUNNEL_COLD session(executor_type executor, Transport transport, session_options options = {})
-        : options_((check(options), std::move(options))),
-          destination_(std::make_shared<detail::destination<Transport>>(std::move(transport))),
-          state_(role::client, options_.version,
-                 {options_.maximum_queued, options_.maximum_in_flight, options_.outgoing_topic_aliases,
-                  options_.accept_unknown_session, options_.maximum_queued_messages, options_.maximum_unwritten,
-                  options_.receive_maximum},
-                 options_.pace),
-          durability_(options_, state_),
-          packets_(executor, stream_type::headroom, &on_timer, this),
-          connection_(state_, options_, packets_, stream_type::headroom),
-          publishing_(options_, state_, packets_) {
-        if (!durability_) return;
-        packets_.timer().watch(state_);
-        if (auto const id = durability_.client_id(); !id.empty()) from_server().assigned_client_id = id;
-    }
+    RUNNEL_COLD session(executor_type executor, Transport transport, session_options options = {});
     session(session const&) = delete;
     session& operator=(session const&) = delete;
     /// Does not block; pending operations, `run` among them, end with `errc::disconnected`, and the connection is
     /// closed without DISCONNECT. No event tells of it. Not from a handler of this session's.
-    RUNNEL_COLD ~session() {
-        if (stream_ != nullptr) stream_->reset();  // so that nothing is read or written any more
-        finish(errc::disconnected, {});
-        run_guard::leave(running_here_);
-        for (auto const& w : watchers_)
-            if (auto const stream = w.lock()) stream->close();
-    }
+    RUNNEL_COLD ~session();
 
     executor_type const& get_executor() const noexcept { return packets_.queue()->get_executor(); }
     /// Whether the server has accepted the connection and it has not been lost.
     bool is_connected() const noexcept { return state_.connected(); }
-    session_counters counters() const noexcept {
-        session_counters all;
-        all.connections = connections_;
-        all.messages_received = messages_received_;
-        all.messages_unrouted = messages_unrouted_;
-        connection_.count(all);
-        all.commits = durability_.commits();
-        publishing_.count(all);
-        all.queued_bytes = state_.queued_bytes();
-        all.in_flight = state_.unacknowledged();
-        all.messages_resent = state_.resent();
-        return all;
-    }
+    session_counters counters() const noexcept;
 
     /// The events from now on; `session_options::on_event` is told the same.
-    event_stream<executor_type> events() {
-        event_stream<executor_type> stream(get_executor());
-        std::erase_if(watchers_, [](auto const& w) { return w.expired(); });
-        watchers_.push_back(stream.watch());
-        return stream;
-    }
+    event_stream<executor_type> events();
 
     /// QoS 1 and 2 messages that `publish` and `try_publish` have accepted; with a store those of earlier processes
     /// included, so that a producer of numbered messages knows where it stopped, also after kill -9.
@@ -165,20 +134,16 @@ class session final : private detail::session_services {
     /// Throws an `errc` if the message cannot be sent (see `check(publish)`), a `reason_code` if the server refuses it,
     /// `errc::session_lost` if the server lost the session when only it could tell whether a QoS 2 message arrived, and
     /// `errc::disconnected` when `run` ends. After cancellation a QoS 1 or 2 message is sent all the same.
-    awaitable<publish_result> publish(std::string_view topic, std::string_view payload, publish_options o = {}) {
-        return publishing_.publish(topic, payload, o);
-    }
+    awaitable<publish_result> publish(std::string_view topic, std::string_view payload, publish_options o = {});
     awaitable<publish_result> publish(std::string_view topic, std::string_view payload, publish_options o,
-                                      std::error_code& error) {
-        return capture_error(publish(topic, payload, o), error);
-    }
+                                      std::error_code& error);
 
     /// The same for what nobody else keeps: temporaries and moved strings go along with the operation, so that it can
     /// be begun by `asio::co_spawn(executor, s.publish("t/" + id, std::move(json)), ...)` and left to itself.
     template <class Topic, class Payload>
     requires(owned_text<Topic> || owned_text<Payload>)
     awaitable<publish_result> publish(Topic&& topic, Payload&& payload, publish_options o = {}) {
-        return publish_kept<kept_text<Topic>, kept_text<Payload>>(publishing_, std::forward<Topic>(topic),
+        return publish_kept<kept_text<Topic>, kept_text<Payload>>(*this, std::forward<Topic>(topic),
                                                                   std::forward<Payload>(payload), o);
     }
     template <class Topic, class Payload>
@@ -195,24 +160,12 @@ class session final : private detail::session_services {
 
     /// The messages that wait to be sent or acknowledged, in order. QoS 2 messages that the server has, and for which
     /// only the rest of the exchange is to come, are not among them.
-    std::vector<queued_message> queued() {
-        std::vector<queued_message> all;
-        state_.for_each_queued(
-            [&](queued_view const& m) { all.push_back({m.number, std::string(m.topic), m.size, m.qos, m.sent}); });
-        return all;
-    }
+    std::vector<queued_message> queued();
 
     /// Takes a message of `queued` out of the session and of its store: it is not sent again, and who waits for its
     /// acknowledgement gets `errc::message_discarded`. False: there is no such message (any more). Throws the store's
     /// error; then the message may come back in the next process.
-    bool discard(std::uint64_t number) {
-        bool const found = state_.discard(number, errc::message_discarded, listener(*this));
-        if (!found) return false;
-        publishing_.offer_room();
-        wake_if_drained();
-        durability_.save();
-        return true;
-    }
+    bool discard(std::uint64_t number);
 
     /// Subscribes; the messages wait in the subscription's inbox until they are received. Completes when the server has
     /// granted it; from then on the subscription is renewed whenever the server has lost it. A message that matches
@@ -220,32 +173,21 @@ class session final : private detail::session_services {
     ///
     /// Throws an `errc` if the filter is not valid, a `reason_code` if the server refuses, `errc::disconnected` when
     /// `run` ends. After an error or cancellation there is no subscription.
-    RUNNEL_COLD awaitable<subscription> subscribe(std::string_view filter, subscribe_options o = {}) {
-        return subscribe(filter, {}, o);
-    }
-    RUNNEL_COLD awaitable<subscription> subscribe(std::string_view filter, subscribe_options o,
-                                                  std::error_code& error) {
-        return capture_error(subscribe(filter, o), error);
-    }
+    RUNNEL_COLD awaitable<subscription> subscribe(std::string_view filter, subscribe_options o = {});
+    RUNNEL_COLD awaitable<subscription> subscribe(std::string_view filter, subscribe_options o, std::error_code& error);
 
     /// Subscribes with a handler instead of an inbox: it is called with each message as soon as it has been decoded, as
     /// a view that is valid until it returns; then the message is acknowledged. It must not block. What it throws ends
     /// `run`; the message is not acknowledged then, and comes again on the next connection.
     RUNNEL_COLD awaitable<subscription> subscribe(std::string_view filter, message_handler handler,
-                                                  subscribe_options o = {}) {
-        return subscriptions().subscribe({&filter, 1}, std::move(handler).plain(), o);
-    }
+                                                  subscribe_options o = {});
 
     /// Subscribes to several filters by one SUBSCRIBE, as one subscription: a message arrives once, even if several of
     /// the filters match. The server must grant all of them: if it refuses one, the others are given up too. The array
     /// is one with a name: braces do not compile, as g++ 12 cannot have them in a `co_await` expression.
-    RUNNEL_COLD awaitable<subscription> subscribe(std::span<std::string_view const> filters, subscribe_options o = {}) {
-        return subscriptions().subscribe(filters, {}, o);
-    }
+    RUNNEL_COLD awaitable<subscription> subscribe(std::span<std::string_view const> filters, subscribe_options o = {});
     RUNNEL_COLD awaitable<subscription> subscribe(std::span<std::string_view const> filters, message_handler handler,
-                                                  subscribe_options o = {}) {
-        return subscriptions().subscribe(filters, std::move(handler).plain(), o);
-    }
+                                                  subscribe_options o = {});
     template <class T>
     auto subscribe(std::initializer_list<T>, subscribe_options = {}) ->
         typename refused_braces<T, awaitable<subscription>>::type;
@@ -260,7 +202,7 @@ class session final : private detail::session_services {
     /// Whatever becomes of the call, the server is owed UNSUBSCRIBE until it has accepted it or lost the session: it is
     /// sent, or sent again, on the next connection. Between two runs the call completes at once, therefore. After an
     /// error it may be called once more.
-    awaitable<void> unsubscribe(subscription const& s) { return subscriptions().unsubscribe(s); }
+    awaitable<void> unsubscribe(subscription const& s);
 
     /// Sends a request and completes with its response (MQTT 5, 4.10): the message that comes to the session's own
     /// response topic with the correlation data of this request; both properties are added to those in `o`. Throws
@@ -268,18 +210,14 @@ class session final : private detail::session_services {
     /// reason if it does not renew the response subscription. A request that ends before its message could be sent is
     /// withdrawn: nobody carries it out later.
     awaitable<message> request(std::string_view topic, std::string_view payload, std::chrono::milliseconds timeout,
-                               publish_options o = {.qos = qos::at_least_once}) {
-        return requests().request(topic, payload, timeout, o);
-    }
+                               publish_options o = {.qos = qos::at_least_once});
     awaitable<message> request(std::string_view topic, std::string_view payload, std::chrono::milliseconds timeout,
-                               publish_options o, std::error_code& error) {
-        return capture_error(request(topic, payload, timeout, o), error);
-    }
+                               publish_options o, std::error_code& error);
     template <class Topic, class Payload>
     requires(owned_text<Topic> || owned_text<Payload>)
     awaitable<message> request(Topic&& topic, Payload&& payload, std::chrono::milliseconds timeout,
                                publish_options o = {.qos = qos::at_least_once}) {
-        return request_kept<kept_text<Topic>, kept_text<Payload>>(requests(), std::forward<Topic>(topic),
+        return request_kept<kept_text<Topic>, kept_text<Payload>>(*this, std::forward<Topic>(topic),
                                                                   std::forward<Payload>(payload), timeout, o);
     }
     template <class Topic, class Payload>
@@ -291,15 +229,7 @@ class session final : private detail::session_services {
 
     /// Publishes the response to a request, to the topic that the request names. Throws `errc::no_response_topic` if it
     /// names none, and else what `publish` throws. `to` must stay valid until it has completed.
-    awaitable<publish_result> respond(mqtt::publish const& to, std::string_view payload, publish_options o = {}) {
-        auto const topic = to.props.get<property_id::response_topic>();
-        if (!topic) throw std::system_error(errc::no_response_topic);
-        properties props = o.props == nullptr ? properties{} : *o.props;
-        props.correlation_data = to.props.get<property_id::correlation_data>();
-        o.props = &props;
-        auto publishing = publish(*topic, payload, o);
-        co_return co_await std::move(publishing);
-    }
+    awaitable<publish_result> respond(mqtt::publish const& to, std::string_view payload, publish_options o = {});
 
     template <owned_text Payload>
     awaitable<publish_result> respond(mqtt::publish const& to, Payload&& payload, publish_options o = {}) {
@@ -313,39 +243,19 @@ class session final : private detail::session_services {
     ///
     /// After cancellation the connection goes on, though the server may wait for its answer: the next call brings that
     /// authentication to its end instead of beginning another one.
-    RUNNEL_COLD awaitable<void> reauthenticate() {
-        if (!authenticating_) throw std::system_error(errc::not_connected);
-        auto authenticating = authenticating_->again();  // not of this session, which may go before it ends
-        co_await std::move(authenticating);
-    }
+    RUNNEL_COLD awaitable<void> reauthenticate();
 
     /// Completes as soon as there is a connection; `errc::disconnected` when `run` ends first.
-    awaitable<void> connected() {
-        if (state_.connected()) co_return;
-        auto waiting = wait(&places::connected);
-        co_await std::move(waiting);
-    }
+    awaitable<void> connected();
 
     /// Completes as soon as there have been more than `after` connections, with how many there have been: with
     /// `counters().connections` for `after` it notices the next one. `errc::disconnected` when `run` ends first.
-    awaitable<std::uint64_t> connected(std::uint64_t after) {
-        auto const here = connection_.reader().share();
-        while (connections_ <= after) {
-            auto waiting = wait(&places::connected);
-            co_await std::move(waiting);
-            if (here->is_abandoned()) throw std::system_error(errc::disconnected);
-        }
-        co_return connections_;
-    }
+    awaitable<std::uint64_t> connected(std::uint64_t after);
 
     /// Completes as soon as all that has been accepted is delivered: QoS 0 messages have been written to the network,
     /// and those of QoS 1 and 2 acknowledged; calls of `publish` that wait for room are not waited for. Put before
     /// `disconnect` it leaves nothing behind; `within` gives it a limit. `errc::disconnected` when `run` ends first.
-    awaitable<void> drained() {
-        if (is_drained()) co_return;
-        auto waiting = wait(&places::drained);
-        co_await std::move(waiting);
-    }
+    awaitable<void> drained();
 
     /// Ends the connection in good order: sends what is ready to be sent, then DISCONNECT, reads on until the server
     /// has ended the connection too, and closes, all within `close_timeout`. Completes when `run` has completed. Before
@@ -360,33 +270,19 @@ class session final : private detail::session_services {
     ///
     /// What the network has taken counts as sent; that the server has it, only acknowledgements tell (see `drained`).
     RUNNEL_COLD awaitable<void> disconnect(reason_code reason = reason_code::normal_disconnection,
-                                           property_view props = {}) {
-        if (!running_) co_return;
-        auto const phase = state_.current_phase();
-        bool const may_speak = phase == session_state::phase::connecting || phase == session_state::phase::connected;
-        if (may_speak) {
-            errc const e = state_.disconnect(packets_.out(), {reason, props});
-            if (e != errc::ok) throw std::system_error(e);
-        }
-        connection_.close(may_speak);
-        publishing_.refuse("disconnect was called");
-        waiter<executor_type> w;
-        co_await where_to_wait().ended.wait(w);
-        if (w.result) throw std::system_error(w.result);
-    }
+                                           property_view props = {});
 
   private:
     // Operations that keep what they were given.
     template <class Topic, class Payload>
-    static awaitable<publish_result> publish_kept(detail::publishing<executor_type>& to, Topic topic, Payload payload,
-                                                  publish_options o) {
-        auto publishing = to.publish(topic, payload, o);
+    static awaitable<publish_result> publish_kept(session& s, Topic topic, Payload payload, publish_options o) {
+        auto publishing = s.publish(std::string_view(topic), std::string_view(payload), o);
         co_return co_await std::move(publishing);
     }
     template <class Topic, class Payload>
-    static awaitable<message> request_kept(detail::requesting<executor_type>& to, Topic topic, Payload payload,
-                                           std::chrono::milliseconds timeout, publish_options o) {
-        auto requesting = to.request(topic, payload, timeout, o);
+    static awaitable<message> request_kept(session& s, Topic topic, Payload payload, std::chrono::milliseconds timeout,
+                                           publish_options o) {
+        auto requesting = s.request(std::string_view(topic), std::string_view(payload), timeout, o);
         co_return co_await std::move(requesting);
     }
     static awaitable<publish_result> respond_kept(session& s, mqtt::publish const& to, std::string payload,
@@ -443,19 +339,9 @@ class session final : private detail::session_services {
             : connected(q), drained(q), ended(q) {}
         wait_list<executor_type> connected, drained, ended;
     };
-    RUNNEL_COLD places& where_to_wait() {
-        if (!places_) places_ = std::make_unique<places>(packets_.queue());
-        return *places_;
-    }
+    RUNNEL_COLD places& where_to_wait();
     // Throws if there is no use in waiting. The session may have gone when it completes.
-    RUNNEL_COLD awaitable<void> wait(wait_list<executor_type> places::* where) {
-        auto const by = publishing_.end();
-        if (!running_ && publishing_.is_closed()) throw detail::ended(errc::disconnected, by.get());
-        if (!running_) packets_.timer().soon();
-        waiter<executor_type> w;
-        co_await (where_to_wait().*where).wait(w);
-        if (w.result) throw detail::ended(w.result, by.get());
-    }
+    RUNNEL_COLD awaitable<void> wait(wait_list<executor_type> places::* where);
 
     // What the session state and the connection tell.
     struct listener : session_handler {
@@ -588,32 +474,11 @@ class session final : private detail::session_services {
         std::rethrow_exception(std::move(why));
     }
 
-    RUNNEL_COLD void finish(std::error_code ended, std::string_view text) noexcept {
-        running_ = false;
-        stream_ = nullptr;
-        packets_.timer().stop();
-        durability_.save_quietly();
-        std::error_code const why = errc::disconnected;
-        if (!text.empty()) publishing_.refuse(text);
-        publishing_.close(why);
-        if (subscribing_) subscribing_->close(why);
-        if (requesting_) requesting_->close(why);
-        if (authenticating_) authenticating_->on_connection_lost();
-        if (!places_) return;
-        places_->connected.wake_all(why);
-        places_->drained.wake_all(why);
-        places_->ended.wake_all(ended);
-    }
+    RUNNEL_COLD void finish(std::error_code ended, std::string_view text) noexcept;
 
-    RUNNEL_COLD void tell(session_event const& event) override {
-        if (options_.on_event) options_.on_event(event);
-        for (auto const& w : watchers_)
-            if (auto const stream = w.lock()) stream->push(event);
-    }
+    RUNNEL_COLD void tell(session_event const& event) override;
     RUNNEL_COLD RUNNEL_NOINLINE void tell(session_event::kind what, std::error_code error, std::string_view detail,
-                                          std::chrono::milliseconds pause = {}) {
-        tell({.what = what, .error = error, .pause = pause, .detail = printable(detail)});
-    }
+                                          std::chrono::milliseconds pause = {});
 
     RUNNEL_COLD void end_connection(errc why) override {
         if (state_.connected()) connection_.end_over(why);
@@ -628,22 +493,8 @@ class session final : private detail::session_services {
 
     // --- the parts that come to be when they are needed
 
-    RUNNEL_COLD RUNNEL_NOINLINE detail::subscribing<executor_type>& subscriptions() {
-        if (!subscribing_) {
-            detail::session_services& services = *this;
-            subscribing_ = std::make_unique<detail::subscribing<executor_type>>(options_, state_, packets_, services);
-            if (running_) subscribing_->reopen();
-        }
-        return static_cast<detail::subscribing<executor_type>&>(*subscribing_);
-    }
-    RUNNEL_COLD RUNNEL_NOINLINE detail::requesting<executor_type>& requests() {
-        if (!requesting_) {
-            requesting_ = std::make_unique<detail::requesting<executor_type>>(get_executor(), options_, publishing_,
-                                                                              subscriptions());
-            requesting_->on_response_information(from_server().response_prefix);
-        }
-        return static_cast<detail::requesting<executor_type>&>(*requesting_);
-    }
+    RUNNEL_COLD RUNNEL_NOINLINE detail::subscribing<executor_type>& subscriptions();
+    RUNNEL_COLD RUNNEL_NOINLINE detail::requesting<executor_type>& requests();
 
     session_options options_;
     std::shared_ptr<detail::destination<Transport>> destination_;
@@ -677,4 +528,8 @@ class session final : private detail::session_services {
 
 }  // namespace runnel::mqtt
 
+// With RUNNEL_SEPARATE_COMPILATION what follows is compiled once, in the file that includes <runnel/src.hpp>.
+#ifndef RUNNEL_SEPARATE_COMPILATION
+#include <runnel/mqtt/client/detail/operations.hpp>
 #include <runnel/mqtt/client/detail/run.hpp>
+#endif
