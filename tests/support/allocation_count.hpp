@@ -55,4 +55,21 @@ class freed_memory_search {
     std::size_t found() const noexcept;
 };
 
+/// How much memory is taken while it lives, in all threads: under AddressSanitizer by whatever means, else by
+/// `operator new`. One at a time.
+class memory_watch {
+  public:
+    memory_watch() noexcept;
+    memory_watch(memory_watch const&) = delete;
+    memory_watch& operator=(memory_watch const&) = delete;
+
+    /// The most bytes at a time, above those that there were at the beginning.
+    std::size_t peak() const noexcept;
+    /// Bytes now, above those.
+    std::size_t held() const noexcept;
+
+  private:
+    std::ptrdiff_t start_;
+};
+
 }  // namespace runnel::testing
