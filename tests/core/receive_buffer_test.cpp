@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "support/allocation_count.hpp"
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <string_view>
@@ -38,6 +39,28 @@ TEST_CASE("a receive buffer holds what was read until it is consumed") {
     CHECK(buffer.data() == "second");
     buffer.consume(6);
     CHECK(buffer.empty());
+}
+
+TEST_CASE("who announces much and sends little gets little room, and who sends all needs few rooms") {
+    receive_buffer buffer;
+    std::size_t const announced = 256 * 1024 * 1024;
+    CHECK(buffer.prepare_for_packet(announced).size() == receive_buffer::trusted);
+    buffer.commit(5);
+    int rooms = 1;
+    for (std::size_t come = 5; come < announced;) {
+        auto const before = buffer.capacity();
+        auto const room = buffer.prepare_for_packet(announced).size();
+        rooms += buffer.capacity() != before;
+        CHECK(buffer.capacity() <= std::max(receive_buffer::trusted, 4 * come) + receive_buffer::max_read);
+        auto const n = std::min(room, receive_buffer::max_read);
+        buffer.commit(n);
+        come += n;
+    }
+    CHECK(buffer.capacity() <= announced + receive_buffer::max_read);
+    CHECK(rooms < 12);
+    receive_buffer small;
+    small.prepare_for_packet(1000);
+    CHECK(small.capacity() == 1000);
 }
 
 TEST_CASE("any sequence of reads and consumption keeps the bytes in order") {

@@ -313,7 +313,7 @@ class basic_broker {
         try {
             while (true) {
                 while (!self.core.wants_input(l)) co_await wait(l, l.reader);
-                auto const room = in.prepare(l.expected);
+                auto const room = in.prepare_for_packet(l.expected);
                 asio::mutable_buffer const into(room.data(), room.size());
                 std::size_t const n = co_await connection.read_some(into);
                 in.commit(n);

@@ -174,7 +174,7 @@ class connection {
     /// Where to read to. Throws `operation_aborted` if all is over.
     asio::mutable_buffer room() {
         if (!life_.is_open()) throw std::system_error(asio::error::operation_aborted);
-        auto const free = in_.prepare(state_.expected_size());
+        auto const free = in_.prepare_for_packet(state_.expected_size());
         return {free.data(), free.size()};
     }
 
