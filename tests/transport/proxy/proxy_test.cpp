@@ -7,6 +7,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/allocation_count.hpp"
 #include "support/run.hpp"
 #include "support/streams.hpp"
 #include <chrono>
@@ -166,6 +167,23 @@ TEST_CASE("a proxy that answers nothing is given up in time") {
     auto& opening = patient.start();
     patient.send(established);
     CHECK_FALSE(opening.run_for_error());
+}
+
+TEST_CASE("headers and interim answers without end cost the limit of a proxy's answer, at once or byte by byte") {
+    for (std::string const again : {"X: y\r\n", "xxxxxxxx", "HTTP/1.1 100 Continue\r\n\r\n"}) {
+        for (bool const slowly : {false, true}) {
+            proxied<http_proxy> p;
+            auto& opening = p.start();
+            p.receive(request.size());
+            runnel::testing::memory_watch const watch;
+            if (!again.starts_with("HTTP")) p.send("HTTP/1.1 200 OK\r\n");
+            std::size_t const piece = slowly ? 1 : again.size();
+            for (std::size_t sent = 0; !opening.done() && sent < 100'000; sent += piece)
+                p.send(again.substr(sent % again.size(), piece));
+            CHECK(opening.run_for_error() == proxy_errc::head_too_long);
+            CHECK(watch.peak() < 128 * 1024);
+        }
+    }
 }
 
 TEST_CASE("a proxy that ends the connection at any byte of its answer has closed early") {

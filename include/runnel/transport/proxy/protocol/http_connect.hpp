@@ -161,10 +161,10 @@ class http_connect_client {
         auto const text = head_.text();
         if (text.substr(0, begin.size()) != begin.substr(0, text.size())) {
             error_ = proxy_errc::not_http;
+        } else if (head_.too_long() || received_ > connect_head::max_size) {  // with all interim answers
+            error_ = proxy_errc::head_too_long;
         } else if (head_.complete()) {
             check_status();
-        } else if (head_.too_long() || received_ > connect_head::max_size) {
-            error_ = proxy_errc::head_too_long;
         }
     }
 
