@@ -8,6 +8,7 @@
 #include "support/run.hpp"
 #include "support/streams.hpp"
 #include <memory>
+#include <string>
 #include <sys/socket.h>
 
 namespace {
@@ -107,6 +108,17 @@ TEST_CASE("a name that does not exist says so and names it") {
     auto const error = opening.run_for_error();
     CHECK((error == asio::error::host_not_found || error == asio::error::host_not_found_try_again));
     CHECK(opening.error_text().find("no-such-host.invalid") != std::string::npos);
+}
+
+TEST_CASE("a host with a NUL, a space or a line's end in it is no host, whatever stands in front of that") {
+    using namespace std::string_literals;
+    for (auto const& host : {"127.0.0.1\0.example"s, "127.0.0.1 "s, "127.0.0.1\n"s, "localhost\0"s}) {
+        listening l;
+        l.transport.host = host;
+        test::task opening(l.io, l.transport.open(l.io.get_executor()));
+        CHECK(opening.run_for_error() == asio::error::host_not_found);
+        CHECK(opening.error_text().find_first_of("\0\n"s) == std::string::npos);
+    }
 }
 
 TEST_CASE("opening a tcp stream can be cancelled after any number of steps, and ends once") {

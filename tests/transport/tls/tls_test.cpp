@@ -188,6 +188,10 @@ TEST_CASE("without a host name there is nothing to verify, which is an error") {
     connected c(client_options(), server_options(), "");
     CHECK(c.handshake().client == transport_errc::host_name_missing);
     CHECK(c.client->next_layer().outgoing().bytes == 0);
+    for (std::string const& name : {std::string("127.0.0.1\0.example", 18), std::string("localhost\0", 10)}) {
+        connected cut(client_options(), server_options(), name);
+        CHECK(cut.handshake().client == transport_errc::host_name_missing);
+    }
 }
 
 TEST_CASE("a server that requires a client certificate accepts those of its authority only") {

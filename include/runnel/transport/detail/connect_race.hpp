@@ -1,6 +1,8 @@
 #pragma once
 
+#include <runnel/core/authority.hpp>
 #include <runnel/core/compiler.hpp>
+#include <runnel/core/printable.hpp>
 #include <runnel/core/saturating.hpp>
 #include <runnel/coro/timer.hpp>
 #include <runnel/coro/wait_list.hpp>
@@ -77,7 +79,7 @@ class connect_race {
                                                              std::string doing, connect_progress* progress = nullptr) {
         auto const s = std::make_shared<state>(std::move(executor), delay);
         dropper const at_end{*s};
-        if (progress != nullptr) progress->at(connect_step::resolve, "resolving " + to.host);
+        if (progress != nullptr) progress->at(connect_step::resolve, "resolving " + printable(to.host));
         s->find(s, to);
         while (s->winner == none) {
             if (s->step(s, open, to.host, doing, progress)) continue;
@@ -131,6 +133,10 @@ class connect_race {
                 endpoints = std::move(to.endpoints);
                 return;
             }
+            if (!may_be_host(to.host)) {
+                not_found = asio::error::host_not_found;
+                return;
+            }
             std::error_code no_address;
             auto const address = asio::ip::make_address(to.host, no_address);
             if (!no_address) {
@@ -179,7 +185,7 @@ class connect_race {
         RUNNEL_COLD bool step(std::shared_ptr<state> const& self, Open& open, std::string const& host,
                               std::string const& doing, connect_progress* progress) {
             if (is_resolving) return false;
-            if (not_found) throw std::system_error(not_found, "resolving " + host);
+            if (not_found) throw std::system_error(not_found, "resolving " + printable(host));
             std::size_t const started = sockets.size();
             if (started == endpoints.size() && running == 0) throw connect_failed(doing, std::move(failures));
             if (started == endpoints.size() || (running != 0 && !next_is_due)) return false;

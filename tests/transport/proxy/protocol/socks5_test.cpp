@@ -149,6 +149,8 @@ TEST_CASE("what is not SOCKS5 is found") {
 TEST_CASE("settings that SOCKS5 cannot carry are refused") {
     CHECK(socks5_client("", 1, "", "").error() == proxy_errc::target_invalid);
     CHECK(socks5_client(std::string(256, 'a'), 1, "", "").error() == proxy_errc::target_invalid);
+    CHECK(socks5_client(std::string_view("a\0.example", 11), 1, "", "").error() == proxy_errc::target_invalid);
+    CHECK(socks5_client("a\r\nb", 1, "", "").error() == proxy_errc::target_invalid);
     CHECK(socks5_client("a", 1, std::string(256, 'a'), "").error() == proxy_errc::credentials_invalid);
     CHECK(socks5_client("a", 1, "a", std::string(256, 'a')).error() == proxy_errc::credentials_invalid);
     CHECK(socks5_client("a", 1, "", "password only").error() == proxy_errc::credentials_invalid);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/authority.hpp>
 #include <runnel/core/secret.hpp>
 #include <runnel/transport/proxy/error.hpp>
 
@@ -91,7 +92,7 @@ class socks5_client {
     /// `error` is set already, the settings cannot be used.
     socks5_client(std::string_view host, std::uint16_t port, std::string_view user_name, std::string_view password)
         : has_credentials_(!user_name.empty() || !password.empty()) {
-        if (host.empty() || host.size() > 255) {
+        if (!may_be_host(host) || host.size() > 255) {
             error_ = proxy_errc::target_invalid;
         } else if (has_credentials_ && (user_name.empty() || user_name.size() > 255 || password.size() > 255)) {
             error_ = proxy_errc::credentials_invalid;  // RFC 1929 2

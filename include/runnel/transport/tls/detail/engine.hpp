@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/authority.hpp>
 #include <runnel/core/receive_buffer.hpp>
 #include <runnel/core/send_buffer.hpp>
 #include <runnel/transport/lasting_error.hpp>
@@ -166,9 +167,10 @@ class tls_engine {
         bool const verify = context_.verify() != tls_verify::none_insecure || context_.has_pre_shared_key();
         SSL_set_verify(ssl_, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, tell_missing_names);
         X509_VERIFY_PARAM* const param = SSL_get0_param(ssl_);
-        bool const address = X509_VERIFY_PARAM_set1_ip_asc(param, name.c_str()) == 1;
+        bool const is_host = may_be_host(name);
+        bool const address = is_host && X509_VERIFY_PARAM_set1_ip_asc(param, name.c_str()) == 1;
         bool accepted = address;
-        if (!address && !name.empty()) {
+        if (!address && is_host) {
             unsigned const subject = context_.accepts_common_name() ? 0 : X509_CHECK_FLAG_NEVER_CHECK_SUBJECT;
             X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | subject);
             // SNI is for names only (RFC 6066 3). This is SSL_set_tlsext_host_name without that macro's C cast.
