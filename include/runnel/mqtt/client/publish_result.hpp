@@ -15,6 +15,7 @@ namespace runnel::mqtt {
 /// What a server says of a message besides the reason code, in MQTT 5 (3.4.2.2, 3.5.2.2, 3.7.2.2).
 struct publish_details {
     std::string reason_string;  ///< made `printable`
+    /// The first of them, as many as fit into 64 KiB.
     std::vector<std::pair<std::string, std::string>> user_properties;
 
     /// Null if the packet says nothing.
@@ -22,8 +23,13 @@ struct publish_details {
         if (ack.props.empty()) return nullptr;
         auto details = std::make_shared<publish_details>();
         if (auto const text = ack.props.get<property_id::reason_string>()) details->reason_string = printable(*text);
-        for (auto const& [name, value] : ack.props.get<property_id::user_property>())
+        std::size_t room = 64 * 1024;  // a packet has place for millions of empty ones
+        for (auto const& [name, value] : ack.props.get<property_id::user_property>()) {
+            auto const size = sizeof(std::pair<std::string, std::string>) + name.size() + value.size();
+            if (size > room) break;
+            room -= size;
             details->user_properties.push_back({std::string(name), std::string(value)});
+        }
         return details;
     }
 };

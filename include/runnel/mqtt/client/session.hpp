@@ -403,6 +403,7 @@ class session final : private detail::session_services {
     RUNNEL_COLD void note(std::system_error const& e) noexcept;
     RUNNEL_COLD bool note_answer(std::string_view bytes);
     RUNNEL_COLD void tell_of_no_run();
+    RUNNEL_COLD bool has_lasted() const;
     RUNNEL_COLD bool follow_redirect();
     RUNNEL_COLD void begin_pause(reconnect_schedule& schedule, bool opened);
     RUNNEL_COLD void handle_timeout();

@@ -46,7 +46,8 @@ class destination {
     connect_progress* progress() const noexcept { return progress_.get(); }
 
     /// Follows a server that has refused with `use_another_server`, for the next connection, or with `server_moved`,
-    /// for good (4.11). False: it has not, it has named none that can be reached, or too many in a row have done so.
+    /// for good (4.11). False: it has not, it has named none that can be reached, or too many in a row have done so, in
+    /// CONNACK or soon behind it.
     bool redirect(std::error_code why, std::string_view reference) {
         constexpr std::uint32_t maximum = 5;
         bool const moved = why == reason_code::server_moved;
@@ -64,10 +65,12 @@ class destination {
 
     /// The server has accepted the connection.
     void accepted() {
-        redirects_ = 0;
         progress_.reset();
         report(true);
     }
+
+    /// The connection has lasted: redirections from now on are no more of that row.
+    void lasted() noexcept { redirects_ = 0; }
 
     /// The server has refused, or the connection has not lasted, or, if not `tried`, the transport itself knows that
     /// there was none. `tried` is also an attempt whose time was over.

@@ -175,9 +175,16 @@ bool session<Transport>::note_answer(std::string_view bytes) {
     return true;
 }
 
+// Whether the connection that is over was more than a failure.
+template <transport Transport>
+bool session<Transport>::has_lasted() const {
+    return connected_at_ && reaches(clock::now() - *connected_at_, options_.reconnect.stable_after);
+}
+
 // Whether the next attempt goes to another server, at once.
 template <transport Transport>
 bool session<Transport>::follow_redirect() {
+    if (has_lasted()) destination_->lasted();
     if (!options_.follow_redirects || !destination_->redirect(connection_.life().cause(), from_server().redirect))
         return false;
     tell({.what = session_event::kind::redirected, .url = destination_->url(), .detail = from_server().detail});
@@ -196,8 +203,7 @@ void session<Transport>::begin_pause(reconnect_schedule& schedule, bool opened) 
     // It has not sent PUBREC yet for what PUBREL has freed; by the next time it will have.
     end.passing = why == reason_code::protocol_error && connection_.had_freed();
     auto const url = destination_->url();  // of the server that it was
-    if (!end.lasted || !reaches(*end.lasted, options_.reconnect.stable_after))
-        destination_->failed(opened || why == errc::connect_timeout);
+    if (!has_lasted()) destination_->failed(opened || why == errc::connect_timeout);
     auto const next = schedule.after(end, clock::now(), uniform());
     if (!next.again) throw std::system_error(why, detail_with(url, from_server().detail));
     tell({.what = session_event::kind::waiting,
