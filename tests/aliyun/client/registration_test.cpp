@@ -4,9 +4,11 @@
 
 #include <doctest/doctest.h>
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <support/memory_sessions.hpp>
+#include <support/streams.hpp>
 #include <vector>
 
 // Registration against the simulated platform.
@@ -113,4 +115,15 @@ TEST_CASE("a platform that says nothing is not waited for forever, and one that 
     p.io.poll();
     kept.clear();
     CHECK(task.run_for_error() == aliyun::errc::registration_unanswered);
+}
+
+TEST_CASE("a platform that announces 256 MiB as an answer is left") {
+    place p;
+    std::optional<memory_stream<>> far;
+    p.transport = secure_memory([&](memory_stream<> s) { far.emplace(std::move(s)); });
+    test::task<aliyun::registration> task(p.io, p.enroll("thermostat-7"));
+    p.io.restart();
+    p.io.poll();
+    test::run(p.io, test::write_text(*far, std::string("\x20\2\0\0\x30\xFF\xFF\xFF\x7F", 9)));
+    CHECK(task.run_for_error() == mqtt::errc::packet_too_large);
 }

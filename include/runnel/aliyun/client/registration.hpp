@@ -106,7 +106,8 @@ class registration_attempt {
         packet.keep_alive = static_cast<std::uint16_t>(default_keep_alive.count());
         packet.user_name = credentials_.user_name.view();
         packet.password = credentials_.password.view();
-        auto const e = state_.connect(out_, packet, {});
+        // An answer has some hundred bytes.
+        auto const e = state_.connect(out_, packet, {.maximum_packet_size = 64 * 1024});
         if (e != mqtt::errc::ok) throw std::system_error(e);
     }
 

@@ -75,6 +75,9 @@ class mailbox : public std::enable_shared_from_this<mailbox<Executor>> {
     void receive(mqtt::publish const& m) {
         topic_parts parts;
         if (parse_topic(m.topic, parts) != aliyun::errc::ok || !topics_.owns(parts)) return;
+        // The platform sends no more; as values, JSON takes many times as much as it has bytes.
+        if (m.payload.size() > max_payload_size)
+            return report(make_error_code(errc::payload_too_long), m.topic, m.payload.substr(0, 1000));
         if (parts.reply) return receive_reply(parts.kind, m);
         switch (parts.kind) {
             case topic_kind::ntp_response: return receive_time(m);
