@@ -171,6 +171,7 @@ TEST_CASE("with every numeric option of the broker at either end of its type, a 
     try_both("retained_limit", [](auto& o) -> auto& { return o.retained_limit; });
     try_both("retained_bytes", [](auto& o) -> auto& { return o.retained_bytes; });
     try_both("subscription_limit", [](auto& o) -> auto& { return o.subscription_limit; });
+    try_both("subscription_bytes", [](auto& o) -> auto& { return o.subscription_bytes; });
     try_both("session_limit", [](auto& o) -> auto& { return o.session_limit; });
     try_both("connection_limit", [](auto& o) -> auto& { return o.connection_limit; });
     try_both("in_flight", [](auto& o) -> auto& { return o.in_flight; });

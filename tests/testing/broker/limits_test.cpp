@@ -549,6 +549,7 @@ TEST_CASE("a broker with all limits at their least, or at their greatest, serves
                                            .retained_limit = most,
                                            .retained_bytes = most,
                                            .subscription_limit = most,
+                                           .subscription_bytes = most,
                                            .session_limit = most,
                                            .connection_limit = most,
                                            .maximum_keep_alive = 65'535};

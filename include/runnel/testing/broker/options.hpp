@@ -45,6 +45,9 @@ struct broker_options {
     std::size_t retained_bytes = 256 * 1024 * 1024;
     /// Subscriptions of one session; others are refused with `quota_exceeded`.
     std::size_t subscription_limit = 10'000;
+    /// Bytes of them, 1 or more: of each filter four times its own, 128 for each of its levels, and 512. Others are
+    /// refused with `quota_exceeded`.
+    std::size_t subscription_bytes = 64 * 1024 * 1024;
     /// Sessions, of connected and of other clients, 1 or more; a client that would be one too many is refused with
     /// `quota_exceeded` (MQTT 3.1.1: the server is unavailable).
     std::size_t session_limit = 1'000'000;
@@ -86,6 +89,7 @@ inline void check(broker_options const& o) {
     positive(o.output_limit, "output_limit");
     positive(o.queue_limit, "queue_limit");
     positive(o.queue_bytes, "queue_bytes");
+    positive(o.subscription_bytes, "subscription_bytes");
     positive(o.session_limit, "session_limit");
     positive(o.connection_limit, "connection_limit");
     positive(o.in_flight, "in_flight");

@@ -19,6 +19,11 @@ struct outgoing_message {
     bool retain;
     std::vector<std::uint32_t> identifiers;  ///< of the subscriptions that it matched
     std::string share = {};                  ///< "$share/..." if it came by a shared subscription, or else empty
+
+    /// Bytes that limits count for it.
+    std::size_t cost() const noexcept {
+        return message->cost() + identifiers.size() * sizeof(identifiers[0]) + share.size();
+    }
 };
 
 /// Messages that wait for their turn to be sent to one client, in order.
@@ -38,7 +43,7 @@ class outgoing_queue {
     outgoing_message pop() {
         auto m = std::move(messages_.front());
         messages_.pop_front();
-        bytes_ -= m.message->cost();
+        bytes_ -= m.cost();
         return m;
     }
 
@@ -50,7 +55,7 @@ class outgoing_queue {
             if (!m.message->expires()) return false;
             bool const expired = m.message->expired(now);
             if (expired)
-                bytes_ -= m.message->cost();
+                bytes_ -= m.cost();
             else
                 next_expiry_ = std::min(next_expiry_, m.message->expires_at());
             return expired;
@@ -72,7 +77,7 @@ class outgoing_queue {
 
   private:
     void note(outgoing_message const& m) {
-        bytes_ += m.message->cost();
+        bytes_ += m.cost();
         if (m.message->expires()) next_expiry_ = std::min(next_expiry_, m.message->expires_at());
     }
 

@@ -130,6 +130,9 @@ inline mqtt::reason_code broker_core::check_subscription(broker_session& s, mqtt
         return subscription_identifiers_not_supported;
     auto const others = s.subscriptions.size() - s.subscriptions.count(request.filter);
     if (others >= options_.subscription_limit) return quota_exceeded;
+    auto const cost = broker_subscription::cost(request.filter);
+    if (others == s.subscriptions.size() && cost > options_.subscription_bytes - s.subscription_bytes)
+        return quota_exceeded;
     if (!accepts.wildcard_subscription_available && request.filter.find_first_of("+#") != std::string_view::npos)
         return wildcard_subscriptions_not_supported;
     auto const most = static_cast<mqtt::reason_code>(std::min(request.maximum_qos, accepts.maximum_qos));
@@ -146,10 +149,12 @@ inline bool broker_core::subscribe(broker_session& s, mqtt::subscription_request
                                    std::uint32_t identifier) {
     broker_subscription const wanted{&s, granted, request.no_local, request.retain_as_published, identifier};
     auto const [at, is_new] = s.subscriptions.try_emplace(std::string(request.filter), wanted);
-    if (is_new)
+    if (is_new) {
         table_.add(at->first, at->second);
-    else
+        s.subscription_bytes += broker_subscription::cost(request.filter);
+    } else {
         at->second = wanted;
+    }
     return is_new;
 }
 
@@ -166,6 +171,7 @@ inline void broker_core::handle_unsubscribe(broker_session& s, mqtt::unsubscribe
         reasons.push_back(existed ? mqtt::reason_code::success : mqtt::reason_code::no_subscription_existed);
         if (!existed) continue;
         table_.remove(found->first, found->second);
+        s.subscription_bytes -= broker_subscription::cost(filter);
         s.subscriptions.erase(found);
         forget_retained(s, filter);
     }

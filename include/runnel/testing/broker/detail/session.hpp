@@ -6,6 +6,7 @@
 #include <runnel/testing/broker/detail/retained_messages.hpp>
 #include <runnel/testing/broker/options.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -16,6 +17,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace runnel::testing::detail {
@@ -73,6 +75,12 @@ struct broker_subscription {
     bool no_local;
     bool retain_as_published;
     std::uint32_t identifier;  ///< 0: none
+
+    /// Bytes that limits count for one with this filter: each level is a node of the router, and the filter is kept
+    /// there, in the session, and with the retained messages that are to come.
+    static std::size_t cost(std::string_view filter) noexcept {
+        return 512 + 4 * filter.size() + 128 * (1 + static_cast<std::size_t>(std::ranges::count(filter, '/')));
+    }
 };
 
 /// A message of a shared subscription that one member has been sent, and that goes to another one if the member's
@@ -101,7 +109,7 @@ struct broker_session {
 
     /// Whether another message is taken.
     bool has_room(outgoing_message const& m) const noexcept {
-        auto const cost = m.message->cost();
+        auto const cost = m.cost();
         if (m.quality == mqtt::qos::at_most_once) {
             auto const used = connected() ? connection->out.size() + waiting.bytes() : limits.output_limit;
             return used < limits.output_limit;
@@ -132,6 +140,7 @@ struct broker_session {
     std::list<retained_request> retained;  ///< what new subscriptions are still to get, before all in the queues
     std::list<lent_message> lent;          ///< QoS 1, sent and not acknowledged
     std::map<std::string, broker_subscription, std::less<>> subscriptions;  ///< by topic filter
+    std::size_t subscription_bytes = 0;                                     ///< what they cost
     std::vector<mqtt::delivery> held;                                       ///< acknowledgements held back on demand
     std::uint32_t asked_expiry = 0;                                         ///< seconds, that CONNECT has asked for
     std::uint32_t expiry = 0;                                               ///< seconds after the end of the connection
