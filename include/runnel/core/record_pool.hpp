@@ -31,13 +31,20 @@ class record_pool {
 
     /// Uninitialised memory for a record of `size` bytes, aligned for any type.
     void* take(std::size_t size) {
-        std::size_t const needed = round_up(size) + sizeof(prefix);
-        if (current_ == nullptr || current_->capacity - current_->used < needed) [[unlikely]]
-            current_ = next_block(needed);
+        std::size_t const needed = prepare(size);
         char* const at = current_->bytes() + current_->used;
         current_->used += needed;
         ++current_->live;
         return ::new (at) prefix{current_} + 1;
+    }
+
+    /// Makes sure that there is memory for a record of `size` bytes, so that the next `take` cannot fail.
+    /// Returns how much of the block it takes.
+    std::size_t prepare(std::size_t size) {
+        std::size_t const needed = round_up(size) + sizeof(prefix);
+        if (current_ == nullptr || current_->capacity - current_->used < needed) [[unlikely]]
+            current_ = next_block(needed);
+        return needed;
     }
 
     /// Gives back what `take` returned.

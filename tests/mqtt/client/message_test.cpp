@@ -14,10 +14,10 @@ namespace {
 using namespace runnel::mqtt;
 
 struct recorder final : message_source {
-    void taken(delivery d, reason_code reason, property_view) override { all.emplace_back(d.number, reason); }
-    void given_back(delivery d, inbox const&) override { back.push_back(d.number); }
-    void deserted(inbox const&) override {}
-    void unread(publish const& packet, delivery d) override {
+    void taken(delivery d, reason_code reason, property_view) noexcept override { all.emplace_back(d.number, reason); }
+    void given_back(delivery d, inbox const&) noexcept override { back.push_back(d.number); }
+    void deserted(inbox const&) noexcept override {}
+    void unread(publish const& packet, delivery d) noexcept override {
         unseen += packet.payload;
         back.push_back(d.number);
     }

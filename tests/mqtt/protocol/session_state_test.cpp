@@ -1671,17 +1671,20 @@ TEST_CASE("AUTH that crosses DISCONNECT is no error") {
     CHECK(c.auths.empty());
 }
 
-TEST_CASE("a CONNACK that crosses DISCONNECT ends no exchange") {
-    for (auto version : both_versions) {
-        auto c = client(version);
-        c.publish("a", q2, first);
-        c.receive_ack(pubrec, 1);
-        c.lose_connection();
-        c.begin_connect();
-        c.state.disconnect(c.out);
-        CHECK(c.receive(connack_bytes(version)) == errc::ok);
-        CHECK(c.lost.empty());
-    }
+TEST_CASE(
+    "a CONNACK that crosses DISCONNECT ends what the session has not finished that it tells is lost, and nothing "
+    "else") {
+    for (auto version : both_versions)
+        for (bool const is_lost : {false, true}) {
+            auto c = client(version);
+            c.publish("a", q2, first);
+            c.receive_ack(pubrec, 1);
+            c.lose_connection();
+            c.begin_connect();
+            c.state.disconnect(c.out);
+            CHECK(c.receive_packet(connack{.session_present = !is_lost}) == errc::ok);
+            CHECK(c.lost.size() == (is_lost ? 1 : 0));
+        }
 }
 
 TEST_CASE("in a new session of the server a QoS 2 message is new, whatever its identifier was before") {
@@ -1715,5 +1718,21 @@ TEST_CASE("no more messages are queued than the limit says") {
         CHECK(c.publish("a", q1).error == errc::ok);
         CHECK(c.publish("b", q1).error == errc::ok);
         CHECK(c.publish("c", q1).error == errc::queue_full);
+    }
+}
+
+TEST_CASE("a session that was lost is known to be so although DISCONNECT has gone before CONNACK came") {
+    for (auto const version : both_versions) {
+        session_end c(role::client, version);
+        c.connect();
+        c.receive_publish("a", qos::exactly_once, 1);
+        c.lose_connection();
+        c.begin_connect();
+        CHECK(c.state.disconnect(c.out) == errc::ok);
+        CHECK(c.receive_packet(connack{.session_present = false}) == errc::ok);
+        c.lose_connection();
+        c.connect(true);  // the server has kept the session that began with that connection
+        c.receive_publish("b", qos::exactly_once, 1);
+        CHECK(c.received() == "a=p, b=p");
     }
 }

@@ -21,17 +21,17 @@ namespace runnel::mqtt {
 
 class inbox;
 
-/// Is told what becomes of the QoS 1 and 2 messages of inboxes.
+/// Is told what becomes of the QoS 1 and 2 messages of inboxes: by destructors, so that nothing is thrown.
 class message_source {
   public:
     /// The application has taken a message: it can be acknowledged.
-    virtual void taken(delivery d, reason_code reason, property_view props) = 0;
+    virtual void taken(delivery d, reason_code reason, property_view props) noexcept = 0;
     /// The application has given a message back: it is not to be acknowledged.
-    virtual void given_back(delivery d, inbox const& by) = 0;
+    virtual void given_back(delivery d, inbox const& by) noexcept = 0;
     /// Nobody will receive from an inbox any more.
-    virtual void deserted(inbox const& box) = 0;
+    virtual void deserted(inbox const& box) noexcept = 0;
     /// Nobody will receive a message that waits in an inbox; the view is valid until this returns.
-    virtual void unread(publish const& packet, delivery d) = 0;
+    virtual void unread(publish const& packet, delivery d) noexcept = 0;
 
   protected:
     ~message_source() = default;
@@ -149,6 +149,12 @@ class inbox {
 
     /// The one to be told when messages are taken, as long as it exists.
     void set_source(std::weak_ptr<message_source> source) noexcept { source_ = std::move(source); }
+
+    /// Makes sure that the memory for a message is there, so that `push` cannot fail.
+    void prepare(publish const& packet) {
+        unread_.make_room();
+        pool_.prepare(message::stored::size_of(packet));
+    }
 
     /// Copies a message into the inbox. False: there is no room.
     bool push(publish const& packet, delivery token) {

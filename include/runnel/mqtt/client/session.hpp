@@ -349,6 +349,9 @@ class session final : private detail::session_services {
         session& self;
         explicit listener(session& s) noexcept : self(s) {}
         void on_connack(connack const& answer) { self.accepted_or_refused(answer); }
+        [[gnu::cold]] void on_session_lost() noexcept {
+            if (self.subscribing_) self.subscribing_->on_session_lost();
+        }
         void on_message(mqtt::publish const& packet, delivery token) { self.dispatch(packet, token); }
         RUNNEL_COLD std::uint16_t lane_of(mqtt::publish const& packet) { return self.lane_of(packet); }
         void on_published(void* owner, acknowledgement const& ack) { self.publishing_.on_published(owner, ack); }
@@ -483,6 +486,9 @@ class session final : private detail::session_services {
 
     RUNNEL_COLD void end_connection(errc why) override {
         if (state_.connected()) connection_.end_over(why);
+    }
+    [[gnu::cold]] void end_run(std::exception_ptr why) noexcept override {
+        if (running_) connection_.fail(std::move(why));
     }
 
     // In [0, 1).

@@ -65,6 +65,7 @@ struct subscription_state {
     std::error_code refused;
     std::uint16_t lane = 0;      ///< of its messages: see `received`
     std::uint64_t received = 0;  ///< messages received from `box` when that was looked at last
+    bool is_left = false;        ///< nobody receives from it any more, and there was no memory to remove it
     bool is_stalled = false;     ///< nobody had received any for long
     std::string refusal;         ///< of which filter, and what the server says of it, if anything
     std::error_code closed;      ///< why no more messages come; no error as long as they may

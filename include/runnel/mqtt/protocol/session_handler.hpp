@@ -15,6 +15,7 @@ struct session_handler {
 
     // At the client:
     void on_connack(connack const&) {}                     ///< also a refusal
+    void on_session_lost() noexcept {}                     ///< the server has none: before `on_connack`, if that comes
     void on_suback(void* /*owner*/, suback const&) {}      ///< SUBSCRIBE has been answered
     void on_unsuback(void* /*owner*/, unsuback const&) {}  ///< UNSUBSCRIBE has been answered (v3.1.1: no reasons)
     void on_pingresp() {}

@@ -304,7 +304,9 @@ class session_state {
     /// The application gives a message back that it cannot take: it is not acknowledged on this connection, on which it
     /// counts for the receive maximum, and later ones of its lane and QoS are not acknowledged. When it
     /// is sent again, on the next connection, `on_message` is told of it once more, with the same number.
-    RUNNEL_COLD void give_back(delivery d, mqtt::publish const* packet = nullptr) { received_.give_back(d, packet); }
+    RUNNEL_COLD void give_back(delivery d, mqtt::publish const* packet = nullptr) noexcept {
+        received_.give_back(d, packet);
+    }
 
     /// Puts a message that `on_message` tells of into a lane, within which acknowledgements keep their order: see
     /// `received`. All messages of one topic must be in the same.

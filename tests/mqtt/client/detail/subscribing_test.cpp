@@ -12,6 +12,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -134,6 +135,45 @@ TEST_CASE("all filters are subscribed again when the server has lost the session
     test::run(c.io, c.session.publish("x/b", "", {.qos = qos::exactly_once}));
     CHECK(test::run(c.io, both.receive()).topic() == "x/b");
     c.disconnect();
+}
+
+TEST_CASE(
+    "all filters are subscribed again when the server has lost the session, and disconnect was called meanwhile") {
+    for (auto const version : test::versions) {
+        bool const of_v5 = version == v5;
+        bool is_silent = false, has_session = false;
+        std::size_t subscribed = 0;
+        std::optional<heard_packet> held;
+        scripted_peer p([&](heard_packet const& h) -> std::optional<std::string> {
+            if (h.type == type::connect && !is_silent) return connack(std::exchange(has_session, true), of_v5);
+            if (h.type == type::disconnect && is_silent) return connack(std::exchange(has_session, true), of_v5);
+            if (h.type == type::disconnect) return std::nullopt;
+            if (h.type == type::subscribe) return ++subscribed, suback(h, std::string(1, '\0'), of_v5);
+            return "";
+        });
+        memory_session s(p.io.get_executor(), p.transport, quick("client", version));
+        {
+            task<void> running(p.io, s.run());
+            test::run(p.io, s.subscribe("a", [](mqtt::publish const&) {}));
+            test::run(p.io, s.disconnect());
+            running.run();
+        }
+        CHECK(subscribed == 1);
+        is_silent = true;
+        has_session = false;
+        {
+            task<void> running(p.io, s.run());
+            CHECK(test::wait_until(p.io, [&] { return p.count(type::connect) == 2; }));
+            task<void> disconnecting(p.io, s.disconnect());
+            CHECK(test::wait_until(p.io, [&] { return p.count(type::disconnect) == 2; }));
+            p.serving.clear();
+            running.run_for_error();
+            disconnecting.run_for_error();
+        }
+        is_silent = false;
+        task<void> running(p.io, s.run());
+        CHECK(test::wait_until(p.io, [&] { return subscribed == 2; }));
+    }
 }
 
 TEST_CASE("a filter that another subscription has too stays subscribed") {

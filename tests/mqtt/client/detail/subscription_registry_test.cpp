@@ -2,9 +2,12 @@
 
 #include <doctest/doctest.h>
 
+#include "support/allocation_count.hpp"
 #include "support/run.hpp"
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -219,5 +222,47 @@ TEST_CASE("what a subscription gives back after its end is done if all others ha
         p.dispatch("t", 6, qos::exactly_once);
         p.all.remove(b.get());
         CHECK_FALSE(p.all.give_back(alone, *b->box));
+    }
+}
+
+TEST_CASE("if there is no memory to give a message to all its subscriptions none has it, and all get it again") {
+    for (std::size_t n = 1;; ++n) {
+        CAPTURE(n);
+        place p;
+        std::shared_ptr<entry> const all[] = {p.add("t"), p.add("+"), p.add("#")};
+        delivery const d{7, 1, qos::exactly_once};
+        bool failed = false;
+        try {
+            runnel::testing::failing_allocation const failing(n);
+            p.dispatch("t", 7, qos::exactly_once);
+        } catch (std::bad_alloc const&) {
+            failed = true;
+        }
+        for (auto const& s : all) CHECK(s->box->size() == (failed ? 0 : 1));
+        if (failed) CHECK_FALSE(p.dispatch("t", 7, qos::exactly_once).taken);
+        for (auto const& s : all) CHECK(s->box->size() == 1);
+        CHECK_FALSE(p.all.take(d));
+        CHECK_FALSE(p.all.take(d));
+        CHECK(p.all.take(d));
+        if (!failed) break;
+    }
+}
+
+TEST_CASE("what is given back without memory comes again, if need be to those who have had it") {
+    for (std::size_t n = 1; n < 3; ++n) {
+        place p;
+        auto const a = p.add("t");
+        auto const b = p.add("+");
+        delivery const d{7, 1, qos::at_least_once};
+        p.dispatch("t", 7);
+        inbox::pop(a->box);
+        inbox::pop(b->box);
+        CHECK_FALSE(p.all.take(d));
+        {
+            runnel::testing::failing_allocation const failing(n);
+            p.all.give_back(d, *b->box);
+        }
+        CHECK_FALSE(p.dispatch("t", 7).taken);
+        CHECK(b->box->size() == 1);
     }
 }

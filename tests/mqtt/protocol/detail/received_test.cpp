@@ -2,10 +2,12 @@
 
 #include <doctest/doctest.h>
 
+#include "support/allocation_count.hpp"
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <initializer_list>
+#include <new>
 #include <random>
 #include <string>
 #include <string_view>
@@ -780,4 +782,38 @@ TEST_CASE("when a session is gone the store forgets its identifiers, those of an
     CHECK(words.find("forgotten 7 ") != words.npos);
     CHECK(words.find("forgotten 8 ") != words.npos);
     CHECK(table.knows(7) == unknown);
+}
+
+TEST_CASE("a message for which there is no memory when it comes is new when it is sent again") {
+    for (auto const quality : {qos::at_least_once, qos::exactly_once})
+        for (std::size_t n = 1;; ++n) {
+            CAPTURE(n);
+            runnel::mqtt::detail::received table;
+            for (std::uint16_t id = 1; id <= 8; ++id) arrive(table, id, quality);
+            bool failed = false;
+            try {
+                runnel::testing::failing_allocation const failing(n);
+                table.arrive(packet(9, quality));
+            } catch (std::bad_alloc const&) {
+                failed = true;
+            }
+            table.connection_lost();
+            if (!failed) break;
+            CHECK(n < 10);
+            CHECK(is_new_again(table, 9, quality));
+        }
+}
+
+TEST_CASE("a message that is given back without memory is new when it is sent again") {
+    for (std::size_t n = 1; n < 4; ++n) {
+        runnel::mqtt::detail::received table;
+        auto const d = arrive(table, 1, qos::at_least_once);
+        {
+            runnel::testing::failing_allocation const failing(n);
+            table.give_back(d);
+        }
+        CHECK(acknowledged(table).empty());
+        table.connection_lost();
+        CHECK(is_new_again(table, 1, qos::at_least_once));
+    }
 }

@@ -596,7 +596,7 @@ void session<Transport>::accepted_or_refused(connack const& answer) {
     connected_at_ = clock::now();
     if (quarantine_) quarantine_->connected(*connected_at_);
     ++connections_;
-    if (subscribing_) subscribing_->on_connected(answer.session_present);
+    if (subscribing_) subscribing_->on_connected();
     if (places_) places_->connected.wake_all({});
     tell(event);
 }

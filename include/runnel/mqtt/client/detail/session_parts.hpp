@@ -33,6 +33,8 @@ class session_services {
     virtual void tell(session_event const& event) = 0;
     /// Ends the connection, if there is one, for a reason of which the server is told.
     virtual void end_connection(errc why) = 0;
+    /// Ends `run`, if there is one, with what nobody else can be told.
+    virtual void end_run(std::exception_ptr why) noexcept = 0;
     /// The server of a new connection has proven itself: what waits for that may be written.
     virtual void on_proven() = 0;
     /// A secret is among the packets that gather: they are wiped once they have been written.
@@ -69,7 +71,9 @@ class subscribing_part : public message_source {
     /// Does what is due at `now`; returns when there will be something to do. Handlers may fail.
     virtual std::chrono::steady_clock::time_point handle_timeout(std::chrono::steady_clock::time_point now) = 0;
     virtual std::exception_ptr take_failure() noexcept = 0;
-    virtual void on_connected(bool session_present) = 0;
+    /// The server has no session; `on_connected` may follow.
+    virtual void on_session_lost() noexcept = 0;
+    virtual void on_connected() = 0;
     virtual void on_suback(void* owner, suback const& answer) = 0;
     virtual void on_unsuback(void* owner, unsuback const& answer) = 0;
     virtual void on_read() = 0;

@@ -118,13 +118,14 @@ class subscribing final : public subscribing_part {
 
     // What the session state tells.
 
+    void on_session_lost() noexcept override {
+        registry_.session_lost();
+        unwanted_.clear();
+        wishes_.connected(false);
+    }
     /// The server has accepted the connection: asks for what it does not know.
-    void on_connected(bool session_present) override {
-        if (!session_present) {
-            registry_.session_lost();
-            unwanted_.clear();
-        }
-        wishes_.connected(session_present);
+    void on_connected() override {
+        wishes_.connected(true);
         for (auto* u : unsubscribers_)
             if (!wishes_.owes(u->ticket)) settle(*u, {}, {});
         send_due();
@@ -370,37 +371,54 @@ class subscribing final : public subscribing_part {
             end(s);
             s.box->drop_unread();  // nobody has a handle
             send_due();
-        } catch (...) {  // for want of memory it stays; what comes for it is acknowledged
-            s.closed = errc::disconnected;
+        } catch (...) {
+            stay(s);
         }
     }
-
-    void taken(delivery token, reason_code reason, property_view props) override {
-        if (registry_.take(token)) acknowledge(token, reason, props);
+    // There is no memory to remove it: what comes for it is acknowledged.
+    RUNNEL_COLD static void stay(entry& s) noexcept {
+        s.closed = errc::disconnected;
+        s.is_left = true;
     }
-    RUNNEL_COLD void given_back(delivery token, inbox const& by) override {
+
+    // What inboxes tell. If there is no memory for what is to be done about it, `run` ends: on the next connection the
+    // message comes again, and is acknowledged if it has been taken.
+
+    void taken(delivery token, reason_code reason, property_view props) noexcept override try {
+        if (registry_.take(token)) acknowledge(token, reason, props);
+    } catch (...) {
+        end_run();
+    }
+    RUNNEL_COLD void given_back(delivery token, inbox const& by) noexcept override try {
         if (registry_.give_back(token, by)) return acknowledge(token, reason_code::success, {});
         state_.give_back(token);
         if (again_at_ == clock::time_point::max()) await_others(clock::now());
         packets_.timer().soon();
+    } catch (...) {
+        state_.give_back(token);
+        end_run();
     }
-    RUNNEL_COLD void deserted(inbox const& box) override {
+    RUNNEL_COLD void deserted(inbox const& box) noexcept override {
         auto* const s = registry_.find(box);
         if (s == nullptr || s->wish == nullptr) return;
         try {
             leave(*s, false);
-        } catch (...) {  // for want of memory it stays; what comes for it is acknowledged
-            s->closed = errc::disconnected;
+        } catch (...) {
+            stay(*s);
         }
     }
-    RUNNEL_COLD void unread(mqtt::publish const& packet, delivery token) override {
+    RUNNEL_COLD void unread(mqtt::publish const& packet, delivery token) noexcept override try {
         auto const what = registry_.drop(token);
         if (what == decltype(what)::keep) {
             services_.keep(packet, token);
             ask_for_kept();  // there may be a subscription by now that matches it
         }
         if (what == decltype(what)::acknowledge) acknowledge(token, reason_code::success, {});
+    } catch (...) {
+        state_.give_back(token, &packet);
+        end_run();
     }
+    RUNNEL_COLD RUNNEL_NOINLINE void end_run() noexcept { services_.end_run(std::current_exception()); }
 
     // Messages have been kept for a subscription that was to come. They are taken in a later turn, or before the next
     // message, so that no handler is called inside of `subscribe`.
@@ -412,6 +430,15 @@ class subscribing final : public subscribing_part {
     // False: a handler has failed; the rest is kept.
     RUNNEL_COLD bool take_kept() {
         if (std::exchange(takes_kept_, true)) return true;  // a handler has subscribed: they are offered once more
+        // As it is left if there is no memory: what has not been given out is still kept.
+        struct ending {
+            subscribing& self;
+            bool wants_again = true;
+            ~ending() {
+                self.takes_kept_ = false;
+                self.wants_kept_ = wants_again;
+            }
+        } at_end{*this};
         bool failed = false;
         do {
             wants_kept_ = false;
@@ -424,8 +451,7 @@ class subscribing final : public subscribing_part {
                     return to != routing::nowhere && to != routing::unwanted;
                 });
         } while (wants_kept_ && !failed);
-        takes_kept_ = false;
-        wants_kept_ = failed;
+        at_end.wants_again = failed;
         return !failed;
     }
 

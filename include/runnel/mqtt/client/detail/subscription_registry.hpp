@@ -142,16 +142,19 @@ class subscription_registry {
             if (s != nullptr) wants_again(*s, token);
             return false;
         }
-        auto const of = shares_.try_emplace(token.number, share_of{1, false, {}}).first;
+        auto const of = shares_.try_emplace(token.number, share_of{1, false, false, {}}).first;
         --of->second.holders;
-        if (s != nullptr) of->second.waiting.push_back(s);
+        if (s != nullptr) of->second.wants_again(s);
         bool const had = of->second.had;
         return end_if_done(of) && had;
     }
 
     /// The session is gone, and with it what might have been sent again.
     RUNNEL_COLD void session_lost() {
-        for (auto& [number, share] : shares_) share.waiting.clear();
+        for (auto& [number, share] : shares_) {
+            share.waiting.clear();
+            share.for_all = false;
+        }
         std::erase_if(shares_, [](auto const& s) { return s.second.holders == 0; });
     }
 
@@ -185,7 +188,8 @@ class subscription_registry {
         }
     }
     void reopen() noexcept {
-        for (auto const& s : entries_) s->closed.clear();
+        for (auto const& s : entries_)
+            if (!s->is_left) s->closed.clear();
     }
 
   private:
@@ -235,7 +239,7 @@ class subscription_registry {
         bool const plain = matched == 1 && shares_.empty();
         auto const lane = lane_of_matches();
         if (!plain) [[unlikely]]
-            prepare(token);
+            prepare(packet, token);
         ++messages_;
         std::size_t holders = 0;
         for (auto const* p : matches_) {
@@ -316,28 +320,41 @@ class subscription_registry {
     struct share_of {
         std::size_t holders = 0;      // inboxes that hold it
         bool had = false;             // somebody has taken it
+        bool for_all = false;         // there was no memory to note who is to get it again
         std::vector<entry*> waiting;  // who gets it when it is sent again
+
+        void wants_again(entry* s) noexcept try { waiting.push_back(s); } catch (std::bad_alloc const&) {
+            for_all = true;
+        }
+        bool is_done() const noexcept { return holders == 0 && waiting.empty() && !for_all; }
     };
     using shares = std::unordered_map<std::uint64_t, share_of>;
 
     RUNNEL_COLD void wants_again(entry& s, delivery token) {
-        if (token.quality != qos::at_most_once) shares_[token.number].waiting.push_back(&s);
+        if (token.quality != qos::at_most_once) shares_[token.number].wants_again(&s);
     }
     // What nobody else has had, and nobody else is to get again, is new to whoever it matches when it comes again.
     RUNNEL_COLD void stop_waiting(entry* s) {
         for (auto& [number, share] : shares_) std::erase(share.waiting, s);
-        std::erase_if(shares_, [](auto const& each) {
-            auto const& share = each.second;
-            return share.holders == 0 && share.waiting.empty() && !share.had;
-        });
+        std::erase_if(shares_, [](auto const& each) { return each.second.is_done() && !each.second.had; });
     }
-    // Several get the message, or none, or it was given back: who has had it does not get it again.
-    RUNNEL_COLD RUNNEL_NOINLINE void prepare(delivery token) {
+    // Several get the message, or none, or it was given back: who has had it does not get it again. All memory is taken
+    // before anybody has it.
+    RUNNEL_COLD RUNNEL_NOINLINE void prepare(publish const& packet, delivery token) {
         if (token.quality == qos::at_most_once) return;
+        bool fills_inboxes = false;
+        for (auto const* p : matches_) {
+            if (p->of->handler) continue;
+            p->of->box->prepare(packet);
+            fills_inboxes = true;
+        }
+        auto of = shares_.find(token.number);
+        bool const is_known = of != shares_.end();
+        if (!is_known && fills_inboxes && matches_.size() > 1) shares_.try_emplace(token.number);
         given_out_ = {token.number, 0, 0};
-        auto const of = shares_.find(token.number);
-        if (of == shares_.end()) return;
+        if (!is_known) return;
         auto const again = std::exchange(of->second.waiting, {});
+        if (std::exchange(of->second.for_all, false)) return;
         std::erase_if(matches_, [&](part* p) { return std::ranges::find(again, p->of) == again.end(); });
     }
     // Notes who has a message that has been given out. True: nobody has or wants it.
@@ -358,12 +375,15 @@ class subscription_registry {
             if (holders == 0 || (holders == 1 && !had)) return holders == 0;
             of = shares_.try_emplace(token.number).first;
         }
-        of->second.holders += holders;
-        of->second.had = of->second.had || had;
+        auto& all = of->second;
+        all.holders += holders;
+        all.had = all.had || had;
+        if (all.holders == 1 && !all.had && all.waiting.empty() && !all.for_all)  // one that has it alone
+            return shares_.erase(of), false;
         return end_if_done(of);
     }
     bool end_if_done(typename shares::iterator of) {
-        if (of->second.holders > 0 || !of->second.waiting.empty()) return false;
+        if (!of->second.is_done()) return false;
         shares_.erase(of);
         return true;
     }

@@ -69,11 +69,12 @@ class received {
         }
         bool const tracked = packet.qos == qos::exactly_once;
         auto const number = waiting_.next();
+        waiting_.make_room();  // what can fail comes first
         if (tracked) {
             if (notes_) changed_.reserve(changed_.size() + 2 * (messages_.size() + 1));  // so that noting cannot fail
             messages_.insert(id, {.number = number, .place = number, .quality = packet.qos, .seen = true});
         }
-        waiting_.push({number, 0, 0, id, packet.qos, false, tracked, reason_code::success});
+        waiting_.place({number, 0, 0, id, packet.qos, false, tracked, reason_code::success});
         ++unfinished_;
         return {{number, id, packet.qos}, true};
     }
@@ -128,11 +129,16 @@ class received {
     }
 
     /// The application gives the message back: it is not acknowledged on this connection, and new when it is sent
-    /// again. `packet`, if there is one, is the message, as for `keep`.
-    RUNNEL_COLD void give_back(delivery d, publish const* packet = nullptr) {
+    /// again. `packet`, if there is one, is the message, as for `keep`. If there is no memory to know it by, it is
+    /// forgotten: it is new all the same.
+    RUNNEL_COLD void give_back(delivery d, publish const* packet = nullptr) noexcept {
         if (d.quality == qos::at_least_once && waiting_.contains(d.number)) {
             auto& e = waiting_[d.number];
-            if (e.number == d.number && !e.known && !e.taken && !learn(e, d.number)) return;
+            try {
+                if (e.number == d.number && !e.known && !e.taken && !learn(e, d.number)) return;
+            } catch (...) {
+                e.known = true;
+            }
         }
         auto* const m = find(d);
         if (m == nullptr || m->taken || m->given_back) return;

@@ -174,6 +174,13 @@ errc session_state::receive_connack(mqtt::connack const& answer, send_buffer& ou
         handler.on_connack(answer);
         return errc::ok;
     }
+    // First of all: whatever becomes of this connection, the next one may find the session that begins with it.
+    if (!answer.session_present) {
+        received_.clear();
+        outgoing_.trust_identifiers();
+        handler.on_session_lost();
+        outgoing_.send_anew(handler);
+    }
     if (phase_ == phase::disconnecting) {  // DISCONNECT was sent before CONNACK came
         peer_known_ = true;
         return errc::ok;
@@ -194,11 +201,6 @@ errc session_state::receive_connack(mqtt::connack const& answer, send_buffer& ou
     if (version_ == protocol_version::v5) peer_ = capabilities::from(answer.props.parse());
     if (peer_.maximum_packet_size < 4) return errc::maximum_packet_size_too_small;  // that of an acknowledgement
     if (unknown) outgoing_.distrust_identifiers();
-    if (!answer.session_present) {
-        received_.clear();
-        outgoing_.send_anew(handler);
-        outgoing_.trust_identifiers();
-    }
     begin_connection(out, handler, [&] { handler.on_connack(answer); });
     return errc::ok;
 }
