@@ -2,134 +2,26 @@
 
 #include <doctest/doctest.h>
 
+#include "support/faulty_files.hpp"
 #include "support/process.hpp"
 #include <csignal>
 #include <cstddef>
 #include <map>
-#include <new>
 #include <string>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <vector>
 
-// A store whose n-th step of I/O fails, for each n, or is the last one that its process does. SQLite reaches the file
-// by way of functions that stand here.
+// A store whose n-th step of I/O fails, for each n, or is the last one that its process does.
 
 using namespace runnel::mqtt;
+using enum test::file_step;
+using test::faulty_files;
 
 namespace {
 
 using records = std::map<std::uint64_t, std::string>;
-
-// What may fail, and with what: SQLite takes some codes of other functions for something else.
-enum step : unsigned { opens = 1, reads = 2, writes = 4, syncs = 8, locks = 16, deletes = 32 };
-constexpr unsigned changes = writes | syncs | deletes;
-
-// What goes wrong, and when.
-struct plan {
-    std::size_t at = 0;        // the step, 1 for the first; 0: never
-    int error = SQLITE_OK;     // SQLITE_OK: the process is killed
-    unsigned where = changes;  // the steps that count
-    bool half = false;         // a write has been done to its half
-    bool for_good = false;     // all steps behind it fail, too
-    std::size_t steps = 0;
-
-    bool failed() const noexcept { return at != 0 && steps >= at; }
-    // Whether this step goes wrong.
-    bool hits(step kind) noexcept {
-        if ((where & kind) == 0) return false;
-        ++steps;
-        return at != 0 && (steps == at || (for_good && steps > at));
-    }
-};
-plan now;
-
-int fail() {
-    if (now.error == SQLITE_OK) ::kill(::getpid(), SIGKILL);
-    return now.error;
-}
-
-struct faulty_file : sqlite3_file {
-    sqlite3_file* next() noexcept { return reinterpret_cast<sqlite3_file*>(this + 1); }
-};
-faulty_file& of(sqlite3_file* f) { return *static_cast<faulty_file*>(f); }
-
-sqlite3_io_methods make_methods() {
-    sqlite3_io_methods m{};
-    m.iVersion = 1;
-    m.xClose = [](sqlite3_file* f) { return of(f).next()->pMethods->xClose(of(f).next()); };
-    m.xRead = [](sqlite3_file* f, void* to, int n, sqlite3_int64 at) {
-        return now.hits(reads) ? fail() : of(f).next()->pMethods->xRead(of(f).next(), to, n, at);
-    };
-    m.xWrite = [](sqlite3_file* f, void const* from, int n, sqlite3_int64 at) {
-        auto* const next = of(f).next();
-        if (!now.hits(writes)) return next->pMethods->xWrite(next, from, n, at);
-        if (now.half) next->pMethods->xWrite(next, from, n / 2, at);
-        return fail();
-    };
-    m.xTruncate = [](sqlite3_file* f, sqlite3_int64 size) {
-        return now.hits(writes) ? fail() : of(f).next()->pMethods->xTruncate(of(f).next(), size);
-    };
-    m.xSync = [](sqlite3_file* f, int flags) {
-        return now.hits(syncs) ? fail() : of(f).next()->pMethods->xSync(of(f).next(), flags);
-    };
-    m.xFileSize = [](sqlite3_file* f, sqlite3_int64* size) {
-        return now.hits(reads) ? fail() : of(f).next()->pMethods->xFileSize(of(f).next(), size);
-    };
-    m.xLock = [](sqlite3_file* f, int kind) {
-        return now.hits(locks) ? fail() : of(f).next()->pMethods->xLock(of(f).next(), kind);
-    };
-    m.xUnlock = [](sqlite3_file* f, int kind) { return of(f).next()->pMethods->xUnlock(of(f).next(), kind); };
-    m.xCheckReservedLock = [](sqlite3_file* f, int* result) {
-        return of(f).next()->pMethods->xCheckReservedLock(of(f).next(), result);
-    };
-    m.xFileControl = [](sqlite3_file* f, int op, void* argument) {
-        return of(f).next()->pMethods->xFileControl(of(f).next(), op, argument);
-    };
-    m.xSectorSize = [](sqlite3_file* f) { return of(f).next()->pMethods->xSectorSize(of(f).next()); };
-    m.xDeviceCharacteristics = [](sqlite3_file* f) {
-        return of(f).next()->pMethods->xDeviceCharacteristics(of(f).next());
-    };
-    return m;
-}
-sqlite3_io_methods const methods = make_methods();
-
-sqlite3_vfs* usual() {
-    static sqlite3_vfs* const found = sqlite3_vfs_find(nullptr);
-    return found;
-}
-
-// While it lives, files are opened by way of these functions.
-class faulty_files {
-  public:
-    explicit faulty_files(plan p) : vfs_(*usual()) {
-        now = p;
-        vfs_.zName = "faulty";
-        vfs_.pNext = nullptr;
-        vfs_.szOsFile += static_cast<int>(sizeof(faulty_file));
-        vfs_.xOpen = [](sqlite3_vfs*, char const* name, sqlite3_file* f, int flags, int* out) {
-            auto* const made = ::new (f) faulty_file{};
-            if (now.hits(opens)) return fail();
-            int const result = usual()->xOpen(usual(), name, made->next(), flags, out);
-            if (made->next()->pMethods != nullptr) made->pMethods = &methods;
-            return result;
-        };
-        vfs_.xDelete = [](sqlite3_vfs*, char const* name, int sync) {
-            return now.hits(deletes) ? fail() : usual()->xDelete(usual(), name, sync);
-        };
-        sqlite3_vfs_register(&vfs_, 1);
-    }
-    faulty_files(faulty_files const&) = delete;
-    faulty_files& operator=(faulty_files const&) = delete;
-    ~faulty_files() {
-        sqlite3_vfs_unregister(&vfs_);
-        sqlite3_vfs_register(usual(), 1);
-    }
-
-  private:
-    sqlite3_vfs vfs_;
-};
 
 struct collector final : store_reader {
     records all;
@@ -220,7 +112,7 @@ TEST_CASE("whichever step of SQLite's I/O fails, a batch is stored as a whole or
                     faulty_files const files(
                         {.at = n, .error = error, .where = where, .half = n % 2 == 0, .for_good = for_good});
                     why = store_all(file, sqlite_options::survives::power, done);
-                    failed = now.failed();
+                    failed = files.failed();
                 }
                 CAPTURE(why.message());
                 if (!why) CHECK(done == batches);
