@@ -16,7 +16,7 @@ RUNNEL_COLD RUNNEL_NOINLINE inline std::string host_in_url(std::string_view host
 
 /// Whether a text may be a host's name or address at all: not empty, without spaces and controls. Resolvers, TLS and
 /// proxies read what has a NUL in it, or a line's end, as another one.
-[[gnu::cold]] [[gnu::noinline]] inline bool may_be_host(std::string_view host) noexcept {
+RUNNEL_COLD RUNNEL_NOINLINE inline bool may_be_host(std::string_view host) noexcept {
     for (char const c : host)
         if (static_cast<unsigned char>(c) <= 0x20 || c == 0x7F) return false;
     return !host.empty();

@@ -349,7 +349,7 @@ class session final : private detail::session_services {
         session& self;
         explicit listener(session& s) noexcept : self(s) {}
         void on_connack(connack const& answer) { self.accepted_or_refused(answer); }
-        [[gnu::cold]] void on_session_lost() noexcept {
+        RUNNEL_COLD void on_session_lost() noexcept {
             if (self.subscribing_) self.subscribing_->on_session_lost();
         }
         void on_message(mqtt::publish const& packet, delivery token) { self.dispatch(packet, token); }
@@ -487,7 +487,7 @@ class session final : private detail::session_services {
     RUNNEL_COLD void end_connection(errc why) override {
         if (state_.connected()) connection_.end_over(why);
     }
-    [[gnu::cold]] void end_run(std::exception_ptr why) noexcept override {
+    RUNNEL_COLD void end_run(std::exception_ptr why) noexcept override {
         if (running_) connection_.fail(std::move(why));
     }
 
