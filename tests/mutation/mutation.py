@@ -197,6 +197,11 @@ def read_faults():
             locate(fault, texts[fault.file])
         except Wrong as error:
             wrong.append(str(error))
+    for file, text in texts.items() if not wrong else ():
+        try:
+            put_in([f for f in faults if f.file == file], text, 0, len(text))
+        except Wrong as error:
+            wrong.append(str(error))
     if wrong:
         raise Wrong("\n".join(wrong))
     return faults, texts
