@@ -95,6 +95,7 @@ class Fault:
     equivalent: str
     elsewhere: str  # the only executables that notice it, where others come by
     number: int
+    is_other_place: bool = False  # of the fault before, which has the same number
     begin: int = 0
     end: int = 0
     # What has been found.
@@ -120,19 +121,27 @@ def read_list(path):
         elif key == "# ":
             block = {"source": f"{path.name}:{line_number}", "file": file, "# ": value, **dict.fromkeys(KEYS, "")}
             blocks.append(block)
+        elif key.strip() == "&":  # the fault before, at another place, too
+            if block is None and not blocks:
+                raise Wrong(f"{path.name}:{line_number}: there is no fault before this")
+            block = {**blocks[-1], "source": f"{path.name}:{line_number}", "file": file, "- ": "", "+ ": "", "&": True}
+            blocks.append(block)
         elif key in KEYS or key.strip() in ("-", "+"):
             if block is None:
                 raise Wrong(f"{path.name}:{line_number}: a fault begins with # and what it means")
             key = key.strip() + " "
             block[key] = f"{block[key]} {value}".strip()
         else:
-            raise Wrong(f"{path.name}:{line_number}: a line begins with one of @ = # - + ~ > //")
+            raise Wrong(f"{path.name}:{line_number}: a line begins with one of @ = # & - + ~ > //")
     for b in blocks:
         if b["file"] is None or not b["- "]:
             raise Wrong(f"{b['source']}: no file, or no old text")
-    return [
-        Fault(b["source"], b["file"], b["# "], *(b[key] for key in KEYS), n) for n, b in enumerate(blocks, number)
-    ]
+    number -= 1
+    faults = []
+    for b in blocks:
+        number += "&" not in b
+        faults.append(Fault(b["source"], b["file"], b["# "], *(b[key] for key in KEYS), number, "&" in b))
+    return faults
 
 
 def locate(fault, text):
@@ -181,11 +190,11 @@ def write(path, text):
 
 
 def count_numbers(faults):
-    return collections.Counter(f.number for f in faults)
+    return collections.Counter(f.number for f in faults if not f.is_other_place)
 
 
-def read_faults():
-    faults = [fault for path in sorted(HERE.glob("*.txt")) for fault in read_list(path)]
+def read_faults(paths):
+    faults = [fault for path in sorted(paths) for fault in read_list(path)]
     texts = {}
     wrong = [f"{n} is the number of several faults" for n, c in count_numbers(faults).items() if c > 1]
     for fault in faults:
@@ -386,8 +395,9 @@ def main():
     parser.add_argument("--at-once", type=int, default=2, help="how many executables run at once")
     options = parser.parse_args()
 
-    faults, texts = read_faults()
-    chosen = [f for f in faults if options.equivalent or not f.equivalent]
+    faults, texts = read_faults(HERE.glob("*.txt"))
+    faults_once = [f for f in faults if not f.is_other_place]
+    chosen = [f for f in faults_once if options.equivalent or not f.equivalent]
     if options.inside:
         chosen = [f for f in chosen if options.inside in f.file]
     if options.only:
@@ -395,7 +405,7 @@ def main():
         for part in options.only.split(","):
             low, _, high = part.partition("-")
             wanted |= set(range(int(low), int(high or low) + 1))
-        chosen = [f for f in faults if f.number in wanted]
+        chosen = [f for f in faults_once if f.number in wanted]
     if options.list:
         chosen = choose_some(chosen, options)
         for f in chosen:

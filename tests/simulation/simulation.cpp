@@ -3,6 +3,7 @@
 //     simulation --seeds 500 [--from 1] [--twice 10]   so many seeds; of so many the run is repeated and compared
 //     simulation --seed 17 [--trace]                   one of them, with everything that happens
 //     simulation --named seeds.txt ...                 those of a list first: lines of a seed and its name
+//     simulation --until-one-fails ...                 only until one fails, naming each before it is run
 //
 // What is done and what goes wrong is in world.hpp, what must hold in checker.hpp, how time is simulated in clock.hpp.
 
@@ -22,7 +23,7 @@ namespace {
 
 struct settings {
     std::uint64_t from = 1, seeds = 500, twice = 0;
-    bool prints = false;
+    bool prints = false, stops = false;
     char const* named = nullptr;
 };
 
@@ -31,6 +32,10 @@ bool read(settings& s, int count, char** arguments) {
         auto const is = [&](char const* name) { return std::strcmp(arguments[i], name) == 0; };
         if (is("--trace")) {
             s.prints = true;
+            continue;
+        }
+        if (is("--until-one-fails")) {
+            s.stops = true;
             continue;
         }
         if (i + 1 == count) return false;
@@ -89,6 +94,7 @@ int run(settings const& s) {
     std::uint64_t turns = 0, messages = 0, seconds = 0;
     for (std::uint64_t i = 0; i < s.seeds; ++i) {
         auto const seed = s.from + i;
+        if (s.stops) std::printf("seed %" PRIu64 "\n", seed), std::fflush(stdout);
         auto const o = simulation::run_seed(seed, s.prints);
         bool const good = is_good(seed, o) && (i >= s.twice || is_repeated(seed, o));
         failed += good ? 0 : 1;
@@ -97,6 +103,7 @@ int run(settings const& s) {
         seconds += static_cast<std::uint64_t>(o.time.count());
         if (s.seeds == 1) std::printf("hash %016" PRIx64 "\n", o.hash);
         std::fflush(stdout);
+        if (s.stops && !good) break;
     }
     std::printf("%" PRIu64 " seeds, %" PRIu64 " failed; %" PRIu64 " h simulated, %" PRIu64 " messages, %" PRIu64
                 " turns\n",
@@ -110,7 +117,7 @@ int main(int count, char** arguments) try {
     settings s;
     if (read(s, count, arguments)) return run(s);
     std::fprintf(stderr,
-                 "usage: simulation [--seeds N] [--named FILE] [--from SEED] [--twice N] | --seed N [--trace]\n");
+                 "usage: simulation [--seeds N] [--named FILE] [--from SEED] [--twice N] [--until-one-fails] | --seed N [--trace]\n");
     return 2;
 } catch (std::exception const& e) {
     std::fprintf(stderr, "simulation: %s\n", e.what());
