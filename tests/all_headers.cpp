@@ -54,12 +54,14 @@
 #include <runnel/core/send_buffer.hpp>
 #include <runnel/core/url.hpp>
 #include <runnel/core/utf8.hpp>
+#include <runnel/coro/asio.hpp>
 #include <runnel/coro/async_mutex.hpp>
 #include <runnel/coro/capture_error.hpp>
 #include <runnel/coro/child_task.hpp>
 #include <runnel/coro/detail/asio_thread.hpp>
 #include <runnel/coro/direct_read.hpp>
 #include <runnel/coro/race.hpp>
+#include <runnel/coro/std_errors.hpp>
 #include <runnel/coro/stream_state.hpp>
 #include <runnel/coro/timer.hpp>
 #include <runnel/coro/wait_list.hpp>

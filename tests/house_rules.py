@@ -7,7 +7,7 @@ usage: house_rules.py INCLUDE_DIR [--drivers] -- COMPILER...
 - Every header that does no I/O compiles alone, without a warning; where a library that it needs is not installed it is left
   out. With --drivers those are compiled instead that do I/O, which takes as long again.
 - Only where the path says so (DRIVERS, SEE_OPENSSL) does a header reach Asio or OpenSSL, however indirectly.
-- Asio's insides are used in one header, and what only some compilers have in another.
+- Asio's insides are used in one header, which Asio it is is known to one, and what only some compilers have in another.
 - Every header is in the folder of a floor, but the version and those that include whole floors (WHOLE). What is
   included is named from the root of the headers, in angle brackets.
 - Every test is in one of the lists of tests/meson.build.
@@ -79,7 +79,9 @@ FLAGS = ["-std=c++20", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshad
 
 DIRECTIVE = re.compile(r"\s*#\s*(include|if|endif)")
 INCLUDE = re.compile(r'\s*#\s*include\s*[<"]([^>"]+)[>"]')
-NOT_FROM_ROOT = re.compile(r"^\s*#\s*include(?:_next)?\s*[^\s<].*|^\s*#\s*(?:import|include_next)\b.*", re.MULTILINE)
+# By coro/asio.hpp.
+INCLUDE_ASIO = re.compile(r"\s*#\s*include RUNNEL_(ASIO(?:_[A-Z]+)?)\((\w+\.hpp)\)$")
+NOT_FROM_ROOT = re.compile(r"^\s*#\s*include(?:_next)?\s*(?!RUNNEL_ASIO)[^\s<].*|^\s*#\s*(?:import|include_next)\b.*", re.MULTILINE)
 COMMENT = re.compile(r"\s*(//.*)?$")
 
 
@@ -94,8 +96,9 @@ class Header:
         self.late = False  # includes something behind a declaration of its own
         depth = declared = 0
         for line in self.text.splitlines():
-            if match := INCLUDE.match(line):
-                (self.sometimes if depth else self.always).add(match[1])
+            if (match := INCLUDE.match(line)) or (by_macro := INCLUDE_ASIO.match(line)):
+                name = match[1] if match else f"{by_macro[1].lower().replace('_', '/')}/{by_macro[2]}"
+                (self.sometimes if depth else self.always).add(name)
                 self.late |= declared > 0
             elif match := DIRECTIVE.match(line):
                 depth += {"if": 1, "endif": -1, "include": 0}[match[1]]
@@ -141,6 +144,8 @@ def include_faults(header):
 def insides_faults(header):
     if header.name != "runnel/coro/detail/asio_thread.hpp" and re.search(r"\basio(::|/)detail\b", header.text):
         yield f"{header.path}: uses asio::detail, which is for coro/detail/asio_thread.hpp"
+    if header.name != "runnel/coro/asio.hpp" and re.search(r"<(boost/)?asio/|::asio\b(?! *=)|(?<!using )\bnamespace asio\b", header.text):
+        yield f"{header.path}: knows which Asio it is, which is for coro/asio.hpp: #include RUNNEL_ASIO(...), asio::..."
 
 
 # Neither C++ nor what every compiler has. (Statement expressions and the like -Wpedantic finds.)

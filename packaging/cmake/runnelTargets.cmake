@@ -13,7 +13,8 @@
 # they are compiled once; runnel::compiled_tls is the same of runnel::tls. They are built when they are used, with the settings of
 # the project that uses them. A target whose library is missing is not made. Asio is the target asio::asio
 # if there is one, else a package "asio" that makes it, else the headers: those in RUNNEL_ASIO_INCLUDE_DIR, those that
-# pkg-config knows, or those that the compiler finds.
+# pkg-config knows, or those that the compiler finds. With RUNNEL_USE_BOOST_ASIO it is Boost's (1.81 or newer): the headers in
+# RUNNEL_BOOST_INCLUDE_DIR, or those that the compiler finds.
 
 cmake_policy(VERSION 3.20...3.31)
 
@@ -37,10 +38,18 @@ endif()
 
 if(NOT TARGET runnel::runnel)
   find_package(Threads QUIET)
-  if(NOT TARGET asio::asio)
+  if(RUNNEL_USE_BOOST_ASIO)
+    find_path(RUNNEL_BOOST_INCLUDE_DIR boost/asio/awaitable.hpp HINTS ${Boost_INCLUDE_DIRS}
+      DOC "the folder with boost/asio.hpp")
+    mark_as_advanced(RUNNEL_BOOST_INCLUDE_DIR)
+    if(RUNNEL_BOOST_INCLUDE_DIR AND EXISTS "${RUNNEL_BOOST_INCLUDE_DIR}/boost/version.hpp")
+      file(STRINGS "${RUNNEL_BOOST_INCLUDE_DIR}/boost/version.hpp" _runnel_boost_version REGEX "define BOOST_VERSION [0-9]")
+      string(REGEX REPLACE "[^0-9]*([0-9]+).*" "\\1" _runnel_boost_version "${_runnel_boost_version}")
+    endif()
+  elseif(NOT TARGET asio::asio)
     find_package(asio CONFIG QUIET)
   endif()
-  if(NOT TARGET asio::asio)
+  if(NOT TARGET asio::asio AND NOT RUNNEL_USE_BOOST_ASIO)
     find_package(PkgConfig QUIET)
     if(PkgConfig_FOUND)
       pkg_check_modules(_runnel_pc_asio QUIET asio)
@@ -56,20 +65,32 @@ if(NOT TARGET runnel::runnel)
 
   if(NOT Threads_FOUND)
     string(APPEND _runnel_missing "threads are missing: enable_language(CXX or C) comes first. ")
-  elseif(NOT TARGET asio::asio AND NOT RUNNEL_ASIO_INCLUDE_DIR)
+  elseif(RUNNEL_USE_BOOST_ASIO AND NOT RUNNEL_BOOST_INCLUDE_DIR)
+    string(APPEND _runnel_missing
+      "Boost.Asio is missing (Debian: libboost1.81-dev); RUNNEL_BOOST_INCLUDE_DIR may name the folder of boost/asio.hpp. ")
+  elseif(RUNNEL_USE_BOOST_ASIO AND _runnel_boost_version AND _runnel_boost_version LESS 108100)
+    string(APPEND _runnel_missing "Boost in ${RUNNEL_BOOST_INCLUDE_DIR} is older than 1.81. ")
+  elseif(NOT RUNNEL_USE_BOOST_ASIO AND NOT TARGET asio::asio AND NOT RUNNEL_ASIO_INCLUDE_DIR)
     string(APPEND _runnel_missing
       "standalone Asio is missing (Debian: libasio-dev); RUNNEL_ASIO_INCLUDE_DIR may name the folder of asio.hpp. ")
-  elseif(_runnel_asio_version AND _runnel_asio_version LESS 102201)
+  elseif(NOT RUNNEL_USE_BOOST_ASIO AND _runnel_asio_version AND _runnel_asio_version LESS 102201)
     string(APPEND _runnel_missing "Asio in ${RUNNEL_ASIO_INCLUDE_DIR} is older than 1.22.1. ")
   else()
     add_library(runnel::runnel INTERFACE IMPORTED ${_runnel_scope})
     target_include_directories(runnel::runnel INTERFACE "${RUNNEL_INCLUDE_DIR}")
     target_compile_features(runnel::runnel INTERFACE cxx_std_20)
     # Asio 1.22 does not know that clang has coroutines; elsewhere this is what Asio defines itself.
-    target_compile_definitions(runnel::runnel INTERFACE
-      ASIO_STANDALONE ASIO_HAS_CO_AWAIT=1 ASIO_HAS_STD_COROUTINE=1)
+    if(RUNNEL_USE_BOOST_ASIO)
+      target_compile_definitions(runnel::runnel INTERFACE
+        RUNNEL_USE_BOOST_ASIO BOOST_ASIO_HAS_CO_AWAIT=1 BOOST_ASIO_HAS_STD_COROUTINE=1)
+    else()
+      target_compile_definitions(runnel::runnel INTERFACE
+        ASIO_STANDALONE ASIO_HAS_CO_AWAIT=1 ASIO_HAS_STD_COROUTINE=1)
+    endif()
     target_link_libraries(runnel::runnel INTERFACE Threads::Threads)
-    if(TARGET asio::asio)
+    if(RUNNEL_USE_BOOST_ASIO)
+      target_include_directories(runnel::runnel INTERFACE "${RUNNEL_BOOST_INCLUDE_DIR}")
+    elseif(TARGET asio::asio)
       target_link_libraries(runnel::runnel INTERFACE asio::asio)
     else()
       target_include_directories(runnel::runnel INTERFACE "${RUNNEL_ASIO_INCLUDE_DIR}")

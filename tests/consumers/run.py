@@ -55,6 +55,11 @@ def expect(holds, text):
         raise Failure(text)
 
 
+def compiles(text):
+    done = subprocess.run([*CXX, "-fsyntax-only", "-x", "c++", "-"], input=text, capture_output=True, text=True, check=False)
+    return done.returncode == 0
+
+
 def check(program):
     """What the program prints is the version of the headers that it was compiled with."""
     said = run(program).stdout.strip()
@@ -126,6 +131,16 @@ def compiled(scratch, options):
     set_up_with_meson(scratch)
     targets = {t["name"] for t in json.loads(run("meson", "introspect", "--targets", scratch / "build").stdout)}
     expect({"two_files", "runnel-compiled", "runnel-compiled-tls"} <= targets, f"meson has only {targets}")
+
+
+@way
+def boost_asio(scratch, options):
+    """With Boost's Asio: the headers of the standalone one are of no use then."""
+    if not compiles("#include <boost/version.hpp>\n#if BOOST_VERSION < 108100\n#error\n#endif\n"):
+        return "no Boost 1.81"
+    install_by_cmake(scratch)
+    elsewhere = f"-DRUNNEL_ASIO_INCLUDE_DIR={scratch}"
+    build_with_cmake(scratch, *find_package(scratch, "-DRUNNEL_USE_BOOST_ASIO=ON", elsewhere))
 
 
 @way

@@ -1,11 +1,12 @@
 // What each way to bring runnel in must give: the headers, Asio as runnel wants it, the macros, and, as COMPONENTS has
 // it, the libraries to link with. It compiles in seconds.
 #include <runnel/aliyun/signer.hpp>
+#include <runnel/coro/asio.hpp>
 #include <runnel/mqtt/packet.hpp>
 #include <runnel/version.hpp>
 
-#include <asio/awaitable.hpp>
-#include <asio/system_timer.hpp>
+#include RUNNEL_ASIO(awaitable.hpp)
+#include RUNNEL_ASIO(system_timer.hpp)
 
 #include <cstdio>
 #include <thread>
@@ -23,15 +24,15 @@
 #include <nlohmann/json.hpp>
 #endif
 
-#if !defined(ASIO_STANDALONE) || !defined(ASIO_HAS_CO_AWAIT) || RUNNEL_VERSION < 1
+#if (!defined(ASIO_STANDALONE) && !defined(RUNNEL_USE_BOOST_ASIO)) || RUNNEL_VERSION < 1
 #error "what runnel wants to be defined is not"
 #endif
 
-asio::awaitable<int> answer() { co_return 42; }
+runnel::asio::awaitable<int> answer() { co_return 42; }
 
 int main() {
     std::thread{[] {}}.join();
-    asio::awaitable<int> never_run = answer();
+    runnel::asio::awaitable<int> never_run = answer();
 #ifdef WITH_TLS
     SSL_CTX_free(SSL_CTX_new(TLS_client_method()));
 #endif

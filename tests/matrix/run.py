@@ -7,6 +7,7 @@ A row is a compiler with flags; without arguments, all are tried. Its steps:
   headers  all headers at once, with the project's warnings as errors
   rules    the headers that need the standard library only, with rules.cpp
   tests    the tests that do no I/O
+  drivers  some of the tests that do (DRIVERS)
   plain    plain.cpp: sessions over TCP and WebSocket, with the broker in the same process
 What a row needs and is not installed makes it skipped; docs/platforms.md has the packages, and the results.
 --launcher is put before each compiler: ccache, say. With --required a row must not be skipped.
@@ -35,7 +36,9 @@ HAS_CASES = re.compile(r"test cases:\s*\d+\s*\|\s*(\d+) passed\s*\|\s*(\d+) fail
 
 
 class Row:
-    def __init__(self, compiler, flags="", steps="headers", runner="", link="", libraries=True, portable=False, first=""):
+    def __init__(
+        self, compiler, flags="", steps="headers", runner="", link="", libraries=True, portable=False, first="", boost=False
+    ):
         self.compiler = compiler
         self.flags = flags.split()
         self.steps = steps.split()
@@ -44,6 +47,7 @@ class Row:
         self.libraries = libraries  # whether there are headers of OpenSSL, SQLite and zlib
         self.portable = portable  # whether the machine's own headers are not those in /usr/include
         self.first = first  # what stands before all headers
+        self.boost = boost  # whether Asio is Boost's
 
 
 # What <windows.h> may define, whatever mingw's does. The standard library of g++ would not bear `min` and `max`, so that all
@@ -68,6 +72,9 @@ WINDOWS_FIRST = """\
 """
 
 
+# Of the tests that need Asio, those that are run where "drivers" is a step.
+DRIVERS = re.compile(r"coro/")
+
 # Under an emulator these would take many minutes: what they go through is long, and the same on every machine.
 LONG = "*sequence*,*over processes*,*over cut connections*,*the server forgets*,*random*,*whatever happens*"
 
@@ -90,6 +97,7 @@ ROWS = {
     "g++ checked library": Row("g++", "-D_GLIBCXX_DEBUG -D_GLIBCXX_DEBUG_PEDANTIC", "tests plain"),
     "g++ without deprecated Asio": Row("g++", "-DASIO_NO_DEPRECATED", "headers plain"),
     "g++ Asio compiled once": Row("g++", "-DASIO_SEPARATE_COMPILATION", "plain"),
+    "g++ Boost.Asio": Row("g++", "-DRUNNEL_USE_BOOST_ASIO", "headers plain drivers", boost=True),
     "clang 15": Row("clang++-15", "", "headers plain"),
     "clang 16": Row("clang++-16", "", "headers plain"),
     "clang 19": Row("clang++-19", "", "headers plain"),
@@ -163,9 +171,21 @@ def rules_headers():
     return "".join(f"#include <runnel/{p}>\n" for p in pure if not reaches(f"runnel/{p}", left_out, set()))
 
 
-def test_list():
+def test_list(name):
     text = (TESTS / "meson.build").read_text()
-    return re.findall(r"'(\S+\.cpp)'", re.search(r"^test_sources = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)[1])
+    return re.findall(r"'(\S+\.cpp)'", re.search(rf"^{name} = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)[1])
+
+
+def boost_as_asio(folder):
+    """Headers by which tests that say `asio` get Boost's. runnel's own headers name none of these."""
+    boost = pathlib.Path("/usr/include/boost")
+    for path in [boost / "asio.hpp", *(boost / "asio").rglob("*.hpp")]:
+        header = path.relative_to(boost)
+        if not {"detail", "impl"} & set(header.parts):
+            (folder / header).parent.mkdir(parents=True, exist_ok=True)
+            text = f"#pragma once\n#include <boost/{header}>\nnamespace asio = boost::asio;\n"
+            (folder / header).write_text(text)
+    return folder
 
 
 class Trial:
@@ -179,6 +199,8 @@ class Trial:
                 if (found := pathlib.Path("/usr/include") / name).exists():
                     (portable / name).symlink_to(found)
             flags += ["-isystem", portable]
+        if row.boost:
+            flags += ["-isystem", boost_as_asio(scratch / "boost")]
         self.compiler = [*launcher, row.compiler, *flags]
         if row.libraries and (row.portable or "-m32" in row.flags):
             # For the headers of OpenSSL, SQLite and zlib alone: their configuration is that of this machine.
@@ -215,13 +237,19 @@ class Trial:
         return [*self.row.runner, path]
 
     def tests(self):
-        files, sources = test_list(), [TESTS / "main.cpp", TESTS / "support/allocation_count.cpp"]
-        for begin in range(0, len(files), 15):
-            sources.append(self.scratch / f"tests-{begin}.cpp")
-            part = [TESTS / file for file in files[begin : begin + 15]]
+        return self.run_tests("tests", test_list("test_sources"), 15)
+
+    def drivers(self):
+        return self.run_tests("drivers", [file for file in test_list("driver_test_sources") if DRIVERS.match(file)], 4)
+
+    def run_tests(self, name, files, at_once):
+        sources = [TESTS / "main.cpp", TESTS / "support/allocation_count.cpp"]
+        for begin in range(0, len(files), at_once):
+            sources.append(self.scratch / f"{name}-{begin}.cpp")
+            part = [TESTS / file for file in files[begin : begin + at_once]]
             run([sys.executable, TESTS / "together.py", sources[-1], TESTS, *part])
         arguments = [f"--test-case-exclude={LONG}"] if self.row.runner[:1] and self.row.runner[0].startswith("qemu") else []
-        cases = HAS_CASES.search(run([*self.link(sources, "tests"), *arguments], cwd=self.scratch))
+        cases = HAS_CASES.search(run([*self.link(sources, name), *arguments], cwd=self.scratch))
         if not cases:
             raise Failure("the tests did not say how many there were")
         return f"{cases[1]} passed"
@@ -239,15 +267,16 @@ class Trial:
 
 def missing(row):
     wanted = [row.compiler, *row.runner[:1]]
+    if row.boost and not compiles([row.compiler], "#include <boost/version.hpp>\n#if BOOST_VERSION < 108100\n#error\n#endif\n"):
+        return ["Boost 1.81"]
     return [name for name in wanted if not shutil.which(name)] or (
         ["32-bit libraries"] if "-m32" in row.flags and not compiles([row.compiler, "-m32"]) else []
     ) or (["libc++"] if "-stdlib=libc++" in row.flags and not compiles([row.compiler, "-stdlib=libc++"]) else [])
 
 
-def compiles(command):
-    done = subprocess.run(
-        [*command, "-fsyntax-only", "-x", "c++", "-"], input="#include <string>\n", capture_output=True, text=True, check=False
-    )
+def compiles(command, text="#include <string>\n"):
+    command = [*command, "-fsyntax-only", "-x", "c++", "-"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     return done.returncode == 0
 
 

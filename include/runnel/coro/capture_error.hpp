@@ -1,6 +1,9 @@
 #pragma once
 
-#include <asio/awaitable.hpp>
+#include <runnel/coro/asio.hpp>
+#include <runnel/coro/std_errors.hpp>
+
+#include RUNNEL_ASIO(awaitable.hpp)
 
 #include <concepts>
 #include <optional>
@@ -30,10 +33,10 @@ asio::awaitable<captured<T>, Executor> capture_error(asio::awaitable<T, Executor
     error.clear();
     try {
         if constexpr (std::is_void_v<T>) {
-            co_await std::move(operation);
+            co_await RUNNEL_STD_ERRORS(std::move(operation));
             co_return;
         } else {
-            co_return co_await std::move(operation);
+            co_return co_await RUNNEL_STD_ERRORS(std::move(operation));
         }
     } catch (std::system_error const& e) {
         error = e.code();

@@ -1,10 +1,12 @@
 #pragma once
 
+#include <runnel/coro/asio.hpp>
 #include <runnel/coro/detail/asio_thread.hpp>
+#include <runnel/coro/std_errors.hpp>
 #include <runnel/coro/stream_state.hpp>
 
-#include <asio/awaitable.hpp>
-#include <asio/cancellation_signal.hpp>
+#include RUNNEL_ASIO(awaitable.hpp)
+#include RUNNEL_ASIO(cancellation_signal.hpp)
 
 #include <exception>
 #include <utility>
@@ -80,7 +82,7 @@ class child_task {
     static coroutine run(child_task* self, share_type here, awaitable task) {
         std::exception_ptr error;
         try {
-            co_await std::move(task);
+            co_await RUNNEL_STD_ERRORS(std::move(task));
         } catch (...) {
             error = std::current_exception();
         }

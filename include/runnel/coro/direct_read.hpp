@@ -1,10 +1,11 @@
 #pragma once
 
+#include <runnel/coro/asio.hpp>
 #include <runnel/coro/detail/asio_thread.hpp>
 #include <runnel/coro/stream_state.hpp>
 
-#include <asio/buffer.hpp>
-#include <asio/error.hpp>
+#include RUNNEL_ASIO(buffer.hpp)
+#include RUNNEL_ASIO(error.hpp)
 
 #include <cstddef>
 #include <system_error>

@@ -1,13 +1,15 @@
 #pragma once
 
 #include <runnel/core/saturating.hpp>
+#include <runnel/coro/asio.hpp>
+#include <runnel/coro/std_errors.hpp>
 #include <runnel/coro/wait_list.hpp>
 
-#include <asio/bind_cancellation_slot.hpp>
-#include <asio/cancellation_signal.hpp>
-#include <asio/co_spawn.hpp>
-#include <asio/steady_timer.hpp>
-#include <asio/this_coro.hpp>
+#include RUNNEL_ASIO(bind_cancellation_slot.hpp)
+#include RUNNEL_ASIO(cancellation_signal.hpp)
+#include RUNNEL_ASIO(co_spawn.hpp)
+#include RUNNEL_ASIO(steady_timer.hpp)
+#include RUNNEL_ASIO(this_coro.hpp)
 
 #include <array>
 #include <chrono>
@@ -36,7 +38,7 @@ asio::awaitable<std::size_t, Executor> race(wait_list<Executor>& waiters, Task..
     } state;
 
     auto const spawn = [&](asio::awaitable<void, Executor> task, std::size_t index) {
-        asio::co_spawn(waiters.get_executor(), std::move(task),
+        asio::co_spawn(waiters.get_executor(), RUNNEL_STD_ERRORS(std::move(task)),
                        asio::bind_cancellation_slot(state.signals[index].slot(), [&, index](std::exception_ptr e) {
                            if (state.first == none) {
                                state.first = index;
@@ -86,7 +88,7 @@ asio::awaitable<void, Executor> sleep_for(Executor executor, time_limit duration
     using timer_type =
         asio::basic_waitable_timer<std::chrono::steady_clock, asio::wait_traits<std::chrono::steady_clock>, Executor>;
     timer_type timer(std::move(executor), deadline_after(std::chrono::steady_clock::now(), duration.value));
-    co_await timer.async_wait(asio::use_awaitable_t<Executor>{});
+    co_await RUNNEL_STD_ERRORS(timer.async_wait(asio::use_awaitable_t<Executor>{}));
 }
 
 /// Runs `task` for at most `limit`. Throws `late` if it has not ended by then; the task is cancelled and has ended when

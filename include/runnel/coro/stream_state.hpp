@@ -1,8 +1,9 @@
 #pragma once
 
 #include <runnel/core/compiler.hpp>
+#include <runnel/coro/asio.hpp>
 
-#include <asio/error.hpp>
+#include RUNNEL_ASIO(error.hpp)
 
 #include <cstddef>
 #include <system_error>

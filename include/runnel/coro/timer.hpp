@@ -1,10 +1,11 @@
 #pragma once
 
 #include <runnel/core/compiler.hpp>
+#include <runnel/coro/asio.hpp>
 
-#include <asio/basic_waitable_timer.hpp>
-#include <asio/defer.hpp>
-#include <asio/wait_traits.hpp>
+#include RUNNEL_ASIO(basic_waitable_timer.hpp)
+#include RUNNEL_ASIO(defer.hpp)
+#include RUNNEL_ASIO(wait_traits.hpp)
 
 #include <chrono>
 #include <memory>

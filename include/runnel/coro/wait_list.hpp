@@ -2,20 +2,21 @@
 
 #include <runnel/core/compiler.hpp>
 #include <runnel/core/list_link.hpp>
+#include <runnel/coro/asio.hpp>
 #include <runnel/coro/detail/asio_thread.hpp>
 
-#include <asio/awaitable.hpp>
-#include <asio/cancellation_type.hpp>
-#include <asio/defer.hpp>
-#include <asio/dispatch.hpp>
-#include <asio/error.hpp>
-#include <asio/execution/blocking.hpp>
-#include <asio/execution/context.hpp>
-#include <asio/execution/relationship.hpp>
-#include <asio/execution_context.hpp>
-#include <asio/prefer.hpp>
-#include <asio/query.hpp>
-#include <asio/require.hpp>
+#include RUNNEL_ASIO(awaitable.hpp)
+#include RUNNEL_ASIO(cancellation_type.hpp)
+#include RUNNEL_ASIO(defer.hpp)
+#include RUNNEL_ASIO(dispatch.hpp)
+#include RUNNEL_ASIO(error.hpp)
+#include RUNNEL_ASIO_EXECUTION(blocking.hpp)
+#include RUNNEL_ASIO_EXECUTION(context.hpp)
+#include RUNNEL_ASIO_EXECUTION(relationship.hpp)
+#include RUNNEL_ASIO(execution_context.hpp)
+#include RUNNEL_ASIO(prefer.hpp)
+#include RUNNEL_ASIO(query.hpp)
+#include RUNNEL_ASIO(require.hpp)
 
 #include <memory>
 #include <mutex>

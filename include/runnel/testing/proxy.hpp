@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/authority.hpp>
+#include <runnel/coro/asio.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/coro/wait_list.hpp>
 #include <runnel/testing/detail/accept_loop.hpp>
@@ -8,11 +9,11 @@
 #include <runnel/transport/proxy/protocol/socks5.hpp>
 #include <runnel/transport/tcp.hpp>
 
-#include <asio/basic_socket_acceptor.hpp>
-#include <asio/bind_cancellation_slot.hpp>
-#include <asio/cancellation_signal.hpp>
-#include <asio/co_spawn.hpp>
-#include <asio/ip/tcp.hpp>
+#include RUNNEL_ASIO(basic_socket_acceptor.hpp)
+#include RUNNEL_ASIO(bind_cancellation_slot.hpp)
+#include RUNNEL_ASIO(cancellation_signal.hpp)
+#include RUNNEL_ASIO(co_spawn.hpp)
+#include RUNNEL_ASIO_IP(tcp.hpp)
 
 #include <algorithm>
 #include <chrono>
@@ -203,7 +204,7 @@ class basic_proxy {
     }
 
     static void reset(stream_type& stream) {
-        std::error_code ignored;
+        asio_error_code ignored;
         stream.next_layer().set_option(asio::socket_base::linger(true, 0), ignored);
         stream.next_layer().close(ignored);  // the destructor would not reset
     }

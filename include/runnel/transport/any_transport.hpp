@@ -1,11 +1,12 @@
 #pragma once
 
+#include <runnel/coro/asio.hpp>
 #include <runnel/transport/redirect.hpp>
 #include <runnel/transport/stream.hpp>
 
-#include <asio/any_io_executor.hpp>
-#include <asio/awaitable.hpp>
-#include <asio/buffer.hpp>
+#include RUNNEL_ASIO(any_io_executor.hpp)
+#include RUNNEL_ASIO(awaitable.hpp)
+#include RUNNEL_ASIO(buffer.hpp)
 
 #include <concepts>
 #include <cstddef>

@@ -1,17 +1,19 @@
 #pragma once
 
 #include <runnel/core/compiler.hpp>
+#include <runnel/coro/asio.hpp>
 #include <runnel/coro/direct_read.hpp>
 #include <runnel/coro/race.hpp>
+#include <runnel/coro/std_errors.hpp>
 #include <runnel/coro/stream_state.hpp>
 #include <runnel/transport/stream.hpp>
 
-#include <asio/cancellation_type.hpp>
-#include <asio/error.hpp>
-#include <asio/post.hpp>
-#include <asio/redirect_error.hpp>
-#include <asio/socket_base.hpp>
-#include <asio/use_awaitable.hpp>
+#include RUNNEL_ASIO(cancellation_type.hpp)
+#include RUNNEL_ASIO(error.hpp)
+#include RUNNEL_ASIO(post.hpp)
+#include RUNNEL_ASIO(redirect_error.hpp)
+#include RUNNEL_ASIO(socket_base.hpp)
+#include RUNNEL_ASIO(use_awaitable.hpp)
 
 #include <chrono>
 #include <cstddef>
@@ -58,14 +60,16 @@ class asio_stream {
     /// `asio::error::eof` once the peer has ended the flow.
     asio::awaitable<std::size_t, executor_type> read_some(asio::mutable_buffer into) {
         asio::use_awaitable_t<executor_type> token;
-        return asio::async_initiate<asio::use_awaitable_t<executor_type>, void(std::error_code, std::size_t)>(
-            [s = state_.share(), into](auto&& handler) {
-                read_operation<std::decay_t<decltype(handler)>> reading{{std::forward<decltype(handler)>(handler)}, *s};
-                if constexpr (!is_closable)
-                    if (!s->next) return reading.post();
-                s->next->async_read_some(into, std::move(reading));
-            },
-            token);
+        return RUNNEL_STD_ERRORS(
+            asio::async_initiate<asio::use_awaitable_t<executor_type>, void(asio_error_code, std::size_t)>(
+                [s = state_.share(), into](auto&& handler) {
+                    read_operation<std::decay_t<decltype(handler)>> reading{{std::forward<decltype(handler)>(handler)},
+                                                                            *s};
+                    if constexpr (!is_closable)
+                        if (!s->next) return reading.post();
+                    s->next->async_read_some(into, std::move(reading));
+                },
+                token));
     }
 
     /// The same, where it matters how much memory it takes to wait for something to read: see `direct_read`.
@@ -77,7 +81,7 @@ class asio_stream {
     asio::awaitable<void, executor_type> write(send_buffer& out) {
         if (out.empty()) return nothing();
         asio::use_awaitable_t<executor_type> token;
-        return asio::async_initiate<asio::use_awaitable_t<executor_type>, void(std::error_code)>(
+        return RUNNEL_STD_ERRORS(asio::async_initiate<asio::use_awaitable_t<executor_type>, void(asio_error_code)>(
             [s = state_.share(), &out](auto&& handler) {
                 write_operation<std::decay_t<decltype(handler)>> writing{
                     {std::forward<decltype(handler)>(handler)}, *s, out};
@@ -85,16 +89,16 @@ class asio_stream {
                     if (!s->next) return writing.post();
                 s->is_abandoned() ? writing.start({}) : writing.start({out.data(), out.size()});
             },
-            token);
+            token));
     }
 
     /// Bytes that have been written and have not reached the other end yet, as far as the operating system tells: of a
     /// socket on Linux; else 0.
     std::size_t backlog() noexcept {
 #if defined(__linux__)
-        if constexpr (requires(Next& n, unsent& u, std::error_code& e) { n.io_control(u, e); }) {
+        if constexpr (requires(Next& n, unsent& u, asio_error_code& e) { n.io_control(u, e); }) {
             unsent query;
-            std::error_code error;
+            asio_error_code error;
             state_->next->io_control(query, error);
             if (!error && query.bytes > 0) return static_cast<std::size_t>(query.bytes);
         }
@@ -120,16 +124,16 @@ class asio_stream {
 #endif
 
     static constexpr bool is_closable =
-        requires(Next& n, std::error_code& e) { n.lowest_layer().close(e); } || requires(Next& n) { n.close(); };
+        requires(Next& n, asio_error_code& e) { n.lowest_layer().close(e); } || requires(Next& n) { n.close(); };
 
     // What is wrapped belongs to the operations, too, until they have ended.
     struct state : stream_state {
         explicit state(Next n) : next(std::move(n)) {}
 
         RUNNEL_COLD void abandon() noexcept {
-            if constexpr (requires(std::error_code& e) { next->lowest_layer().close(e); }) {
+            if constexpr (requires(asio_error_code& e) { next->lowest_layer().close(e); }) {
                 auto& lowest = next->lowest_layer();
-                std::error_code ignored;
+                asio_error_code ignored;
                 // As a socket's own destructor does it, so that no option of the user's makes it wait.
                 if constexpr (requires { typename std::remove_reference_t<decltype(lowest)>::protocol_type; })
                     lowest.set_option(asio::socket_base::linger(false, 0), ignored);
@@ -158,7 +162,7 @@ class asio_stream {
     // The coroutine that waits for the handler has a share in the state.
     template <class Handler>
     struct read_operation : operation<Handler> {
-        void operator()(std::error_code error, std::size_t n) {
+        void operator()(asio_error_code error, std::size_t n) {
             if (of.is_abandoned()) [[unlikely]]
                 this->handler(make_error_code(asio::error::operation_aborted), 0);
             else
@@ -177,7 +181,7 @@ class asio_stream {
     struct write_operation : operation<Handler> {
         void start(asio::const_buffer part) { of.next->async_write_some(part, std::move(*this)); }
 
-        void operator()(std::error_code error, std::size_t n) {
+        void operator()(asio_error_code error, std::size_t n) {
             if (of.is_abandoned()) [[unlikely]]
                 return this->handler(make_error_code(asio::error::operation_aborted));
             out.consume(n);
@@ -203,8 +207,8 @@ class asio_stream {
 
     static asio::awaitable<void, executor_type> shutdown(state_share<state> s) {
         s->check();
-        if constexpr (requires(Next& n, std::error_code& e) { n.shutdown(asio::socket_base::shutdown_send, e); }) {
-            std::error_code ignored;
+        if constexpr (requires(Next& n, asio_error_code& e) { n.shutdown(asio::socket_base::shutdown_send, e); }) {
+            asio_error_code ignored;
             s->next->shutdown(asio::socket_base::shutdown_send, ignored);
         } else if constexpr (requires(Next& n) { n.async_shutdown(asio::use_awaitable_t<executor_type>{}); }) {
             wait_list<executor_type> waiters(s->next->get_executor());
@@ -217,7 +221,7 @@ class asio_stream {
     }
 
     static asio::awaitable<void, executor_type> close_politely(Next& next) {
-        std::error_code ignored;
+        asio_error_code ignored;
         co_await next.async_shutdown(asio::redirect_error(asio::use_awaitable_t<executor_type>{}, ignored));
     }
 

@@ -1,9 +1,10 @@
 #pragma once
 
 #include <runnel/core/compiler.hpp>
+#include <runnel/coro/asio.hpp>
 
-#include <asio/error.hpp>
-#include <asio/ip/tcp.hpp>
+#include RUNNEL_ASIO(error.hpp)
+#include RUNNEL_ASIO_IP(tcp.hpp)
 
 #include <memory>
 #include <string>

@@ -1,12 +1,13 @@
 #pragma once
 
 #include <runnel/core/compiler.hpp>
+#include <runnel/coro/asio.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/lasting_error.hpp>
 #include <runnel/transport/stream.hpp>
 
-#include <asio/error.hpp>
+#include RUNNEL_ASIO(error.hpp)
 
 #include <chrono>
 #include <cstddef>

@@ -1,10 +1,11 @@
 #pragma once
 
 #include <runnel/core/send_buffer.hpp>
+#include <runnel/coro/asio.hpp>
 
-#include <asio/any_io_executor.hpp>
-#include <asio/awaitable.hpp>
-#include <asio/buffer.hpp>
+#include RUNNEL_ASIO(any_io_executor.hpp)
+#include RUNNEL_ASIO(awaitable.hpp)
+#include RUNNEL_ASIO(buffer.hpp)
 
 #include <concepts>
 #include <cstdint>

@@ -2,11 +2,12 @@
 
 #include <runnel/core/authority.hpp>
 #include <runnel/core/compiler.hpp>
+#include <runnel/coro/asio.hpp>
 #include <runnel/transport/asio_stream.hpp>
 #include <runnel/transport/connect_failed.hpp>
 #include <runnel/transport/detail/connect_race.hpp>
 
-#include <asio/ip/tcp.hpp>
+#include RUNNEL_ASIO_IP(tcp.hpp)
 
 #include <algorithm>
 #include <chrono>
@@ -76,7 +77,7 @@ struct basic_tcp {
     static constexpr std::chrono::hours longest_delay{1};  // so that times do not overflow
 
     RUNNEL_COLD std::error_code set_up(socket_type& socket, asio::ip::tcp::endpoint const& endpoint) const {
-        std::error_code error;
+        asio_error_code error;
         socket.open(endpoint.protocol(), error);
         if (error) return error;
         // The sizes matter to the handshake (window scale), so they are set before connecting.

@@ -1,8 +1,9 @@
 #pragma once
 
+#include <runnel/coro/asio.hpp>
 #include <runnel/transport/stream.hpp>
 
-#include <asio/awaitable.hpp>
+#include RUNNEL_ASIO(awaitable.hpp)
 
 #include <functional>
 #include <memory>

@@ -1,19 +1,20 @@
 #pragma once
 
 #include <runnel/core/compiler.hpp>
+#include <runnel/coro/asio.hpp>
 #include <runnel/transport/asio_stream.hpp>
 #include <runnel/transport/connect_progress.hpp>
 
-#include <asio/local/stream_protocol.hpp>
-#include <asio/redirect_error.hpp>
-#include <asio/use_awaitable.hpp>
+#include RUNNEL_ASIO_LOCAL(stream_protocol.hpp)
+#include RUNNEL_ASIO(redirect_error.hpp)
+#include RUNNEL_ASIO(use_awaitable.hpp)
 
 #include <string>
 #include <string_view>
 #include <system_error>
 #include <utility>
 
-#if defined(ASIO_HAS_LOCAL_SOCKETS)
+#if defined(ASIO_HAS_LOCAL_SOCKETS) || defined(BOOST_ASIO_HAS_LOCAL_SOCKETS)
 
 namespace runnel {
 
@@ -43,7 +44,7 @@ struct basic_unix_socket {
         auto const doing = "connecting to " + url();
         if (progress != nullptr) progress->at(connect_step::connect, doing);
         socket_type socket(std::move(executor));
-        std::error_code error;
+        asio_error_code error;
         auto const endpoint = endpoint_of(path, error);
         if (!error) {
             asio::use_awaitable_t<Executor> const token;
@@ -55,7 +56,7 @@ struct basic_unix_socket {
     }
 
   private:
-    RUNNEL_COLD static asio::local::stream_protocol::endpoint endpoint_of(std::string name, std::error_code& error) {
+    RUNNEL_COLD static asio::local::stream_protocol::endpoint endpoint_of(std::string name, asio_error_code& error) {
         if (name.empty()) error = make_error_code(asio::error::invalid_argument);
         if (name.size() > longest) error = make_error_code(asio::error::name_too_long);
         if (error) return {};

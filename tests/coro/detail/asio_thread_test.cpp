@@ -1,3 +1,4 @@
+#include <runnel/coro/capture_error.hpp>
 #include <runnel/coro/detail/asio_thread.hpp>
 
 #include <asio/dispatch.hpp>
@@ -50,11 +51,8 @@ launchable<test::executor> wait_beside(shelf& here, int& ended, std::shared_ptr<
 
 launchable<test::executor> sleep_beside(std::error_code& error) {
     asio::steady_timer timer(co_await asio::this_coro::executor, std::chrono::hours(1));
-    try {
-        co_await timer.async_wait(asio::use_awaitable);
-    } catch (std::system_error const& e) {
-        error = e.code();
-    }
+    auto sleeping = runnel::capture_error(timer.async_wait(asio::use_awaitable), error);
+    co_await std::move(sleeping);
 }
 
 launchable<test::executor> fail_beside(bool waits) {

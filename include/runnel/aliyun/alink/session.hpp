@@ -1,9 +1,10 @@
 #pragma once
 
+#include <runnel/coro/asio.hpp>
 #include <runnel/mqtt/client/session_options.hpp>
 #include <runnel/mqtt/packet/publish.hpp>
 
-#include <asio/awaitable.hpp>
+#include RUNNEL_ASIO(awaitable.hpp)
 
 #include <concepts>
 #include <functional>

@@ -1,11 +1,12 @@
 #pragma once
 
-#include <asio/awaitable.hpp>
-#include <asio/cancellation_signal.hpp>
-#include <asio/cancellation_state.hpp>
-#include <asio/cancellation_type.hpp>
-#include <asio/post.hpp>
-#include <asio/version.hpp>
+#include <runnel/coro/asio.hpp>
+
+#include RUNNEL_ASIO(awaitable.hpp)
+#include RUNNEL_ASIO(cancellation_signal.hpp)
+#include RUNNEL_ASIO(cancellation_state.hpp)
+#include RUNNEL_ASIO(cancellation_type.hpp)
+#include RUNNEL_ASIO(post.hpp)
 
 // How Asio's coroutines are suspended, resumed and launched: the only header of runnel that uses what Asio keeps to
 // itself (`asio::detail`).
@@ -20,7 +21,7 @@
 // If it is not defined, it is 0 for these versions, and 1 for a newer one: Asio may change its insides at any time,
 // in a way that still compiles.
 #ifndef RUNNEL_ASIO_PUBLIC_ONLY
-#if ASIO_VERSION / 100 > 1038
+#if RUNNEL_ASIO_VERSION / 100 > 1038
 #define RUNNEL_ASIO_PUBLIC_ONLY 1
 #else
 #define RUNNEL_ASIO_PUBLIC_ONLY 0
@@ -28,12 +29,12 @@
 #endif
 
 #if RUNNEL_ASIO_PUBLIC_ONLY
-#include <asio/associated_cancellation_slot.hpp>
-#include <asio/associated_executor.hpp>
-#include <asio/async_result.hpp>
-#include <asio/bind_cancellation_slot.hpp>
-#include <asio/co_spawn.hpp>
-#include <asio/use_awaitable.hpp>
+#include RUNNEL_ASIO(associated_cancellation_slot.hpp)
+#include RUNNEL_ASIO(associated_executor.hpp)
+#include RUNNEL_ASIO(async_result.hpp)
+#include RUNNEL_ASIO(bind_cancellation_slot.hpp)
+#include RUNNEL_ASIO(co_spawn.hpp)
+#include RUNNEL_ASIO(use_awaitable.hpp)
 
 #include <cstddef>
 #include <exception>

@@ -1,6 +1,8 @@
 #pragma once
 
-#include <asio/awaitable.hpp>
+#include <runnel/coro/asio.hpp>
+
+#include RUNNEL_ASIO(awaitable.hpp)
 
 #include <concepts>
 #include <string>

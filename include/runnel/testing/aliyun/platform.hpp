@@ -1,9 +1,10 @@
 #pragma once
 
+#include <runnel/coro/asio.hpp>
 #include <runnel/testing/aliyun/detail/rules.hpp>
 #include <runnel/testing/broker/broker.hpp>
 
-#include <asio/post.hpp>
+#include RUNNEL_ASIO(post.hpp)
 
 #include <chrono>
 #include <cstdint>

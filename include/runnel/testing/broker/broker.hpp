@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/receive_buffer.hpp>
+#include <runnel/coro/asio.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/coro/wait_list.hpp>
 #include <runnel/testing/broker/detail/core.hpp>
@@ -8,12 +9,12 @@
 #include <runnel/transport/asio_stream.hpp>
 #include <runnel/transport/stream.hpp>
 
-#include <asio/basic_socket_acceptor.hpp>
-#include <asio/basic_waitable_timer.hpp>
-#include <asio/bind_cancellation_slot.hpp>
-#include <asio/cancellation_signal.hpp>
-#include <asio/co_spawn.hpp>
-#include <asio/ip/tcp.hpp>
+#include RUNNEL_ASIO(basic_socket_acceptor.hpp)
+#include RUNNEL_ASIO(basic_waitable_timer.hpp)
+#include RUNNEL_ASIO(bind_cancellation_slot.hpp)
+#include RUNNEL_ASIO(cancellation_signal.hpp)
+#include RUNNEL_ASIO(co_spawn.hpp)
+#include RUNNEL_ASIO_IP(tcp.hpp)
 
 #include <chrono>
 #include <cstddef>
@@ -254,7 +255,7 @@ class basic_broker {
 
     template <class Layer>
     static void accepted(shared_ptr const& self, socket_type socket, Layer const& layer) {
-        std::error_code ignored;
+        asio_error_code ignored;
         socket.set_option(asio::ip::tcp::no_delay(true), ignored);
         auto const peer = socket.remote_endpoint(ignored);
         connection_info from{layer.name(), peer.address().to_string() + ':' + std::to_string(peer.port()),

@@ -1,12 +1,13 @@
 #pragma once
 
+#include <runnel/coro/asio.hpp>
 #include <runnel/coro/race.hpp>
 
-#include <asio/basic_socket_acceptor.hpp>
-#include <asio/error.hpp>
-#include <asio/ip/tcp.hpp>
-#include <asio/redirect_error.hpp>
-#include <asio/use_awaitable.hpp>
+#include RUNNEL_ASIO(basic_socket_acceptor.hpp)
+#include RUNNEL_ASIO(error.hpp)
+#include RUNNEL_ASIO_IP(tcp.hpp)
+#include RUNNEL_ASIO(redirect_error.hpp)
+#include RUNNEL_ASIO(use_awaitable.hpp)
 
 #include <chrono>
 #include <system_error>
@@ -21,7 +22,7 @@ asio::awaitable<void, Executor> accept_loop(asio::basic_socket_acceptor<asio::ip
                                             Stopped is_stopped, OnConnection on_connection) {
     while (!is_stopped()) {
         asio::basic_stream_socket<asio::ip::tcp, Executor> socket(acceptor.get_executor());
-        std::error_code error;
+        asio_error_code error;
         co_await acceptor.async_accept(socket, asio::redirect_error(asio::use_awaitable_t<Executor>{}, error));
         if (error == asio::error::operation_aborted || is_stopped()) co_return;
         if (!error) {

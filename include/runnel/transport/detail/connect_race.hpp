@@ -4,13 +4,14 @@
 #include <runnel/core/compiler.hpp>
 #include <runnel/core/printable.hpp>
 #include <runnel/core/saturating.hpp>
+#include <runnel/coro/asio.hpp>
 #include <runnel/coro/timer.hpp>
 #include <runnel/coro/wait_list.hpp>
 #include <runnel/transport/connect_failed.hpp>
 #include <runnel/transport/connect_progress.hpp>
 
-#include <asio/ip/tcp.hpp>
-#include <asio/use_awaitable.hpp>
+#include RUNNEL_ASIO_IP(tcp.hpp)
+#include RUNNEL_ASIO(use_awaitable.hpp)
 
 #include <algorithm>
 #include <chrono>
@@ -137,7 +138,7 @@ class connect_race {
                 not_found = asio::error::host_not_found;
                 return;
             }
-            std::error_code no_address;
+            asio_error_code no_address;
             auto const address = asio::ip::make_address(to.host, no_address);
             if (!no_address) {
                 endpoints.push_back({address, to.port});

@@ -2,9 +2,10 @@
 
 #include <runnel/core/compiler.hpp>
 #include <runnel/core/remark.hpp>
+#include <runnel/coro/asio.hpp>
 #include <runnel/transport/error.hpp>
 
-#include <asio/error.hpp>
+#include RUNNEL_ASIO(error.hpp)
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509_vfy.h>

@@ -2,6 +2,7 @@
 
 #include <runnel/core/authority.hpp>
 #include <runnel/core/compiler.hpp>
+#include <runnel/coro/asio.hpp>
 #include <runnel/coro/async_mutex.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/coro/stream_state.hpp>
@@ -9,7 +10,7 @@
 #include <runnel/transport/stream.hpp>
 #include <runnel/transport/tls/detail/engine.hpp>
 
-#include <asio/error.hpp>
+#include RUNNEL_ASIO(error.hpp)
 
 #include <chrono>
 #include <exception>

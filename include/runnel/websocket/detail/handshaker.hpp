@@ -3,6 +3,7 @@
 #include <runnel/core/authority.hpp>
 #include <runnel/core/compiler.hpp>
 #include <runnel/core/remark.hpp>
+#include <runnel/coro/asio.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/transport/error.hpp>
 #include <runnel/transport/stream.hpp>
@@ -10,7 +11,7 @@
 #include <runnel/websocket/options.hpp>
 #include <runnel/websocket/protocol/handshake.hpp>
 
-#include <asio/error.hpp>
+#include RUNNEL_ASIO(error.hpp)
 
 #include <charconv>
 #include <chrono>

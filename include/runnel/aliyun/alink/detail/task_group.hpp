@@ -1,11 +1,12 @@
 #pragma once
 
+#include <runnel/coro/asio.hpp>
 #include <runnel/coro/wait_list.hpp>
 
-#include <asio/bind_cancellation_slot.hpp>
-#include <asio/cancellation_signal.hpp>
-#include <asio/co_spawn.hpp>
-#include <asio/this_coro.hpp>
+#include RUNNEL_ASIO(bind_cancellation_slot.hpp)
+#include RUNNEL_ASIO(cancellation_signal.hpp)
+#include RUNNEL_ASIO(co_spawn.hpp)
+#include RUNNEL_ASIO(this_coro.hpp)
 
 #include <cstddef>
 #include <exception>

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/secret.hpp>
+#include <runnel/coro/asio.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/mqtt/client/authenticator.hpp>
 #include <runnel/mqtt/client/detail/output_queue.hpp>
@@ -8,7 +9,7 @@
 #include <runnel/mqtt/protocol/authentication_steps.hpp>
 #include <runnel/mqtt/protocol/session_state.hpp>
 
-#include <asio/this_coro.hpp>
+#include RUNNEL_ASIO(this_coro.hpp)
 
 #include <cstdint>
 #include <exception>

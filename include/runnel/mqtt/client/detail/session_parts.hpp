@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/coro/asio.hpp>
 #include <runnel/mqtt/client/detail/run_end.hpp>
 #include <runnel/mqtt/client/message.hpp>
 #include <runnel/mqtt/client/session_event.hpp>
@@ -7,7 +8,7 @@
 #include <runnel/mqtt/protocol/detail/received.hpp>
 #include <runnel/mqtt/protocol/unrouted.hpp>
 
-#include <asio/awaitable.hpp>
+#include RUNNEL_ASIO(awaitable.hpp)
 
 #include <chrono>
 #include <cstdint>

@@ -1,11 +1,12 @@
 #pragma once
 
 #include <runnel/core/compiler.hpp>
+#include <runnel/coro/asio.hpp>
 #include <runnel/mqtt/codec/error.hpp>
 #include <runnel/mqtt/codec/reason_code.hpp>
 #include <runnel/transport/connect_progress.hpp>
 
-#include <asio/error.hpp>
+#include RUNNEL_ASIO(error.hpp)
 
 #include <string_view>
 #include <system_error>

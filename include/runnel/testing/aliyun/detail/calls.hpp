@@ -1,11 +1,12 @@
 #pragma once
 
+#include <runnel/coro/asio.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/coro/wait_list.hpp>
 
-#include <asio/awaitable.hpp>
-#include <asio/basic_waitable_timer.hpp>
-#include <asio/error.hpp>
+#include RUNNEL_ASIO(awaitable.hpp)
+#include RUNNEL_ASIO(basic_waitable_timer.hpp)
+#include RUNNEL_ASIO(error.hpp)
 
 #include <chrono>
 #include <functional>

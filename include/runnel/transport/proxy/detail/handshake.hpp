@@ -1,13 +1,14 @@
 #pragma once
 
 #include <runnel/core/authority.hpp>
+#include <runnel/coro/asio.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/proxy/error.hpp>
 #include <runnel/transport/stream.hpp>
 
-#include <asio/buffer.hpp>
-#include <asio/error.hpp>
+#include RUNNEL_ASIO(buffer.hpp)
+#include RUNNEL_ASIO(error.hpp)
 
 #include <chrono>
 #include <cstddef>
