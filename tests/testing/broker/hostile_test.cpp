@@ -75,7 +75,10 @@ TEST_CASE("10,000 connections that say nothing, or half a CONNECT, cost 8 KiB ea
     {
         crowd c({.connect_limit = 2s});
         c.attach(count);
-        for (std::size_t i = 0; i < count; i += 2) c.say(c.peers[i], std::string("\x10\x20\0\4MQTT", 8));
+        // On a slow machine the first have been cut by now.
+        std::string const half("\x10\x20\0\4MQTT", 8);
+        for (std::size_t i = 0; i < count; i += 2)
+            static_cast<void>(test::error_of(c.io, test::write_text(c.peers[i], half)));
         c.settle();
         CHECK(c.broker.counters().connections == count);
         CHECK(test::wait_until(c.io, [&] { return c.logged == count; }, 60s));
