@@ -97,8 +97,8 @@ class subscription_registry {
             }
             return {1, true, 0, false};
         }
+        s.receivers.wake_one();  // first, as it may fail; who then finds nothing waits on
         bool const held = s.box->push(packet, token);
-        if (held) s.receivers.wake_one();
         return {1, !held, s.lane, false};
     }
     /// The lane that `dispatch` would tell of; nothing: no subscription matches.
@@ -253,9 +253,9 @@ class subscription_registry {
                 } catch (...) {
                     note_failure(s, token);
                 }
-            } else if (s.box->push(packet, token)) {
-                ++holders;
+            } else {
                 s.receivers.wake_one();
+                holders += s.box->push(packet, token) ? 1 : 0;
             }
         }
         bool const failed = failure_ != nullptr;
@@ -346,6 +346,7 @@ class subscription_registry {
         for (auto const* p : matches_) {
             if (p->of->handler) continue;
             p->of->box->prepare(packet);
+            p->of->receivers.wake_one();
             fills_inboxes = true;
         }
         auto of = shares_.find(token.number);
