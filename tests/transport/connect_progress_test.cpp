@@ -118,6 +118,10 @@ TEST_CASE("addresses that were of no use are remembered, each once, the oldest f
     CHECK(all() == "3 4 5 6 7 8 9 1 ");
     p.begin(of(1s));
     CHECK(all() == "3 4 5 6 7 8 9 1 ");  // they outlast the attempt
+    p.connected_to(2);
+    p.begin(of(1s));
+    p.leave_address();  // before there is a connection to blame
+    CHECK(all() == "3 4 5 6 7 8 9 1 ");
 }
 
 TEST_CASE("the handshakes over an address have its share of the time while the host has others, and their own limits") {

@@ -230,6 +230,56 @@ TEST_CASE("each subscription has an identifier of its own, which it keeps when i
     CHECK_FALSE(a.filters[0]->names(2));
 }
 
+TEST_CASE("a subscription is refused if any of its filters is, whichever that is") {
+    for (auto const answer : {"\x87\0", "\0\x87"}) {
+        subscriptions m;
+        auto& a = m.add(x_and_z, nullptr);
+        m.connected(false);
+        CHECK(m.on_suback(next(m), reasons({answer, 2})) == &a);
+        CHECK(a.at == stage::refused);
+        CHECK_FALSE(a.was_granted);
+    }
+}
+
+TEST_CASE("a subscription that is refused when it is renewed was granted before") {
+    subscriptions m;
+    auto& a = m.add(x, nullptr);
+    m.connected(false);
+    m.on_suback(next(m), reasons({"\0", 1}));
+    m.connected(false);
+    m.on_suback(next(m), reasons({"\x87", 1}));
+    CHECK(a.at == stage::refused);
+    CHECK(a.was_granted);
+}
+
+TEST_CASE("a debt that could not be sent is the first again") {
+    subscriptions m;
+    auto& a = m.add(x, nullptr);
+    constexpr std::string_view z[] = {"z"};
+    auto& b = m.add(z, nullptr);
+    m.connected(false);
+    m.on_suback(next(m), reasons({"\0", 1}));
+    m.on_suback(next(m), reasons({"\0", 1}));
+    auto const first = m.remove(a);
+    auto const second = m.remove(b);
+    m.take_back(next(m));
+    CHECK(next(m).ticket == first);
+    CHECK(next(m).ticket == second);
+    m.connected(true);  // neither was answered
+    CHECK(next(m).ticket == first);
+    CHECK(next(m).ticket == second);
+}
+
+TEST_CASE("a SUBSCRIBE that could not be sent is sent later") {
+    subscriptions m;
+    auto& a = m.add(x, nullptr);
+    m.connected(false);
+    m.take_back(next(m));
+    CHECK(a.at == stage::wanted);
+    CHECK(next(m).of == &a);
+    CHECK(m.next() == nullptr);
+}
+
 TEST_CASE("a subscription that was never asked for leaves nothing behind") {
     subscriptions m;
     auto& a = m.add(x, nullptr);

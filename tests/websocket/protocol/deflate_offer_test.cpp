@@ -68,6 +68,10 @@ TEST_CASE("a server's own wishes are in its choice; it limits a client's window 
           "permessage-deflate; client_no_context_takeover; server_max_window_bits=11; client_max_window_bits=9");
 }
 
+TEST_CASE("a window that a client has asked for is always answered") {
+    CHECK(chosen("permessage-deflate; server_max_window_bits=15") == "permessage-deflate; server_max_window_bits=15");
+}
+
 TEST_CASE("a client refuses a choice that does not answer its offer") {
     CHECK(read("permessage-deflate") == errc::ok);
     CHECK(read("permessage-deflate; server_max_window_bits=8; client_max_window_bits=8") == errc::ok);

@@ -172,6 +172,8 @@ TEST_CASE("replies that do not open a WebSocket are told apart") {
     CHECK(judged(reply_text({}, {}, "HTTP/1.1 10")) == errc::malformed_http);
     CHECK(judged(reply_text({}, {}, "HTTP/1.1 1010")) == errc::malformed_http);
     CHECK(judged(reply_text({}, {}, "HTTP/1.1 abc")) == errc::malformed_http);
+    CHECK(judged(reply_text({}, {}, "HTTP/1.1 099 Continue")) == errc::malformed_http);
+    CHECK(judged(reply_text("upgrade", "websocket")) == errc::missing_upgrade);  // twice
     CHECK(judged(reply_text({}, {}, "SSH-2.0-OpenSSH_9")) == errc::malformed_http);
 }
 
@@ -251,6 +253,9 @@ TEST_CASE("requests that do not ask for a WebSocket are told apart") {
     CHECK(request_check(rfc_request, "GET /chat", "GET") == errc::malformed_http);
     CHECK(request_check(rfc_request, "/chat", "chat") == errc::invalid_target);
     CHECK(request_check(rfc_request, "Host", "Hast") == errc::missing_host);
+    CHECK(request_check(rfc_request, "Host", "Host: a\r\nHost") == errc::missing_host);
+    CHECK(request_check(rfc_request, "Sec-WebSocket-Key",
+                        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Key") == errc::invalid_key);
     CHECK(request_check(rfc_request, "Upgrade: websocket", "Upgrade: h2c") == errc::missing_upgrade);
     CHECK(request_check(rfc_request, "Connection: Upgrade", "Connection: close") == errc::missing_connection_upgrade);
     CHECK(request_check(rfc_request, "Version: 13", "Version: 8") == errc::unsupported_version);

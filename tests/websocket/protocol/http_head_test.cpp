@@ -67,6 +67,7 @@ TEST_CASE("items of lists are found over several headers, whatever their case") 
 
 TEST_CASE("heads that are not well-formed are refused") {
     CHECK(fault_of("X\r\nno colon\r\n\r\n") == errc::malformed_http);
+    CHECK(fault_of("X\r\nno-colon\r\n\r\n") == errc::malformed_http);
     CHECK(fault_of("X\r\nblank : before colon\r\n\r\n") == errc::malformed_http);
     CHECK(fault_of("X\r\n: no name\r\n\r\n") == errc::malformed_http);
     CHECK(fault_of("X\r\nA: b\r\n folded\r\n\r\n") == errc::malformed_http);
@@ -94,6 +95,7 @@ TEST_CASE("heads beyond the limits are refused before they are whole") {
     CHECK(fault_of("X\r\nA: b\r\nC: d\r\nE: f\r\n\r\n", limits) == errc::too_many_headers);
     CHECK(fault_of("X\r\nA: " + std::string(40 - 10, 'b') + "\r\n\r\n", limits) == errc::ok);            // 40 bytes
     CHECK(fault_of("X\r\nA: " + std::string(40 - 9, 'b') + "\r\n\r\n", limits) == errc::head_too_long);  // 41
+    CHECK(read("X\r\nA: " + std::string(40 - 10, 'b') + "\r\n\r\n", limits).complete());
     CHECK(fault_of(std::string(41, 'x'), limits) == errc::head_too_long);
     CHECK(fault_of(std::string(40, 'x'), limits) == errc::ok);  // not yet
 }

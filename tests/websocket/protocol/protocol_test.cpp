@@ -153,6 +153,15 @@ TEST_CASE("a client masks every frame with another key, a server masks none") {
     }
     std::sort(keys.begin(), keys.end());
     CHECK(std::unique(keys.begin(), keys.end()) == keys.end());
+    keys.clear();
+    for (int i = 0; i < 20; ++i) {
+        runnel::send_buffer out;
+        out.append("x");
+        c.frame(out, opcode::binary);
+        keys.emplace_back(out.view().substr(2, 4));
+    }
+    std::sort(keys.begin(), keys.end());
+    CHECK(std::unique(keys.begin(), keys.end()) == keys.end());
     runnel::send_buffer out;
     s.append_frame(out, opcode::binary, "x");
     CHECK(out.view() == "\x82\x01x");
@@ -250,6 +259,41 @@ TEST_CASE("pings are answered with their payload, in order; none after a close f
     expected += from_server(0x8A, std::string(125, 'x')) + from_server(0x88);
     CHECK(pending(end) == expected);
     CHECK_FALSE(end.has_pending());
+}
+
+TEST_CASE("after a close frame of its own an end neither pings nor answers pings") {
+    protocol end = server();
+    end.close();
+    auto const closing = pending(end);
+    end.ping("x");
+    CHECK(pending(end) == "");
+    auto bytes = from_client(0x89, "x");
+    CHECK(feed(end, bytes, bytes.size()).error == errc::ok);
+    CHECK(pending(end) == "");
+    CHECK(closing == from_server(0x88, close_payload(1000)));
+}
+
+TEST_CASE("of the payload of a ping as much is sent as a control frame may have") {
+    protocol end = server();
+    end.ping(std::string(126, 'x'));
+    CHECK(pending(end) == from_server(0x89, std::string(125, 'x')));
+}
+
+TEST_CASE("the first violation is the one that counts") {
+    protocol end = client();
+    std::string bytes = from_server(0x83);
+    auto const first = feed(end, bytes, bytes.size()).error;
+    CHECK(first != errc::ok);
+    end.reject(errc::invalid_utf8);
+    CHECK(end.failure() == first);
+}
+
+TEST_CASE("each message has the whole limit, whatever the size of the one before") {
+    protocol end = client({.max_message = 10});
+    auto const bytes = from_server(0x82, std::string(8, 'a')) + from_server(0x02, "bbbb") + from_server(0x80, "cccc");
+    auto const result = feed(end, bytes, bytes.size());
+    CHECK(result.error == errc::ok);
+    CHECK(result.messages.size() == 2);
 }
 
 TEST_CASE("when answers to pings pile up unsent, the newest remains and memory stays bounded") {
