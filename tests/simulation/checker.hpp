@@ -35,10 +35,13 @@
 
 #include "simulation/network.hpp"
 #include "simulation/store.hpp"
+#include <algorithm>
 #include <charconv>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -78,10 +81,23 @@ class checker {
         up_.push_back({.topic = topic, .quality = quality});
         return up_.size() - 1;
     }
+    /// How fast messages may leave.
+    void set_pace(mqtt::publish_pace const& p) { pace_ = p; }
+
     void accepted(std::size_t number) { up_[number].must_arrive = up_[number].quality != mqtt::qos::at_most_once; }
 
     /// It is dropped if it has not left after a time; nobody may be told.
-    void expires(std::size_t number) { up_[number].may_vanish = true; }
+    void expires(std::size_t number, std::chrono::seconds after) {
+        up_[number].may_vanish = true;
+        if (process_begun_ > time_set_) up_[number].expires_at = machine::now() + after;
+    }
+    /// The time of day is set: when messages expire that this process stores, before and behind, the next cannot tell.
+    void time_is_set() {
+        time_set_ = machine::now();
+        for (auto& m : up_) m.expires_at = time_point::max() - 1s;
+    }
+    /// A request ended that has been asked and given up without a connection.
+    void request_withdrawn(std::size_t number) { withdrawn_requests_.insert(number); }
     /// One of those of this topic and QoS is dropped: where it is being written it may arrive all the same.
     void discarded(std::string_view topic, mqtt::qos quality) {
         for (auto& m : up_)
@@ -146,6 +162,9 @@ class checker {
         auto& m = down_[number];
         log_.say("application: d%zu qos %d", number, static_cast<int>(p.qos));
         if (is_left) return static_cast<std::size_t>(-1);
+        bool const is_held = m.is_handed_over && !m.is_taken && !m.is_given_back && m.process == process_;
+        if (is_held && m.quality == mqtt::qos::at_least_once && m.handed_over_in == broker_life_)
+            log_.fail("d%zu is handed over again while the application has it", number);
         if (++m.handed_over > m.arrived) log_.fail("d%zu is handed over more often than it has come", number);
         if (m.is_handed_over)
             check_again(number, m);
@@ -172,6 +191,8 @@ class checker {
         slots_[slot].late_below = down_.size();
     }
     void gave_up() { gave_up_ = true; }
+    bool was_handed_over(std::size_t number) const { return down_[number].is_handed_over; }
+    bool was_acknowledged(std::size_t number) const { return down_[number].is_acknowledged; }
 
     // --- lives
 
@@ -184,6 +205,8 @@ class checker {
             s.is_settled = true;
         }
         gave_up_ = false;
+        process_begun_ = machine::now();
+        for (auto& left : left_) left.clear();
     }
     /// `healthy`: what the session has in memory has gone to the disk before.
     void process_ends(ending how, bool has_store, bool healthy) {
@@ -202,6 +225,7 @@ class checker {
             for (auto& m : down_)
                 if (m.is_taken && !m.is_given_back && m.process == process_) m.is_answered = true;
         ++process_;
+        withdrawn_requests_.clear();  // it may not have come to the disk
         announced_ = 0;
         if (has_store) return;
         ++memory_;
@@ -226,6 +250,13 @@ class checker {
         ++broker_life_;
     }
     std::size_t broker_life() const noexcept { return broker_life_; }
+    /// Whether the client takes the server's new session for its old one: see `begins_session`.
+    bool is_misled() const noexcept { return is_misled_; }
+    /// The last connection, and whether DISCONNECT has been written on one, or may have been, where bytes were lost.
+    std::size_t connection() const noexcept { return connection_; }
+    bool said_goodbye(std::size_t connection) const { return goodbyes_.contains(connection); }
+    /// Whether the server has read DISCONNECT on the last connection.
+    bool has_ended_well() const noexcept { return ended_well_ == connection_; }
 
     // --- the wire
 
@@ -266,6 +297,7 @@ class checker {
         unsigned received = 0;
         std::size_t received_in = 0;  // which life of the broker
         std::size_t written_on = 0;   // which connection, last
+        time_point expires_at = time_point::max() - 1s;
     };
     struct down_message {
         std::size_t slot;
@@ -343,6 +375,8 @@ class checker {
             });
         }
 
+        void is_cut() override { checker_.goodbyes_.insert(connection_); }
+
       private:
         template <class F>
         void for_each_packet(std::string& from, F f) {
@@ -375,6 +409,7 @@ class checker {
                 auto const p = read_publish(f);
                 return checker_.client_wrote(p, connection_, has_store_);
             }
+            if (f.header.type == disconnect) checker_.goodbyes_.insert(connection_);
             if (f.header.type == disconnect && !f.body.empty() && (f.body[0] & 0x80) != 0)
                 checker_.log_.fail("the client complains of the broker, reason %d", f.body[0] & 0xFF);
             if (f.header.type != puback && f.header.type != pubrec) return;
@@ -398,12 +433,29 @@ class checker {
     };
 
     void client_wrote(mqtt::publish const& p, std::size_t connection, bool has_store) {
+        check_pace(p.qos);
+        if (withdrawn_requests_.contains(number_in_text('q', p.payload)))
+            log_.fail("request %zu is sent, though it has ended without a connection", number_in_text('q', p.payload));
         auto const number = number_in_text('u', p.payload);
         if (number >= up_.size()) return;  // a request
         auto& m = up_[number];
+        if (process_begun_ > m.expires_at + 1s)
+            log_.fail("u%zu is sent by a process that began after it had expired", number);
         if (std::exchange(m.written_on, connection) == connection) log_.fail("u%zu is sent twice", number);
         if (has_store && p.qos != mqtt::qos::at_most_once && !m.may_vanish && !disk_.holds(text_of('u', number)))
             log_.fail("u%zu is sent before it is stored", number);
+    }
+    // What leaves in any span of time.
+    void check_pace(mqtt::qos quality) {
+        bool const kept = quality != mqtt::qos::at_most_once;
+        std::size_t const limit = kept ? pace_.acknowledged : pace_.at_most_once;
+        if (limit == 0) return;
+        auto& left = left_[kept];
+        auto const now = machine::now();
+        if (left.size() == limit && now - left.front() < pace_.span - 2ms)
+            log_.fail("messages leave faster than they may");
+        if (left.size() == limit) left.pop_front();
+        left.push_back(now);
     }
     void client_acknowledged(std::size_t number) {
         if (number >= down_.size()) return;  // a response
@@ -448,6 +500,10 @@ class checker {
     std::size_t process_ = 1, memory_ = 1, broker_life_ = 1, connection_ = 0;
     std::size_t connecting_ = 0, accepted_ = 0, ended_well_ = 0;  // connections, as the broker sees them
     bool gave_up_ = false;
+    time_point process_begun_{}, time_set_ = time_point::min();
+    mqtt::publish_pace pace_;
+    std::deque<time_point> left_[2];  // when the last messages did: of QoS 0, and of QoS 1 and 2
+    std::set<std::size_t> withdrawn_requests_, goodbyes_;
     std::size_t announced_ = 0, known_ = 0;  // of which life of the broker the client knows its session; 0: of none
     bool is_misled_ = false;
 };

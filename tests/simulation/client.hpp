@@ -43,6 +43,7 @@ class client {
                     has_store(), static_cast<int>(o.keep_alive.count()), o.receive_maximum, o.maximum_in_flight,
                     o.maximum_queued_messages);
         n.on_open = [this](link& l) { watch(l); };
+        c.set_pace(o.pace);
         for (auto& s : slots_) {
             s.is_wanted = random().between(0, 3) != 0;
             s.has_handler = random().one_in(2);
@@ -83,9 +84,17 @@ class client {
         for (std::size_t i = 0; i < slots; ++i) {
             slots_[i].handle.reset();
             slots_[i].is_asking = false;
-            slots_[i].is_wanted ? subscribe(i) : checker_.unsettle(i);
+            slots_[i].is_wanted ? subscribe_some_time(i) : checker_.unsettle(i);
         }
         run();
+    }
+    /// A program may connect first, and subscribe then.
+    void subscribe_some_time(std::size_t i) {
+        if (random().one_in(2)) return subscribe(i);
+        slots_[i].is_asking = true;
+        machine_.after(milliseconds(random().between(1, 3'000)), [this, i, process = process_] {
+            if (is_alive() && process == process_) subscribe(i);
+        });
     }
     /// The session is destroyed, between two turns or at the end of an operation, and the process goes on.
     void destroy() {
@@ -143,9 +152,9 @@ class client {
                 try_publish(quality, size);
         }
     }
-    void request() {
+    void request(milliseconds limit = {}) {
         if (is_alive() && version() == mqtt::protocol_version::v5)
-            start("request", [this](op_ptr op) { return request(std::move(op)); });
+            start("request", [=, this](op_ptr op) { return request(std::move(op), limit); });
     }
     void toggle_subscription() {
         if (!is_alive()) return;
@@ -159,6 +168,7 @@ class client {
         }
         auto const handle = *s.handle;
         forget(i);
+        s.left_in = process_;
         start("unsubscribe", [=, this](op_ptr op) { return unsubscribe(std::move(op), handle); });
     }
     void want_all() {
@@ -189,16 +199,40 @@ class client {
     void cancel_one() {
         if (pending_.empty()) return;
         auto const op = pending_[random().between(0, pending_.size() - 1)];
-        if (is_calm_ || op->is_cancelled) return;
-        log().say("cancels %s %zu", op->name, op->id);
-        op->is_cancelled = true;
-        op->signal.emit(asio::cancellation_type::terminal);
+        if (!is_calm_ && !op->is_cancelled) cancel(*op);
     }
+    void subscribe_twice();  // client_receiving.hpp
+    /// The server refuses subscriptions, or has done so.
+    void is_refused() noexcept { may_be_refused_ = true; }
     void release_held() {
+        held_next_ = static_cast<std::size_t>(-1);
         for (auto& [number, m] : std::exchange(held_, {})) checker_.taken(number);
     }
 
+    /// Nobody may wait for room where there is: without a connection, and with nothing in the queue.
+    void check_room() {
+        bool const may_be_empty =
+            settings_.options.maximum_queued_messages == mqtt::session_options().maximum_queued_messages;
+        if (!is_alive() || !may_be_empty || session_->is_connected() || !session_->queued().empty()) return;
+        for (auto const& op : pending_)
+            if (op->quality == 1 && machine_.now() - op->begun - (slept_ - op->slept) > 1s && op->process == process_)
+                log().fail("publish %zu waits for room, of which there is enough", op->id);
+    }
+
     // --- at the end
+
+    /// Whether there is a subscription of this slot, so that the server must have it; or there was one, and it must
+    /// not.
+    bool has(std::size_t i) const { return slots_[i].handle.has_value(); }
+    bool has_inbox(std::size_t i) const { return has(i) && !slots_[i].has_handler; }
+    bool has_left(std::size_t i) const { return !has(i) && slots_[i].left_in == process_; }
+    std::uint64_t connections() const { return is_alive() ? session_->counters().connections : 0; }
+    bool is_answered() const noexcept { return is_answered_; }
+    /// This message is not taken until `release_held`.
+    void hold(std::size_t number) noexcept { held_next_ = number; }
+    bool has_room_for_two() const noexcept { return settings_.options.receive_maximum >= 2; }
+    /// Whether the last `disconnect` was on the last connection, and has completed without an error.
+    bool is_disconnected_well() const noexcept { return is_disconnected_well_; }
 
     bool is_running() const noexcept { return is_running_; }
     bool is_connected() const noexcept { return is_alive() && session_->is_connected(); }
@@ -228,6 +262,7 @@ class client {
         bool may_destroy = false;
         bool is_run = false;
         int ended = 0;
+        int quality = -1;
         asio::cancellation_signal signal{};
     };
     using op_ptr = std::shared_ptr<operation>;
@@ -237,6 +272,7 @@ class client {
         bool is_wanted = false;
         bool has_handler = false;
         bool is_asking = false;
+        std::size_t left_in = 0;  // the process that has unsubscribed
         std::optional<subscription> handle;
         std::weak_ptr<operation> receiving;
     };
@@ -283,6 +319,7 @@ class client {
         }
         if (op->is_run) {
             is_running_ = false;
+            if (op->process == process_) run_ended_ = machine_.now();
             machine_.after(milliseconds(is_calm_ ? 1 : random().between(0, 3'000)), [this] { run(); });
         }
         if (op->may_destroy && !is_calm_ && op->process == process_) destroy();
@@ -309,9 +346,21 @@ class client {
 
     void run() {
         if (!is_alive() || is_running_) return;
+        check_told();
         is_running_ = true;
         start("run", [this](op_ptr op) { return run(std::move(op)); })->is_run = true;
         want_all();
+    }
+    // All that was begun before the end of `run` has been told of it.
+    void check_told() {
+        if (machine_.now() - run_ended_ < 100ms) return;
+        for (auto const& op : pending_) {
+            std::string_view const name = op->name;
+            bool const ends = name == "publish" || name == "subscribe" || name == "unsubscribe" || name == "drained" ||
+                              name == "connected" || name == "request";
+            if (ends && op->process == process_ && op->begun < run_ended_)
+                log().fail("%s %zu has not been told the end of run", op->name, op->id);
+        }
     }
     awaitable<void> run(op_ptr op) {
         std::error_code error;
@@ -335,7 +384,7 @@ class client {
     mqtt::errc discarded() const;
     void try_publish(mqtt::qos quality, std::size_t size);
     static std::string topic_name(std::size_t topic) { return "u/" + std::to_string(topic); }
-    awaitable<void> request(op_ptr op);
+    awaitable<void> request(op_ptr op, milliseconds limit);
 
     mqtt::properties draw_expiry();
     bool expires(std::size_t number, mqtt::properties const& p);
@@ -346,6 +395,21 @@ class client {
     void forget(std::size_t i);
     void subscribe(std::size_t i);
     awaitable<void> subscribe(op_ptr op, std::size_t i);
+    awaitable<void> subscribe_twice(op_ptr op, std::size_t i);
+    mqtt::reason_code refused() const {
+        using enum mqtt::reason_code;
+        if (!may_be_refused_) return success;
+        return version() == mqtt::protocol_version::v5 ? not_authorized : unspecified_error;
+    }
+    void cancel(operation& op) {
+        log().say("cancels %s %zu", op.name, op.id);
+        op.is_cancelled = true;
+        op.signal.emit(asio::cancellation_type::terminal);
+    }
+    // How many connections there have been; nothing: there is one.
+    std::optional<std::uint64_t> connections_if_offline() const {
+        return session_->is_connected() ? std::nullopt : std::optional(connections());
+    }
     void handle(std::size_t process, std::size_t i, mqtt::publish const& p);
     void receive(std::size_t i);
     awaitable<void> receive(op_ptr op, std::size_t i);
@@ -359,9 +423,15 @@ class client {
     awaitable<void> disconnect(op_ptr op) {
         if (!session_ || op->process != process_) co_return;
         log().say("disconnect %zu", op->id);
+        auto const connection = session_->is_connected() ? checker_.connection() : 0;
+        is_disconnected_well_ = false;
         try {
             auto ending = session_->disconnect();
             co_await std::move(ending);
+            is_disconnected_well_ = connection != 0 && connection == checker_.connection();
+            bool const counts = connection != 0 && !is_dead(*op) && op->process == process_;
+            if (counts && !checker_.said_goodbye(connection))
+                log().fail("disconnect %zu completes without an error, and has not been sent", op->id);
         } catch (std::system_error const& e) {
             if (!is_dead(*op)) log().say("disconnect %zu: %s", op->id, e.what());
         }
@@ -411,9 +481,26 @@ class client {
         using enum mqtt::session_event::kind;
         log().say("event: %s", to_string(e).c_str());
         if (e.what == given_up) checker_.gave_up();
+        if (e.what == subscription_lost && e.filter.starts_with("d/")) {
+            auto const i = static_cast<std::size_t>(e.filter[2] - '0');
+            checker_.unsettle(i);
+            machine_.next([this, i, process = process_] {
+                if (process == process_ && is_alive()) slots_[i].handle.reset();
+            });
+        }
+        if (e.what == disconnected && e.error == mqtt::errc::keep_alive_timeout) check_silence();
         if (!is_calm_ && e.what == connected && random().one_in(100)) disconnect();
         if (e.what == disconnected && is_violation(e.error))
             log().fail("the connection ends with: %s", e.error.message().c_str());
+    }
+    // What moves is alive, as long as PINGREQ itself is under way.
+    void check_silence() {
+        auto const three_quarters = settings_.options.keep_alive * 3 / 4.0;
+        auto const limit = std::min<nanoseconds>(settings_.options.response_timeout,
+                                                 std::chrono::duration_cast<nanoseconds>(three_quarters));
+        network_.for_each([&](link& l) {
+            if (l.is_moving(limit / 2)) log().fail("a connection is taken for dead on which bytes move");
+        });
     }
     static bool is_violation(std::error_code e) {
         if (e.category() == make_error_code(mqtt::reason_code{}).category()) {
@@ -448,6 +535,11 @@ class client {
     bool store_fails_ = false;
     bool is_calm_ = false;
     bool is_retired_ = false;
+    bool may_be_refused_ = false;
+    bool is_answered_ = false;           // the last request
+    bool is_disconnected_well_ = false;  // the last time
+    time_point run_ended_{};
+    std::size_t held_next_ = static_cast<std::size_t>(-1);
 };
 
 }  // namespace simulation

@@ -20,6 +20,7 @@ inline void client::want(std::size_t i) {
 
 inline void client::forget(std::size_t i) {
     log().say("forgets slot %zu", i);
+    slots_[i].left_in = {};
     checker_.unsettle(i);
     slots_[i].is_wanted = false;
     slots_[i].handle.reset();
@@ -31,6 +32,7 @@ inline void client::forget(std::size_t i) {
 
 inline void client::subscribe(std::size_t i) {
     slots_[i].is_asking = true;
+    slots_[i].left_in = {};
     start("subscribe", [=, this](op_ptr op) { return subscribe(std::move(op), i); });
 }
 
@@ -44,20 +46,21 @@ inline client::awaitable<void> client::subscribe(op_ptr op, std::size_t i) {
     try {
         if (s.has_handler) {
             auto handler = [this, i, process = process_](mqtt::publish const& p) { handle(process, i, p); };
-            auto asking = session_->subscribe(std::string_view(filter), std::move(handler));
+            auto asking = session_->subscribe(std::string_view(filter), std::move(handler), {.inbox = settings_.inbox});
             granted = co_await std::move(asking);
         } else {
-            auto asking = session_->subscribe(std::string_view(filter));
+            auto asking = session_->subscribe(std::string_view(filter), {.inbox = settings_.inbox});
             granted = co_await std::move(asking);
         }
     } catch (std::system_error const& e) {
         error = e.code();
     }
-    judge(*op, error);
+    judge(*op, error, refused());
     if (op->process != process_ || is_dead(*op)) co_return;
     s.is_asking = false;
     if (error) checker_.unsettle(i);
-    if (error || !session_) co_return;
+    if (error && op->is_cancelled) s.left_in = process_;
+    if (error || !session_ || granted->closed()) co_return;
     s.handle = granted;
     if (!s.has_handler) receive(i);
 }
@@ -97,7 +100,7 @@ inline client::awaitable<void> client::receive(op_ptr op, std::size_t i) {
             break;
         }
     }
-    judge(*op, error);
+    judge(*op, error, refused());
     s = {};
     // The inbox goes on in the next run, or for another receiver.
     machine_.after(milliseconds(random().between(1, 500)), [this, i, process = op->process] {
@@ -108,7 +111,9 @@ inline client::awaitable<void> client::receive(op_ptr op, std::size_t i) {
 
 // What an application does with a message.
 inline client::awaitable<void> client::use(op_ptr op, std::size_t number, mqtt::message m) {
-    if (is_unsteady()) {
+    if (number == held_next_) {
+        held_.emplace_back(number, std::move(m));
+    } else if (is_unsteady()) {
         checker_.given_back(number);
         log().say("gives d%zu back", number);
         m.abandon();
@@ -153,6 +158,32 @@ inline client::awaitable<void> client::unsubscribe(op_ptr op, subscription s) {
         error = e.code();
     }
     judge(*op, error);
+}
+
+// A second subscription of a filter that there is one of already, which soon goes again.
+inline void client::subscribe_twice() {
+    if (!is_alive()) return;
+    auto const i = random().between(0, slots - 1);
+    if (!slots_[i].handle) return;
+    auto const op = start("subscribe twice", [=, this](op_ptr self) { return subscribe_twice(std::move(self), i); });
+    machine_.after(milliseconds(random().between(0, 2'000)), [this, op] {
+        if (op->ended == 0 && !op->is_cancelled && !is_calm_) cancel(*op);
+    });
+}
+inline client::awaitable<void> client::subscribe_twice(op_ptr op, std::size_t i) {
+    if (!session_ || op->process != process_) co_return;
+    auto const filter = "d/" + std::to_string(i);
+    std::error_code error;
+    try {
+        auto asking = session_->subscribe(std::string_view(filter));
+        auto const second = co_await std::move(asking);
+        if (!session_ || op->process != process_) co_return;
+        auto leaving = session_->unsubscribe(second);
+        co_await std::move(leaving);
+    } catch (std::system_error const& e) {
+        error = e.code();
+    }
+    judge(*op, error, refused());
 }
 
 }  // namespace simulation

@@ -20,13 +20,19 @@ inline client::awaitable<void> client::publish(op_ptr op, mqtt::qos quality, std
     mqtt::publish_options o{.qos = quality};
     mqtt::properties const expiring = draw_expiry();
     if (expires(number, expiring)) o.props = &expiring;
+    op->quality = static_cast<int>(quality);
     if (random().one_in(3)) o.timeout = op->limit = milliseconds(random().between(1, 5'000));
+    if (random().one_in(20)) o.timeout = milliseconds::max(), op->limit = {};
     log().say("publish %zu: u%zu qos %d, %lld ms", op->id, number, static_cast<int>(quality),
               static_cast<long long>(o.timeout.count()));
     std::error_code error;
     auto publishing = session_->publish(std::string_view(name), std::string_view(text), o, error);
     co_await std::move(publishing);
     if (!is_dead(*op)) checker_.publish_ended(number, error);
+    bool const is_late = error == mqtt::errc::response_timeout || error == mqtt::errc::message_expired;
+    if (is_late && o.props == nullptr && machine_.now() - op->begun < o.timeout && !is_dead(*op))
+        log().fail("publish %zu ends before its time", op->id);
+    if (is_late && !is_calm_ && random().one_in(20)) machine_.next([this] { kill(); });
     if (o.timeout.count() == 0 && o.props == nullptr)
         judge(*op, error, mqtt::errc::session_lost, discarded(), full());
     else
@@ -67,7 +73,7 @@ inline mqtt::properties client::draw_expiry() {
 }
 inline bool client::expires(std::size_t number, mqtt::properties const& p) {
     if (!p.message_expiry_interval) return false;
-    checker_.expires(number);
+    checker_.expires(number, std::chrono::seconds(*p.message_expiry_interval));
     return true;
 }
 
@@ -87,16 +93,20 @@ inline void client::discard() {
     }
 }
 
-inline client::awaitable<void> client::request(op_ptr op) {
+inline client::awaitable<void> client::request(op_ptr op, milliseconds limit) {
     if (!session_ || op->process != process_) co_return;
     auto const text = text_of('q', op->id);
-    op->limit = milliseconds(random().between(1, 8'000));
+    op->limit = limit.count() != 0 ? limit : milliseconds(random().between(1, 8'000));
     log().say("request %zu: %lld ms", op->id, static_cast<long long>(op->limit.count()));
     std::error_code error;
     mqtt::publish_options const o{.qos = draw_quality()};
+    auto const offline_since = connections_if_offline();
     auto requesting = session_->request(std::string_view("q/a"), std::string_view(text), op->limit, o, error);
     auto const response = co_await std::move(requesting);
-    judge(*op, error, mqtt::errc::response_timeout, mqtt::errc::session_lost, discarded(), full());
+    if (error && session_ && op->process == process_ && offline_since && offline_since == connections_if_offline())
+        checker_.request_withdrawn(op->id);
+    judge(*op, error, mqtt::errc::response_timeout, mqtt::errc::session_lost, discarded(), full(), refused());
+    is_answered_ = !error;
     if (!error && response.payload() != text_of('r', op->id)) log().fail("request %zu gets another response", op->id);
 }
 

@@ -18,6 +18,7 @@ struct settings {
     mqtt::session_options options;
     bool has_store = false;
     bool expires = false;          // some messages do
+    std::size_t inbox = 1 << 20;   // of a subscription, in bytes
     std::size_t unsteadiness = 0;  // of the user's code: how often it fails, out of 1000
 };
 inline settings draw_settings(random_source& r) {
@@ -50,6 +51,7 @@ inline settings draw_settings(random_source& r) {
     if (r.one_in(2)) o.will.emplace(will_topic, "gone");
     s.expires = o.version == mqtt::protocol_version::v5 && r.one_in(2);
     s.has_store = r.one_in(2);
+    if (r.one_in(2)) s.inbox = r.between(1, 10'000);
     s.unsteadiness = r.one_in(2) ? 0 : r.between(0, 100);
     return s;
 }

@@ -43,6 +43,7 @@ class link : public std::enable_shared_from_this<link> {
         virtual void client_writes(std::string_view bytes) = 0;
         virtual void client_reads(std::string_view bytes) = 0;
         virtual void server_reads(std::string_view bytes) = 0;
+        virtual void is_cut() = 0;  // what the client has handed over is lost
     };
 
     link(machine& m, weather const& w, executor const& client, executor const& server)
@@ -56,6 +57,10 @@ class link : public std::enable_shared_from_this<link> {
     }
 
     bool is_over() const noexcept { return ends_[0].is_gone && ends_[1].is_gone; }
+    /// Whether bytes of the client's are under way, of which some have arrived not longer than that ago.
+    bool is_moving(nanoseconds within) const {
+        return !ends_[0].is_gone && ends_[0].under_way != 0 && !is_silent_ && machine_.now() - moved_ < within;
+    }
     void half_open() noexcept { is_silent_ = true; }
     /// Nothing arrives for so long, either way.
     void stall(nanoseconds time) { stalled_until_ = machine_.now() + time; }
@@ -170,6 +175,7 @@ class link : public std::enable_shared_from_this<link> {
         bytes = bytes.substr(0, cut_after_[which] - std::min(cut_after_[which], e.written));
         e.written += bytes.size();
         if (which == 0 && watch) watch->client_writes(bytes);
+        if (which == 0 && watch && bytes.size() < whole) watch->is_cut();
         if (!bytes.empty()) send(which, std::string(bytes), false);
         if (bytes.size() < whole) machine_.after(delay(), [self = shared_from_this()] { self->reset(); });
     }
@@ -194,6 +200,7 @@ class link : public std::enable_shared_from_this<link> {
         auto const next = std::move(sender.segments.front());
         sender.segments.pop_front();
         sender.under_way -= next.bytes.size();
+        if (from == 0 && !next.bytes.empty()) moved_ = machine_.now();
         if (receiver.is_gone) {
             if (!next.is_end) send_reset(1 - from);
             return;
@@ -221,6 +228,7 @@ class link : public std::enable_shared_from_this<link> {
     end ends_[2];
     std::size_t cut_after_[2] = {static_cast<std::size_t>(-1), static_cast<std::size_t>(-1)};
     time_point stalled_until_{};
+    time_point moved_{};  // when bytes of the client's arrived last
     bool is_silent_ = false;
 };
 

@@ -117,7 +117,8 @@ int main(int count, char** arguments) try {
     settings s;
     if (read(s, count, arguments)) return run(s);
     std::fprintf(stderr,
-                 "usage: simulation [--seeds N] [--named FILE] [--from SEED] [--twice N] [--until-one-fails] | --seed N [--trace]\n");
+                 "usage: simulation [--seeds N] [--named FILE] [--from SEED] [--twice N] [--until-one-fails] | --seed "
+                 "N [--trace]\n");
     return 2;
 } catch (std::exception const& e) {
     std::fprintf(stderr, "simulation: %s\n", e.what());

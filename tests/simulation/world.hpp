@@ -14,6 +14,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -111,6 +112,7 @@ class world {
         for (auto const& a : actions_) {
             if (n < a.weight) {
                 machine_.log().say("action: %s", a.name);
+                client_.check_room();
                 return a.act();
             }
             n -= a.weight;
@@ -128,6 +130,8 @@ class world {
         add("send", 30, [this] { send(); });
         add("request", 4, [this] { client_.request(); });
         add("subscribe", 5, [this] { client_.toggle_subscription(); });
+        add("subscribe twice", 2, [this] { client_.subscribe_twice(); });
+        add("refuse", 1, [this] { refuse(); });
         add("discard", 1, [this] { client_.discard(); });
         add("cancel", 10, [this] { client_.cancel_one(); });
         add("release", 5, [this] { client_.release_held(); });
@@ -160,6 +164,7 @@ class world {
         is_calm_ = true;
         calm_weather();
         client_.calm_down();
+        refuses_ = false;
         if (broker_) broker_->hold_acknowledgements(false);
         auto const ready = [&] {
             if (broker_ && !client_.is_alive()) client_.begin();
@@ -172,6 +177,8 @@ class world {
             if (!is_over()) log.fail("the session does not come back");
             return;
         }
+        try_out();
+        if (is_over()) return;
         client_.forget_drained();
         auto const drained = [&] {
             bool const waits = client_.is_drained() || client_.pending("drained") != 0;
@@ -179,6 +186,7 @@ class world {
             return client_.is_drained();
         };
         if (!pass_until(drained, 10min)) return log.fail("the session is not drained");
+        for (std::size_t i = 0; i < 4 * client::slots; ++i) send_to(i % client::slots, mqtt::qos::at_most_once, 3'000);
         client_.disconnect();
         client_.want_all();
         if (!pass_until([&] { return !client_.is_running(); }, 1min)) return log.fail("run does not end");
@@ -186,6 +194,8 @@ class world {
         client_.destroy();
         client_.release_held();
         pass(2min);  // by then the broker has noticed all connections that are gone
+        if (client_.is_disconnected_well() && !checker_.has_ended_well())
+            log.fail("disconnect has completed without an error, and DISCONNECT has not arrived");
         client_.tell_pending();
         if (client_.pending() != 0) log.fail("%zu operations do not end", client_.pending());
         checker_.finish(client_.has_will());
@@ -193,6 +203,60 @@ class world {
         broker_.reset();
         pass(10s);
         if (!machine_.is_idle()) log.fail("something goes on when all has ended");
+    }
+    // What a session must be able to do once all is well.
+    void try_out() {
+        auto const is_asking = [&] {
+            return client_.pending("subscribe") + client_.pending("unsubscribe") + client_.pending("subscribe twice") !=
+                   0;
+        };
+        client_.want_all();
+        if (!pass_until([&] { return !is_asking() && client_.is_connected(); }, 10min))
+            return machine_.log().fail("subscribe or unsubscribe does not end");
+        for (std::size_t i = 0; i < client::slots && !is_over(); ++i) try_slot(i);
+        for (std::size_t i = 0; i < client::slots && !is_over(); ++i)
+            if (client_.has_inbox(i) && client_.has((i + 1) % client::slots))
+                return try_two(i, (i + 1) % client::slots);
+    }
+    // Lets time pass until something holds, which it must if the connection is alive: a ping tells. True: it is as it
+    // was, and it does not hold.
+    template <class Condition>
+    bool is_missing(Condition condition) {
+        auto const connections = client_.connections();
+        bool const holds = pass_until(condition, 3min);
+        return !holds && client_.is_connected() && client_.connections() == connections && !is_over();
+    }
+    void try_slot(std::size_t i) {
+        auto [number, receivers] = send_to(i, mqtt::qos::at_most_once, 5'000);
+        if (client_.has(i) != (receivers != 0)) {  // there may be a connection since just now
+            pass(10s);
+            std::tie(number, receivers) = send_to(i, mqtt::qos::at_most_once, 5'000);
+        }
+        bool const has = client_.has(i);
+        if (!client_.is_connected() || checker_.is_misled()) return;
+        if (has && receivers == 0) machine_.log().fail("slot %zu is subscribed, and the broker knows nothing of it", i);
+        if (client_.has_left(i) && receivers != 0) machine_.log().fail("slot %zu is still subscribed at the broker", i);
+        if (!has) return;
+        if (is_missing([&, n = number] { return checker_.was_handed_over(n) || !client_.has(i); }))
+            machine_.log().fail("d%zu does not arrive", number);
+        if (client_.version() != mqtt::protocol_version::v5 || i != 0) return;
+        auto const connections = client_.connections();
+        client_.request(5min);
+        bool const is_over_now = pass_until([&] { return client_.pending("request") == 0; }, 6min);
+        bool const goes_on = client_.is_connected() && client_.connections() == connections;
+        if (!is_over_now || (goes_on && !client_.is_answered())) machine_.log().fail("a request is not answered");
+    }
+    // A message that the application keeps does not hold up those of another subscription.
+    void try_two(std::size_t first, std::size_t second) {
+        if (!client_.has_room_for_two() || broker_options_.in_flight < 2) return;
+        auto const kept = send_to(first, mqtt::qos::at_least_once, 0, true).first;
+        if (is_missing([&] { return checker_.was_handed_over(kept); }))
+            machine_.log().fail("d%zu is not handed over", kept);
+        auto const other = send_to(second, mqtt::qos::at_least_once, 0).first;
+        if (is_missing([&] { return checker_.was_acknowledged(other); }))
+            machine_.log().fail("d%zu is held up by d%zu", other, kept);
+        client_.release_held();
+        pass_until([&] { return client_.is_connected() && checker_.is_settled(); }, 10min);
     }
     // Whatever there is goes, in the middle of things or not.
     void end() {
@@ -213,6 +277,11 @@ class world {
         hooks.on_connect = [this](auto&) {
             checker_.connection_begins();
             return mqtt::reason_code::success;
+        };
+        hooks.authorize_subscribe = [this](auto const&, auto const&, mqtt::subscription_request const& r) {
+            if (!refuses_) return static_cast<mqtt::reason_code>(r.maximum_qos);
+            client_.is_refused();
+            return mqtt::reason_code::not_authorized;
         };
         hooks.log = [this](std::string_view text) {
             machine_.log().say("broker: %.*s", static_cast<int>(text.size()), text.data());
@@ -242,11 +311,22 @@ class world {
             auto const slot = r.between(0, client::slots - 1);
             auto const quality = static_cast<mqtt::qos>(r.between<int>(0, 2));
             auto const longer = r.one_in(8) ? r.between(0, 6'000) : r.between(0, 60);
-            auto const number = checker_.send(slot, quality, longer);
-            auto const receivers = broker_->publish("d/" + std::to_string(slot), text_of('d', number, longer), quality);
-            checker_.sent(number, receivers != 0);
-            machine_.log().say("broker sends d%zu qos %d, %zu receivers", number, static_cast<int>(quality), receivers);
+            send_to(slot, quality, longer);
         }
+    }
+    // Returns the message's number, and how many it goes to.
+    std::pair<std::size_t, std::size_t> send_to(std::size_t slot, mqtt::qos quality, std::size_t longer,
+                                                bool is_kept = false) {
+        auto const number = checker_.send(slot, quality, longer);
+        if (is_kept) client_.hold(number);
+        auto const receivers = broker_->publish("d/" + std::to_string(slot), text_of('d', number, longer), quality);
+        checker_.sent(number, receivers != 0);
+        machine_.log().say("broker sends d%zu qos %d, %zu receivers", number, static_cast<int>(quality), receivers);
+        return {number, receivers};
+    }
+    void refuse() {
+        refuses_ = true;
+        machine_.after(milliseconds(machine_.random().between(0, 5'000)), [this] { refuses_ = false; });
     }
     // It goes away, and comes back with its sessions or without.
     void restart_broker() {
@@ -264,6 +344,7 @@ class world {
             broker_.reset();
             checker_.broker_lost_sessions();
             begin_broker();
+            if (!is_calm_ && machine_.random().one_in(3)) refuse();  // to renew subscriptions
         });
     }
     void hold() {
@@ -305,6 +386,7 @@ class world {
     }
     void shift() {
         auto const hours = std::chrono::hours(machine_.random().between<int>(0, 2000));
+        checker_.time_is_set();
         shift_time_of_day(hours - 1000h);
     }
 
@@ -353,6 +435,7 @@ class world {
     runnel::testing::broker_options broker_options_;
     std::optional<broker> broker_;
     std::uint64_t silent_clients_ = 0;
+    bool refuses_ = false;  // subscriptions
     client client_{machine_, network_, checker_, disk_, client_executor_};
     std::vector<action> actions_;
     bool is_calm_ = false;
