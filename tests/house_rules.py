@@ -7,6 +7,7 @@ usage: house_rules.py INCLUDE_DIR [--drivers] -- COMPILER...
 - Every header that does no I/O compiles alone, without a warning; where a library that it needs is not installed it is left
   out. With --drivers those are compiled instead that do I/O, which takes as long again.
 - Only where the path says so (DRIVERS, SEE_OPENSSL) does a header reach Asio or OpenSSL, however indirectly.
+- Nothing is called `min` or `max` in a way that <windows.h> takes for its macro.
 - Asio's insides are used in one header, which Asio it is is known to one, and what only some compilers have in another.
 - Every header is in the folder of a floor, but the version and those that include whole floors (WHOLE). What is
   included is named from the root of the headers, in angle brackets.
@@ -163,6 +164,11 @@ def extension_faults(header):
             yield f"{header.path}: {found} is for core/compiler.hpp, and a macro of that for here"
 
 
+def windows_faults(header):
+    for name in sorted(set(re.findall(r"\b(?:min|max)\(", re.sub(r"//.*", "", header.text)))):
+        yield f"{header.path}: {name}...) is a macro of <windows.h>: (std::{name[:3]})(...)"
+
+
 def is_in(header, paths):
     below = header.name.removeprefix("runnel/")
     return any(below.startswith(path) if path.endswith("/") else below == path for path in paths)
@@ -267,7 +273,7 @@ def main():
 
     faults = [*place_faults(root), *listing_faults(pathlib.Path(__file__).parent)]
     for header in headers.values():
-        faults += [*include_faults(header), *insides_faults(header), *extension_faults(header)]
+        faults += [*include_faults(header), *insides_faults(header), *extension_faults(header), *windows_faults(header)]
         faults += io_faults(header, headers)
         faults += undocumented.faults(header.path, header.text)
 

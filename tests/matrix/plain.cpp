@@ -1,8 +1,9 @@
 // A session over TCP and one over WebSocket, with the broker in this process: what runs wherever Asio does.
 #ifdef _WIN32
 // As in programs that do not know what these headers define: `min`, `interface`, `small`, `ERROR`.
-#include <windows.h>
 #include <winsock2.h>
+// In this order.
+#include <windows.h>
 #endif
 
 #include <runnel/runnel.hpp>

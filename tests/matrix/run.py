@@ -2,6 +2,7 @@
 """Compiles and runs runnel with every compiler, machine and mode that can be had here, and says what was left out.
 
 usage: run.py [--launcher COMMAND] [--required] [--steps STEP,...] [ROW...]
+       run.py --print rules
 
 A row is a compiler with flags; without arguments, all are tried. Its steps:
   headers  all headers at once, with the project's warnings as errors
@@ -11,6 +12,7 @@ A row is a compiler with flags; without arguments, all are tried. Its steps:
   plain    plain.cpp: sessions over TCP and WebSocket, with the broker in the same process
 What a row needs and is not installed makes it skipped; docs/platforms.md has the packages, and the results.
 --launcher is put before each compiler: ccache, say. With --required a row must not be skipped.
+--print rules prints what the step "rules" compiles, for compilers that are not here.
 """
 
 import argparse
@@ -286,7 +288,10 @@ def main():
     parser.add_argument("--required", action="store_true")
     parser.add_argument("--steps", type=lambda text: text.split(","))
     parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument("--print", choices=["rules"])
     options = parser.parse_args()
+    if options.print:
+        return print(rules_headers() + (HERE / "rules.cpp").read_text(), end="")
     failed = 0
     for name in options.rows or ROWS:
         row = ROWS[name]

@@ -1,5 +1,6 @@
 #include "support/allocation_count.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -35,6 +36,15 @@ constinit thread_local bool is_spared = false;
 constinit char sought[65] = {};
 std::atomic<std::size_t> sought_size{0};
 std::atomic<std::size_t> found_count{0};
+
+#ifdef _WIN32
+// Nothing in these tests wants more than malloc's own alignment there.
+std::size_t malloc_usable_size(void* memory) noexcept { return _msize(memory); }
+int posix_memalign(void** memory, std::size_t, std::size_t size) noexcept {
+    *memory = std::malloc(size);
+    return *memory != nullptr ? 0 : 1;
+}
+#endif
 
 // Bytes in use since the process began, or since they have been counted, and the most there were.
 std::atomic<std::ptrdiff_t> live{0};
@@ -78,7 +88,8 @@ bool fails_now(std::size_t& in) noexcept { return in != 0 && !is_spared && --in 
 void give_back(void* memory) noexcept {
     if (auto const size = sought_size.load(std::memory_order_relaxed); size != 0 && memory != nullptr) {
         auto const* const bytes = static_cast<char const*>(memory);
-        if (::memmem(bytes, malloc_usable_size(memory), sought, size) != nullptr) ++found_count;
+        auto const* const end = bytes + malloc_usable_size(memory);
+        if (std::search(bytes, end, sought, sought + size) != end) ++found_count;
     }
     count_deleted(memory);
     std::free(memory);

@@ -24,7 +24,7 @@ struct client_id_parts {
 /// a control character).
 constexpr bool next_parameter(std::string_view& parameters, std::string_view& name, std::string_view& value) noexcept {
     std::string_view const item = parameters.substr(0, parameters.find(','));
-    parameters.remove_prefix(std::min(item.size() + 1, parameters.size()));
+    parameters.remove_prefix((std::min)(item.size() + 1, parameters.size()));
     auto const equals = item.find('=');
     if (equals == item.npos || equals == 0) return false;
     name = item.substr(0, equals);

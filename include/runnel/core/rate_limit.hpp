@@ -19,12 +19,12 @@ class rate_limit {
 
     /// `count` 0 stands for no limit. A `period` of more than 100 years is one of 100 years.
     explicit rate_limit(std::size_t count = 0, clock::duration period = std::chrono::seconds(1))
-        : period_(std::min<clock::duration>(period, std::chrono::hours(876'000))), times_(count, time_point::min()) {}
+        : period_(std::min<clock::duration>(period, std::chrono::hours(876'000))), times_(count, (time_point::min)()) {}
 
     /// When the next event may happen: now, or a time to come.
     time_point ready_at(time_point now) const noexcept {
-        if (times_.empty() || times_[next_] == time_point::min()) return now;
-        return std::max(now, times_[next_] + period_);
+        if (times_.empty() || times_[next_] == (time_point::min)()) return now;
+        return (std::max)(now, times_[next_] + period_);
     }
 
     /// Counts an event at `at`, which is the time that `ready_at` gave or a later one.
@@ -47,7 +47,7 @@ class rate_limit {
         std::size_t n = 0;
         for (std::size_t i = 0; i + but < times_.size(); ++i) {
             auto const t = times_[(next_ + i) % times_.size()];
-            n += t == time_point::min() || t + period_ <= now;
+            n += t == (time_point::min)() || t + period_ <= now;
         }
         return n;
     }

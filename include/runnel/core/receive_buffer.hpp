@@ -29,7 +29,7 @@ class receive_buffer {
     std::size_t capacity() const noexcept { return capacity_; }
 
     /// Room for the next read, behind the unconsumed bytes, and for what is missing of `expected` bytes.
-    std::span<char> prepare(std::size_t expected = 0) { return make_room(std::max(size() + read_size_, expected)); }
+    std::span<char> prepare(std::size_t expected = 0) { return make_room((std::max)(size() + read_size_, expected)); }
 
     /// The same, where a peer has announced `expected` bytes, the size of the whole packet that the unconsumed bytes
     /// begin. There is no more room than is reasonable for one who has sent so little yet: `trusted` bytes, or four
@@ -40,7 +40,7 @@ class receive_buffer {
     void commit(std::size_t n) noexcept {
         end_ += n;
         // Nearly full is full: a layer below may have filled the room and then taken its frame headers out.
-        if (n >= read_size_ - read_size_ / 8) read_size_ = std::min(read_size_ * 2, max_read);
+        if (n >= read_size_ - read_size_ / 8) read_size_ = (std::min)(read_size_ * 2, max_read);
     }
 
     /// Drops the first `n` bytes of the data.
@@ -72,9 +72,9 @@ class receive_buffer {
 
     std::size_t within_reason(std::size_t expected) const noexcept {
         if (size() < expected && expected > max_read && expected <= capacity_) return expected;
-        std::size_t const least = std::max(size() + read_size_, std::min(expected, trusted));
+        std::size_t const least = (std::max)(size() + read_size_, (std::min)(expected, trusted));
         if (least <= capacity_) return least;  // it grows by large steps only
-        return std::max(least, std::min(expected, 4 * size()));
+        return (std::max)(least, (std::min)(expected, 4 * size()));
     }
 
     std::span<char> make_room(std::size_t wanted) {

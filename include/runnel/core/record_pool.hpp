@@ -102,8 +102,8 @@ class record_pool {
             spare_bytes_ -= b->capacity;
             return b;
         }
-        std::size_t const doubled = full ? std::min(last_capacity_ * 2, max_block) : min_block;
-        std::size_t const capacity = std::max(needed, doubled);
+        std::size_t const doubled = full ? (std::min)(last_capacity_ * 2, max_block) : min_block;
+        std::size_t const capacity = (std::max)(needed, doubled);
         blocks_.reserve(blocks_.size() + 1);
         auto* const b = ::new (::operator new(sizeof(block) + capacity)) block{capacity, 0, 0, nullptr};
         blocks_.push_back(b);
@@ -113,7 +113,7 @@ class record_pool {
 
     // The small blocks of the beginning are not worth keeping beside larger ones.
     RUNNEL_NOINLINE void keep_or_free(block* b) noexcept {
-        if (b->capacity >= std::min(last_capacity_, max_block) && spare_bytes_ + b->capacity <= max_spare) {
+        if (b->capacity >= (std::min)(last_capacity_, max_block) && spare_bytes_ + b->capacity <= max_spare) {
             b->next = std::exchange(spare_, b);
             spare_bytes_ += b->capacity;
         } else {

@@ -12,7 +12,7 @@ namespace runnel {
 /// `a + b`, or the largest value if that is more.
 template <std::unsigned_integral T>
 constexpr T add_saturating(T a, T b) noexcept {
-    return b > std::numeric_limits<T>::max() - a ? std::numeric_limits<T>::max() : static_cast<T>(a + b);
+    return b > (std::numeric_limits<T>::max)() - a ? (std::numeric_limits<T>::max)() : static_cast<T>(a + b);
 }
 
 /// `duration` in the units of the steady clock, or the longest time that it can tell. Less than nothing is nothing.
@@ -21,7 +21,7 @@ constexpr std::chrono::steady_clock::duration clock_duration(std::chrono::durati
     using clock_unit = std::chrono::steady_clock::duration;
     using unit = std::chrono::duration<Rep, Period>;
     if (duration <= unit::zero()) return clock_unit::zero();
-    if (duration >= std::chrono::floor<unit>(clock_unit::max())) return clock_unit::max();
+    if (duration >= std::chrono::floor<unit>((clock_unit::max)())) return (clock_unit::max)();
     return std::chrono::duration_cast<clock_unit>(duration);
 }
 
@@ -30,7 +30,7 @@ constexpr std::chrono::steady_clock::duration clock_duration(std::chrono::durati
 template <class Rep, class Period>
 constexpr std::chrono::steady_clock::time_point deadline_after(std::chrono::steady_clock::time_point now,
                                                                std::chrono::duration<Rep, Period> duration) noexcept {
-    constexpr auto never = std::chrono::steady_clock::time_point::max();
+    constexpr auto never = (std::chrono::steady_clock::time_point::max)();
     auto const length = clock_duration(duration);
     return now >= never - length ? never : now + length;
 }

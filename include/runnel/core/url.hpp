@@ -33,7 +33,7 @@ namespace detail {
 RUNNEL_COLD inline void unescape(std::string_view text, std::string& into, char const* what) {
     auto const digit = [](char c) {
         constexpr std::string_view small = "0123456789abcdef", large = "0123456789ABCDEF";
-        return std::min(small.find(c), large.find(c));
+        return (std::min)(small.find(c), large.find(c));
     };
     into.reserve(into.size() + text.size());
     for (; !text.empty(); text.remove_prefix(1)) {

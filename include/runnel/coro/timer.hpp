@@ -57,7 +57,7 @@ class timer {
 
   private:
     using timer_type = asio::basic_waitable_timer<clock, asio::wait_traits<clock>, Executor>;
-    static constexpr clock::time_point never() noexcept { return clock::time_point::max(); }
+    static constexpr clock::time_point never() noexcept { return (clock::time_point::max)(); }
 
     // Shared with the operations under way.
     struct state {

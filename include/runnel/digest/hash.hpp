@@ -78,7 +78,7 @@ class block_hash {
         std::size_t const held = static_cast<std::size_t>(length_ % block_size);
         length_ += bytes.size();
         if (held != 0) {
-            std::size_t const room = std::min(block_size - held, bytes.size());
+            std::size_t const room = (std::min)(block_size - held, bytes.size());
             std::copy_n(bytes.data(), room, partial_.data() + held);
             bytes.remove_prefix(room);
             if (held + room < block_size) return;

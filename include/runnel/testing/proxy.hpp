@@ -43,7 +43,7 @@ struct proxy_options {
 
 /// What a proxy does to the connections that it carries. May be changed at any time.
 struct proxy_faults {
-    static constexpr std::size_t unlimited = std::numeric_limits<std::size_t>::max();
+    static constexpr std::size_t unlimited = (std::numeric_limits<std::size_t>::max)();
     enum class action {
         reset,     ///< both sides get a TCP reset
         truncate,  ///< both sides get the end of the flow, as if all were well
@@ -361,7 +361,7 @@ class basic_proxy {
     // Writes what has been read, as far as the faults allow.
     static awaitable<void> pass_on(shared& self, link& l, std::size_t direction, send_buffer& out, stream_type& to) {
         auto const& faults = self.faults;
-        std::size_t const left = faults.bytes - std::min(faults.bytes, l.carried);
+        std::size_t const left = faults.bytes - (std::min)(faults.bytes, l.carried);
         bool const last = out.size() >= left;
         send_buffer now;
         now.append(out.view().substr(0, left));

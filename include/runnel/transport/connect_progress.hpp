@@ -29,7 +29,7 @@ class connect_budget {
     constexpr connect_budget(time_point begin, time_point end) noexcept
         : end_(end), least_(end > begin ? (end - begin) / 4 : duration::zero()) {}
 
-    constexpr bool is_limited() const noexcept { return end_ != time_point::max(); }
+    constexpr bool is_limited() const noexcept { return end_ != (time_point::max)(); }
     constexpr bool is_over(time_point now) const noexcept { return now >= end_; }
     /// What is left of it.
     constexpr duration left(time_point now) const noexcept { return is_over(now) ? duration::zero() : end_ - now; }
@@ -40,13 +40,13 @@ class connect_budget {
     constexpr connect_budget share(time_point now, std::size_t count) const noexcept {
         if (!is_limited()) return *this;
         auto const rest = left(now);
-        return {now, now + std::max(part(rest, count), std::min(rest, least_))};
+        return {now, now + (std::max)(part(rest, count), (std::min)(rest, least_))};
     }
 
     /// How long the next of `count` (1 or more) that are tried side by side begins after the one before: `wanted`, or
     /// less, so that all have begun when half of the time is over.
     constexpr duration spacing(time_point now, std::size_t count, duration wanted) const noexcept {
-        return is_limited() ? std::min(wanted, part(left(now) / 2, count)) : wanted;
+        return is_limited() ? (std::min)(wanted, part(left(now) / 2, count)) : wanted;
     }
 
   private:
@@ -54,7 +54,7 @@ class connect_budget {
         return of / static_cast<duration::rep>(std::max<std::size_t>(count, 1));
     }
 
-    time_point end_ = time_point::max();
+    time_point end_ = (time_point::max)();
     duration least_ = duration::zero();  // a share
 };
 
@@ -171,8 +171,8 @@ class connect_progress {
         std::chrono::milliseconds limit, connect_budget::time_point now) const noexcept {
         if (!turn_.is_limited()) return limit;
         auto const left = std::chrono::ceil<std::chrono::milliseconds>(turn_.left(now));
-        auto const most = std::max(left, std::chrono::milliseconds(1));
-        return limit.count() == 0 ? most : std::min(limit, most);
+        auto const most = (std::max)(left, std::chrono::milliseconds(1));
+        return limit.count() == 0 ? most : (std::min)(limit, most);
     }
     /// A handshake has not come to its end in that time, which `error` says. True: it is to begin again, from the
     /// layers below, as the host has other addresses, and there is time for them.

@@ -18,7 +18,7 @@ namespace runnel {
 ///
 /// The numbers may be changed at any time and count from the start of the connection.
 struct memory_flow {
-    static constexpr std::size_t unlimited = std::numeric_limits<std::size_t>::max();
+    static constexpr std::size_t unlimited = (std::numeric_limits<std::size_t>::max)();
 
     /// Bytes that may be under way. A writer waits for the reader when there are more.
     std::size_t capacity = 64 * 1024;
@@ -153,7 +153,7 @@ class memory_stream {
             shared->check(1 - from);
             if (h.reader.result) throw std::system_error(h.reader.result);
         }
-        std::size_t const n = std::min({h.bytes.data().size(), into.size(), h.flow.max_read});
+        std::size_t const n = (std::min)({h.bytes.data().size(), into.size(), h.flow.max_read});
         std::memcpy(into.data(), h.bytes.data().data(), n);
         h.bytes.consume(n);
         ++h.flow.reads;
@@ -176,8 +176,8 @@ class memory_stream {
                 if (h.writer.result) throw std::system_error(h.writer.result);
                 continue;
             }
-            std::size_t const left = h.flow.cut_after - std::min(h.flow.cut_after, h.flow.bytes);
-            std::size_t const n = std::min({out.size(), h.flow.capacity - held, left});
+            std::size_t const left = h.flow.cut_after - (std::min)(h.flow.cut_after, h.flow.bytes);
+            std::size_t const n = (std::min)({out.size(), h.flow.capacity - held, left});
             std::memcpy(h.bytes.prepare(held + n).data(), out.data(), n);
             h.bytes.commit(n);
             h.flow.bytes += n;

@@ -49,16 +49,16 @@ class permessage_deflate {
         bool const client = side == role::client;
         // A client may use a smaller window than the server allows (RFC 7692 7.1.2.2).
         int const own_bits =
-            client ? std::min(agreed.client_window_bits, wanted.client_window_bits) : agreed.server_window_bits;
+            client ? (std::min)(agreed.client_window_bits, wanted.client_window_bits) : agreed.server_window_bits;
         int const peer_bits = client ? agreed.server_window_bits : agreed.client_window_bits;
         forget_own_ = client ? agreed.client_no_context_takeover : agreed.server_no_context_takeover;
         forget_peers_ = client ? agreed.server_no_context_takeover : agreed.client_no_context_takeover;
         max_inflated_ = static_cast<std::size_t>(std::min<std::uint64_t>(
-            max_message != 0 ? max_message : wanted.max_inflated, std::numeric_limits<std::size_t>::max()));
+            max_message != 0 ? max_message : wanted.max_inflated, (std::numeric_limits<std::size_t>::max)()));
         // zlib cannot deflate with a window of 2^8. Stored blocks refer to nothing before them: right with any window.
         int const level = own_bits == 8 ? 0 : wanted.level;
-        if (::deflateInit2(&out_, level, Z_DEFLATED, -std::max(own_bits, 9), wanted.memory_level, Z_DEFAULT_STRATEGY) !=
-            Z_OK)
+        if (::deflateInit2(&out_, level, Z_DEFLATED, -(std::max)(own_bits, 9), wanted.memory_level,
+                           Z_DEFAULT_STRATEGY) != Z_OK)
             throw std::bad_alloc();
         deflating_ = true;
         if (::inflateInit2(&in_, -peer_bits) != Z_OK) throw std::bad_alloc();
@@ -114,7 +114,7 @@ class permessage_deflate {
             return deflated_.view();
         }
         while (!data.empty()) {
-            std::size_t const piece = std::min(data.size(), max_piece);
+            std::size_t const piece = (std::min)(data.size(), max_piece);
             out_.next_in = bytes(data.data());
             out_.avail_in = static_cast<uInt>(piece);
             data.remove_prefix(piece);
@@ -134,15 +134,15 @@ class permessage_deflate {
 
     errc inflate_piece(std::string_view data) {
         for (;;) {
-            std::size_t const piece = std::min(data.size(), max_piece);
+            std::size_t const piece = (std::min)(data.size(), max_piece);
             in_.next_in = bytes(data.data());
             in_.avail_in = static_cast<uInt>(piece);
             // One byte more than allowed, so that what is too big shows.
             std::size_t const left = add_saturating(max_inflated_ - inflated_.size(), std::size_t{1});
-            std::size_t const guess = std::min(data.size(), max_guess / 3) * 3;
-            std::size_t const room = std::min(left, std::max<std::size_t>({256, inflated_.size(), guess}));
+            std::size_t const guess = (std::min)(data.size(), max_guess / 3) * 3;
+            std::size_t const room = (std::min)(left, std::max<std::size_t>({256, inflated_.size(), guess}));
             in_.next_out = reinterpret_cast<Bytef*>(inflated_.prepare(room));
-            in_.avail_out = static_cast<uInt>(std::min(room, max_piece));
+            in_.avail_out = static_cast<uInt>((std::min)(room, max_piece));
             std::size_t const offered = in_.avail_out;
             int const result = ::inflate(&in_, Z_SYNC_FLUSH);
             inflated_.commit(offered - in_.avail_out);

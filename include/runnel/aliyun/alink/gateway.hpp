@@ -134,7 +134,7 @@ class gateway : public detail::logins<Session> {
     awaitable<void> logout(std::span<device_id const> sub_devices) {
         std::vector<leaving> batches;
         for (std::size_t at = 0; at < sub_devices.size(); at += max_login_batch) {
-            auto const some = sub_devices.subspan(at, std::min(max_login_batch, sub_devices.size() - at));
+            auto const some = sub_devices.subspan(at, (std::min)(max_login_batch, sub_devices.size() - at));
             leaving batch{{some.begin(), some.end()}};
             for (auto const& m : this->members_)
                 if (std::ranges::find(some, id_of(m->who)) != some.end()) batch.members.emplace_back(*this, m);

@@ -182,7 +182,7 @@ class device_session {
                                                        message_handler handler, mqtt::subscribe_options o = {}) {
         std::vector<subscription> made;
         for (std::size_t at = 0; at < filters.size(); at += max_filters) {
-            auto const group = filters.subspan(at, std::min(max_filters, filters.size() - at));
+            auto const group = filters.subspan(at, (std::min)(max_filters, filters.size() - at));
             auto own_handler = handler;
             auto subscribing = subscribe(group, std::move(own_handler), o);
             auto one = co_await std::move(subscribing);
@@ -251,7 +251,7 @@ class device_session {
         return check_topic(v5_ ? mqtt::split_shared(filter).filter : filter);
     }
     static mqtt::subscribe_options limited(mqtt::subscribe_options o) noexcept {
-        o.maximum_qos = std::min(o.maximum_qos, mqtt::qos::at_least_once);
+        o.maximum_qos = (std::min)(o.maximum_qos, mqtt::qos::at_least_once);
         return o;
     }
 

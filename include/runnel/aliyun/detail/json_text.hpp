@@ -33,7 +33,7 @@ class json_text_reader {
     }
 
   private:
-    void skip_space() noexcept { rest_.remove_prefix(std::min(rest_.find_first_not_of(" \t\r\n"), rest_.size())); }
+    void skip_space() noexcept { rest_.remove_prefix((std::min)(rest_.find_first_not_of(" \t\r\n"), rest_.size())); }
 
     bool take(char c) noexcept {
         skip_space();
@@ -48,7 +48,7 @@ class json_text_reader {
         std::size_t size = 0;
         while (size < rest_.size() && rest_[size] != '"') size += rest_[size] == '\\' ? 2 : 1;
         secret_string value;
-        value.reserve(std::min(size, rest_.size()));
+        value.reserve((std::min)(size, rest_.size()));
         while (!rest_.empty()) {
             char const c = rest_.front();
             rest_.remove_prefix(1);
@@ -137,7 +137,7 @@ class json_text_reader {
             } else if (depth > 0 && (c == ',' || c == ':')) {
                 rest_.remove_prefix(1);
             } else {
-                auto const end = std::min(rest_.find_first_of(",:{}[]\" \t\r\n"), rest_.size());
+                auto const end = (std::min)(rest_.find_first_of(",:{}[]\" \t\r\n"), rest_.size());
                 if (end == 0) return false;
                 rest_.remove_prefix(end);
             }

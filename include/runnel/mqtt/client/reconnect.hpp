@@ -90,9 +90,9 @@ inline bool reaches(std::chrono::steady_clock::duration time, std::chrono::milli
 inline std::chrono::milliseconds pause_after(reconnect_policy const& p, std::uint32_t failures, double random) {
     auto const initial = static_cast<double>(p.initial.count());
     auto const maximum = static_cast<double>(p.maximum.count());
-    double const grown = initial * std::pow(p.multiplier, std::min(failures, 1000u) - 1);
+    double const grown = initial * std::pow(p.multiplier, (std::min)(failures, 1000u) - 1);
     // Not cut off at the maximum afterwards: then half of all clients would pause exactly that long.
-    double const middle = std::min(maximum / (1 + p.jitter), grown);
+    double const middle = (std::min)(maximum / (1 + p.jitter), grown);
     double const jittered = std::ceil(middle * (1 + p.jitter * (2 * random - 1)));
     return jittered >= maximum ? p.maximum : std::chrono::milliseconds(static_cast<std::int64_t>(jittered));
 }
@@ -141,7 +141,7 @@ class reconnect_schedule {
     }
 
   private:
-    static constexpr auto never_yet = time_point::min();
+    static constexpr auto never_yet = (time_point::min)();
 
     reconnect_policy const& policy_;
     time_point since_;                   // without a connection

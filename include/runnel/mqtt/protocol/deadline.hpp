@@ -10,7 +10,7 @@ namespace runnel::mqtt {
 using session_clock = std::chrono::steady_clock;
 
 /// A time that never comes.
-inline constexpr auto never = session_clock::time_point::max();
+inline constexpr auto never = (session_clock::time_point::max)();
 
 using runnel::deadline_after;
 

@@ -54,7 +54,7 @@ class keep_alive {
     void begin(std::chrono::seconds interval, std::chrono::milliseconds response_timeout, time_point now) noexcept {
         state_ = interval.count() == 0 ? state::off : state::quiet;
         interval_ = duration(std::min<std::chrono::seconds>(interval, longest)) * 3 / 4;
-        limit_ = std::min(clock_duration(response_timeout), interval_);
+        limit_ = (std::min)(clock_duration(response_timeout), interval_);
         sent_ = received_ = now;
     }
     /// There is no connection any more.
@@ -83,7 +83,7 @@ class keep_alive {
     /// When `advance` is to be called.
     time_point due() const noexcept {
         if (state_ == state::off) return never;
-        if (state_ == state::quiet) return std::min(sent_, received_) + interval_;
+        if (state_ == state::quiet) return (std::min)(sent_, received_) + interval_;
         return life_ + limit_;
     }
 

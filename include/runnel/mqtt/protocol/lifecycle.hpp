@@ -117,7 +117,7 @@ class lifecycle {
     void break_off(std::error_code why, time_point now, duration limit) noexcept {
         assert(is_open());
         broken_ = why;
-        enter(state::closing, std::min(deadline_, deadline_after(now, limit)));
+        enter(state::closing, (std::min)(deadline_, deadline_after(now, limit)));
     }
 
     /// Nothing goes on: the peer has ended the connection, something has failed, the user has cancelled. `why` may be

@@ -37,7 +37,7 @@ struct publish_pace {
 class pacing {
   public:
     using time_point = rate_limit::time_point;
-    static constexpr time_point never = time_point::max();
+    static constexpr time_point never = (time_point::max)();
 
     explicit pacing(publish_pace const& p)
         : at_most_once_(p.at_most_once, p.span), acknowledged_(p.acknowledged, p.span) {}
@@ -52,7 +52,7 @@ class pacing {
     std::size_t ready(qos quality, time_point now) const noexcept {
         bool const kept = quality != qos::at_most_once;
         auto const& limit = kept ? acknowledged_ : at_most_once_;
-        return limit.count() == 0 ? std::numeric_limits<std::size_t>::max() : limit.ready(now, kept ? open_ : 0);
+        return limit.count() == 0 ? (std::numeric_limits<std::size_t>::max)() : limit.ready(now, kept ? open_ : 0);
     }
 
     /// A message leaves; `ready_at` is `now`.

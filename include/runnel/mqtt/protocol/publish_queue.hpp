@@ -251,7 +251,7 @@ class publish_queue {
     RUNNEL_COLD void set_deadline(call& c, time_point now) noexcept {
         if (c.deadline != never) return;
         c.deadline = deadline_after(now, c.options.timeout);
-        deadline_ = std::min(deadline_, c.deadline);
+        deadline_ = (std::min)(deadline_, c.deadline);
     }
 
     bool has_room_to_write() const noexcept { return out_.size() < options_.maximum_unwritten; }
@@ -283,7 +283,7 @@ class publish_queue {
             auto& c = static_cast<call&>(*link);
             link = link->next();
             if (c.deadline > now) {
-                deadline_ = std::min(deadline_, c.deadline);
+                deadline_ = (std::min)(deadline_, c.deadline);
                 continue;
             }
             bool const sent = c.at == state::begun && !state_.withdraw(c.number);

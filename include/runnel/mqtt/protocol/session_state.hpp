@@ -39,7 +39,7 @@ struct session_limits {
     std::uint16_t queued_messages = 65535;  ///< that wait to be sent or acknowledged
     /// Bytes in the `send_buffer` beyond which QoS 1 and 2 messages, and all that are queued, stay in the queue until
     /// `send_more`, so that what else is sent does not stand behind all of them.
-    std::size_t unwritten = std::numeric_limits<std::size_t>::max();
+    std::size_t unwritten = (std::numeric_limits<std::size_t>::max)();
     /// QoS 1 and 2 messages that the application may have without having taken them: see `can_take_more`.
     std::uint16_t not_taken = 65535;
 };
@@ -378,7 +378,7 @@ class session_state {
         }
         properties shorter;
         if (role_ == role::client && !is_error(packet.reason))
-            send_queued(out, std::numeric_limits<std::size_t>::max());
+            send_queued(out, (std::numeric_limits<std::size_t>::max)());
         bool const sent = version_ == protocol_version::v5 || role_ == role::client;
         if (sent && fit(packet, packet_type::disconnect, version_, peer_, shorter)) append(out, packet);
         phase_ = phase::disconnecting;
@@ -469,10 +469,10 @@ class session_state {
                 .unwritten = unwritten};
     }
     RUNNEL_COLD RUNNEL_NOINLINE bool is_used_up() noexcept {
-        return received_.waiting() >= std::min(limits_.not_taken, own_.receive_maximum) &&
+        return received_.waiting() >= (std::min)(limits_.not_taken, own_.receive_maximum) &&
                received_.holds_only_given_back();
     }
-    void set_window() noexcept { window_ = std::min({limits_.in_flight, peer_.receive_maximum, narrowed_}); }
+    void set_window() noexcept { window_ = (std::min)({limits_.in_flight, peer_.receive_maximum, narrowed_}); }
     // Whether the next exchange's packet identifier is known to be free at the peer.
     bool has_known_identifier(qos quality) const noexcept {
         return quality != qos::exactly_once || outgoing_.next_number() >= outgoing_.unknown_until();
@@ -520,7 +520,7 @@ class session_state {
         if (phase_ != phase::connecting) return;
         phase_ = phase::connected;
         set_window();
-        outgoing_.aliases().restart(std::min(limits_.outgoing_topic_aliases, peer_.topic_alias_maximum));
+        outgoing_.aliases().restart((std::min)(limits_.outgoing_topic_aliases, peer_.topic_alias_maximum));
         tell();
         send_queued(out);
     }

@@ -207,7 +207,7 @@ class subscriptions {
         requests one;  // what can fail comes first
         one.push_back({packet_type::subscribe, nothing, 0, &s, {}});
         one.back().filters.reserve(s.filters.size());
-        for (auto* f : s.filters) f->claims.reserve(std::min(f->claims.size() + s.filters.size(), maximum_claims));
+        for (auto* f : s.filters) f->claims.reserve((std::min)(f->claims.size() + s.filters.size(), maximum_claims));
         ++asked_;
         move(s, stage::asked);
         sent_.splice(sent_.end(), one);

@@ -39,7 +39,7 @@ class unrouted {
     RUNNEL_COLD std::optional<delivery> keep(publish const& packet, delivery token, clock::time_point now) {
         auto* const newest = new kept(packet, token, now);
         newest->insert_before(all_);
-        if (++size_ <= (in_vain_ ? std::min(few, maximum_) : maximum_)) return std::nullopt;
+        if (++size_ <= (in_vain_ ? (std::min)(few, maximum_) : maximum_)) return std::nullopt;
         return take_front()->token;
     }
 

@@ -141,7 +141,7 @@ class sqlite_store {
 
     std::error_code prepare(sqlite_options const& options) {
         sqlite3_extended_result_codes(db_.get(), 1);
-        auto const wait = std::clamp<std::int64_t>(options.lock_wait.count(), 0, std::numeric_limits<int>::max());
+        auto const wait = std::clamp<std::int64_t>(options.lock_wait.count(), 0, (std::numeric_limits<int>::max)());
         sqlite3_busy_timeout(db_.get(), static_cast<int>(wait));
         // Before the first access, so that the lock is held until the end, and no memory is shared.
         if (auto const e = execute("PRAGMA locking_mode = EXCLUSIVE")) return e;

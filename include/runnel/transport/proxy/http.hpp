@@ -64,7 +64,7 @@ class tunnel_stream {
 
     static asio::awaitable<std::size_t, executor_type> read_early(state_share<early> s, asio::mutable_buffer into) {
         s->check();
-        std::size_t const n = std::min(s->bytes.size(), into.size());
+        std::size_t const n = (std::min)(s->bytes.size(), into.size());
         std::memcpy(into.data(), s->bytes.data(), n);
         s->bytes.erase(0, n);
         co_return n;

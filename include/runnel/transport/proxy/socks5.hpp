@@ -67,7 +67,7 @@ struct socks5_proxy {
         while (!protocol.done() && protocol.error() == proxy_errc::ok) {
             out.append(protocol.take_output());
             if (!out.empty()) co_await tunnel.write(out);
-            asio::mutable_buffer const into(room, std::min(sizeof(room), protocol.wanted()));
+            asio::mutable_buffer const into(room, (std::min)(sizeof(room), protocol.wanted()));
             std::size_t const n = co_await detail::read_answer(tunnel, into, "SOCKS5 proxy");
             protocol.receive({room, n});
         }

@@ -408,14 +408,14 @@ class tls_context {
 
     static std::chrono::system_clock::time_point first_expiry(STACK_OF(X509) * chain) noexcept {
         using clock = std::chrono::system_clock;
-        auto first = clock::time_point::max();
+        auto first = (clock::time_point::max)();
         for (int i = 0; i < sk_X509_num(chain); ++i) {  // none: -1
             int days = 0;
             int seconds = 0;
             if (ASN1_TIME_diff(&days, &seconds, nullptr, X509_get0_notAfter(sk_X509_value(chain, i))) != 1) return {};
             // What is far off cannot be counted by the clock, and does not matter.
             if (days < 365)
-                first = std::min(first, clock::now() + std::chrono::hours(24 * days) + std::chrono::seconds(seconds));
+                first = (std::min)(first, clock::now() + std::chrono::hours(24 * days) + std::chrono::seconds(seconds));
         }
         return first;
     }

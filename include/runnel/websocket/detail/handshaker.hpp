@@ -154,7 +154,7 @@ class handshaker {
             }
             surplus.append(bytes, n);
         }
-        surplus.resize(std::min(surplus.size(), wanted));
+        surplus.resize((std::min)(surplus.size(), wanted));
     }
 
     // What a client does, and with whom; the query may hold secrets.
@@ -180,7 +180,7 @@ class handshaker {
         std::size_t announced = 0;
         auto const [end, error] = std::from_chars(length.data(), length.data() + length.size(), announced);
         if (!length.empty() && error == std::errc() && end == length.data() + length.size())
-            size = std::min(size, announced);
+            size = (std::min)(size, announced);
         return size;
     }
 

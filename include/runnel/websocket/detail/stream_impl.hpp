@@ -280,7 +280,7 @@ class stream_impl : public stream_state {
             }
             self->check();
         }
-        std::size_t const n = std::min(into.size(), unread_.size());
+        std::size_t const n = (std::min)(into.size(), unread_.size());
         std::memcpy(into.data(), unread_.data(), n);
         unread_.remove_prefix(n);
         co_return n;

@@ -133,12 +133,12 @@ inline std::string choose_deflate(http_head const& request, deflate_options cons
             if (offered.client_no_context_takeover || wanted.client_no_context_takeover)
                 chosen += "; client_no_context_takeover";
             int server_bits = wanted.server_window_bits;
-            if (offered.has_server_window_bits) server_bits = std::min(server_bits, offered.server_window_bits);
+            if (offered.has_server_window_bits) server_bits = (std::min)(server_bits, offered.server_window_bits);
             if (server_bits < 15 || offered.has_server_window_bits)
                 chosen += "; server_max_window_bits=" + std::to_string(server_bits);
             // The client's window can be limited only if it has said that it understands that (7.1.2.2).
             int client_bits = wanted.client_window_bits;
-            if (offered.client_window_bits != 0) client_bits = std::min(client_bits, offered.client_window_bits);
+            if (offered.client_window_bits != 0) client_bits = (std::min)(client_bits, offered.client_window_bits);
             if (offered.has_client_window_bits && client_bits < 15)
                 chosen += "; client_max_window_bits=" + std::to_string(client_bits);
         }

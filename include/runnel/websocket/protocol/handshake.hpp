@@ -222,7 +222,7 @@ class server_request {
     /// Path and query.
     std::string_view target() const noexcept {
         std::string_view line = head_.start_line();
-        line.remove_prefix(std::min(line.size(), line.find(' ') + 1));
+        line.remove_prefix((std::min)(line.size(), line.find(' ') + 1));
         return line.substr(0, line.find(' '));
     }
     std::string_view host() const noexcept { return head_.value("Host"); }

@@ -39,7 +39,7 @@ class message_buffer {
 
     /// Moves up to `size` raw bytes to `out`; returns how many.
     std::size_t take_raw(char* out, std::size_t size) noexcept {
-        std::size_t const n = std::min(size, raw_size());
+        std::size_t const n = (std::min)(size, raw_size());
         if (n != 0) std::memcpy(out, raw(), n);
         raw_begin_ += n;
         return n;
@@ -64,7 +64,7 @@ class message_buffer {
         std::unique_ptr<char[]> larger;
         char* to = storage_.get();
         if (wanted > capacity_ || message > capacity_ / 2) {  // no moving of long messages again and again
-            std::size_t const capacity = std::max(wanted, message != 0 ? capacity_ * 2 : capacity_);
+            std::size_t const capacity = (std::max)(wanted, message != 0 ? capacity_ * 2 : capacity_);
             larger = std::make_unique_for_overwrite<char[]>(capacity);
             capacity_ = capacity;  // not before: without memory nothing changes
             to = larger.get();
@@ -80,14 +80,14 @@ class message_buffer {
 
     void commit(std::size_t n) noexcept {
         raw_end_ += n;
-        if (n >= read_size_) read_size_ = std::min(read_size_ * 2, max_read);
+        if (n >= read_size_) read_size_ = (std::min)(read_size_ * 2, max_read);
     }
 
     /// Adds raw bytes that were received elsewhere. Throws `std::bad_alloc`: those in front may have been added then.
     void append_raw(std::string_view bytes) {
         while (!bytes.empty()) {
             auto const room = prepare();
-            std::size_t const n = std::min(room.size(), bytes.size());
+            std::size_t const n = (std::min)(room.size(), bytes.size());
             std::memcpy(room.data(), bytes.data(), n);
             commit(n);
             bytes.remove_prefix(n);

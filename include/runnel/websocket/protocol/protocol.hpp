@@ -160,7 +160,7 @@ class protocol {
         char payload[max_control_payload];
         std::size_t size = 0;
         if (may_be_sent(code)) {
-            size = std::min(reason.size(), max_close_reason);
+            size = (std::min)(reason.size(), max_close_reason);
             while (size > 0 && size < reason.size() && (static_cast<unsigned char>(reason[size]) & 0xC0) == 0x80)
                 --size;
             write_big_endian(payload, static_cast<std::uint16_t>(code));
@@ -274,7 +274,7 @@ class protocol {
     }
 
     char* read_control(char* at, char* end) {
-        auto const n = std::min(static_cast<std::size_t>(remaining_), static_cast<std::size_t>(end - at));
+        auto const n = (std::min)(static_cast<std::size_t>(remaining_), static_cast<std::size_t>(end - at));
         char* const to = control_ + control_have_;
         if (frame_.masked) {
             apply_mask(to, at, n, frame_.key);

@@ -389,7 +389,7 @@ class channel {
         while (std::ranges::any_of(groups_, [&](group const& g) { return g.first == first; })) first += group_size;
         if (first >= filters_.size()) co_return;
         std::array<std::string_view, group_size> some;
-        std::size_t const count = std::min(group_size, filters_.size() - first);
+        std::size_t const count = (std::min)(group_size, filters_.size() - first);
         std::copy_n(filters_.begin() + static_cast<std::ptrdiff_t>(first), count, some.begin());
         std::function<void(mqtt::publish const&)> take = [to = std::weak_ptr(box_)](mqtt::publish const& m) {
             if (auto const here = to.lock()) here->receive(m);

@@ -199,11 +199,11 @@ class logins : public device<Session> {
     }
 
     awaitable<void> sleep_until_due() {
-        auto first = clock::time_point::max();
+        auto first = (clock::time_point::max)();
         if (this->session().is_connected())
-            for (auto const& m : members_) first = std::min(first, m->login.due());
+            for (auto const& m : members_) first = (std::min)(first, m->login.due());
         // If there is nothing, somebody else wakes: any long time will do.
-        auto const pause = std::min<clock::duration>(std::chrono::hours(1), first - std::min(first, clock::now()));
+        auto const pause = std::min<clock::duration>(std::chrono::hours(1), first - (std::min)(first, clock::now()));
         return sleep_for<typename base::executor_type>(this->session().get_executor(), pause);
     }
 

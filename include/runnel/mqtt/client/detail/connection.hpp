@@ -299,7 +299,7 @@ class connection {
             life_.expire(now, !is_empty() || is_under_way(position));
             stop();
         }
-        return std::min(life_.deadline(), keep_alive_.due());
+        return (std::min)(life_.deadline(), keep_alive_.due());
     }
 
     void count(session_counters& c) const noexcept {
@@ -319,7 +319,7 @@ class connection {
     // acknowledgements, twice; one that asks for more and does not take them fills the memory. No answer is twice as
     // long as what it answers, and what handlers publish meanwhile has its own bounds.
     RUNNEL_COLD void count_answers(std::size_t added, std::size_t received, errc& violation) noexcept {
-        answers_ += std::min(added, 2 * received);
+        answers_ += (std::min)(added, 2 * received);
         auto const published = add_saturating(options_.maximum_unwritten, options_.maximum_queued);
         if (answers_ > add_saturating(published, answers_limit) && violation == errc::ok)
             violation = errc::answers_not_taken;

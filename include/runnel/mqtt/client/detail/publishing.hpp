@@ -123,7 +123,7 @@ class publishing {
     clock::time_point deadline(bool running) const noexcept {
         auto const next = running ? state_.next_expiry() : std::nullopt;
         if (!next) return queue_.deadline();
-        return std::min(queue_.deadline(), clock::time_point(*next + std::chrono::milliseconds(1)));
+        return (std::min)(queue_.deadline(), clock::time_point(*next + std::chrono::milliseconds(1)));
     }
 
     void count(session_counters& c) const noexcept {

@@ -248,8 +248,8 @@ void session<Transport>::handle_timeout() {
             connection_.writer().launch(get_executor(), std::move(writing));
         }
         next =
-            std::min({begins_anew, send_due(now), attend_messages(now), quarantine_ ? quarantine_->deadline() : never,
-                      connection_.advance(now, position(), room_ != nullptr)});
+            (std::min)({begins_anew, send_due(now), attend_messages(now), quarantine_ ? quarantine_->deadline() : never,
+                        connection_.advance(now, position(), room_ != nullptr)});
     }
     if (packets_.timer().is_forgotten()) tell_of_no_run();
     bool const late = publishing_.withdraw_late(now, running_);
@@ -257,7 +257,7 @@ void session<Transport>::handle_timeout() {
     auto const error = running_ || late ? save_if_due() : std::error_code{};
     if (late && !(running_ && error)) publishing_.tell_late(error);
     wake_if_drained();
-    next = std::min(next, publishing_.deadline(running_));
+    next = (std::min)(next, publishing_.deadline(running_));
     if (next != never) packets_.timer().set(next);
 }
 
@@ -359,7 +359,7 @@ auto session<Transport>::attend_messages(clock::time_point now) -> clock::time_p
         drop(token);
     });
     if (!topic.empty()) tell(session_event::kind::given_up, {}, topic);
-    return std::min(next, unrouted_->next_deadline());
+    return (std::min)(next, unrouted_->next_deadline());
 } catch (...) {  // from the user's code
     connection_.fail(std::current_exception());
     return never;

@@ -110,8 +110,8 @@ class subscribing final : public subscribing_part {
     }
     clock::time_point handle_timeout(clock::time_point now) override {
         if (wants_kept_) take_kept();
-        if (options_.stalled_after.count() == 0) return clock::time_point::max();
-        return std::min(look_at_inboxes(now), again_at_ <= now ? look_at_given_back(now) : again_at_);
+        if (options_.stalled_after.count() == 0) return (clock::time_point::max)();
+        return (std::min)(look_at_inboxes(now), again_at_ <= now ? look_at_given_back(now) : again_at_);
     }
     /// What the handler has thrown.
     std::exception_ptr take_failure() noexcept override { return registry_.take_failure(); }
@@ -332,7 +332,7 @@ class subscribing final : public subscribing_part {
     RUNNEL_COLD std::uint64_t end(entry& s) {
         if (s.wish != nullptr) return leave(s, true);
         std::uint64_t ticket = subscriptions::nothing;
-        for (auto const& p : s.parts) ticket = std::max(ticket, wishes_.debt(p.filter));
+        for (auto const& p : s.parts) ticket = (std::max)(ticket, wishes_.debt(p.filter));
         return ticket;
     }
 
@@ -392,7 +392,7 @@ class subscribing final : public subscribing_part {
     RUNNEL_COLD void given_back(delivery token, inbox const& by) noexcept override try {
         if (registry_.give_back(token, by)) return acknowledge(token, reason_code::success, {});
         state_.give_back(token);
-        if (again_at_ == clock::time_point::max()) await_others(clock::now());
+        if (again_at_ == (clock::time_point::max)()) await_others(clock::now());
         packets_.timer().soon();
     } catch (...) {
         state_.give_back(token);
@@ -456,16 +456,16 @@ class subscribing final : public subscribing_part {
     }
 
     clock::time_point look_at_inboxes(clock::time_point now) {
-        if (!watches_) return clock::time_point::max();
+        if (!watches_) return (clock::time_point::max)();
         if (next_look_ <= now) {
             watches_ = registry_.find_stalled([this](entry const& s) {
                 services_.tell({.what = session_event::kind::stalled,
                                 .pause = options_.stalled_after,
                                 .detail = s.parts.front().filter});
             });
-            next_look_ = clock::time_point::max();
+            next_look_ = (clock::time_point::max)();
         }
-        if (watches_ && next_look_ == clock::time_point::max()) next_look_ = now + options_.stalled_after;
+        if (watches_ && next_look_ == (clock::time_point::max)()) next_look_ = now + options_.stalled_after;
         return next_look_;
     }
     // A server may send fewer messages than it is allowed to. If it has sent all these, and they have been given back,
@@ -476,13 +476,13 @@ class subscribing final : public subscribing_part {
         arrived_ = state_.arrived();
     }
     RUNNEL_COLD clock::time_point look_at_given_back(clock::time_point now) {
-        again_at_ = clock::time_point::max();
+        again_at_ = (clock::time_point::max)();
         bool const is_idle = state_.holds_only_given_back();
         if (!is_idle) patience_ = 1;
         if (is_idle && state_.arrived() == arrived_) {
             if (!state_.ask_again()) return again_at_;
             services_.tell({.what = session_event::kind::asking_again, .pause = options_.stalled_after * patience_});
-            patience_ = std::min(2 * patience_, 32);
+            patience_ = (std::min)(2 * patience_, 32);
             packets_.timer().soon();
         } else if (state_.given_back() != 0) {
             await_others(now);
@@ -517,10 +517,10 @@ class subscribing final : public subscribing_part {
     bool wants_kept_ = false;  // there is a subscription that kept messages have not been offered to
     bool takes_kept_ = false;  // they are being offered
     bool watches_ = false;     // whether inboxes are read from
-    clock::time_point next_look_ = clock::time_point::max();
-    clock::time_point again_at_ = clock::time_point::max();  // when to look at what was given back
-    std::uint64_t arrived_ = 0;                              // messages by then
-    int patience_ = 1;                                       // in units of `stalled_after`
+    clock::time_point next_look_ = (clock::time_point::max)();
+    clock::time_point again_at_ = (clock::time_point::max)();  // when to look at what was given back
+    std::uint64_t arrived_ = 0;                                // messages by then
+    int patience_ = 1;                                         // in units of `stalled_after`
 };
 
 }  // namespace runnel::mqtt::detail

@@ -99,7 +99,7 @@ class in_flight {
     std::uint64_t from(std::uint64_t number) const noexcept {
         if (laggards_ && number <= laggards_->all.back().number) [[unlikely]]
             return position_of(number)->number;
-        return std::max(number, entries_.first());
+        return (std::max)(number, entries_.first());
     }
     /// The entry of a number that `from` has told, or which has just been begun.
     RUNNEL_ALWAYS_INLINE entry& operator[](std::uint64_t number) noexcept {
@@ -210,8 +210,8 @@ class in_flight {
     void note(entry const& e) noexcept {
         if (e.stored == record::none) return;
         auto const number = number_of(e);
-        changed_first_ = std::min(changed_first_, number);
-        changed_end_ = std::max(changed_end_, number + 1);
+        changed_first_ = (std::min)(changed_first_, number);
+        changed_end_ = (std::max)(changed_end_, number + 1);
     }
 
     /// Whether an entry that the store holds has been noted since `stored`.
@@ -223,8 +223,8 @@ class in_flight {
         if (laggards_)
             for (auto& l : laggards_->all) f(l.number, l.value);
         auto const oldest = entries_.first();
-        for (auto n = std::max(changed_first_, oldest); n < std::min(changed_end_, new_); ++n) f(n, entries_[n]);
-        for (auto n = std::max(new_, oldest); n < next(); ++n) f(n, entries_[n]);
+        for (auto n = (std::max)(changed_first_, oldest); n < (std::min)(changed_end_, new_); ++n) f(n, entries_[n]);
+        for (auto n = (std::max)(new_, oldest); n < next(); ++n) f(n, entries_[n]);
     }
 
     /// The store holds what is due.
@@ -233,7 +233,7 @@ class in_flight {
             if (e.at == stage::ended && e.stored != record::none) --live_;
             e.stored = e.due();
         });
-        changed_first_ = std::numeric_limits<std::uint64_t>::max();
+        changed_first_ = (std::numeric_limits<std::uint64_t>::max)();
         changed_end_ = 0;
         new_ = next();
         if (laggards_) laggards_->has_free = true;  // perhaps
@@ -340,7 +340,7 @@ class in_flight {
             if (in_use * 2 > entries_.size() && fits) break;
             set_aside();
         }
-        limit_ = std::max(short_queue, static_cast<std::uint32_t>(entries_.size() * 2));
+        limit_ = (std::max)(short_queue, static_cast<std::uint32_t>(entries_.size() * 2));
         count_laggards();
     }
 
@@ -359,7 +359,7 @@ class in_flight {
     // What follows from how many laggards there are.
     RUNNEL_COLD void count_laggards() noexcept {
         room_ = static_cast<std::uint32_t>(max_identifier - laggard_count());
-        limit_ = std::min(limit_, room_);
+        limit_ = (std::min)(limit_, room_);
         watched_ = laggards_ ? 0 : limit_;
     }
 
@@ -384,7 +384,7 @@ class in_flight {
     std::uint32_t watched_ = short_queue;
     std::unique_ptr<laggards> laggards_;  // nullptr: there are none
     // What the store does not know: the changed entries are in the first range, and all from `new_` on are new.
-    std::uint64_t changed_first_ = std::numeric_limits<std::uint64_t>::max();
+    std::uint64_t changed_first_ = (std::numeric_limits<std::uint64_t>::max)();
     std::uint64_t changed_end_ = 0;
     std::uint64_t new_ = 0;
 };

@@ -131,7 +131,7 @@ class outgoing {
     /// Sees to it that `next_expiry` tells of this exchange, if it is queued still.
     void note_expiry(std::uint64_t number) noexcept {
         auto const* const e = in_flight_.at(number);
-        if (e != nullptr && may_expire(*e)) next_expiry_ = std::min(next_expiry_, in_flight::expiry_of(*e).at);
+        if (e != nullptr && may_expire(*e)) next_expiry_ = (std::min)(next_expiry_, in_flight::expiry_of(*e).at);
     }
 
     /// What has expired without having been sent by this process ends; its owner is told by `on_refused`. What has been
@@ -144,7 +144,7 @@ class outgoing {
             if (!may_expire(e)) return;
             auto const& expiry = in_flight::expiry_of(e);
             if (now_ <= expiry.at)
-                next_expiry_ = std::min(next_expiry_, expiry.at);
+                next_expiry_ = (std::min)(next_expiry_, expiry.at);
             else
                 refuse(e, errc::message_expired, handler);
         });
@@ -282,7 +282,7 @@ class outgoing {
                 send_release(out, n, version);
                 e.at = stage::rereleased;
             } else if (e.at == stage::rerelease) {
-                unsent = std::min(unsent, n);
+                unsent = (std::min)(unsent, n);
             }
             if (e.at != stage::queued && e.at != stage::resend) continue;
             bool const kept = e.quality != qos::at_most_once;
@@ -292,7 +292,7 @@ class outgoing {
                 if (at > now) held = at;
             }
             if (held) {
-                unsent = std::min(unsent, n);
+                unsent = (std::min)(unsent, n);
                 continue;
             }
             pace.take(e.quality, now);
@@ -300,16 +300,16 @@ class outgoing {
             send_or_free(out, n, b.peer_maximum, version);
             if (owner != nullptr) left(owner);
         }
-        cursor_ = std::min(unsent, in_flight_.next());
+        cursor_ = (std::min)(unsent, in_flight_.next());
         in_flight_.sweep();
-        return std::min(held_0.value_or(pacing::never), held_1.value_or(pacing::never));
+        return (std::min)(held_0.value_or(pacing::never), held_1.value_or(pacing::never));
     }
 
     /// Whether another message of this QoS would be sent at `now` by `send_paced`.
     RUNNEL_COLD bool can_leave(qos quality, std::size_t window, pacing const& pace, pacing::time_point now) {
         bool const kept = quality != qos::at_most_once;
         std::size_t ready = pace.ready(quality, now);
-        if (kept) ready = std::min(ready, window - std::min(window, unacknowledged_));
+        if (kept) ready = (std::min)(ready, window - (std::min)(window, unacknowledged_));
         std::size_t before = 0;
         for (auto n = in_flight_.from(cursor_); n != in_flight_.next() && before < ready; n = in_flight_.from(n + 1)) {
             auto const& e = in_flight_[n];
@@ -491,7 +491,7 @@ class outgoing {
         if (!expires_at) return;
         auto const position = publish_layout(e.bytes()).expiry_position(e.bytes());
         in_flight::expiry_of(e) = {*expires_at, static_cast<std::uint32_t>(position)};
-        next_expiry_ = std::min(next_expiry_, *expires_at);
+        next_expiry_ = (std::min)(next_expiry_, *expires_at);
     }
 
     /// The next exchange is to have this number, and so many messages have been accepted.
@@ -505,7 +505,7 @@ class outgoing {
     void release_idle_memory() noexcept { in_flight_.release_idle_memory(); }
 
   private:
-    static constexpr auto never = std::chrono::milliseconds::max();
+    static constexpr auto never = (std::chrono::milliseconds::max)();
 
     static bool may_expire(in_flight::entry const& e) noexcept {
         return e.expires && e.past != in_flight::history::sent && (e.at == stage::queued || e.at == stage::resend);

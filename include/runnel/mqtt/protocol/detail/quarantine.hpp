@@ -47,8 +47,8 @@ class quarantine {
   public:
     using clock = std::chrono::steady_clock;
     using time_point = clock::time_point;
-    static constexpr auto never = time_point::max();
-    static constexpr std::uint16_t unlimited = std::numeric_limits<std::uint16_t>::max();
+    static constexpr auto never = (time_point::max)();
+    static constexpr std::uint16_t unlimited = (std::numeric_limits<std::uint16_t>::max)();
 
     /// `strikes` in a row condemn a message; 0: none is ever given up. What comes within `soon` comes right after.
     explicit quarantine(std::uint32_t strikes = 3, clock::duration soon = std::chrono::seconds(1)) noexcept

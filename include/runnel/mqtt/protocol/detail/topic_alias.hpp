@@ -90,7 +90,7 @@ class outgoing_aliases {
     }
 
   private:
-    static constexpr std::uint32_t none = std::numeric_limits<std::uint32_t>::max();
+    static constexpr std::uint32_t none = (std::numeric_limits<std::uint32_t>::max)();
     static constexpr std::size_t seen_places = 64;
 
     struct entry {

@@ -132,7 +132,7 @@ class aliyun_rules {
         topic_levels levels(filter);
         bool const broadcast = levels.next() == "broadcast" && levels.next() == known->product_key.view();
         if (!broadcast && !may_use(who.name, filter)) return not_authorized;
-        return static_cast<mqtt::reason_code>(std::min(request.maximum_qos, mqtt::qos::at_least_once));
+        return static_cast<mqtt::reason_code>((std::min)(request.maximum_qos, mqtt::qos::at_least_once));
     }
 
   private:

@@ -176,7 +176,7 @@ inline void broker_core::accept(broker_connection& c, connect_attempt const& req
     auto const asked_expiry = v5                   ? asked.session_expiry_interval.value_or(0)
                               : packet.clean_start ? 0
                                                    : broker_session::never;
-    auto const expiry = std::min(asked_expiry, options_.maximum_session_expiry);
+    auto const expiry = (std::min)(asked_expiry, options_.maximum_session_expiry);
     auto const peer = v5 ? mqtt::capabilities::from(asked) : mqtt::capabilities{};
 
     mqtt::connack answer;

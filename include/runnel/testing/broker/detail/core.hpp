@@ -90,7 +90,7 @@ class broker_core {
     std::optional<time_point> next_deadline() const {
         auto const a = connections_.next();
         auto const b = sessions_due_.next();
-        return a && b ? std::min(*a, *b) : a ? a : b;
+        return a && b ? (std::min)(*a, *b) : a ? a : b;
     }
 
     /// Does what has become due: late clients, wills, sessions that end.

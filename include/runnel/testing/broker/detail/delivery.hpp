@@ -34,9 +34,9 @@ inline void broker_core::deliver(broker_session& s, outgoing_message m) {
 // Whether a message may be sent now. What is encoded already is kept short, so that answers do not stand behind more
 // than that, and messages for slow clients wait in a form that all of them share.
 inline bool broker_core::can_send(broker_session const& s, mqtt::qos quality) const {
-    if (!s.connected() || s.connection->out.size() >= std::min(options_.output_limit, written_at_once)) return false;
+    if (!s.connected() || s.connection->out.size() >= (std::min)(options_.output_limit, written_at_once)) return false;
     return quality == mqtt::qos::at_most_once ||
-           s.state.unacknowledged() < std::min(options_.in_flight, s.state.peer().receive_maximum);
+           s.state.unacknowledged() < (std::min)(options_.in_flight, s.state.peer().receive_maximum);
 }
 
 // Sends what waits, as far as the client takes it: first the retained messages of new subscriptions, then the others,
@@ -80,7 +80,7 @@ inline bool broker_core::send_retained(broker_session& s, retained_request& r) {
         if (!may_go_on()) return false;
         auto const m = retained_.next(r, now_);
         if (!m) return true;
-        outgoing_message o{m, std::min(m->quality(), r.granted), true, {}};  // [MQTT-3.3.1-8]
+        outgoing_message o{m, (std::min)(m->quality(), r.granted), true, {}};  // [MQTT-3.3.1-8]
         if (r.identifier != 0) o.identifiers.push_back(r.identifier);
         if (r.queued)
             s.queue.push(std::move(o));

@@ -51,7 +51,7 @@ inline void broker_core::check_offline(broker_session& s) {
     if (s.will && (ends || *s.will_at <= now_)) publish_will(s);  // [MQTT-3.1.2-8]
     if (ends) return end_session(s);
     if (s.will && s.ends_at)
-        sessions_due_.set(s, std::min(*s.will_at, *s.ends_at));
+        sessions_due_.set(s, (std::min)(*s.will_at, *s.ends_at));
     else if (s.will || s.ends_at)
         sessions_due_.set(s, s.will ? *s.will_at : *s.ends_at);
     else

@@ -50,14 +50,14 @@ class outgoing_queue {
     /// Drops the messages that have expired [MQTT-3.3.2-5]; returns how many.
     std::size_t drop_expired(time_point now) {
         if (now < next_expiry_) return 0;
-        next_expiry_ = time_point::max();
+        next_expiry_ = (time_point::max)();
         auto const dropped = std::erase_if(messages_, [&](outgoing_message const& m) {
             if (!m.message->expires()) return false;
             bool const expired = m.message->expired(now);
             if (expired)
                 bytes_ -= m.cost();
             else
-                next_expiry_ = std::min(next_expiry_, m.message->expires_at());
+                next_expiry_ = (std::min)(next_expiry_, m.message->expires_at());
             return expired;
         });
         return dropped;
@@ -78,12 +78,12 @@ class outgoing_queue {
   private:
     void note(outgoing_message const& m) {
         bytes_ += m.cost();
-        if (m.message->expires()) next_expiry_ = std::min(next_expiry_, m.message->expires_at());
+        if (m.message->expires()) next_expiry_ = (std::min)(next_expiry_, m.message->expires_at());
     }
 
     std::deque<outgoing_message> messages_;
     std::size_t bytes_ = 0;
-    time_point next_expiry_ = time_point::max();
+    time_point next_expiry_ = (time_point::max)();
 };
 
 }  // namespace runnel::testing::detail

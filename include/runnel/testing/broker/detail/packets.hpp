@@ -135,13 +135,13 @@ inline mqtt::reason_code broker_core::check_subscription(broker_session& s, mqtt
         return quota_exceeded;
     if (!accepts.wildcard_subscription_available && request.filter.find_first_of("+#") != std::string_view::npos)
         return wildcard_subscriptions_not_supported;
-    auto const most = static_cast<mqtt::reason_code>(std::min(request.maximum_qos, accepts.maximum_qos));
+    auto const most = static_cast<mqtt::reason_code>((std::min)(request.maximum_qos, accepts.maximum_qos));
     if (!hooks.authorize_subscribe) return most;
     auto info = s.info();
     info.subscriptions = others;
     auto const reason = hooks.authorize_subscribe(info, packet, request);
     if (is_error(reason)) return mqtt::allowed_in(reason, mqtt::packet_type::suback) ? reason : unspecified_error;
-    return std::min(reason, most);
+    return (std::min)(reason, most);
 }
 
 // Whether the subscription is new, and not an old one replaced [MQTT-3.8.4-3].
@@ -189,7 +189,7 @@ inline void broker_core::handle_disconnect(broker_session& s, mqtt::disconnect c
             end_connection(c, true);
             return close(c);
         }
-        s.expiry = std::min(*expiry, options_.maximum_session_expiry);
+        s.expiry = (std::min)(*expiry, options_.maximum_session_expiry);
     }
     // [MQTT-3.14.4-3]
     end_connection(c, packet.reason != mqtt::reason_code::normal_disconnection);

@@ -68,7 +68,7 @@ class retained_messages {
         for (; at != messages_.end() && at->first.starts_with(prefix); ++at) {
             auto const& [topic, e] = *at;
             if (exact && topic != r.filter) break;
-            bool const queued = std::min(e.message->quality(), r.granted) != mqtt::qos::at_most_once;
+            bool const queued = (std::min)(e.message->quality(), r.granted) != mqtt::qos::at_most_once;
             if (queued != r.queued || e.number >= r.before || !mqtt::matches(r.filter, topic)) continue;
             r.after = topic;
             r.begun = true;

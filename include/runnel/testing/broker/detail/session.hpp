@@ -100,7 +100,7 @@ struct broker_session {
         : name(std::move(session_name)),
           limits(options),
           state(mqtt::role::server, version,
-                {.queued_bytes = std::numeric_limits<std::size_t>::max(),
+                {.queued_bytes = (std::numeric_limits<std::size_t>::max)(),
                  .in_flight = options.in_flight,
                  .outgoing_topic_aliases = options.outgoing_topic_aliases}) {}
 

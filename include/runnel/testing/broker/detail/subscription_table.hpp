@@ -97,7 +97,7 @@ class subscription_table {
             unsigned best = 0;
             for (std::size_t i = turn; i < turn + count && best < broker_session::best_readiness; ++i) {
                 auto const& s = *members[i % count];
-                outgoing_message const o{m, std::min(m->quality(), s.maximum_qos), false, {}};
+                outgoing_message const o{m, (std::min)(m->quality(), s.maximum_qos), false, {}};
                 auto const ready = s.session->readiness(o, now);
                 if (ready <= best) continue;
                 best = ready;
@@ -116,13 +116,13 @@ class subscription_table {
 
     static hit make_hit(message_ptr const& m, broker_subscription const& s, std::string_view share = {}) {
         outgoing_message o{
-            m, std::min(m->quality(), s.maximum_qos), s.retain_as_published && m->retain(), {}, std::string(share)};
+            m, (std::min)(m->quality(), s.maximum_qos), s.retain_as_published && m->retain(), {}, std::string(share)};
         if (s.identifier != 0) o.identifiers.push_back(s.identifier);
         return {s.session, std::move(o)};
     }
 
     static void merge(outgoing_message& into, outgoing_message const& other) {
-        into.quality = std::max(into.quality, other.quality);
+        into.quality = (std::max)(into.quality, other.quality);
         into.retain = into.retain || other.retain;
         into.identifiers.insert(into.identifiers.end(), other.identifiers.begin(), other.identifiers.end());
     }

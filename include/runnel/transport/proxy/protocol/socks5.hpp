@@ -118,7 +118,7 @@ class socks5_client {
 
     /// Takes at most `wanted` bytes; returns how many.
     std::size_t receive(std::string_view bytes) {
-        std::size_t const n = std::min(bytes.size(), wanted());
+        std::size_t const n = (std::min)(bytes.size(), wanted());
         input_.append(bytes.substr(0, n));
         if (n != 0 && input_.size() == wanted_) advance();
         return n;

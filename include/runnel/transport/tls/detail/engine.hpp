@@ -82,7 +82,7 @@ class tls_engine {
     bool encrypt(send_buffer& out) {
         ERR_clear_error();
         std::size_t n = 0;
-        if (SSL_write_ex(ssl_, out.data(), std::min(out.size(), slice), &n) != 1) {
+        if (SSL_write_ex(ssl_, out.data(), (std::min)(out.size(), slice), &n) != 1) {
             write_failure_ = take_tls_error(ssl_);
             return false;
         }
@@ -243,7 +243,7 @@ class tls_engine {
             BIO_set_retry_read(bio);
             return -1;
         }
-        std::size_t const n = std::min(in.data().size(), static_cast<std::size_t>(size));
+        std::size_t const n = (std::min)(in.data().size(), static_cast<std::size_t>(size));
         std::memcpy(out, in.data().data(), n);
         in.consume(n);
         return static_cast<int>(n);

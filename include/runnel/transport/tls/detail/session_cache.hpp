@@ -27,7 +27,7 @@ struct tls_moment {
 struct tls_verification {
     tls_moment at{};
     /// When the first certificate of the chain expires.
-    std::chrono::system_clock::time_point expires = std::chrono::system_clock::time_point::max();
+    std::chrono::system_clock::time_point expires = (std::chrono::system_clock::time_point::max)();
 
     /// Whether it still counts at `now`, if it does for `limit`. A clock that has been set back proves nothing.
     bool is_good(tls_moment now, std::chrono::seconds limit) const noexcept {

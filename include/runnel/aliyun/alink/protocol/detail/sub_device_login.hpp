@@ -98,7 +98,7 @@ class sub_device_login {
     step next(time_point now) const noexcept { return is_right() || is_busy() || due_ > now ? step::none : what_for(); }
     /// When `next` will give something if nothing happens; `time_point::max()` never.
     time_point due() const noexcept {
-        return is_right() || is_busy() || what_for() == step::none ? time_point::max() : due_;
+        return is_right() || is_busy() || what_for() == step::none ? (time_point::max)() : due_;
     }
 
     void begin_login() noexcept {
@@ -191,15 +191,15 @@ class sub_device_login {
 
     void try_again_at_once() noexcept {
         failures_ = 0;
-        due_ = time_point::min();
+        due_ = (time_point::min)();
     }
 
     // The first pauses are short: mostly the platform is busy for a moment.
     void pause(time_point now) noexcept {
         ++failures_;
-        auto const doubled = failures_ <= max_attempts ? 0u : std::min(failures_ - max_attempts, 6u);
+        auto const doubled = failures_ <= max_attempts ? 0u : (std::min)(failures_ - max_attempts, 6u);
         due_ = deadline_after(
-            now, std::min<std::chrono::milliseconds>(pause_, std::chrono::hours(1)) * std::min(1 << doubled, 60));
+            now, std::min<std::chrono::milliseconds>(pause_, std::chrono::hours(1)) * (std::min)(1 << doubled, 60));
     }
 
     void login_failed(bool for_good, time_point now, std::error_code why, std::string text) {
@@ -224,7 +224,7 @@ class sub_device_login {
     bool is_single_ = false;
     std::uint32_t failures_ = 0;  // in a row
     std::uint32_t leavers_ = 0;
-    time_point due_ = time_point::min();
+    time_point due_ = (time_point::min)();
     std::error_code refusal_;
     std::string text_;
 };
