@@ -478,10 +478,12 @@ class checker {
     // it is stored, the client takes the new session for its old one from then on, as nothing else would tell it: it
     // may take a new QoS 2 message for the repetition of one with the same identifier that it has had.
     void begins_session(bool is_new) {
-        if (is_new || known_ == 0)
+        if (is_new || known_ == 0) {
             announced_ = broker_life_;
-        else if (known_ != broker_life_ && announced_ != broker_life_)
+        } else if (known_ != broker_life_) {
+            announced_ = 0;  // on a connection that has ended before the answer was heard, as far as one can see
             is_misled_ = true;
+        }
     }
     // What has come before has been stored when something is written.
     void knows_session() {

@@ -248,7 +248,7 @@ class world {
     }
     // A message that the application keeps does not hold up those of another subscription.
     void try_two(std::size_t first, std::size_t second) {
-        if (!client_.has_room_for_two() || broker_options_.in_flight < 2) return;
+        if (!client_.has_room_for_two() || broker_options_.in_flight < 2 || checker_.is_misled()) return;
         auto const kept = send_to(first, mqtt::qos::at_least_once, 0, true).first;
         if (is_missing([&] { return checker_.was_handed_over(kept); }))
             machine_.log().fail("d%zu is not handed over", kept);

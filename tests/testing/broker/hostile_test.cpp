@@ -57,7 +57,7 @@ struct crowd {
     }
     void say(memory_stream<>& peer, std::string bytes) { test::run(io, test::write_text(peer, std::move(bytes))); }
     // What comes until the broker ends the connection.
-    std::string until_end(memory_stream<>& peer) { return test::run(io, test::read_to_end(peer)).text; }
+    std::string until_end(memory_stream<>& peer) { return test::task(io, test::read_to_end(peer)).run(60s).text; }
 
     asio::io_context io;
     std::size_t logged = 0;
