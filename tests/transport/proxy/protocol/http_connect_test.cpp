@@ -128,7 +128,7 @@ TEST_CASE("the head of a proxy's answer is bounded, interim answers included") {
     CHECK(read(head + "\r\n", 1000).client.error() == proxy_errc::head_too_long);
     std::string interim;
     while (interim.size() < 2 * runnel::connect_head::max_size) interim += "HTTP/1.1 100 Continue\r\n\r\n";
-    for (std::size_t const chop : {999, 25})  // the latter: each comes as a whole
+    for (std::size_t const chop : {999u, 25u})  // the latter: each comes as a whole
         CHECK(read(interim, chop).client.error() == proxy_errc::head_too_long);
 }
 
