@@ -55,6 +55,8 @@ class link : public std::enable_shared_from_this<link> {
     void cut_soon(int which, std::size_t bytes) noexcept {
         cut_after_[which] = std::min(cut_after_[which], ends_[which].written + bytes);
     }
+    /// Or not, after all.
+    void cut_never() noexcept { cut_after_[0] = cut_after_[1] = static_cast<std::size_t>(-1); }
 
     bool is_over() const noexcept { return ends_[0].is_gone && ends_[1].is_gone; }
     /// Whether bytes of the client's are under way, of which some have arrived not longer than that ago.

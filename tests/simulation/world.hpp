@@ -406,6 +406,7 @@ class world {
         network_.now.slowest = microseconds(5'000);
         network_.now.capacity = 64 * 1024;
         network_.now.largest_piece = 64 * 1024;
+        network_.for_each([](link& l) { l.cut_never(); });
     }
     template <class F>
     void for_one_link(F f) {
