@@ -2,13 +2,10 @@
 #include <runnel/transport/tcp.hpp>
 
 #include <asio/io_context.hpp>
-#include <asio/post.hpp>
 #include <doctest/doctest.h>
 
-#include "support/allocation_count.hpp"
 #include "support/allocation_trial.hpp"
 #include "support/memory_sessions.hpp"
-#include <array>
 #include <memory>
 
 // A session whose n-th allocation fails, for each n: of a conversation of every kind of exchange.
@@ -31,16 +28,6 @@ void report(test::allocation_failures const& all) {
                       << all.terminated << " have ended the program");
 }
 
-// Whether Asio takes its memory by `aligned_alloc`, as it does where the standard library has told it in time; else by
-// `operator new`, like everybody.
-bool asio_allocates_apart() {
-    asio::io_context io;
-    auto const before = runnel::testing::aligned_allocation_count();
-    asio::post(io, [room = std::array<char, 2000>()] { (void)room; });
-    io.run();
-    return runnel::testing::aligned_allocation_count() != before;
-}
-
 }  // namespace
 
 TEST_CASE("whichever allocation fails, the session goes on or run ends with it, and what is promised is kept") {
@@ -50,7 +37,7 @@ TEST_CASE("whichever allocation fails, the session goes on or run ends with it, 
         CHECK(all.count > 60);
         CHECK(all.wrong == 0);
         // What Asio itself loses: the timer of `request`.
-        if (asio_allocates_apart()) CHECK(all.escaped + all.terminated <= 4);
+        if (test::asio_allocates_apart()) CHECK(all.escaped + all.terminated <= 4);
     }
 }
 
@@ -66,7 +53,7 @@ TEST_CASE("whichever allocation of Asio's fails, nothing is told that is not tru
     for (auto const version : test::versions) {
         auto const all = test::fail_each_allocation<local_transport>(version, allocator::aligned_alloc, &locally);
         report(all);
-        if (asio_allocates_apart()) CHECK(all.count > 60);
+        if (test::asio_allocates_apart()) CHECK(all.count > 60);
         CHECK(all.wrong == 0);
     }
 }
