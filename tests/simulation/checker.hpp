@@ -255,8 +255,6 @@ class checker {
     /// The last connection, and whether DISCONNECT has been written on one, or may have been, where bytes were lost.
     std::size_t connection() const noexcept { return connection_; }
     bool said_goodbye(std::size_t connection) const { return goodbyes_.contains(connection); }
-    /// Whether the server has read DISCONNECT on the last connection.
-    bool has_ended_well() const noexcept { return ended_well_ == connection_; }
 
     // --- the wire
 
