@@ -346,7 +346,6 @@ class subscription_registry {
         for (auto const* p : matches_) {
             if (p->of->handler) continue;
             p->of->box->prepare(packet);
-            p->of->receivers.wake_one();
             fills_inboxes = true;
         }
         auto of = shares_.find(token.number);
