@@ -7,6 +7,7 @@ usage: house_rules.py INCLUDE_DIR [--drivers] -- COMPILER...
 - Every header that does no I/O compiles alone, without a warning; where a library that it needs is not installed it is left
   out. With --drivers those are compiled instead that do I/O, which takes as long again.
 - Only where the path says so (DRIVERS, SEE_OPENSSL) does a header reach Asio or OpenSSL, however indirectly.
+- What does no I/O throws and catches by the macros of core/compiler.hpp alone, since it can be compiled without exceptions.
 - Nothing is called `min` or `max` in a way that <windows.h> takes for its macro.
 - Asio's insides are used in one header, which Asio it is is known to one, and what only some compilers have in another.
 - Every header is in the folder of a floor, but the version and those that include whole floors (WHOLE). What is
@@ -164,6 +165,17 @@ def extension_faults(header):
             yield f"{header.path}: {found} is for core/compiler.hpp, and a macro of that for here"
 
 
+# Do no I/O, and want exceptions all the same: of nlohmann/json, and for what SQLite says.
+WANT_EXCEPTIONS = {"aliyun/alink/", "mqtt/store/sqlite_store.hpp"}
+EXCEPTION = re.compile(r"(?<![\w'])(?:try\s*\{|catch\s*\(|throw\b)")
+
+
+def exception_faults(header):
+    if is_rule(header) and header.name not in KNOW_COMPILERS and not is_in(header, WANT_EXCEPTIONS):
+        for found in sorted(set(EXCEPTION.findall(re.sub(r"//.*|\"[^\"\n]*\"", "", header.text)))):
+            yield f"{header.path}: {found.strip()} where exceptions may be off: RUNNEL_THROW, RUNNEL_TRY, RUNNEL_CATCH_ALL"
+
+
 def windows_faults(header):
     for name in sorted(set(re.findall(r"\b(?:min|max)\(", re.sub(r"//.*", "", header.text)))):
         yield f"{header.path}: {name}...) is a macro of <windows.h>: (std::{name[:3]})(...)"
@@ -174,9 +186,13 @@ def is_in(header, paths):
     return any(below.startswith(path) if path.endswith("/") else below == path for path in paths)
 
 
+def is_rule(header):
+    return not is_in(header, DRIVERS) or is_in(header, NOT_DRIVERS)
+
+
 def io_faults(header, headers):
     reached = sorted(filter(FORBIDDEN.match, reachable([header.name], headers, lambda h: h.always | h.sometimes)))
-    if not is_in(header, DRIVERS) or is_in(header, NOT_DRIVERS):
+    if is_rule(header):
         for found in reached[:3]:
             yield f"{header.path}: reaches {found}, but is where no I/O is done"
     elif not is_in(header, SEE_OPENSSL):
@@ -274,7 +290,7 @@ def main():
     faults = [*place_faults(root), *listing_faults(pathlib.Path(__file__).parent)]
     for header in headers.values():
         faults += [*include_faults(header), *insides_faults(header), *extension_faults(header), *windows_faults(header)]
-        faults += io_faults(header, headers)
+        faults += [*io_faults(header, headers), *exception_faults(header)]
         faults += undocumented.faults(header.path, header.text)
 
     drivers, missing = "--drivers" in sys.argv, missing_libraries(compiler)

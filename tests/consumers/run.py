@@ -77,7 +77,7 @@ def build_with_cmake(scratch, *arguments):
 
 
 def install_by_cmake(scratch, *arguments):
-    run("cmake", "-S", ROOT, "-B", scratch / "library", f"-DCMAKE_INSTALL_PREFIX={scratch / 'prefix'}", *arguments)
+    run("cmake", "-G", "Ninja", "-S", ROOT, "-B", scratch / "library", f"-DCMAKE_INSTALL_PREFIX={scratch / 'prefix'}", *arguments)
     run("cmake", "--install", scratch / "library")
 
 
@@ -282,7 +282,7 @@ def copied(scratch, options):
 VCPKG = """\
 function(vcpkg_cmake_configure)
   cmake_parse_arguments(arg "" SOURCE_PATH OPTIONS ${ARGN})
-  execute_process(COMMAND ${CMAKE_COMMAND} -S ${arg_SOURCE_PATH} -B ${SCRATCH}/library ${arg_OPTIONS} COMMAND_ERROR_IS_FATAL ANY)
+  execute_process(COMMAND ${CMAKE_COMMAND} -G Ninja -S ${arg_SOURCE_PATH} -B ${SCRATCH}/library ${arg_OPTIONS} COMMAND_ERROR_IS_FATAL ANY)
 endfunction()
 function(vcpkg_cmake_install)
   execute_process(COMMAND ${CMAKE_COMMAND} --install ${SCRATCH}/library --prefix ${CURRENT_PACKAGES_DIR} COMMAND_ERROR_IS_FATAL ANY)

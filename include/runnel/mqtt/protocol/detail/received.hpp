@@ -134,11 +134,10 @@ class received {
     RUNNEL_COLD void give_back(delivery d, publish const* packet = nullptr) noexcept {
         if (d.quality == qos::at_least_once && waiting_.contains(d.number)) {
             auto& e = waiting_[d.number];
-            try {
+            RUNNEL_TRY {
                 if (e.number == d.number && !e.known && !e.taken && !learn(e, d.number)) return;
-            } catch (...) {
-                e.known = true;
             }
+            RUNNEL_CATCH_ALL { e.known = true; }
         }
         auto* const m = find(d);
         if (m == nullptr || m->taken || m->given_back) return;
