@@ -12,6 +12,7 @@ usage: house_rules.py INCLUDE_DIR [--drivers] -- COMPILER...
 - Asio's insides are used in one header, which Asio it is is known to one, and what only some compilers have in another.
 - Every header is in the folder of a floor, but the version and those that include whole floors (WHOLE). What is
   included is named from the root of the headers, in angle brackets.
+- The module (runnel.cppm) has every public header.
 - Every test is in one of the lists of tests/meson.build.
 - Every name at namespace scope outside of `detail` is documented (undocumented.py).
 
@@ -121,9 +122,9 @@ def reachable(names, headers, edges):
 def place_faults(root):
     for path in sorted((root / "runnel").rglob("*")):
         place = path.relative_to(root / "runnel")
-        if path.is_file() and path.suffix != ".hpp":
+        if path.is_file() and path.suffix != ".hpp" and path.name != MODULE:
             yield f"{path}: is no .hpp, and so is not checked"
-        elif path.is_file() and place.parts[0] not in (MAY_INCLUDE if len(place.parts) > 1 else {*WHOLE, "version.hpp"}):
+        elif path.is_file() and place.parts[0] not in (MAY_INCLUDE if len(place.parts) > 1 else {*WHOLE, "version.hpp", MODULE}):
             yield f"{path}: is in no floor's folder"
 
 
@@ -198,6 +199,24 @@ def io_faults(header, headers):
     elif not is_in(header, SEE_OPENSSL):
         for found in [name for name in reached if name.startswith("openssl")][:3]:
             yield f"{header.path}: reaches {found}, but is where OpenSSL is not seen"
+
+
+MODULE = "runnel.cppm"
+# What a program that imports the module includes where it needs it.
+NOT_IN_MODULE = {"mqtt/client/session_source.hpp", "src.hpp", "src_tls.hpp", "testing/"}
+
+
+def module_faults(root, headers):
+    """The module has all public headers, and includes ahead of itself what others than runnel bring to them."""
+    module = Header(root, root / "runnel" / MODULE)
+    included = module.always | module.sometimes
+    reached = reachable([name for name in included if name in headers], headers, lambda h: h.always | h.sometimes) | included
+    for name, header in headers.items():
+        if "/detail/" not in name and name not in reached and not is_in(header, NOT_IN_MODULE):
+            yield f"{module.path}: has not {name}"
+    for name in sorted(reached - included):
+        if not name.startswith(("runnel/", "asio/", "boost/")):
+            yield f"{module.path}: must include <{name}> ahead, as headers of runnel do"
 
 
 def chains_of(some, closures):
@@ -287,7 +306,7 @@ def main():
     if not headers:
         sys.exit("no headers found")
 
-    faults = [*place_faults(root), *listing_faults(pathlib.Path(__file__).parent)]
+    faults = [*place_faults(root), *listing_faults(pathlib.Path(__file__).parent), *module_faults(root, headers)]
     for header in headers.values():
         faults += [*include_faults(header), *insides_faults(header), *extension_faults(header), *windows_faults(header)]
         faults += [*io_faults(header, headers), *exception_faults(header)]

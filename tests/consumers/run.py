@@ -133,6 +133,39 @@ def compiled(scratch, options):
     expect({"two_files", "runnel-compiled", "runnel-compiled-tls"} <= targets, f"meson has only {targets}")
 
 
+# What imports runnel, beside two_files.cpp, which includes it.
+IMPORTING = """\
+#include <asio/awaitable.hpp>
+#include <openssl/ssl.h>
+#include <nlohmann/json.hpp>
+#include <string>
+import runnel;
+using session = runnel::mqtt::session<runnel::tcp>;
+asio::awaitable<void> say(session& s, std::string what);
+template class runnel::mqtt::session<runnel::tcp>;
+template class runnel::mqtt::session<runnel::wss>;
+template class runnel::aliyun::device_session<runnel::ws>;
+"""
+
+
+@way
+def module(scratch, options):
+    """`import runnel;` with all its parts, in a program whose other file includes."""
+    clang = shutil.which("clang++-19")
+    if clang is None:
+        return "no clang 19"
+    parts = [f"-DRUNNEL_MODULE_{name.upper()}" for name in COMPONENTS]
+    command = [clang, *WARNINGS, *ASIO, "-pthread", f"-I{ROOT / 'include'}"]
+    including = scratch / "including.o"
+    run(*command, "-DRUNNEL_SEPARATE_COMPILATION", "-c", HERE / "two_files.cpp", "-o", including)
+    run(*command, *parts, "--precompile", ROOT / "include/runnel/runnel.cppm", "-o", scratch / "runnel.pcm")
+    say = scratch / "say.cpp"
+    say.write_text((HERE / "two_files_say.cpp").read_text().replace('#include "two_files.hpp"\n', IMPORTING))
+    imported = [f"-fmodule-file=runnel={scratch / 'runnel.pcm'}", say, scratch / "runnel.pcm"]
+    run(*command, *imported, including, "-o", scratch / "two_files", *LIBRARIES)
+    check_two_files(scratch / "two_files")
+
+
 @way
 def boost_asio(scratch, options):
     """With Boost's Asio: the headers of the standalone one are of no use then."""
