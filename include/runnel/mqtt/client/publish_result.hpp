@@ -2,8 +2,8 @@
 
 #include <runnel/core/compiler.hpp>
 #include <runnel/core/printable.hpp>
+#include <runnel/mqtt/codec/property_view.hpp>
 #include <runnel/mqtt/codec/reason_code.hpp>
-#include <runnel/mqtt/packet/acknowledgement.hpp>
 
 #include <memory>
 #include <string>
@@ -12,19 +12,22 @@
 
 namespace runnel::mqtt {
 
-/// What a server says of a message besides the reason code, in MQTT 5 (3.4.2.2, 3.5.2.2, 3.7.2.2).
+/// What a server says besides the reason code, in MQTT 5, of a message (3.4.2.2, 3.5.2.2, 3.7.2.2), of a connection
+/// (3.2.2.3.9, 3.2.2.3.10).
 struct publish_details {
     std::string reason_string;  ///< made `printable`
     /// The first of them, as many as fit into 64 KiB.
     std::vector<std::pair<std::string, std::string>> user_properties;
 
     /// Null if the packet says nothing.
-    RUNNEL_COLD static std::shared_ptr<publish_details const> of(acknowledgement const& ack) {
-        if (ack.props.empty()) return nullptr;
+    RUNNEL_COLD static std::shared_ptr<publish_details const> of(property_view const& props) {
+        auto const text = props.get<property_id::reason_string>();
+        auto const pairs = props.get<property_id::user_property>();
+        if (!text && pairs.is_blank()) return nullptr;
         auto details = std::make_shared<publish_details>();
-        if (auto const text = ack.props.get<property_id::reason_string>()) details->reason_string = printable(*text);
+        details->reason_string = printable(text.value_or(""));
         std::size_t room = 64 * 1024;  // a packet has place for millions of empty ones
-        for (auto const& [name, value] : ack.props.get<property_id::user_property>()) {
+        for (auto const& [name, value] : pairs) {
             auto const size = sizeof(std::pair<std::string, std::string>) + name.size() + value.size();
             if (size > room) break;
             room -= size;

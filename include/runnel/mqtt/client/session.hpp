@@ -15,6 +15,7 @@
 #include <runnel/mqtt/client/detail/publishing.hpp>
 #include <runnel/mqtt/client/detail/session_parts.hpp>
 #include <runnel/mqtt/client/event_stream.hpp>
+#include <runnel/mqtt/client/negotiated.hpp>
 #include <runnel/mqtt/client/queued_message.hpp>
 #include <runnel/mqtt/client/session_event.hpp>
 #include <runnel/mqtt/client/subscription.hpp>
@@ -89,6 +90,8 @@ class session final : private detail::session_services {
     /// Whether the server has accepted the connection and it has not been lost.
     bool is_connected() const noexcept { return state_.connected(); }
     session_counters counters() const noexcept;
+    /// What holds on the connection; nothing while there is none. From the event `connected` on.
+    RUNNEL_COLD std::optional<negotiated_settings> negotiated() const;
 
     /// The events from now on; `session_options::on_event` is told the same.
     event_stream<executor_type> events();
@@ -321,10 +324,13 @@ class session final : private detail::session_services {
         std::string detail;           // of the end of the last connection
         std::string redirect;         // the server that it named
         std::string remark;           // of the stream, beside the error by which it has ended
+        std::string connack;          // the bytes of `agreed`
+        property_view agreed;         // of CONNACK, if there are any that nobody else keeps
         std::error_code refused;      // by CONNACK
 
         RUNNEL_COLD void forget_connection() {
-            detail = redirect = remark = {};
+            detail = redirect = remark = connack = {};
+            agreed = {};
             refused.clear();
         }
     };
@@ -423,6 +429,7 @@ class session final : private detail::session_services {
     RUNNEL_COLD awaitable<void> open(std::optional<stream_type>& s, task_share here);
     RUNNEL_COLD void send_connect();
     RUNNEL_COLD void accepted_or_refused(connack const& answer);
+    RUNNEL_COLD void keep_agreed(property_view const& props);
 
     // --- messages
 

@@ -2,10 +2,12 @@
 
 #include <runnel/core/callback.hpp>
 #include <runnel/core/compiler.hpp>
+#include <runnel/core/heap_optional.hpp>
 #include <runnel/mqtt/client/credentials.hpp>
 #include <runnel/mqtt/client/reconnect.hpp>
 #include <runnel/mqtt/client/session_event.hpp>
 #include <runnel/mqtt/codec/types.hpp>
+#include <runnel/mqtt/codec/user_properties.hpp>
 #include <runnel/mqtt/packet/subscribe.hpp>
 #include <runnel/mqtt/protocol/capabilities.hpp>
 #include <runnel/mqtt/protocol/pacing.hpp>
@@ -18,17 +20,29 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 
 namespace runnel::mqtt {
 
-/// A will that owns its memory: see `will`.
+/// A will that owns its memory: see `will`. What follows `delay` are properties of its message (3.1.3.2); a text that
+/// is empty is not sent.
 struct will_message_options {
     std::string topic;
     std::string payload;
     mqtt::qos qos = mqtt::qos::at_most_once;
     bool retain = false;
     std::chrono::seconds delay{0};  ///< MQTT 5: how long after the end of the connection, 0 to 4,294,967,295 s
+    bool payload_is_utf8 = false;   ///< MQTT 5: Payload Format Indicator
+    /// MQTT 5: how long the server may keep the message for a subscriber, 0 to 4,294,967,295 s.
+    std::optional<std::chrono::seconds> message_expiry{};
+    std::string content_type{};               ///< MQTT 5: what the payload is, by agreement: a MIME type, say
+    std::string response_topic{};             ///< MQTT 5: where an answer is expected
+    std::string correlation_data{};           ///< MQTT 5: tells what an answer belongs to; any bytes
+    mqtt::user_properties user_properties{};  ///< MQTT 5
 };
+
+/// A session that the server keeps until it is told to end it (3.1.2.11.2): `session_options::session_expiry`.
+inline constexpr std::chrono::seconds never_expires{0xFFFF'FFFF};
 
 /// What becomes of a message for which there is no room (`maximum_queued`, `maximum_unwritten`).
 enum class overflow : std::uint8_t {
@@ -37,7 +51,8 @@ enum class overflow : std::uint8_t {
     drop_oldest,  ///< the oldest QoS 0 messages that wait for a connection are dropped; `publish` waits if none is left
 };
 
-/// How a session connects and behaves. `session`'s constructor refuses what is out of range.
+/// How a session connects and behaves. `session`'s constructor refuses what is out of range, and what is for MQTT 5 in
+/// a session of MQTT 3.1.1.
 struct session_options {
     mqtt::credentials credentials;
     /// If set, is called for each attempt to connect, instead of using `credentials`: for tokens and signed timestamps.
@@ -54,10 +69,14 @@ struct session_options {
     bool accept_unknown_session = true;
     /// MQTT 5: asks the server for the beginning of response topics (3.1.2.11.6); `session::request` then uses it.
     bool request_response_information = false;
-    /// MQTT 5: how long the server keeps the session after the connection has ended, 0 to 4,294,967,295 s.
+    /// MQTT 5: whether the server may put reason strings and user properties into all of its packets (3.1.2.11.7).
+    bool request_problem_information = true;
+    /// MQTT 5: how long the server keeps the session after the connection has ended, 0 to 4,294,967,294 s, or
+    /// `never_expires`.
     std::chrono::seconds session_expiry{3600};
-    std::chrono::seconds keep_alive{60};  ///< longest silence before a ping, 0 (none) to 65,535 s
-    std::optional<will_message_options> will;
+    std::chrono::seconds keep_alive{60};       ///< longest silence before a ping, 0 (none) to 65,535 s
+    heap_optional<will_message_options> will;  ///< what the server publishes when this client is lost
+    mqtt::user_properties user_properties;     ///< MQTT 5: of CONNECT
 
     /// For resolving, all handshakes and CONNACK, 1 ms or more. Several servers, and addresses, have shares of it: see
     /// `connect_budget`.
@@ -136,7 +155,30 @@ struct subscribe_options {
     retain_handling handling = retain_handling::send;  ///< MQTT 5
 };
 
-/// Throws `std::out_of_range`, with the range in its text, if the options are not possible.
+/// Throws if an option asks for what only MQTT 5 has. Topic aliases are used where they can be.
+RUNNEL_COLD inline void check_version(session_options const& o) {
+    if (o.version == protocol_version::v5) return;
+    auto const refuse_if = [](bool is, char const* name) RUNNEL_LAMBDA_COLD {
+        if (is) RUNNEL_THROW(std::system_error(errc::not_in_this_version, name));
+    };
+    refuse_if(o.request_response_information, "request_response_information");
+    refuse_if(!o.request_problem_information, "request_problem_information");
+    refuse_if(o.session_expiry != std::chrono::hours(1), "session_expiry");
+    refuse_if(!o.user_properties.empty(), "user_properties");
+    refuse_if(o.follow_redirects, "follow_redirects");
+    if (!o.will) return;
+    auto const& w = *o.will;
+    refuse_if(w.delay.count() != 0, "will.delay");
+    refuse_if(w.payload_is_utf8, "will.payload_is_utf8");
+    refuse_if(w.message_expiry.has_value(), "will.message_expiry");
+    refuse_if(!w.content_type.empty(), "will.content_type");
+    refuse_if(!w.response_topic.empty(), "will.response_topic");
+    refuse_if(!w.correlation_data.empty(), "will.correlation_data");
+    refuse_if(!w.user_properties.empty(), "will.user_properties");
+}
+
+/// Throws `std::out_of_range`, with the range in its text, if the options are not possible, and
+/// `errc::not_in_this_version`, with the option's name, if one is for MQTT 5 and `version` is not.
 RUNNEL_COLD inline void check(session_options const& o) {
     using namespace std::chrono_literals;
     auto const seconds = [](std::chrono::seconds value, std::int64_t maximum, char const* name) {
@@ -149,7 +191,10 @@ RUNNEL_COLD inline void check(session_options const& o) {
     };
     seconds(o.keep_alive, 65'535, "keep_alive");
     seconds(o.session_expiry, 0xFFFF'FFFF, "session_expiry");
-    if (o.will) seconds(o.will->delay, 0xFFFF'FFFF, "will.delay");
+    if (o.will) {
+        seconds(o.will->delay, 0xFFFF'FFFF, "will.delay");
+        seconds(o.will->message_expiry.value_or(0s), 0xFFFF'FFFF, "will.message_expiry");
+    }
     auto const up_to_a_day = [](std::chrono::milliseconds value, char const* name) {
         if (value < 0ms || value > 24h) RUNNEL_THROW(std::out_of_range(std::string(name) + " must be 0 to 24 h"));
     };
@@ -167,6 +212,7 @@ RUNNEL_COLD inline void check(session_options const& o) {
     positive(o.pace.span, "pace.span (ms)");
     if (o.pace.span > 24h) RUNNEL_THROW(std::out_of_range("pace.span must be 24 h or less"));
     check(o.reconnect);
+    check_version(o);
 }
 
 }  // namespace runnel::mqtt

@@ -78,6 +78,7 @@ enum class errc {
     queue_full,
     not_connected,
     no_response_topic,
+    not_in_this_version,
 
     // The end of a connection or of a session.
     connect_timeout,
@@ -162,6 +163,7 @@ RUNNEL_COLD inline char const* describe(errc e) noexcept {
         case errc::no_packet_identifier: return "all packet identifiers are in use";
         case errc::queue_full: return "the queue is full";
         case errc::no_response_topic: return "the request names no response topic";
+        case errc::not_in_this_version: return "MQTT 3.1.1 has no such thing: it is for MQTT 5";
         case errc::not_connected: return "not connected";
         case errc::connect_timeout: return "the attempt to connect took too long";
         case errc::close_timeout: return "the connection had to be closed before all had been sent";

@@ -68,6 +68,11 @@ class property_view {
         return p;
     }
 
+    /// Whether a property is there.
+    constexpr bool has(property_id id) const noexcept {
+        return ((is_own() ? present(*own_) : present_) & definition_of(id).bit) != 0;
+    }
+
     /// One property: what the member of `properties` would be.
     template <property_id Id>
     constexpr auto get() const noexcept {

@@ -295,6 +295,7 @@ constexpr reason_code reason_for(errc error) noexcept {
         case errc::queue_full:
         case errc::not_connected:
         case errc::no_response_topic:
+        case errc::not_in_this_version:
         case errc::connect_timeout:
         case errc::close_timeout:
         case errc::response_timeout:

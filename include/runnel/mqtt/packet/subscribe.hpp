@@ -121,7 +121,8 @@ RUNNEL_COLD constexpr errc check(subscribe const& p, protocol_version version) n
         if (errc const error = check_topic_filter(request.filter, version); error != errc::ok) return error;
         if (request.maximum_qos > qos::exactly_once) return errc::invalid_qos;
         if (request.handling > retain_handling::do_not_send) return errc::invalid_retain_handling;
-        auto const options = subscription_options(request, version);
+        auto const options = subscription_options(request, protocol_version::v5);
+        if (version != protocol_version::v5 && options > 0x03) return errc::not_in_this_version;
         if (errc const error = check_subscription_options(options, request.filter, version); error != errc::ok)
             return error;
     }

@@ -48,6 +48,10 @@ class keep_alive {
     enum class action : std::uint8_t { none, ping, dead };
 
     state current() const noexcept { return state_; }
+    /// Of the connection, or the last one; 0: none.
+    std::chrono::seconds interval() const noexcept {
+        return std::chrono::duration_cast<std::chrono::seconds>(interval_ * 4 / 3);
+    }
 
     /// A connection begins. `interval` is the keep alive of CONNECT or the server's, 0: none. `response_timeout` bounds
     /// the wait for an answer, as do three quarters of the keep alive.

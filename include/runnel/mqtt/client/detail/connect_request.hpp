@@ -5,6 +5,7 @@
 #include <runnel/mqtt/packet/connect.hpp>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -28,8 +29,10 @@ class connect_request {
         props_.maximum_packet_size = options.maximum_packet_size;
         if (options.incoming_topic_aliases != 0) props_.topic_alias_maximum = options.incoming_topic_aliases;
         if (options.request_response_information) props_.request_response_information = 1;
+        if (!options.request_problem_information) props_.request_problem_information = 0;
         props_.session_expiry_interval = static_cast<std::uint32_t>(options.session_expiry.count());
-        if (options.will) will_props_.will_delay_interval = static_cast<std::uint32_t>(options.will->delay.count());
+        if (options.will) set_properties_of(*options.will);
+        props_.user_properties = options.user_properties.list();
     }
     connect_request(connect_request const&) = delete;
     connect_request& operator=(connect_request const&) = delete;
@@ -68,10 +71,24 @@ class connect_request {
         if (!v5()) return c;
         c.receive_maximum = *props_.receive_maximum;
         c.topic_alias_maximum = options_.incoming_topic_aliases;
+        c.problem_information = options_.request_problem_information;
         return c;
     }
 
   private:
+    RUNNEL_COLD void set_properties_of(will_message_options const& w) {
+        auto const text = [](std::string const& s) {
+            return s.empty() ? std::nullopt : std::optional(std::string_view(s));
+        };
+        if (w.delay.count() != 0) will_props_.will_delay_interval = static_cast<std::uint32_t>(w.delay.count());
+        if (w.payload_is_utf8) will_props_.payload_format_indicator = 1;
+        if (w.message_expiry)
+            will_props_.message_expiry_interval = static_cast<std::uint32_t>(w.message_expiry->count());
+        will_props_.content_type = text(w.content_type);
+        will_props_.response_topic = text(w.response_topic);
+        will_props_.correlation_data = text(w.correlation_data);
+        will_props_.user_properties = w.user_properties.list();
+    }
     bool v5() const noexcept { return options_.version == protocol_version::v5; }
 
     session_options const& options_;

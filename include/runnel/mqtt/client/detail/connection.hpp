@@ -217,6 +217,8 @@ class connection {
         is_held_ = held;
         packets_.timer().soon();
     }
+    /// What has been accepted.
+    std::chrono::seconds agreed_keep_alive() const noexcept { return keep_alive_.interval(); }
     bool is_held() const noexcept { return is_held_; }
     void release() {
         is_held_ = false;

@@ -62,6 +62,26 @@ session_counters session<Transport>::counters() const noexcept {
 }
 
 template <transport Transport>
+std::optional<negotiated_settings> session<Transport>::negotiated() const {
+    if (!state_.connected()) return {};
+    negotiated_settings n;
+    n.version = options_.version;
+    n.keep_alive = connection_.agreed_keep_alive();
+    n.session_expiry = options_.version == protocol_version::v5 ? options_.session_expiry
+                       : options_.clean_start                   ? std::chrono::seconds(0)
+                                                                : never_expires;
+    n.server = state_.peer();
+    if (!server_info_) return n;
+    n.assigned_client_id = server_info_->assigned_client_id;
+    n.response_information = server_info_->response_prefix;
+    auto const& told = server_info_->agreed;
+    if (auto const s = told.template get<property_id::session_expiry_interval>())
+        n.session_expiry = std::chrono::seconds(*s);
+    n.details = publish_details::of(told);
+    return n;
+}
+
+template <transport Transport>
 auto session<Transport>::events() -> event_stream<executor_type> {
     event_stream<executor_type> stream(get_executor());
     std::erase_if(watchers_, [](auto const& w) { return w.expired(); });

@@ -139,7 +139,7 @@ class publishing {
         ++acknowledged_;
         p.result.what = publish_result::outcome::acknowledged;
         p.result.reason = ack.reason;
-        if (!ack.props.empty()) p.result.details = publish_details::of(ack);
+        if (!ack.props.empty()) p.result.details = publish_details::of(ack.props);
         queue_.on_end(p);
     }
     void on_sent(void* owner) {

@@ -560,6 +560,16 @@ void session<Transport>::send_connect() {
     if (e != errc::ok) fail(std::make_exception_ptr(std::system_error(e, "CONNECT")));
 }
 
+// For `negotiated`.
+template <transport Transport>
+void session<Transport>::keep_agreed(property_view const& props) {
+    using enum property_id;
+    bool const told = props.has(session_expiry_interval) || props.has(reason_string) || props.has(user_property);
+    if (!told || props.raw().size() > 64 * 1024) return;
+    from_server().connack = props.raw();
+    from_server().agreed = props.relocated(from_server().connack);
+}
+
 template <transport Transport>
 void session<Transport>::accepted_or_refused(connack const& answer) {
     connection_.on_answer();
@@ -587,6 +597,7 @@ void session<Transport>::accepted_or_refused(connack const& answer) {
             from_server().response_prefix = *prefix;
             if (requesting_) requesting_->on_response_information(*prefix);
         }
+        keep_agreed(answer.props);
     }
     connection_.accept(keep_alive, authenticating_ != nullptr);
     session_event event{.what = session_event::kind::connected, .session_present = answer.session_present};
