@@ -166,7 +166,8 @@ class options_reader {
         c.version = o_.how.version;
         c.keep_alive = o_.how.keep_alive;
         c.clean_start = yes("clean", true);
-        c.session_expiry = std::chrono::seconds(number("session-expiry", std::uint64_t(0), 0, 0xFFFF'FFFF));
+        auto const expiry = number("session-expiry", std::uint64_t(0), 0, 0xFFFF'FFFF);
+        if (version == "5" || expiry != 0) c.session_expiry = std::chrono::seconds(expiry);
         c.reconnect.attempts = number("attempts", 5u, 0, 1'000'000);
         c.connect_timeout = std::chrono::seconds(60);  // a crowd takes its time
     }

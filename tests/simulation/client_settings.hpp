@@ -26,7 +26,7 @@ inline settings draw_settings(random_source& r) {
     auto& o = s.options;
     o.credentials.client_id = "c";
     o.version = r.one_in(2) ? mqtt::protocol_version::v5 : mqtt::protocol_version::v3_1_1;
-    o.session_expiry = 30 * 24h;
+    if (o.version == mqtt::protocol_version::v5) o.session_expiry = 30 * 24h;
     o.keep_alive = std::chrono::seconds(r.between(4, 60));
     o.response_timeout = milliseconds(r.between(500, 10'000));
     o.connect_timeout = milliseconds(r.between(500, 30'000));

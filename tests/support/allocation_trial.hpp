@@ -347,7 +347,7 @@ class allocation_trial {
         for (auto& m : sent_) m.is_before_loss = true;
         auto o = options();
         o.clean_start = true;
-        o.session_expiry = std::chrono::seconds(0);
+        if (o.version == runnel::mqtt::protocol_version::v5) o.session_expiry = std::chrono::seconds(0);
         session_type other(server_.get_executor(), transport_, std::move(o));
         task<void> others(server_, other.run());
         task<void>(server_, other.connected()).run();
