@@ -149,6 +149,8 @@ class inbox {
 
     /// The one to be told when messages are taken, as long as it exists.
     void set_source(std::weak_ptr<message_source> source) noexcept { source_ = std::move(source); }
+    /// Whether that is `source`, and exists.
+    bool is_of(message_source const* source) const noexcept { return source_.lock().get() == source; }
 
     /// Makes sure that the memory for a message is there, so that `push` cannot fail.
     void prepare(publish const& packet) {

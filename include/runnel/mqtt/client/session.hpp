@@ -202,6 +202,8 @@ class session final : private detail::session_services {
     /// that wait in its inbox can still be received. Throws the `reason_code` with which the server refuses (MQTT 5),
     /// and `errc::disconnected` when `run` ends.
     ///
+    /// A subscription of another session, or of one that is gone, is not touched: `errc::disconnected`.
+    ///
     /// Whatever becomes of the call, the server is owed UNSUBSCRIBE until it has accepted it or lost the session: it is
     /// sent, or sent again, on the next connection. Between two runs the call completes at once, therefore. After an
     /// error it may be called once more.

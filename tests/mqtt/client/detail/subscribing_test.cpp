@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstddef>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -306,6 +307,28 @@ TEST_CASE("unsubscribing between two runs completes at once, and the server is t
         test::run(c.io, c.session.disconnect());
         CHECK_FALSE(again.run_for_error());
     }
+}
+
+TEST_CASE("a session does not unsubscribe what is another's, or that of one that has gone, or nothing at all") {
+    connected_session c;
+    auto other = std::make_unique<memory_session>(c.io.get_executor(), c.transport, quick("other"));
+    task<void> running(c.io, other->run());
+    auto const a = test::run(c.io, other->subscribe("a"));
+    auto const own = c.subscribe("a");
+    auto const refused = [&](memory_session::subscription const& s) {
+        return test::error_of(c.io, c.session.unsubscribe(s)) == errc::disconnected;
+    };
+    CHECK(refused(a));
+    CHECK_FALSE(a.closed());
+    other.reset();
+    CHECK(refused(a));
+    CHECK(refused({}));
+    CHECK(c.publish("a", "payload", qos::at_least_once) == reason_code::success);
+    CHECK(own.size() == 1);
+    CHECK_FALSE(refused(own));
+    CHECK_FALSE(refused(own));  // a second time there is nothing to do
+    CHECK(running.run_for_error() == errc::disconnected);
+    c.disconnect();
 }
 
 TEST_CASE("unsubscribing that run's end has cut off is made up for by the next") {

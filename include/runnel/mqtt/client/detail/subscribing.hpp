@@ -75,6 +75,8 @@ class subscribing final : public subscribing_part {
 
     /// See `session::unsubscribe`.
     awaitable<void> unsubscribe(subscription s) {
+        if (!s.state_ || !s.state_->box->is_of(this))  // its wish is another's, and may be gone
+            throw std::system_error(errc::disconnected, "this is no subscription of this session");
         note_unwanted(*s.state_);
         unsubscribers_.reserve(unsubscribers_.size() + 1);
         unsubscriber self(*this, end(*s.state_));
