@@ -210,10 +210,10 @@ class session final : private detail::session_services {
     awaitable<void> unsubscribe(subscription const& s);
 
     /// Sends a request and completes with its response (MQTT 5, 4.10): the message that comes to the session's own
-    /// response topic with the correlation data of this request; both properties are added to those in `o`. Throws
-    /// `errc::response_timeout` after `timeout`, and else what `publish` and `subscribe` throw; also the server's
-    /// reason if it does not renew the response subscription. A request that ends before its message could be sent is
-    /// withdrawn: nobody carries it out later.
+    /// response topic with the correlation data of this request; both properties are added to those in `o`. The server
+    /// may acknowledge the request's message later. Throws `errc::response_timeout` after `timeout`, and else what
+    /// `publish` and `subscribe` throw; also the server's reason if it does not renew the response subscription. A
+    /// request that ends before its message could be sent is withdrawn: nobody carries it out later.
     awaitable<message> request(std::string_view topic, std::string_view payload, std::chrono::milliseconds timeout,
                                publish_options o = {.qos = qos::at_least_once});
     awaitable<message> request(std::string_view topic, std::string_view payload, std::chrono::milliseconds timeout,

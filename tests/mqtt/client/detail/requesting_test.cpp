@@ -59,6 +59,20 @@ TEST_CASE("a request completes with its response") {
     test::run(c.io, r.session.disconnect());
 }
 
+TEST_CASE("a request completes with its response, though the server has not acknowledged its message, or never does") {
+    connected_session c(quick("client", v5));
+    responder r(c);
+    test::run(c.io, c.session.request("twice", "ab", 10s));
+    c.broker.hold_acknowledgements(true);
+    CHECK(test::run(c.io, c.session.request("twice", "cd", 10s)).payload() == "cdcd");
+    CHECK(c.session.counters().in_flight == 1);
+    c.broker.hold_acknowledgements(false);
+    CHECK(test::run(c.io, c.session.request("twice", "ef", 10s)).payload() == "efef");
+    test::run(c.io, c.session.drained());
+    c.disconnect();
+    test::run(c.io, r.session.disconnect());
+}
+
 TEST_CASE("temporaries go along with a request, and with its response") {
     connected_session c(quick("client", v5));
     responder r(c);

@@ -20,18 +20,28 @@
 
 namespace runnel::mqtt::detail {
 
+struct publish_call;
+
 /// By which number a message is known to the session state, for a caller of `publish` that withdraws it, perhaps. (As a
 /// context ends, the frames go in any order: either of the two may find the other gone.)
 struct publish_ticket {
     publish_ticket() noexcept = default;
     publish_ticket(publish_ticket const&) = delete;
     publish_ticket& operator=(publish_ticket const&) = delete;
-    ~publish_ticket() {
-        if (of != nullptr) *of = nullptr;
-    }
+    inline ~publish_ticket();
     std::uint64_t number = session_state::no_exchange;
-    publish_ticket** of = nullptr;  ///< how `publish` knows it, while it goes on
+    publish_call* of = nullptr;  ///< the call, while it goes on
 };
+
+/// A call of `publish`, which may have a ticket.
+struct publish_call : publish_queue::call {
+    using call::call;
+    publish_ticket* ticket = nullptr;
+};
+
+inline publish_ticket::~publish_ticket() {
+    if (of != nullptr) of->ticket = nullptr;
+}
 
 /// The part of a session that publishes: it waits for what the `publish_queue` decides.
 ///
@@ -72,6 +82,13 @@ class publishing {
         }
         if (is_error(self.result.reason)) throw error_with(self.result.reason, self.result.details.get());
         co_return std::move(self.result);
+    }
+
+    /// What the call is for has come before the end of its message, of which it is not told any more: it completes.
+    RUNNEL_COLD void complete(publish_ticket const& ticket) {
+        if (ticket.of == nullptr || !ticket.of->linked()) return;
+        wake(*ticket.of, {});
+        queue_.cancel(*ticket.of);
     }
 
     /// Drops a message, of any QoS, that has not been sent yet.
@@ -181,21 +198,21 @@ class publishing {
 
   private:
     // One call of `publish`, in its coroutine's frame. Not linked any more if the session goes first.
-    struct publisher : publish_queue::call {
+    struct publisher : publish_call {
         publisher(publishing& part, std::string_view const& t, std::string_view const& p, publish_options const& o,
                   publish_ticket* told) noexcept
-            : call(t, p, o), of(part), ticket(told) {
-            if (ticket != nullptr) ticket->of = &ticket;
+            : publish_call(t, p, o), of(part) {
+            this->ticket = told;
+            if (told != nullptr) told->of = this;
         }
         ~publisher() {
-            if (ticket != nullptr) {
-                ticket->of = nullptr;
-                ticket->number = this->number;
+            if (this->ticket != nullptr) {
+                this->ticket->of = nullptr;
+                this->ticket->number = this->number;
             }
             if (this->linked()) of.give_up(*this);
         }
         publishing& of;
-        publish_ticket* ticket;
         waiter<Executor> waiting;
         publish_result result;
     };

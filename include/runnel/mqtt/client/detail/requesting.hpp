@@ -156,6 +156,7 @@ class requesting final : public requesting_part, private subscription_watcher {
         r.response = std::move(copy);
         try {
             waiting_.wake(r.waiting);
+            publishing_.complete(r.ticket);  // the server may be longer about its acknowledgement
         } catch (...) {
             r.at = requests::stage::asked;  // so that it is told the end of `run`
             throw;
