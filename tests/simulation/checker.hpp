@@ -226,11 +226,8 @@ class checker {
                 if (m.is_taken && !m.is_given_back && m.process == process_) m.is_answered = true;
         ++process_;
         withdrawn_requests_.clear();  // it may not have come to the disk
-        announced_ = 0;
         if (has_store) return;
         ++memory_;
-        known_ = 0;
-        is_misled_ = false;
     }
     /// The broker accepts the client, and with it its will.
     void connection_begins() {
@@ -250,8 +247,6 @@ class checker {
         ++broker_life_;
     }
     std::size_t broker_life() const noexcept { return broker_life_; }
-    /// Whether the client takes the server's new session for its old one: see `begins_session`.
-    bool is_misled() const noexcept { return is_misled_; }
     /// The last connection, and whether DISCONNECT has been written on one, or may have been, where bytes were lost.
     std::size_t connection() const noexcept { return connection_; }
     bool said_goodbye(std::size_t connection) const { return goodbyes_.contains(connection); }
@@ -353,8 +348,6 @@ class checker {
             input_ += bytes;
             for_each_packet(input_, [&](mqtt::frame const& f) {
                 tell("<-", f);
-                if (f.header.type == mqtt::packet_type::connack && f.body[1] == 0)
-                    checker_.begins_session((f.body[0] & 1) == 0);
                 if (f.header.type != mqtt::packet_type::publish) return;
                 auto const p = read_publish(f);
                 auto const number = number_in_text('d', p.payload);
@@ -402,7 +395,6 @@ class checker {
         void client_wrote(mqtt::frame const& f) {
             using enum mqtt::packet_type;
             tell("->", f);
-            if (f.header.type != connect) checker_.knows_session();
             if (f.header.type == publish) {
                 auto const p = read_publish(f);
                 return checker_.client_wrote(p, connection_, has_store_);
@@ -416,7 +408,7 @@ class checker {
                 return checker_.log_.fail("bad PUBACK, PUBREC");
             auto const found = messages_.find(a.packet_id);
             if (found == messages_.end()) return checker_.log_.fail("acknowledges what has not come");
-            checker_.client_acknowledged(found->second);
+            checker_.client_acknowledged(found->second, !is_error(a.reason));
             bool const is_taken = f.header.type == pubrec && !is_error(a.reason);
             if (is_taken && has_store_ && !checker_.disk_.holds_taken(a.packet_id))
                 checker_.log_.fail("PUBREC of d%zu is written before it is stored", found->second);
@@ -455,13 +447,14 @@ class checker {
         if (left.size() == limit) left.pop_front();
         left.push_back(now);
     }
-    void client_acknowledged(std::size_t number) {
+    // Without success the message counts as one that nobody has had.
+    void client_acknowledged(std::size_t number, bool is_taken) {
         if (number >= down_.size()) return;  // a response
         auto& m = down_[number];
         log_.say("client: acknowledges d%zu", number);
-        m.is_acknowledged = m.is_answered = true;
-        bool const may_be_lost = gave_up_ || !slots_[m.slot].is_settled || number < slots_[m.slot].lost_below ||
-                                 (is_misled_ && m.quality == mqtt::qos::exactly_once);
+        m.is_acknowledged = true;
+        m.is_answered = m.is_answered || is_taken;
+        bool const may_be_lost = gave_up_ || !slots_[m.slot].is_settled || number < slots_[m.slot].lost_below;
         if (!m.was_taken && !may_be_lost) log_.fail("d%zu is acknowledged before the application has taken it", number);
     }
 
@@ -470,24 +463,6 @@ class checker {
         if (accepted_ != connection) return;
         --wills_[broker_life_].owed;
         accepted_ = 0;
-    }
-
-    // A server that has lost the session says so once, in CONNACK. If that does not arrive, or the process ends before
-    // it is stored, the client takes the new session for its old one from then on, as nothing else would tell it: it
-    // may take a new QoS 2 message for the repetition of one with the same identifier that it has had.
-    void begins_session(bool is_new) {
-        if (is_new || known_ == 0) {
-            announced_ = broker_life_;
-        } else if (known_ != broker_life_) {
-            announced_ = 0;  // on a connection that has ended before the answer was heard, as far as one can see
-            is_misled_ = true;
-        }
-    }
-    // What has come before has been stored when something is written.
-    void knows_session() {
-        if (announced_ != broker_life_) return;
-        known_ = announced_;
-        is_misled_ = false;
     }
 
     trace& log_;
@@ -504,8 +479,6 @@ class checker {
     mqtt::publish_pace pace_;
     std::deque<time_point> left_[2];  // when the last messages did: of QoS 0, and of QoS 1 and 2
     std::set<std::size_t> withdrawn_requests_, goodbyes_;
-    std::size_t announced_ = 0, known_ = 0;  // of which life of the broker the client knows its session; 0: of none
-    bool is_misled_ = false;
 };
 
 }  // namespace simulation

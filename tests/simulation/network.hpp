@@ -55,13 +55,17 @@ class link : public std::enable_shared_from_this<link> {
     void cut_soon(int which, std::size_t bytes) noexcept {
         cut_after_[which] = std::min(cut_after_[which], ends_[which].written + bytes);
     }
-    /// Or not, after all.
-    void cut_never() noexcept { cut_after_[0] = cut_after_[1] = static_cast<std::size_t>(-1); }
+    /// Or not, after all, unless bytes have been lost already.
+    void cut_never() noexcept {
+        if (!is_cut_) cut_after_[0] = cut_after_[1] = static_cast<std::size_t>(-1);
+    }
 
     bool is_over() const noexcept { return ends_[0].is_gone && ends_[1].is_gone; }
-    /// Whether bytes of the client's are under way, of which some have arrived not longer than that ago.
+    /// Whether bytes of the client's are under way, of which some have arrived not longer than that ago, and not just
+    /// now, when whoever looks may have decided already.
     bool is_moving(nanoseconds within) const {
-        return !ends_[0].is_gone && ends_[0].under_way != 0 && !is_silent_ && machine_.now() - moved_ < within;
+        auto const since = machine_.now() - moved_;
+        return !ends_[0].is_gone && ends_[0].under_way != 0 && !is_silent_ && since < within && since > 10ms;
     }
     void half_open() noexcept { is_silent_ = true; }
     /// Nothing arrives for so long, either way.
@@ -175,6 +179,7 @@ class link : public std::enable_shared_from_this<link> {
         if (e.is_dead) return;
         auto const whole = bytes.size();
         bytes = bytes.substr(0, cut_after_[which] - std::min(cut_after_[which], e.written));
+        is_cut_ = is_cut_ || bytes.size() < whole;
         e.written += bytes.size();
         if (which == 0 && watch) watch->client_writes(bytes);
         if (which == 0 && watch && bytes.size() < whole) watch->is_cut();
@@ -232,6 +237,7 @@ class link : public std::enable_shared_from_this<link> {
     time_point stalled_until_{};
     time_point moved_{};  // when bytes of the client's arrived last
     bool is_silent_ = false;
+    bool is_cut_ = false;
 };
 
 /// One end of a link.

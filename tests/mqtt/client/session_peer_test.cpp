@@ -380,6 +380,43 @@ TEST_CASE("a server that finds fault with PUBREL for an identifier that it has t
     CHECK(publishing.run_for_error());
 }
 
+TEST_CASE("a session that may have begun with a CONNECT whose answer was missed gets the subscriptions once more") {
+    for (auto const version : {protocol_version::v3_1_1, protocol_version::v5}) {
+        bool const v5 = version == protocol_version::v5;
+        // SUBSCRIBE with the options given, and the rest as for the first.
+        auto const subscribe = [&](char id, char options) {
+            auto const props = v5 ? hex("02 0b 01") : std::string();
+            return packet(static_cast<char>(0x82), std::string{'\0', id} + props + test::field("t") + options);
+        };
+        scripted_server server{v5 ? accepted_v5 : accepted,
+                               packet(static_cast<char>(0x90), hex(v5 ? "00 01 00 02" : "00 01 02"))};
+        memory_session s(server.io.get_executor(), server.transport, test::quick("client", version));
+        task<void> running(server.io, s.run());
+        auto const subscription = test::run(server.io, s.subscribe("t"));
+        CHECK(server.heard.ends_with(subscribe(1, 2)));
+        // The connection ends, and CONNECT is sent so often.
+        auto const connect_again = [&](int times, std::string answer) {
+            auto const enough = std::ranges::count(server.heard, 'M') + times;
+            server.ends = answer.empty();
+            server.answer = std::move(answer);
+            server.later = hex("c0 00");  // PINGREQ, which no server may send
+            s.try_publish("p", "");
+            CHECK(test::wait_until(server.io, [&] { return std::ranges::count(server.heard, 'M') >= enough; }));
+            server.later.clear();
+        };
+        auto const present = v5 ? hex("20 03 01 00 00") : hex("20 02 01 00");
+        connect_again(1, present);  // no reason yet
+        CHECK(test::wait_until(server.io, [&] { return s.counters().connections == 2; }));
+        CHECK(server.heard.find(subscribe(1, 2)) == server.heard.rfind(subscribe(1, 2)));
+        connect_again(2, "");
+        server.answer = present;
+        server.ends = false;
+        CHECK(test::wait_until(server.io, [&] { return server.heard.ends_with(subscribe(2, v5 ? 0x12 : 2)); }));
+        running.cancel();
+        CHECK(running.run_for_error());
+    }
+}
+
 TEST_CASE("a server that finds fault with something else is not tried again") {
     auto const fault = test::encoded(mqtt::disconnect{reason_code::protocol_error, {}}, protocol_version::v5);
     scripted_server server{accepted_v5, fault};

@@ -1736,3 +1736,104 @@ TEST_CASE("a session that was lost is known to be so although DISCONNECT has gon
         CHECK(c.received() == "a=p, b=p");
     }
 }
+
+namespace {
+
+// The next connection of a client whose last CONNECT has had no answer; CONNACK: session present.
+void connect_behind_missed_answer(session_end& c) {
+    c.lose_connection();
+    c.begin_connect();
+    c.lose_connection();
+    c.connect(true);
+}
+
+}  // namespace
+
+TEST_CASE("a session is doubted if the answer to a CONNECT was missed, until one is known for certain") {
+    // Shows what 3.2.2.1.1 leaves open.
+    for (auto const version : both_versions) {
+        auto c = client(version);
+        CHECK_FALSE(c.state.doubts_session());
+        c.lose_connection();
+        c.connect(true);
+        CHECK_FALSE(c.state.doubts_session());
+        connect_behind_missed_answer(c);
+        CHECK(c.state.doubts_session());
+        c.lose_connection();
+        CHECK_FALSE(c.state.doubts_session());
+        c.connect(true);
+        CHECK_FALSE(c.state.doubts_session());
+        c.lose_connection();
+        c.begin_connect();
+        c.state.disconnect(c.out);  // the answer is not waited for
+        c.lose_connection();
+        c.begin_connect();
+        c.receive_packet(connack{.reason = v5 == version ? reason_code::server_busy : reason_code{3}});
+        c.lose_connection();
+        c.connect(true);
+        CHECK(c.state.doubts_session());
+        c.lose_connection();
+        c.begin_connect();
+        c.lose_connection();
+        c.connect(false);
+        CHECK_FALSE(c.state.doubts_session());
+        c.lose_connection();
+        c.connect(true);
+        CHECK_FALSE(c.state.doubts_session());
+    }
+}
+
+TEST_CASE("a CONNECT that was refused has begun no session") {
+    auto c = client(v5);
+    c.lose_connection();
+    c.begin_connect();
+    c.receive_packet(connack{.reason = reason_code::server_busy});
+    c.lose_connection();
+    c.connect(true);
+    CHECK_FALSE(c.state.doubts_session());
+}
+
+TEST_CASE("in a doubted session a QoS 2 message is new unless it says that it comes again") {
+    for (auto const version : both_versions) {
+        auto c = client(version);
+        for (std::uint16_t id = 1; id <= 2; ++id) {
+            c.receive_publish("a", q2, id);
+            c.state.acknowledge(c.out, c.messages.back().token);
+        }
+        connect_behind_missed_answer(c);
+        c.receive_publish("a", q2, 1, true);
+        c.receive_publish("b", q2, 2);
+        CHECK(c.received() == "a=p, a=p, b=p");
+    }
+}
+
+TEST_CASE("a QoS 2 message of which the server of a doubted session knows nothing is told to be lost with it") {
+    for (bool const doubted : {false, true}) {
+        auto c = client(v5);
+        c.publish("a", q2, first);
+        c.receive_ack(pubrec, 1);
+        c.lose_connection();
+        if (doubted) {
+            connect_behind_missed_answer(c);
+            c.lose_connection();
+        }
+        c.connect(true);
+        CHECK(c.sent() == "PUBREL 1");
+        CHECK(c.receive_ack(pubcomp, 1, reason_code::packet_identifier_not_found) == errc::ok);
+        CHECK(c.lost.size() == (doubted ? 1 : 0));
+        CHECK(c.published == (doubted ? outcomes{} : outcomes{{first, success}}));
+        CHECK(c.state.unacknowledged() == 0);
+    }
+}
+
+TEST_CASE("of a doubted session PUBCOMP without a fault tells that the server has the message") {
+    for (auto const version : both_versions) {
+        auto c = client(version);
+        c.publish("a", q2, first);
+        c.receive_ack(pubrec, 1);
+        connect_behind_missed_answer(c);
+        CHECK(c.receive_ack(pubcomp, 1) == errc::ok);
+        CHECK(c.published == outcomes{{first, success}});
+        CHECK(c.lost.empty());
+    }
+}

@@ -26,7 +26,7 @@ constexpr std::string_view x_and_z[] = {"x", "z"};
 // A driver, and a server that does as it is told, over a network that may fail anywhere.
 class world {
   public:
-    static constexpr std::string_view events = "abonsfulcdjr";
+    static constexpr std::string_view events = "abonsfulcdkjr";
 
     // False: the event is impossible now.
     bool happens(char event) {
@@ -41,6 +41,7 @@ class world {
             case 'l': return online && (lose(), true);
             case 'c': return !online && (connect(true), true);
             case 'd': return !online && (connect(false), true);
+            case 'k': return !online && (connect_doubtfully(), true);
             case 'j': return !jammed && (jammed = true);
             case 'r': return jammed && (jammed = false, pump(), true);
             default: return false;
@@ -157,6 +158,16 @@ class world {
         pump();
     }
 
+    // The server has lost its session, and said so on a connection before, where it was not heard.
+    void connect_doubtfully() {
+        online = true;
+        at_server.clear();
+        machine.connected(true);
+        machine.doubt();
+        std::erase_if(waiting, [&](auto ticket) { return !machine.owes(ticket); });
+        pump();
+    }
+
     std::vector<sent> network;
 };
 
@@ -250,6 +261,32 @@ TEST_CASE("a subscription that is refused when it is renewed was granted before"
     m.on_suback(next(m), reasons({"\x87", 1}));
     CHECK(a.at == stage::refused);
     CHECK(a.was_granted);
+}
+
+TEST_CASE("in a session that may be another one what was granted is asked for again, and no debt before it") {
+    subscriptions m;
+    auto& a = m.add(x, nullptr);
+    m.connected(false);
+    CHECK_FALSE(a.is_doubtful);
+    m.on_suback(next(m), reasons({"\0", 1}));
+    m.remove(m.add(x_and_z, nullptr));  // never asked for
+    m.connected(true);
+    CHECK(m.next() == nullptr);
+    m.connected(true);
+    m.doubt();
+    CHECK(a.is_doubtful);
+    CHECK(a.filters[0]->names(a.identifier));  // it may have it
+    CHECK(next(m).of == &a);
+    m.connected(true);  // the answer was lost, too
+    CHECK(a.is_doubtful);
+    m.on_suback(next(m), reasons({"\0", 1}));
+    CHECK_FALSE(a.is_doubtful);
+    CHECK(a.at == stage::granted);
+    CHECK(m.next() == nullptr);
+    m.connected(true);
+    m.doubt();
+    m.connected(false);  // now it has not
+    CHECK_FALSE(a.is_doubtful);
 }
 
 TEST_CASE("a debt that could not be sent is the first again") {

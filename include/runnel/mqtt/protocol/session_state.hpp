@@ -141,6 +141,11 @@ class session_state {
     /// CONNACK may have an Assigned Client Identifier (3.2.2.3.7).
     bool wants_identifier() const noexcept { return !has_identifier_; }
 
+    /// Client: whether the session that this connection has found (session present 1) may be another one than the one
+    /// that this end knows, as an earlier CONNECT was sent whose CONNACK has not come: that may have said that the old
+    /// one was lost (3.2.2.1.1). Such a session has no subscriptions.
+    bool doubts_session() const noexcept { return doubts_session_; }
+
     /// Server: accepts a client by CONNACK, with the capabilities that its CONNECT announced. What is left of an
     /// earlier connection is sent again if `answer.session_present` (in `version`, if that is another than before:
     /// MQTT 3.1.1 has no properties), else dropped. `handler` is told of what is dropped or refused. If `answer` names
@@ -164,8 +169,9 @@ class session_state {
 
     /// The network connection has gone. What was not acknowledged will be sent again on the next one; requests end.
     RUNNEL_COLD void connection_lost() noexcept {
+        if (phase_ == phase::connecting || phase_ == phase::disconnecting) missed_answer_ |= !peer_known_;
         phase_ = phase::disconnected;
-        peer_known_ = false;
+        peer_known_ = doubts_session_ = false;
         expected_ = 0;
         received_.connection_lost();
         leaves_out_ = asks_again_ = false;
@@ -613,7 +619,9 @@ class session_state {
     bool has_identifier_ = true;   // the same
     bool must_begin_anew_ = false;
     bool ends_with_connection_ = false;
-    bool leaves_out_ = false;  // QoS 1 and 2 messages, until the next connection
+    bool missed_answer_ = false;   // to a CONNECT, since a session was known for certain
+    bool doubts_session_ = false;  // of this connection, for that reason
+    bool leaves_out_ = false;      // QoS 1 and 2 messages, until the next connection
     bool asks_again_ = false;
 };
 

@@ -33,6 +33,7 @@ namespace runnel::mqtt {
 /// | asked   | `on_suback`, one refused; `give_up`    | refused |
 /// | asked   | `connected`: the answer was lost       | wanted  |
 /// | granted | `connected`, the session is lost       | wanted  |
+/// | granted | `doubt`                                | wanted  |
 /// | any     | `remove`, `forget`                     | -       |
 ///
 /// A debt is an UNSUBSCRIBE for filters that the server may have and nobody wants. It has a ticket, by which those who
@@ -80,6 +81,7 @@ class subscriptions {
         std::uint32_t identifier = 0;  ///< 1 to 268,435,455 (3.8.2.1.2); no other subscription has it
         stage at = stage::wanted;
         bool was_granted = false;      ///< the server has granted it before
+        bool is_doubtful = false;      ///< the server may have it, or not: see `doubt`
         std::vector<filter*> filters;  ///< valid until `remove`
     };
 
@@ -190,6 +192,19 @@ class subscriptions {
         drop_debts(owed_, session_present ? moot::granted_since : moot::all, nullptr);
         for (auto const& s : wanted_)
             if (s->at == stage::asked || (s->at == stage::granted && !session_present)) move(*s, stage::wanted);
+        if (!session_present)
+            for (auto const& s : wanted_) s->is_doubtful = false;
+        asked_ = 0;
+    }
+
+    /// After `connected`, session present: that session may be another one than the one in which the subscriptions were
+    /// granted, so that they are asked for once more.
+    RUNNEL_COLD void doubt() noexcept {
+        for (auto const& s : wanted_) {
+            if (s->at != stage::granted) continue;
+            move(*s, stage::wanted);
+            s->is_doubtful = true;
+        }
         asked_ = 0;
     }
 
@@ -260,7 +275,7 @@ class subscriptions {
         }
         auto* const s = which.of;
         if (s != nullptr) move(*s, granted ? stage::granted : stage::refused);
-        if (s != nullptr && granted) s->was_granted = true;
+        if (s != nullptr && granted) s->was_granted = true, s->is_doubtful = false;
         release(which);
         return s;
     }

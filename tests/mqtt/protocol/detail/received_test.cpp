@@ -531,8 +531,8 @@ class plain_received {
         std::string const topic(1 + id % 3, 't');
         auto const known = find(id);
         if (known != all_.end() && (known->quality != quality || quality == qos::at_least_once)) return;  // not allowed
-        auto const a = arrival_of(table, packet(id, quality, topic));
         bool const again = known != all_.end() && known->quality == quality && quality == qos::exactly_once;
+        auto const a = arrival_of(table, packet(id, quality, topic, again));
         CHECK(a.is_new == (!again || known->given_back));
         if (again) {
             known->given_back = false;
@@ -816,4 +816,30 @@ TEST_CASE("a message that is given back without memory is new when it is sent ag
         table.connection_lost();
         CHECK(is_new_again(table, 1, qos::at_least_once));
     }
+}
+
+TEST_CASE("in a session that may be another one a QoS 2 message is a repetition only if it says so") {
+    received table;
+    table.note_changes();
+    for (std::uint16_t id = 1; id <= 2; ++id) table.take(arrive(table, id, qos::exactly_once), ok);
+    CHECK(acknowledged(table) == "1 2");
+    table.connection_lost();
+    table.doubt();
+    CHECK_FALSE(is_new_again(table, 1, qos::exactly_once));  // DUP: the old session is still there
+    CHECK(acknowledged(table) == "1");
+    CHECK_FALSE(arrival_of(table, packet(1, qos::exactly_once)).is_new);  // and this is certain now
+    auto const other = arrive(table, 2, qos::exactly_once);
+    CHECK(acknowledged(table) == "1");
+    table.take(other, ok);
+    CHECK(acknowledged(table) == "2");
+    CHECK_FALSE(arrival_of(table, packet(2, qos::exactly_once)).is_new);
+    CHECK(table.unacknowledged() == 2);
+}
+
+TEST_CASE("what an earlier process has taken is a repetition only if it says so") {
+    received table;
+    for (std::uint16_t id = 1; id <= 2; ++id) table.restore(id, ok);
+    CHECK_FALSE(is_new_again(table, 1, qos::exactly_once));
+    CHECK(arrival_of(table, packet(2, qos::exactly_once)).is_new);
+    CHECK(acknowledged(table) == "1");
 }

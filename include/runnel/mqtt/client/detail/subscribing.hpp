@@ -128,6 +128,7 @@ class subscribing final : public subscribing_part {
     /// The server has accepted the connection: asks for what it does not know.
     void on_connected() override {
         wishes_.connected(true);
+        if (state_.doubts_session()) wishes_.doubt();
         for (auto* u : unsubscribers_)
             if (!wishes_.owes(u->ticket)) settle(*u, {}, {});
         send_due();
@@ -230,8 +231,11 @@ class subscribing final : public subscribing_part {
                                                    subscriptions::request* r) {
         std::vector<subscription_request> requests;
         auto const& o = s.options;
+        // Where the server has it all the same, what is retained has come.
+        bool const may_have_it = r != nullptr && r->of->is_doubtful && options_.version == protocol_version::v5;
+        auto const handling = may_have_it ? (std::max)(o.handling, retain_handling::send_if_new) : o.handling;
         for (auto const& p : s.parts)
-            requests.push_back({p.filter, o.maximum_qos, o.no_local, o.retain_as_published, o.handling});
+            requests.push_back({p.filter, o.maximum_qos, o.no_local, o.retain_as_published, handling});
         properties props;
         if (identifier != 0) props.subscription_identifiers = identifier;
         mqtt::subscribe const packet{.packet_id = 1, .requests = requests, .props = &props};

@@ -330,6 +330,13 @@ class outgoing {
     void restore_unknown(std::uint64_t until) noexcept { unknown_until_ = until; }
     /// Whether the peer may take the identifier of this exchange for that of another one, of which it may speak.
     RUNNEL_COLD bool is_distrusted(entry const& e) const noexcept { return in_flight_.number_of(e) < unknown_until_; }
+    /// The peer's session may be another one than that in which it has sent PUBREC: then it knows nothing of those
+    /// messages, and nobody can tell their fate.
+    RUNNEL_COLD void doubt() noexcept {
+        for (auto n = in_flight_.first(); n != in_flight_.next(); n = in_flight_.from(n + 1))
+            if (auto& e = in_flight_[n]; e.at == stage::rerelease) e.past = in_flight::history::unknown;
+    }
+    static bool is_doubtful(entry const& e) noexcept { return e.past == in_flight::history::unknown; }
     /// Whether PUBREL has gone over this connection for exchanges that the peer has not ended: perhaps for some of
     /// which it has not sent PUBREC yet.
     RUNNEL_COLD bool has_freed() noexcept {

@@ -247,6 +247,13 @@ class received {
         messages_.clear();
     }
 
+    /// The peer's session may be another one than that of the QoS 2 messages known: what comes with one of their
+    /// identifiers for the first time (DUP 0) is another message, and no repetition, until one has come (DUP 1)
+    /// [MQTT-3.3.1-1].
+    RUNNEL_COLD void doubt() noexcept {
+        messages_.for_each([](std::uint16_t, message& m) { m.is_doubtful = m.quality == qos::exactly_once; });
+    }
+
     /// From now on notes which QoS 2 identifiers become taken, or free again: that is what a store keeps.
     void note_changes() noexcept { notes_ = true; }
     bool has_changes() const noexcept { return !changed_.empty(); }
@@ -265,11 +272,15 @@ class received {
     }
     void changes_stored() noexcept { changed_.clear(); }
 
-    /// Puts back the identifier of a message that has been taken.
+    /// Puts back the identifier of a message that has been taken. The process that had it may have ended before it
+    /// heard that the peer's session is another one: see `doubt`.
     void restore(std::uint16_t packet_id, reason_code reason) {
         if (messages_.find(packet_id) != nullptr) return;
-        messages_.insert(packet_id,
-                         {.number = no_delivery, .quality = qos::exactly_once, .reason = reason, .taken = true});
+        messages_.insert(packet_id, {.number = no_delivery,
+                                     .quality = qos::exactly_once,
+                                     .reason = reason,
+                                     .taken = true,
+                                     .is_doubtful = true});
         changed_.reserve(2 * messages_.size());
     }
 
@@ -291,6 +302,7 @@ class received {
         bool taken = false;
         bool seen = false;        // on this connection
         bool given_back = false;  // the application wants it again
+        bool is_doubtful = false;
 
         bool is_stored() const noexcept { return quality == qos::exactly_once && taken && !is_error(reason); }
     };
@@ -312,7 +324,8 @@ class received {
     }
     static bool is_repetition(message const& m, publish const& p) noexcept {
         if (m.quality != p.qos) return false;
-        return p.qos == qos::exactly_once || (p.dup && m.print == print_of(p));
+        if (p.qos == qos::exactly_once) return !m.is_doubtful || p.dup;
+        return p.dup && m.print == print_of(p);
     }
 
     // One acknowledgement answers all repetitions that came before it.
@@ -321,6 +334,7 @@ class received {
         if (is_new && m.place != nowhere) --given_back_;
         if (!m.seen) ++unfinished_;
         m.seen = true;
+        m.is_doubtful = false;
         arrival result{{m.number, packet.packet_id, packet.qos}, is_new};
         if (m.place != nowhere) return result;
         result.lane_unknown = m.number == no_delivery;

@@ -176,6 +176,7 @@ errc session_state::receive_connack(mqtt::connack const& answer, send_buffer& ou
     }
     // First of all: whatever becomes of this connection, the next one may find the session that begins with it.
     if (!answer.session_present) {
+        missed_answer_ = false;
         received_.clear();
         outgoing_.trust_identifiers();
         handler.on_session_lost();
@@ -201,6 +202,8 @@ errc session_state::receive_connack(mqtt::connack const& answer, send_buffer& ou
     if (version_ == protocol_version::v5) peer_ = capabilities::from(answer.props.parse());
     if (peer_.maximum_packet_size < 4) return errc::maximum_packet_size_too_small;  // that of an acknowledgement
     if (unknown) outgoing_.distrust_identifiers();
+    doubts_session_ = std::exchange(missed_answer_, false);
+    if (doubts_session_) received_.doubt(), outgoing_.doubt();
     begin_connection(out, handler, [&] { handler.on_connack(answer); });
     return errc::ok;
 }
@@ -226,6 +229,12 @@ errc session_state::receive_acknowledgement(acknowledgement const& ack, send_buf
     }
     // The peer sent PUBCOMP on an earlier connection, and it did not arrive: no error then (3.7.2.1).
     bool const repeated = e->at == stage::rereleased && ack.reason == reason_code::packet_identifier_not_found;
+    if (repeated && outgoing_.is_doubtful(*e)) {  // or it has lost the message with its session
+        auto* const owner = std::exchange(e->owner, nullptr);
+        end_exchange(*e, ack, out, handler);
+        if (owner != nullptr) handler.on_lost(owner);
+        return errc::ok;
+    }
     end_exchange(*e, repeated ? acknowledgement{ack.type, ack.packet_id, {}, ack.props} : ack, out, handler);
     return errc::ok;
 }
