@@ -16,6 +16,7 @@ namespace simulation {
 /// The disk of the client: what is on it survives the process.
 struct disk {
     std::map<std::uint64_t, std::string> records;
+    std::size_t writes = 0;
 
     static constexpr std::uint64_t message_key = std::uint64_t{1} << 61;
     static constexpr std::uint64_t taken_key = std::uint64_t{1} << 62;
@@ -55,6 +56,7 @@ class store {
 
   private:
     void write(std::span<runnel::mqtt::store_change const> changes) {
+        ++disk_.writes;
         for (auto const& c : changes) {
             if (c.erase)
                 disk_.records.erase(c.key);

@@ -388,6 +388,59 @@ TEST_CASE("the time at which a message expires is kept by the calendar") {
     CHECK(message.props.get<property_id::message_expiry_interval>() == 6);
 }
 
+namespace {
+
+// The payloads of the messages that have not expired by then.
+std::string left(client& c, milliseconds at) {
+    c.state.set_time(at);
+    c.state.expire(session_handler{});
+    std::string all;
+    c.state.for_each_queued([&](queued_view const& m) { all.append(m.topic).append(" "); });
+    return all;
+}
+
+}  // namespace
+
+TEST_CASE("a clock that is set changes neither how long a message lives nor when one of an earlier process expires") {
+    auto const store = new_store();
+    properties props;
+    props.message_expiry_interval = 10;
+    auto const publish = [&](client& c, std::string_view topic) {
+        REQUIRE(c.state.publish(c.out, {.topic = topic, .qos = qos::at_least_once, .props = &props}).error == errc::ok);
+    };
+    for (bool const ahead : {true, false}) {
+        store->records.clear();
+        {
+            client c(store, protocol_version::v5, milliseconds(1'000'000));
+            REQUIRE_FALSE(c.load());
+            publish(c, "old");  // until 1,010,000 by the calendar
+            REQUIRE_FALSE(c.commit());
+        }
+        client c(store, protocol_version::v5, milliseconds(1'000'000));
+        REQUIRE_FALSE(c.load());
+        publish(c, "own");
+        REQUIRE_FALSE(c.commit());
+        c.journal.set_epoch(c.state, milliseconds(1'000'999));
+        CHECK_FALSE(c.state.has_changes());
+        c.journal.set_epoch(c.state, milliseconds(ahead ? 1'005'000 : 995'000));
+        CHECK(c.state.has_changes());
+        publish(c, "new");
+        REQUIRE_FALSE(c.commit());
+        auto const copy = std::make_shared<test::memory_store>();
+        copy->records = store->records;
+        CHECK(left(c, milliseconds(4'000)) == "old own new ");
+        CHECK(left(c, milliseconds(6'000)) == (ahead ? "own new " : "old own new "));
+        CHECK(left(c, milliseconds(11'000)) == (ahead ? "" : "old "));
+        // The next process, with the time of day as it has been set.
+        client next(copy, protocol_version::v5, milliseconds(0));
+        REQUIRE_FALSE(next.load());
+        milliseconds const own_end(ahead ? 1'015'000 : 1'005'000), old_end(1'010'000);
+        CHECK(left(next, std::min(own_end, old_end) - milliseconds(1)) == "old own new ");
+        CHECK(left(next, std::min(own_end, old_end) + milliseconds(1)) == (ahead ? "own new " : "old "));
+        CHECK(left(next, std::max(own_end, old_end) + milliseconds(1)) == "");
+    }
+}
+
 TEST_CASE("numbers go on behind those of the earlier process, so that packet identifiers are not confused") {
     auto const store = new_store();
     for (std::uint64_t round = 0; round < 2; ++round) {

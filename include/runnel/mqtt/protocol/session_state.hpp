@@ -431,6 +431,12 @@ class session_state {
         session_stored_ = has_session_;
     }
 
+    /// What a store holds is told by the time of day, which has been set ahead by so much, as seen from the clock of
+    /// `set_time`; see `outgoing::time_of_day_set`.
+    RUNNEL_COLD void time_of_day_set(std::chrono::milliseconds by, std::uint64_t own) noexcept {
+        outgoing_.time_of_day_set(by, own);
+    }
+
     /// Puts back what a store holds, before the first connection: the outgoing exchanges in ascending order of their
     /// numbers, `packet` being empty after PUBREC; then `restore_counts`, where `version` is that of the packets.
     void restore(std::uint64_t number, std::string_view packet, std::optional<std::chrono::milliseconds> expires_at) {

@@ -85,6 +85,16 @@ class session_journal {
         return {};
     }
 
+    /// `epoch` is what it is now, if somebody has set the clock by a second or more since. A message of this session
+    /// goes on to expire after as long as before, and its record is corrected by the next `commit`. One that an earlier
+    /// process has stored expires when it was to by the calendar.
+    RUNNEL_COLD void set_epoch(session_state& state, std::chrono::milliseconds epoch) noexcept {
+        auto const by = epoch - epoch_;
+        if (std::chrono::abs(by) < std::chrono::seconds(1)) return;
+        epoch_ = epoch;
+        state.time_of_day_set(by, own_);
+    }
+
     /// Stores what has changed, if anything has. After an error nothing has been stored, and it may be tried again.
     std::error_code commit(session_state& state) {
         if (!store_) return {};
@@ -226,6 +236,7 @@ class session_journal {
         state.restore_counts(next, accepted, h[2] == 1, version);
         state.restore_unknown(unknown_until);
         restored_ = found.exchanges.size();
+        own_ = next;
         return {};
     }
 
@@ -267,6 +278,7 @@ class session_journal {
     bool client_id_changed_ = false;
     bool claimed_ = false;
     std::size_t restored_ = 0;
+    std::uint64_t own_ = 0;  // exchanges with lower numbers have been begun by earlier processes
     std::uint64_t commits_ = 0;
     // Of one `commit`, kept for reuse.
     std::vector<store_change> changes_;
@@ -282,6 +294,9 @@ std::unique_ptr<session_keeper> make_session_keeper(any_session_store store, std
         keeper(any_session_store s, std::chrono::milliseconds e) : journal(std::move(s), e) {}
         std::error_code load(session_state& state, std::string_view client_id) override {
             return journal.load(state, client_id);
+        }
+        void set_epoch(session_state& state, std::chrono::milliseconds epoch) noexcept override {
+            journal.set_epoch(state, epoch);
         }
         std::error_code commit(session_state& state) override { return journal.commit(state); }
         std::string const& client_id() const noexcept override { return journal.client_id(); }

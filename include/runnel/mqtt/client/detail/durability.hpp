@@ -54,13 +54,13 @@ class durability {
     /// Stores what is not stored yet. Throws the store's error; then nothing of it is stored.
     void save() {
         if (!keeper_) return;
-        if (auto const e = keeper_->commit(state_)) throw std::system_error(e, "session store");
+        if (auto const e = commit()) throw std::system_error(e, "session store");
     }
 
     /// As `save`, where nobody can be told of an error.
     void save_quietly() noexcept {
         try {
-            if (keeper_) static_cast<void>(keeper_->commit(state_));
+            if (keeper_) static_cast<void>(commit());
         } catch (...) {
         }
     }
@@ -68,6 +68,12 @@ class durability {
   private:
     static std::string_view name_in(std::string_view client_id) noexcept {
         return client_id.ends_with('|') ? client_id.substr(0, client_id.find('|')) : client_id;
+    }
+
+    std::error_code commit() {
+        // Somebody may have set the clock, by which the store is told when messages expire.
+        if (state_.has_changes() || state_.next_expiry()) keeper_->set_epoch(state_, epoch());
+        return keeper_->commit(state_);
     }
 
     // From the session's clock to milliseconds since 1970.

@@ -501,6 +501,24 @@ class outgoing {
         next_expiry_ = (std::min)(next_expiry_, *expires_at);
     }
 
+    /// The time of day has been set ahead by so much. Messages with numbers below `own` are of earlier processes, and
+    /// expire at the same time of day as before; the others after as long as before, so that the store, where the time
+    /// of day stands, has to be told.
+    RUNNEL_COLD void time_of_day_set(std::chrono::milliseconds by, std::uint64_t own) noexcept {
+        for (auto n = in_flight_.first(); n != in_flight_.next(); n = in_flight_.from(n + 1)) {
+            auto& e = in_flight_[n];
+            if (!e.expires || e.packet == nullptr) continue;
+            if (n < own) {
+                auto& at = in_flight::expiry_of(e).at;
+                at -= by;
+                next_expiry_ = (std::min)(next_expiry_, at);
+            } else if (e.stored == in_flight::record::message) {
+                e.stored = in_flight::record::outdated;
+                in_flight_.note(e);
+            }
+        }
+    }
+
     /// The next exchange is to have this number, and so many messages have been accepted.
     void restore_counts(std::uint64_t next, std::uint64_t accepted) {
         in_flight_.continue_at(next);
