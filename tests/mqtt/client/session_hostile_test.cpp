@@ -256,6 +256,38 @@ TEST_CASE(
     }
 }
 
+TEST_CASE("messages that nobody takes are held up to a bound in bytes, also where an answer is waited for, and come") {
+    enum class application { reads_late, waits_for_an_answer, subscribes_late };
+    using enum application;
+    for (auto const v : test::versions)
+        for (auto const how : {reads_late, waits_for_an_answer, subscribes_late}) {
+            CAPTURE(static_cast<int>(how));
+            auto options = test::quick("client", v);
+            options.maximum_held = mib;
+            test::connected_session c(options);
+            std::optional subscription(c.subscribe("t", {.inbox = 1}));
+            if (how == subscribes_late) subscription.reset();
+            constexpr std::size_t count = 500;
+            std::string const end(8 * kib, '#');
+            for (std::size_t i = 0; i < count; ++i)
+                c.broker.publish("t", std::to_string(i) + end, i % 2 == 0 ? qos::at_least_once : qos::exactly_once);
+            c.settle();
+            CHECK(c.session.counters().bytes_received > mib / 2);
+            CHECK(c.session.counters().bytes_received < mib + 192 * kib);
+            if (how == waits_for_an_answer) CHECK_FALSE(is_error(c.publish("u", "p", qos::at_least_once)));
+            if (how == subscribes_late) subscription = c.subscribe("t", {.inbox = 1});
+            std::vector<int> times(count);
+            for (std::size_t i = 0; i < count; ++i) {
+                auto const m = test::run(c.io, subscription->receive());
+                ++times[static_cast<std::size_t>(std::stoul(std::string(m.payload().substr(0, 3))))];
+            }
+            CHECK(std::ranges::count(times, 1) == count);
+            // SUBACK, too, is an answer: what comes before it is left out, and comes on another connection.
+            CHECK(c.session.counters().connections == (how == reads_late ? 1 : 2));
+            c.disconnect();
+        }
+}
+
 TEST_CASE("a server that makes answers and does not take them costs what may wait, and 1 MiB, twice") {
     for (auto const* asking : {"62 02 00 07", "50 02 00 07"}) {
         for (auto const v : test::versions) {

@@ -89,6 +89,7 @@ TEST_CASE("with every numeric option of a session at either end of its type, the
     try_ends("close_timeout", [](auto& o) -> auto& { return o.close_timeout; });
     try_ends("maximum_packet_size", [](auto& o) -> auto& { return o.maximum_packet_size; });
     try_ends("receive_maximum", [](auto& o) -> auto& { return o.receive_maximum; });
+    try_ends("maximum_held", [](auto& o) -> auto& { return o.maximum_held; });
     try_ends("unrouted_timeout", [](auto& o) -> auto& { return o.unrouted_timeout; });
     try_ends("stalled_after", [](auto& o) -> auto& { return o.stalled_after; });
     try_ends("incoming_topic_aliases", [](auto& o) -> auto& { return o.incoming_topic_aliases; });

@@ -211,6 +211,8 @@ class inbox {
     std::size_t size() const noexcept { return unread_.size(); }
     /// Bytes of all messages that wait or that the application holds.
     std::size_t bytes() const noexcept { return bytes_; }
+    /// Of these, bytes beyond the bound that QoS 0 messages keep to.
+    std::size_t excess() const noexcept { return bytes_ - (std::min)(bytes_, capacity_); }
     /// QoS 0 messages dropped for want of room.
     std::uint64_t dropped() const noexcept { return dropped_; }
 

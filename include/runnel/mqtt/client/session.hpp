@@ -391,6 +391,8 @@ class session final : private detail::session_services {
             if (self.subscribing_) self.subscribing_->on_read();
             self.publishing_.offer_room();
             self.wake_if_drained();
+            if (self.connection_.received() >= self.weigh_at_) [[unlikely]]
+                self.weigh();
             if (self.state_.is_paced()) self.packets_.timer().soon();
         }
         void on_write() { self.save_before_write(); }
@@ -456,6 +458,7 @@ class session final : private detail::session_services {
     RUNNEL_COLD clock::time_point attend_messages(clock::time_point now);
     RUNNEL_COLD awaitable<void> wait_for_room(task_share here);
     RUNNEL_COLD void attend_held_up();
+    RUNNEL_COLD void weigh() noexcept;
     RUNNEL_COLD clock::time_point begin_anew(clock::time_point now);
 
     // What is written must not be ahead of what is stored.
@@ -536,6 +539,8 @@ class session final : private detail::session_services {
     std::optional<stream_type>* stream_ = nullptr;          // of `run`
     clock::time_point begins_anew_at_{};                    // at the latest; the epoch: it is not to
     std::uint16_t receive_maximum_ = options_.receive_maximum;
+    std::uint64_t weigh_at_ = 0;  // when so many bytes have been received; 0: at once
+    bool is_laden_ = false;       // the application has as many bytes of messages as it may
     bool running_ = false;
     std::uint8_t turns_without_run_ = 0;
     bool begins_anew_ = false;  // this end has ended the connection, to get messages again

@@ -93,6 +93,11 @@ struct session_options {
     /// where its `max_inflight_messages` is 0. From then on, and in MQTT 3.1.1, whose servers cannot be told, this side
     /// sees to it: see `session_state::can_take_more`.
     std::uint16_t receive_maximum = 1024;
+    /// Bytes of messages that the application has not taken, kept ones included, beyond the bounds of the inboxes
+    /// (`subscribe_options::inbox`), 1 or more. Once there are as many, nothing is read until half of them have been
+    /// taken, as with `receive_maximum` in MQTT 3.1.1; but one message always has room. A connection brings as much as
+    /// is left, and 64 KiB, before this is looked at.
+    std::size_t maximum_held = 64 * 1024 * 1024;
     /// How long a QoS 1 or 2 message that no subscription wants is kept, unacknowledged, for a subscription that is
     /// made yet: 0 (not at all) to a day. Meant for what the server has kept for subscriptions of an earlier process:
     /// it comes right behind the acceptance of the connection. Then the message is acknowledged, in MQTT 5 with
@@ -205,6 +210,7 @@ RUNNEL_COLD inline void check(session_options const& o) {
     positive(o.close_timeout, "close_timeout (ms)");
     positive(o.maximum_packet_size, "maximum_packet_size");
     positive(o.receive_maximum, "receive_maximum");
+    positive(o.maximum_held, "maximum_held");
     positive(o.maximum_in_flight, "maximum_in_flight");
     positive(o.maximum_queued, "maximum_queued");
     positive(o.maximum_queued_messages, "maximum_queued_messages");

@@ -325,6 +325,11 @@ class session_state {
         bool const is_known = version_ == protocol_version::v5 && own_.receive_maximum <= limits_.not_taken;
         return leaves_out_ || (received_.waiting() >= limits_.not_taken && !is_known);
     }
+    /// QoS 1 and 2 messages that wait for their first acknowledgement.
+    std::size_t not_taken() const noexcept { return received_.waiting(); }
+    /// From now on the application may have so many, 1 or more, as what they weigh asks for.
+    RUNNEL_COLD void bound_not_taken(std::uint16_t most) noexcept { limits_.not_taken = most; }
+
     /// Whether more should be read from the network: not if `is_full`, unless this end waits for an answer, which may
     /// be all that the application waits for. Then messages of QoS 1 and 2 are left out: neither handed over nor
     /// acknowledged, until the next connection, so that none overtakes another.

@@ -39,6 +39,7 @@ class unrouted {
     RUNNEL_COLD std::optional<delivery> keep(publish const& packet, delivery token, clock::time_point now) {
         auto* const newest = new kept(packet, token, now);
         newest->insert_before(all_);
+        bytes_ += newest->size();
         if (++size_ <= (in_vain_ ? (std::min)(few, maximum_) : maximum_)) return std::nullopt;
         return take_front()->token;
     }
@@ -50,6 +51,8 @@ class unrouted {
 
     std::size_t size() const noexcept { return size_; }
     bool empty() const noexcept { return size_ == 0; }
+    /// Of all that are kept: topics, properties and payloads.
+    std::size_t bytes() const noexcept { return bytes_; }
 
     /// There is a new subscription: calls `take(publish const&, delivery)` for each message in turn, which is no longer
     /// kept if that returns true. What comes to be kept meanwhile comes behind the others.
@@ -62,6 +65,7 @@ class unrouted {
             k.unlink();
             k.insert_before(all.refused);
             if (!take(k.packet.view(), k.token)) continue;
+            bytes_ -= k.size();
             delete &k;
             --size_;
         }
@@ -88,6 +92,10 @@ class unrouted {
 
     struct kept : list_link {
         kept(publish const& p, delivery d, clock::time_point now) : packet(message::copy_of(p)), token(d), since(now) {}
+        std::size_t size() const noexcept {
+            auto const& p = packet.view();
+            return p.topic.size() + p.props.raw().size() + p.payload.size();
+        }
         message packet;
         delivery token;
         clock::time_point since;
@@ -111,11 +119,13 @@ class unrouted {
         std::unique_ptr<kept> k(&front());
         k->unlink();
         --size_;
+        bytes_ -= k->size();
         return k;
     }
 
     list_link all_;  // of `kept`
     std::size_t size_ = 0;
+    std::size_t bytes_ = 0;
     clock::duration timeout_;
     std::size_t maximum_;
     bool in_vain_ = false;

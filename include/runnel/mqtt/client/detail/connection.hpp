@@ -304,6 +304,9 @@ class connection {
         return (std::min)(life_.deadline(), keep_alive_.due());
     }
 
+    /// Bytes, over all connections.
+    std::uint64_t received() const noexcept { return bytes_received_; }
+
     void count(session_counters& c) const noexcept {
         c.bytes_received = bytes_received_;
         c.bytes_sent = bytes_sent_;

@@ -293,8 +293,23 @@ auto session<Transport>::wait_for_room(task_share here) -> awaitable<void> {
     }
 }
 
+// What the application has not taken cannot grow by more than what is received: so this is asked for seldom.
+template <transport Transport>
+void session<Transport>::weigh() noexcept {
+    constexpr std::size_t step = 64 * 1024;
+    auto const held = (subscribing_ ? subscribing_->held() : 0) + (unrouted_ ? unrouted_->bytes() : 0);
+    auto const limit = options_.maximum_held;
+    is_laden_ = held >= (is_laden_ ? limit / 2 + 1 : limit);
+    // As long as it is, it may have what it has.
+    auto const most = options_.receive_maximum;
+    auto const has = (std::clamp)(state_.not_taken(), std::size_t{1}, std::size_t{most});
+    state_.bound_not_taken(is_laden_ ? static_cast<std::uint16_t>(has) : most);
+    weigh_at_ = is_laden_ ? 0 : add_saturating(connection_.received(), std::max<std::uint64_t>(limit - held, step));
+}
+
 template <transport Transport>
 void session<Transport>::attend_held_up() {
+    if (is_laden_) weigh();
     if (state_.can_take_more() || !connection_.life().is(lifecycle::state::online)) {
         if (room_ != nullptr) room_->wake_all({});
     }

@@ -78,6 +78,8 @@ class subscribing_part : public message_source {
     virtual void on_suback(void* owner, suback const& answer) = 0;
     virtual void on_unsuback(void* owner, unsuback const& answer) = 0;
     virtual void on_read() = 0;
+    /// Bytes of messages that the application has not taken, beyond the bounds of the inboxes.
+    virtual std::size_t held() const noexcept = 0;
     virtual void close(std::error_code why) = 0;
     virtual void reopen() noexcept = 0;
 };

@@ -155,6 +155,8 @@ class subscribing final : public subscribing_part {
         if (unsent_) send_due();
     }
 
+    RUNNEL_COLD std::size_t held() const noexcept override { return registry_.held(); }
+
     /// All who wait go on with an error, until `reopen`.
     RUNNEL_COLD void close(std::error_code why) override {
         closed_ = true;

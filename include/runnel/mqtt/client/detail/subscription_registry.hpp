@@ -158,6 +158,13 @@ class subscription_registry {
         std::erase_if(shares_, [](auto const& s) { return s.second.holders == 0; });
     }
 
+    /// Bytes of messages in inboxes, or received from them, beyond their bounds.
+    RUNNEL_COLD std::size_t held() const noexcept {
+        std::size_t all = 0;
+        for (auto const& s : entries_) all += s->box->excess();
+        return all;
+    }
+
     /// Calls `tell(entry&)` for each subscription whose inbox has QoS 1 or 2 messages of which none has been received
     /// since the last call; once, until one is. Returns whether any inbox has such messages.
     template <class Tell>
