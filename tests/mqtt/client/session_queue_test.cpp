@@ -98,3 +98,23 @@ TEST_CASE("a server's session that is not to be taken up is replaced, and then a
         test::run(place.io, session.disconnect());
     }
 }
+
+TEST_CASE("room that a message leaves which has expired is for who waits, not only after the next attempt to connect") {
+    test::memory_place place;
+    auto options = quick("client", protocol_version::v5);
+    options.maximum_queued = 1;
+    options.reconnect.initial = options.reconnect.maximum = std::chrono::hours(1);
+    place.on_open = [](auto&) { throw std::system_error(asio::error::connection_refused); };
+    test::memory_session session(place.io.get_executor(), place.transport, options);
+    test::task<void> running(place.io, session.run());
+    place.settle();
+    properties expiring;
+    expiring.message_expiry_interval = 1;
+    REQUIRE(session.try_publish("first", "1", {.props = &expiring}));
+    test::task<publish_result> second(place.io, session.publish("second", "2"));
+    place.settle();
+    CHECK_FALSE(second.done());
+    CHECK(second.run().what == publish_result::outcome::queued);
+    running.cancel();
+    CHECK(running.run_for_error());
+}

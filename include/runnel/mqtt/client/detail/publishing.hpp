@@ -115,6 +115,11 @@ class publishing {
             serve();
     }
 
+    /// The same, if a message has expired, or a call has gone, since. For who sees to what is due.
+    RUNNEL_COLD void offer_freed_room() {
+        if (std::exchange(has_freed_, false)) offer_room();
+    }
+
     /// The connection is over.
     RUNNEL_COLD void connection_lost() {
         queue_.connection_lost([this](auto& c, std::error_code e) { wake(c, e); });
@@ -165,6 +170,7 @@ class publishing {
         queue_.on_sent(c);
     }
     void on_refused(void* owner, errc why) {
+        has_freed_ = true;
         if (owner == nullptr) return;
         auto& c = *static_cast<publish_queue::call*>(owner);
         wake(c, why);
@@ -233,6 +239,7 @@ class publishing {
     // Its coroutine has been cancelled or destroyed; perhaps others have room now.
     RUNNEL_COLD void give_up(publisher& p) {
         queue_.cancel(p);
+        has_freed_ = true;
         if (queue_.is_waited() || p.options.this_connection) packets_.timer().soon();
     }
 
@@ -247,7 +254,8 @@ class publishing {
     publish_queue queue_;
     wait_list<Executor> waiters_;  // for room, or for the acknowledgement
     std::uint64_t acknowledged_ = 0;
-    run_end end_;  // nullptr: nobody has asked for it
+    run_end end_;             // nullptr: nobody has asked for it
+    bool has_freed_ = false;  // room, perhaps, of which nobody has been told
 };
 
 }  // namespace runnel::mqtt::detail

@@ -256,6 +256,7 @@ void session<Transport>::handle_timeout() {
     // What has been withdrawn is withdrawn in the store, too, before anybody is told.
     auto const error = running_ || late ? save_if_due() : std::error_code{};
     if (late && !(running_ && error)) publishing_.tell_late(error);
+    if (!error) publishing_.offer_freed_room();
     wake_if_drained();
     next = (std::min)(next, publishing_.deadline(running_));
     if (next != never) packets_.timer().set(next);
