@@ -3,6 +3,9 @@
 #include <runnel/websocket/stream.hpp>
 
 #include <doctest/doctest.h>
+#ifdef __linux__
+#include <dlfcn.h>
+#endif
 
 #include "support/allocation_count.hpp"
 #include "support/run.hpp"
@@ -347,6 +350,32 @@ TEST_CASE("a message of the peer's for which there is no memory ends the connect
     }
     CHECK(has_failed);
 }
+
+#ifdef __linux__
+namespace {
+bool inflate_fails = false;
+}
+
+// In the place of zlib's, which takes memory of its own by malloc.
+extern "C" int inflate(z_streamp stream, int flush) {
+    static auto const zlibs = reinterpret_cast<int (*)(z_streamp, int)>(::dlsym(RTLD_NEXT, "inflate"));
+    return inflate_fails ? Z_MEM_ERROR : zlibs(stream, flush);
+}
+
+TEST_CASE("a message of the peer's for which zlib has no memory is not taken for a wrong one") {
+    permessage_deflate client;
+    permessage_deflate server;
+    REQUIRE(client.settle(role::client, plain_reply, {}, 0) == errc::ok);
+    REQUIRE(server.settle(role::server, plain_reply, {}, 0) == errc::ok);
+    std::string const data(client.deflate("text"));
+    inflate_fails = true;
+    CHECK_THROWS_AS(server.inflate(data, message_kind::binary, true), std::bad_alloc);
+    inflate_fails = false;
+    std::string out;
+    CHECK(inflate(server, data, out) == errc::ok);
+    CHECK(out == "text");
+}
+#endif
 
 TEST_CASE("what is not compressed is handed on as it comes, though compression is agreed on") {
     connected c({}, {.max_message = 0});

@@ -148,6 +148,7 @@ class permessage_deflate {
             inflated_.commit(offered - in_.avail_out);
             if (inflated_.size() > max_inflated_) return errc::message_too_big;
             data.remove_prefix(piece - in_.avail_in);
+            if (result == Z_MEM_ERROR) throw std::bad_alloc();
             if (result == Z_STREAM_END) {
                 if (!continue_after_last_block()) return errc::invalid_compressed_data;
             } else if (result != Z_OK && !(result == Z_BUF_ERROR && data.empty())) {

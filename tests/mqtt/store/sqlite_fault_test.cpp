@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <utility>
 #include <vector>
 
 // A store whose n-th step of I/O fails, for each n, or is the last one that its process does.
@@ -20,6 +21,27 @@ using enum test::file_step;
 using test::faulty_files;
 
 namespace {
+
+// SQLite's memory, which it lets itself be given before its first use: the n-th allocation fails, or all from that on.
+std::size_t memory_fails_in = 0;
+bool memory_fails_for_good = false;
+bool memory_has_failed = false;
+bool has_memory() noexcept {
+    if (memory_fails_in == 0 || --memory_fails_in != 0) return true;
+    if (memory_fails_for_good) memory_fails_in = 1;
+    memory_has_failed = true;
+    return false;
+}
+sqlite3_mem_methods usual_memory{};
+bool const memory_can_fail = [] {
+    if (sqlite3_config(SQLITE_CONFIG_GETMALLOC, &usual_memory) != SQLITE_OK) return false;
+    auto failing = usual_memory;
+    failing.xMalloc = [](int size) -> void* { return has_memory() ? usual_memory.xMalloc(size) : nullptr; };
+    failing.xRealloc = [](void* p, int size) -> void* {
+        return has_memory() ? usual_memory.xRealloc(p, size) : nullptr;
+    };
+    return sqlite3_config(SQLITE_CONFIG_MALLOC, &failing) == SQLITE_OK;
+}();
 
 using records = std::map<std::uint64_t, std::string>;
 
@@ -125,6 +147,36 @@ TEST_CASE("whichever step of SQLite's I/O fails, a batch is stored as a whole or
             }
     MESSAGE(failures << " failed steps");
     CHECK(failures > 300);
+}
+
+TEST_CASE("whichever allocation of SQLite's fails, a batch is stored as a whole or not at all, and the error is that") {
+    REQUIRE(memory_can_fail);
+    std::size_t failures = 0;
+    for (bool const for_good : {false, true})
+        for (std::size_t n = 1;; n += 1 + n % 5) {
+            CAPTURE(for_good);
+            CAPTURE(n);
+            test::scratch_directory const directory;
+            auto const file = (directory.path() / "store.db").string();
+            std::size_t volatile done = 0;
+            memory_fails_in = n;
+            memory_fails_for_good = for_good;
+            auto const why = store_all(file, sqlite_options::survives::process, done);
+            bool const failed = std::exchange(memory_has_failed, false);
+            memory_fails_in = 0;
+            CAPTURE(why.message());
+            CHECK((!why || why == static_cast<sqlite_errc>(SQLITE_NOMEM) ||
+                   why == static_cast<sqlite_errc>(SQLITE_IOERR_NOMEM)));
+            if (!why) CHECK(done == batches);
+            if (!failed) CHECK_FALSE(why);
+            done = check_stored(file, done);
+            CHECK_FALSE(store_all(file, sqlite_options::survives::process, done));
+            CHECK(contents(file) == after(batches));
+            if (!failed) break;
+            ++failures;
+        }
+    MESSAGE(failures << " failed allocations");
+    CHECK(failures > 100);
 }
 
 TEST_CASE("a process that is killed at any write of its store has stored all that was told, in whole batches") {

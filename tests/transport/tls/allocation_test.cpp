@@ -2,29 +2,40 @@
 #include <runnel/transport/memory.hpp>
 #include <runnel/transport/tls/tls.hpp>
 
+#include <asio/co_spawn.hpp>
+#include <asio/detached.hpp>
 #include <doctest/doctest.h>
 #include <openssl/crypto.h>
 
 #include "support/allocation_count.hpp"
 #include "support/run.hpp"
 #include "support/streams.hpp"
+#include <cstddef>
 #include <cstdlib>
+#include <exception>
+#include <new>
+#include <optional>
+#include <string>
+#include <system_error>
+#include <utility>
 
 namespace {
 
 // OpenSSL allocates by malloc, which `operator new` does not see; it lets itself be given other functions before its
 // first use.
 std::size_t openssl_allocations = 0;
+std::size_t openssl_fails_in = 0;  // allocations; 0: none fails
+
+bool has_memory() noexcept {
+    ++openssl_allocations;
+    return openssl_fails_in == 0 || --openssl_fails_in != 0;
+}
 
 bool const counting = [] {
     return CRYPTO_set_mem_functions(
-               [](std::size_t size, char const*, int) {
-                   ++openssl_allocations;
-                   return std::malloc(size);
-               },
+               [](std::size_t size, char const*, int) { return has_memory() ? std::malloc(size) : nullptr; },
                [](void* memory, std::size_t size, char const*, int) {
-                   ++openssl_allocations;
-                   return std::realloc(memory, size);
+                   return has_memory() ? std::realloc(memory, size) : nullptr;
                },
                [](void* memory, char const*, int) { std::free(memory); }) == 1;
 }();
@@ -88,4 +99,140 @@ TEST_CASE("a TLS stream allocates nothing in steady state, OpenSSL itself at mos
             CHECK(openssl <= 2 * 2 * records);
         }
     }
+}
+
+namespace {
+
+// Of the first failure, if there was one.
+struct trial {
+    std::size_t finished = 0;  // ends that have had all
+    std::size_t ended = 0;
+    std::exception_ptr error;
+};
+
+asio::awaitable<void> use(std::optional<stream_type>& s, trial& t) {
+    try {
+        co_await s->handshake();
+        runnel::send_buffer out;
+        std::string const text = "text";
+        out.append(text);
+        co_await s->write(out);
+        std::string got;
+        while (got.size() < text.size()) {
+            char room[100];
+            std::size_t const n = co_await s->read_some(asio::buffer(room));
+            got.append(room, n);
+        }
+        co_await s->shutdown();
+        CHECK(got == text);
+        ++t.finished;
+    } catch (...) {
+        if (!t.error) t.error = std::current_exception();
+        s.reset();  // so that the other end does not wait
+    }
+    ++t.ended;
+}
+
+// Both ends, once. No failure may be anything but an error.
+trial try_out(runnel::tls_context const& context) {
+    asio::io_context io;
+    trial t;
+    std::optional<stream_type> client, server;
+    {
+        auto [a, b] = runnel::memory_stream<>::pair(io.get_executor());
+        try {
+            client.emplace(std::move(a), context, runnel::tls_role::client, "localhost");
+            server.emplace(std::move(b), context, runnel::tls_role::server);
+        } catch (...) {
+            t.error = std::current_exception();
+            t.ended = 2;
+            return t;
+        }
+    }
+    for (auto* const s : {&client, &server}) asio::co_spawn(io, use(*s, t), asio::detached);
+    io.run();
+    return t;
+}
+
+// What may be thrown: the layer's errors, and that there is no memory.
+bool is_error(std::exception_ptr const& thrown) {
+    try {
+        std::rethrow_exception(thrown);
+    } catch (std::system_error const&) {
+        return true;
+    } catch (std::bad_alloc const&) {
+        return true;
+    } catch (...) {
+        return false;
+    }
+}
+
+}  // namespace
+
+TEST_CASE("whichever allocation of OpenSSL's fails, both ends of a stream end, and those of another context go on") {
+    REQUIRE(counting);
+    runnel::testing::certificate_authority const authority;
+    auto const own = authority.issue_server();
+    for (auto const version : {runnel::tls_version::v1_2, runnel::tls_version::v1_3}) {
+        runnel::tls_options options;
+        options.maximum = version;
+        options.ca_pem = authority.certificate_pem();
+        options.certificate_pem = own.certificate_pem;
+        options.private_key_pem = own.private_key_pem;
+        std::size_t failures = 0, errors = 0;
+        for (std::size_t n = 1;; n += 1 + n % 7) {
+            CAPTURE(n);
+            std::optional<runnel::tls_context> context;
+            context.emplace(options);
+            openssl_fails_in = n;
+            auto const t = try_out(*context);
+            bool const failed = std::exchange(openssl_fails_in, 0) == 0;
+            CHECK(t.ended == 2);
+            CHECK((t.finished == 2 || (failed && t.error)));
+            if (t.error) CHECK(is_error(t.error));
+            errors += t.error ? 1 : 0;
+            // What OpenSSL keeps in the context itself, of a certificate say, may have suffered.
+            if (n % 10 == 0) {
+                context.emplace(options);
+                CHECK(try_out(*context).finished == 2);
+            }
+            if (!failed) break;
+            ++failures;
+        }
+        MESSAGE(failures << " failed allocations, " << errors << " errors");
+        CHECK(errors > 50);
+    }
+}
+
+TEST_CASE("whichever allocation of OpenSSL's fails, a context is made, or an error says that it is not") {
+    REQUIRE(counting);
+    runnel::testing::certificate_authority const authority;
+    auto const own = authority.issue_server();
+    runnel::tls_options options;
+    options.ca_pem = authority.certificate_pem();
+    options.certificate_pem = own.certificate_pem;
+    options.private_key_pem = own.private_key_pem;
+    std::size_t errors = 0;
+    for (std::size_t n = 1;; n += 1 + n % 3) {
+        CAPTURE(n);
+        std::exception_ptr error;
+        std::optional<runnel::tls_context> context;
+        openssl_fails_in = n;
+        try {
+            context.emplace(options);
+        } catch (...) {
+            error = std::current_exception();
+        }
+        bool const failed = std::exchange(openssl_fails_in, 0) == 0;
+        if (error) {
+            CHECK(is_error(error));
+        } else {  // what OpenSSL has not told may show in a handshake, but in no other way
+            auto const t = try_out(*context);
+            CHECK(t.ended == 2);
+            CHECK((t.finished == 2 || is_error(t.error)));
+        }
+        errors += error ? 1 : 0;
+        if (!failed) break;
+    }
+    CHECK(errors > 50);
 }

@@ -216,7 +216,8 @@ class sqlite_store {
         int const result = sqlite3_step(s.get());
         if (result != SQLITE_ROW) return failure(result == SQLITE_DONE ? SQLITE_CORRUPT : result);
         auto const* const text = sqlite3_column_text(s.get(), 0);
-        answer = text == nullptr ? "" : reinterpret_cast<char const*>(text);
+        if (text == nullptr) return failure(SQLITE_NOMEM);  // none of the answers is NULL
+        answer = reinterpret_cast<char const*>(text);
         return {};
     }
 

@@ -19,6 +19,7 @@
 #include <cstring>
 #include <filesystem>
 #include <memory>
+#include <new>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -138,8 +139,8 @@ class tls_context {
     /// Whether the common name counts where there is no subjectAltName.
     bool accepts_common_name() const noexcept { return state_->accept_common_name; }
     /// Where an `SSL` of this context keeps a `tls_session_owner*`, that of a client.
-    static int session_owner_index() noexcept {
-        static int const index = SSL_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr);
+    static int session_owner_index() {
+        static int const index = checked_index(SSL_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr));
         return index;
     }
     SSL_CTX* native_handle() const noexcept { return state_->context.get(); }
@@ -340,8 +341,13 @@ class tls_context {
         SSL_CTX_set_cert_verify_callback(context, refuse_certificates, nullptr);
     }
 
-    static int state_index() noexcept {
-        static int const index = SSL_CTX_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr);
+    // Without memory there is none, this time.
+    static int checked_index(int index) {
+        if (index < 0) throw std::bad_alloc();
+        return index;
+    }
+    static int state_index() {
+        static int const index = checked_index(SSL_CTX_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr));
         return index;
     }
     static state const& state_of(SSL* ssl) noexcept {
@@ -376,7 +382,8 @@ class tls_context {
         if (options.resumption_limit.count() < 0 || options.resumption_limit > std::chrono::hours(7 * 24))
             throw std::system_error(transport_errc::tls_option_invalid, "resumption_limit is 0 s to 7 days");
         state_->resumption_limit = options.resumption_limit;
-        SSL_CTX_set_ex_data(context, state_index(), state_.get());
+        session_owner_index();  // what can fail comes first
+        if (SSL_CTX_set_ex_data(context, state_index(), state_.get()) != 1) throw std::bad_alloc();
         if (options.require_client_certificate)
             SSL_CTX_set_session_ticket_cb(context, sign_ticket, judge_ticket, state_.get());
         // With a pre-shared key nothing would be saved.

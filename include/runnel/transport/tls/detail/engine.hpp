@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <string>
 #include <string_view>
@@ -28,13 +29,12 @@ class tls_engine {
     /// `server_name`: what a client connects to, a host name or an address; it is sent to the server (SNI, names only)
     /// and the certificate is checked against it. `headroom`: that of the stream below.
     tls_engine(tls_context context, tls_role role, std::string_view server_name, std::size_t headroom)
-        : outgoing(headroom), context_(std::move(context)), ssl_(SSL_new(context_.native_handle())) {
-        if (ssl_ == nullptr) throw std::bad_alloc();
-        BIO* const bio = BIO_new(method());
-        if (bio == nullptr) {
-            SSL_free(ssl_);
-            throw std::bad_alloc();
-        }
+        : outgoing(headroom),
+          context_(std::move(context)),
+          handle_(SSL_new(context_.native_handle())),
+          ssl_(handle_.get()) {
+        BIO* const bio = ssl_ != nullptr ? BIO_new(method()) : nullptr;
+        if (bio == nullptr) throw std::bad_alloc();
         BIO_set_data(bio, this);
         BIO_set_init(bio, 1);
         SSL_set_bio(ssl_, bio, bio);
@@ -45,7 +45,6 @@ class tls_engine {
     }
     tls_engine(tls_engine const&) = delete;
     tls_engine& operator=(tls_engine const&) = delete;
-    ~tls_engine() { SSL_free(ssl_); }
 
     /// Encrypted bytes from the peer: the driver prepares and commits.
     receive_buffer incoming;
@@ -177,11 +176,16 @@ class tls_engine {
             accepted = X509_VERIFY_PARAM_set1_host(param, name.data(), name.size()) == 1 &&
                        SSL_ctrl(ssl_, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, name.data()) == 1;
         }
+        bool const no_memory = !accepted && ERR_GET_REASON(ERR_peek_last_error()) == ERR_R_MALLOC_FAILURE;
         ERR_clear_error();
         bool const needs_name = context_.verify() == tls_verify::full && !context_.has_pre_shared_key();
-        if (needs_name && !accepted) failure_ = {transport_errc::host_name_missing, name};
+        if (no_memory)
+            failure_ = {std::make_error_code(std::errc::not_enough_memory), {}};
+        else if (needs_name && !accepted)
+            failure_ = {transport_errc::host_name_missing, name};
         if (auto* const sessions = context_.sessions()) {
             owner_.server = std::move(name);
+            // Without memory for that, no session is kept.
             SSL_set_ex_data(ssl_, tls_context::session_owner_index(), &owner_);
             auto const kept = sessions->take(owner_.server);
             owner_.resumable = kept.verified;
@@ -276,8 +280,13 @@ class tls_engine {
         return made;
     }
 
+    struct freer {
+        void operator()(SSL* s) const noexcept { SSL_free(s); }
+    };
+
     tls_context context_;
     tls_session_owner owner_;  // a client's, if sessions are kept
+    std::unique_ptr<SSL, freer> handle_;
     SSL* ssl_;
     tls_failure failure_;
     tls_failure write_failure_;
