@@ -1837,3 +1837,18 @@ TEST_CASE("of a doubted session PUBCOMP without a fault tells that the server ha
         CHECK(c.lost.empty());
     }
 }
+
+TEST_CASE("behind DISCONNECT, where reading goes on, no more messages are handed over than the application may have") {
+    for (auto const version : both_versions) {
+        auto c = client(version, nullptr, {}, {.not_taken = 2});
+        for (std::uint16_t id = 1; id <= 2; ++id) c.receive_publish("a", q1, id);
+        CHECK(c.state.disconnect(c.out) == errc::ok);
+        for (std::uint16_t id = 3; id <= 5; ++id) CHECK(c.receive_publish("b", id == 4 ? q2 : q1, id) == errc::ok);
+        CHECK(c.receive_publish("c", q0) == errc::ok);
+        CHECK(c.received() == "a=p, a=p, c=p");
+        c.lose_connection();
+        c.connect(true);
+        CHECK(c.receive_publish("b", q1, 3, true) == errc::ok);
+        CHECK(c.received() == "a=p, a=p, c=p, b=p");
+    }
+}

@@ -70,9 +70,10 @@ errc session_state::receive_publish(frame const& f, send_buffer& out, Handler& h
     return errc::ok;
 }
 
-// What has been read already is taken in; only if this end waits for an answer, reading must go on.
+// What has been read already is taken in; only if this end waits for an answer, or for the peer's end behind
+// DISCONNECT, reading must go on.
 RUNNEL_COLD inline bool session_state::leaves_out() noexcept {
-    leaves_out_ = leaves_out_ || outgoing_.size() != 0;
+    leaves_out_ = leaves_out_ || outgoing_.size() != 0 || !connected();
     return leaves_out_;
 }
 
