@@ -4,6 +4,7 @@
 
 #include "support/memory_sessions.hpp"
 #include <optional>
+#include <string>
 
 namespace {
 
@@ -113,4 +114,33 @@ TEST_CASE("two sessions with one client identifier notice each other") {
         CHECK(first.run_for_error());
         CHECK(second.run_for_error());
     }
+}
+
+TEST_CASE("of events that nobody takes the oldest are lost") {
+    asio::io_context io;
+    mqtt::event_stream<test::executor> events(io.get_executor());
+    for (int i = 0; i < 260; ++i) events.watch().lock()->push({.detail = std::to_string(i)});
+    CHECK(events.dropped() == 4);
+    for (int i = 4; i < 260; ++i) CHECK(test::run(io, events.next()).detail == std::to_string(i));
+}
+
+TEST_CASE("who waits for an event is told when the session goes, and gets one that comes while it is cancelled") {
+    asio::io_context io;
+    mqtt::event_stream<test::executor> events(io.get_executor());
+    {
+        task<mqtt::session_event> waiting(io, events.next());
+        test::settle(io);
+        waiting.cancel();
+        events.watch().lock()->push({.detail = "told"});
+        test::settle(io);
+        REQUIRE(waiting.done());
+        CHECK_FALSE(waiting.error());
+        if (!waiting.error()) CHECK(waiting.get().detail == "told");
+    }
+    task<mqtt::session_event> waiting(io, events.next());
+    test::settle(io);
+    events.watch().lock()->close();
+    test::settle(io);
+    REQUIRE(waiting.done());
+    CHECK(waiting.error() == mqtt::errc::disconnected);
 }

@@ -278,3 +278,34 @@ TEST_CASE("a message for which there is no memory is not in the inbox, whichever
         CHECK(b.push(std::string(200'000, 'z'), qos::at_most_once));  // it is empty, so that any size fits
     }
 }
+
+TEST_CASE("an acknowledgement with a reason that PUBACK cannot have is refused, and the message stays") {
+    box b;
+    b.push("p");
+    auto m = b.pop();
+    CHECK_THROWS_AS(m->acknowledge(reason_code::granted_qos_2), std::system_error);
+    CHECK(*m);
+    CHECK(b.source->all.empty());
+    m->acknowledge();
+    CHECK(b.source->all == std::vector<record>{{1, reason_code::success}});
+}
+
+TEST_CASE("the room of an inbox is used to its last byte, and not beyond it") {
+    box measure;
+    measure.push("p", qos::at_most_once);
+    auto const one = measure.messages->bytes();
+    for (std::size_t const missing : {0u, 1u}) {
+        box b(2 * one - missing);
+        CHECK(b.push("p", qos::at_most_once));
+        CHECK(b.push("p", qos::at_most_once) == (missing == 0));
+    }
+}
+
+TEST_CASE("a message that is to be acknowledged is found in an inbox also behind others") {
+    box b;
+    CHECK_FALSE(b.messages->holds_acknowledgements());
+    b.push("0", qos::at_most_once);
+    CHECK_FALSE(b.messages->holds_acknowledgements());
+    b.push("1", qos::at_least_once);
+    CHECK(b.messages->holds_acknowledgements());
+}

@@ -6,6 +6,7 @@
 #include "support/run.hpp"
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <new>
 #include <span>
@@ -265,4 +266,93 @@ TEST_CASE("what is given back without memory comes again, if need be to those wh
         CHECK_FALSE(p.dispatch("t", 7).taken);
         CHECK(b->box->size() == 1);
     }
+}
+
+TEST_CASE("the handler of a subscription that gets no more messages is not called, and they are done with") {
+    place p;
+    auto const s = p.add("t");
+    int calls = 0;
+    s->handler = [&](publish const&) { ++calls; };
+    p.all.close(make_error_code(errc::disconnected), {});
+    auto const outcome = p.dispatch("t", 1);
+    CHECK(outcome.matched == 1);
+    CHECK(outcome.taken);
+    CHECK(calls == 0);
+    p.all.reopen();
+    p.dispatch("t", 2);
+    CHECK(calls == 1);
+}
+
+TEST_CASE("nobody waits for a message that has gone with its session") {
+    place p;
+    auto const a = p.add("t");
+    auto const b = p.add("+");
+    delivery const d{7, 1, qos::at_least_once};
+    SUBCASE("that another one still holds") {
+        p.dispatch("t", 7);
+        inbox::pop(a->box);
+        CHECK_FALSE(p.all.give_back(d, *a->box));
+        p.all.session_lost();
+        CHECK(p.all.take(d));
+    }
+    SUBCASE("that another one has had") {
+        p.dispatch("t", 7);
+        CHECK_FALSE(p.all.take(d));
+        CHECK_FALSE(p.all.give_back(d, *b->box));
+        p.all.session_lost();
+        inbox::pop(a->box);
+        inbox::pop(b->box);
+        p.dispatch("t", 7);
+        CHECK(a->box->size() == 1);
+        CHECK(b->box->size() == 1);
+    }
+}
+
+TEST_CASE("a subscription from which nobody receives is told of once, and one from which somebody does is not") {
+    place p;
+    auto const s = p.add("t");
+    int told = 0;
+    auto const look = [&] { return p.all.find_stalled([&](entry const&) { ++told; }); };
+    CHECK_FALSE(look());
+    for (std::uint64_t n = 1; n < 4; ++n) p.dispatch("t", n);
+    inbox::pop(s->box);
+    CHECK(look());
+    CHECK(told == 0);
+    CHECK(look());
+    CHECK(told == 1);
+    CHECK(look());
+    CHECK(told == 1);
+    inbox::pop(s->box);
+    CHECK(look());
+    CHECK(look());
+    CHECK(told == 2);
+}
+
+TEST_CASE("a topic that two subscriptions match does not share its lane with one that the last of them matches") {
+    place p;
+    p.add("x");
+    p.add("+");
+    CHECK(p.dispatch("x", 1).lane != p.dispatch("y", 2).lane);
+}
+
+TEST_CASE("of several handlers that fail the first is told of") {
+    place p;
+    for (auto const* text : {"first", "second"})
+        p.add("t")->handler = [text](publish const&) { throw std::runtime_error(text); };
+    CHECK(p.dispatch("t", 1).failed);
+    CHECK_THROWS_WITH_AS(std::rethrow_exception(p.all.take_failure()), "first", std::runtime_error);
+    CHECK(p.all.take_failure() == nullptr);
+}
+
+TEST_CASE("where all the identifiers of a message are of filters that match it, no other filter gets it") {
+    place p;
+    auto const special = p.add("$stream/a");
+    constexpr std::string_view filters[] = {"$stream/a", "t"};
+    auto const both = std::make_shared<entry>(p.waiters.queue(), filters, subscribe_options{});
+    both->wish = &p.wishes.add(filters, both.get());
+    p.wishes.next();
+    p.all.add(both);
+    CHECK(p.dispatch("t", 1, qos::at_least_once, 2).matched == 1);
+    CHECK(both->box->size() == 1);
+    CHECK(special->box->size() == 0);
 }
