@@ -214,6 +214,9 @@ TEST_CASE("the longest client identifier fits, and one byte more is refused") {
     options.parameters = too_long;
     connect_credentials out;
     CHECK(sign(longest, options, out) == errc::parameters_too_long);
+    std::string const far_too_long = parameters + std::string(300, '1');
+    options.parameters = far_too_long;
+    CHECK(sign(longest, options, out) == errc::parameters_too_long);
 }
 
 TEST_CASE("signing methods are found by their names") {

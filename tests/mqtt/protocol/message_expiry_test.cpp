@@ -271,3 +271,19 @@ TEST_CASE("what has expired between two connections is not sent on the next") {
     CHECK(sent(s) == "b:49");
     CHECK(s.refused == refusals{{&owners[0], errc::message_expired}});
 }
+
+TEST_CASE("messages that wait in another version of the protocol have each its own interval") {
+    session_end s(role::server, v5, {.in_flight = 1});
+    s.accept();
+    publish_for(s, "sent", q1, 5000);
+    publish_for(s, "brief", q1, 10, &owners[0]);
+    publish_for(s, "lasts", q1, 1000, &owners[1]);
+    s.lose_connection();
+    s.version = v3;
+    s.accept(true);
+    session_end::listener handler(s);
+    s.state.set_time(11s);
+    s.state.expire(handler);
+    CHECK(s.refused == refusals{{&owners[0], errc::message_expired}});
+    CHECK(s.state.next_expiry() == 1000s);
+}

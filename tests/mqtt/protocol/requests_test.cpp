@@ -177,3 +177,19 @@ TEST_CASE("the message of a request that failed after it was asked is withdrawn,
     m.add(c);
     CHECK_FALSE(m.remove(c, nobody));
 }
+
+TEST_CASE("after the server has refused to renew the subscription the next request subscribes anew") {
+    requests m;
+    requests::entry a, b;
+    a.correlation = "a";
+    b.correlation = "b";
+    auto const nobody = [](requests::entry&) {};
+    m.add(a);
+    m.add(b);
+    CHECK(m.next(a) == step::open);
+    m.opened(a, nobody);
+    CHECK(m.next(a) == step::send);
+    m.refused(std::make_error_code(std::errc::permission_denied), nobody);
+    CHECK(a.at == requests::stage::failed);
+    CHECK(m.next(b) == step::open);
+}

@@ -443,3 +443,42 @@ TEST_CASE("a refused debt is not asked for any more when the filter is wanted ag
     CHECK(m.next() == nullptr);
     CHECK(m.consistent());
 }
+
+TEST_CASE("debts are gone with the session, and go out again in their order, whatever has become of them") {
+    subscriptions m;
+    constexpr std::string_view z[] = {"z"};
+    auto& a = m.add(x, nullptr);
+    auto& b = m.add(z, nullptr);
+    m.connected(false);
+    m.on_suback(next(m), reasons({"\0", 1}));
+    m.on_suback(next(m), reasons({"\0", 1}));
+    auto const first = m.remove(a);
+    auto const second = m.remove(b);
+    m.on_unsuback(next(m), reasons("\x87"));  // the first is refused,
+    next(m);                                  // the second not answered
+    m.connected(true);
+    CHECK(next(m).ticket == first);
+    CHECK(next(m).ticket == second);
+    m.connected(false);
+    CHECK(m.next() == nullptr);
+    CHECK_FALSE(m.owes(first));
+    CHECK_FALSE(m.owes(second));
+    CHECK(m.known("x") == nullptr);
+}
+
+TEST_CASE("identifiers begin again behind the last one, and none is given that the server may know") {
+    constexpr std::uint32_t last = 268'435'455;
+    subscriptions m;
+    auto& a = m.add(x, nullptr);
+    CHECK(a.identifier == 1);
+    m.connected(false);
+    m.on_suback(next(m), reasons({"\0", 1}));
+    constexpr std::string_view z[] = {"z"};
+    auto& b = m.add(z, nullptr);
+    CHECK(b.identifier == 2);
+    next(m);
+    m.remove(b);  // of which the server may still grant the filter
+    m.skip_identifiers(last - 1);
+    CHECK(m.add(x, nullptr).identifier == last);
+    CHECK(m.add(x, nullptr).identifier == 3);
+}

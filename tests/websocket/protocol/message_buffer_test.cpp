@@ -110,3 +110,13 @@ TEST_CASE("without memory for the next read nothing changes, and what was receiv
     buffer.commit(room.size());
     CHECK(buffer.message() == std::string(300, 'a'));
 }
+
+TEST_CASE("reads grow where what comes fills them") {
+    message_buffer buffer;
+    auto const first = buffer.prepare().size();
+    buffer.commit(first);
+    auto const second = buffer.prepare().size();
+    CHECK(second >= 2 * first);
+    buffer.commit(1);
+    CHECK(buffer.prepare().size() < 4 * first);
+}

@@ -325,6 +325,9 @@ class subscriptions {
         return true;
     }
 
+    /// For tests: as if there had been subscriptions with all identifiers up to this one.
+    void skip_identifiers(std::uint32_t to) noexcept { identifier_ = to; }
+
   private:
     using requests = std::list<request>;
     static constexpr std::uint32_t last_identifier = 268'435'455;

@@ -383,3 +383,17 @@ TEST_CASE("features stand for topics, each at most once, and fit into the platfo
     CHECK(all.size() <= aliyun::max_subscriptions);
     CHECK(alink::filters_of(alink::feature::usual, d).size() < 25);
 }
+
+TEST_CASE("a number is an integer, or a string with nothing but one") {
+    int n = 0;
+    CHECK(alink::read_number(json{{"n", 12}}, "n", n));
+    CHECK(n == 12);
+    CHECK(alink::read_number(json{{"n", "-13"}}, "n", n));
+    CHECK(n == -13);
+    for (auto const* text : {"14x", "x14", "", " 14", "14 ", "99999999999"}) {
+        CAPTURE(text);
+        CHECK_FALSE(alink::read_number(json{{"n", text}}, "n", n));
+    }
+    CHECK(alink::read_number(json::object(), "n", n));
+    CHECK(n == -13);
+}

@@ -76,3 +76,14 @@ TEST_CASE("without memory nothing is added, and the rest stays") {
     map.insert(7, 7);
     for (std::uint16_t i = 1; i <= 7; ++i) CHECK(*map.find(i) == i);
 }
+
+TEST_CASE("what takes the place of one that is removed is looked at too") {
+    identifier_map<int> map;
+    for (int const id : {1, 9, 17, 25}) map.insert(static_cast<std::uint16_t>(id), id);
+    map.erase_if([](std::uint16_t, int) { return true; });
+    CHECK(map.empty());
+    for (int const id : {1, 9, 17, 25}) map.insert(static_cast<std::uint16_t>(id), id);
+    map.erase_if([](std::uint16_t id, int) { return id != 17; });
+    CHECK(map.size() == 1);
+    CHECK(map.find(17) != nullptr);
+}

@@ -5,6 +5,7 @@
 
 #include "support/allocation_count.hpp"
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -329,4 +330,27 @@ TEST_CASE("a topic for which there is no memory gets no alias, whichever allocat
                 assign(i % 2 == 0 ? "new/topic/" + std::to_string(i % 3) : topics[static_cast<std::size_t>(i) % 3]);
             }
         }
+}
+
+TEST_CASE("topics that have the same hash have each its own alias") {
+    std::map<std::uint32_t, std::string> by_hash;
+    std::string one, other;
+    for (int i = 0; one.empty(); ++i) {
+        other = "a/topic/" + std::to_string(i);
+        auto const [at, is_new] =
+            by_hash.try_emplace(static_cast<std::uint32_t>(std::hash<std::string_view>{}(other)) | 1, other);
+        if (!is_new) one = at->second;
+    }
+    client c(10);
+    for (auto const& topic : {one, other, one, other}) c.publish(topic, q0);
+    CHECK(sent_messages(c) == one + "#1=p, " + other + "#2=p, #1=p, #2=p");
+}
+
+TEST_CASE("aliases begin with 1") {
+    detail::incoming_aliases aliases;
+    aliases.restart(5);
+    publish m{.topic = "t"};
+    CHECK(aliases.resolve(m, 0) == errc::topic_alias_invalid);
+    CHECK(aliases.resolve(m, 5) == errc::ok);
+    CHECK(aliases.resolve(m, 6) == errc::topic_alias_invalid);
 }

@@ -181,3 +181,17 @@ TEST_CASE("the client leaves no password behind, as text or in base64") {
         CHECK(search.found() == 0);
     }
 }
+
+TEST_CASE("a head that is as long as it may be, and not complete, is too long") {
+    constexpr auto longest = runnel::connect_head::max_size;
+    http_connect_server server;
+    std::string const begin = "CONNECT a:1 HTTP/1.1\r\nx: ";
+    server.receive(begin + std::string(longest - begin.size() - 1, 'x'));
+    CHECK(server.error() == proxy_errc::ok);
+    server.receive("x");
+    CHECK(server.error() == proxy_errc::head_too_long);
+    http_connect_server other;
+    other.receive(begin + std::string(longest - begin.size() - 4, 'x') + "\r\n\r\n");
+    CHECK(other.error() == proxy_errc::ok);
+    CHECK(other.done());
+}

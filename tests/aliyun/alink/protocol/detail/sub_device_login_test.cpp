@@ -258,3 +258,26 @@ TEST_CASE("a logout that the platform will not have is asked for again, with pau
     CHECK(one.next(start) == step::none);
     CHECK(one.is_kept());
 }
+
+TEST_CASE("one that was asked for alone goes with others once that has been answered") {
+    login one;
+    one.want(true);
+    one.begin_login();
+    one.returned();
+    CHECK(one.is_single());
+    one.begin_login();
+    one.answered(answer::done, start);
+    CHECK_FALSE(one.is_single());
+}
+
+TEST_CASE("on a new connection one whose logout was on its way and has been returned is not in") {
+    login one;
+    one.want(true);
+    one.begin_login();
+    one.answered(answer::done, start);
+    one.want(false);
+    one.begin_logout();
+    one.reconnected();
+    one.returned();
+    CHECK(one.current() == state::out);
+}
