@@ -430,3 +430,12 @@ TEST_CASE("an attempt that is cut off at any time, by its share or from outside,
             CHECK(l.peer.ended == static_cast<int>(l.peer.tried.size()));
         }
 }
+
+TEST_CASE("after a good connection the time is divided from the beginning") {
+    limited l("ab");
+    for (int i = 0; i < 2; ++i) CHECK(l.open(400ms) == "a");
+    l.transport.report(true);
+    l.peer.silent = "a";
+    CHECK(l.open(400ms) == "ab");
+    CHECK_FALSE(l.error);
+}

@@ -117,6 +117,7 @@ TEST_CASE("a host with a NUL, a space or a line's end in it is no host, whatever
         l.transport.host = host;
         test::task opening(l.io, l.transport.open(l.io.get_executor()));
         CHECK(opening.run_for_error() == asio::error::host_not_found);
+        CHECK(opening.error_text().starts_with("resolving "));
         CHECK(opening.error_text().find_first_of("\0\n"s) == std::string::npos);
     }
 }

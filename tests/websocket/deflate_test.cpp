@@ -479,3 +479,17 @@ TEST_CASE("options of permessage-deflate at the ends of their ranges work, and b
             closing.run();
         }
 }
+
+TEST_CASE("what refers to the message before is refused where the peer has agreed to refer to none") {
+    permessage_deflate sender;
+    permessage_deflate receiver;
+    REQUIRE(sender.settle(role::client, plain_reply, {}, 0) == errc::ok);
+    REQUIRE(receiver.settle(role::server, "permessage-deflate; client_no_context_takeover", {}, 0) == errc::ok);
+    std::string const text = test::noise(1000);
+    std::string out;
+    CHECK(inflate(receiver, std::string(sender.deflate(text)), out) == errc::ok);
+    CHECK(out == text);
+    std::string const again(sender.deflate(text));
+    REQUIRE(again.size() < text.size() / 2);
+    CHECK(inflate(receiver, again, out) == errc::invalid_compressed_data);
+}

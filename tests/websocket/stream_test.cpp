@@ -565,3 +565,103 @@ TEST_CASE("in steady state neither side allocates for a message") {
     // Both runs allocate their own buffers; 1000 rounds more allocate nothing more.
     CHECK(second == first);
 }
+
+namespace {
+
+// Counts how often the stream is shut down, which may take for ever.
+class counted_stream {
+  public:
+    using executor_type = memory::executor_type;
+    static constexpr std::size_t headroom = 0;
+    counted_stream(memory next, int& shutdowns, bool completes = true)
+        : next_(std::move(next)), shutdowns_(&shutdowns), completes_(completes) {}
+    executor_type get_executor() const { return next_.get_executor(); }
+    asio::awaitable<std::size_t> read_some(asio::mutable_buffer into) { return next_.read_some(into); }
+    asio::awaitable<void> write(send_buffer& out) { return next_.write(out); }
+    asio::awaitable<void> shutdown() {
+        ++*shutdowns_;
+        if (!completes_) return runnel::sleep_for(get_executor(), 1h);
+        return next_.shutdown();
+    }
+
+  private:
+    memory next_;
+    int* shutdowns_;
+    bool completes_;
+};
+
+// Handles all that can be handled without waiting for a timer.
+void settle(asio::io_context& io) {
+    io.restart();
+    while (io.poll() != 0) {
+    }
+}
+
+}  // namespace
+
+TEST_CASE("a close ends the stream below once, a server's or after a violation before the peer does") {
+    for (role const side : {role::client, role::server}) {
+        for (bool const violates : {false, true}) {
+            CAPTURE(side == role::server);
+            CAPTURE(violates);
+            role const other = side == role::client ? role::server : role::client;
+            asio::io_context io;
+            int shutdowns = 0;
+            auto [a, b] = memory::pair(io.get_executor());
+            std::optional<stream<counted_stream>> ours(std::in_place, counted_stream(std::move(a), shutdowns), side,
+                                                       stream_options{.close_timeout = 1h});
+            std::optional<memory> peer(std::move(b));
+            if (violates) {
+                test::run(io, test::write_text(*peer, "\xFF\xFF\xFF garbage"));
+                CHECK(test::run(io, test::read_to_end(*ours)).end == errc::reserved_bits_set);
+            }
+            test::task closing(io, ours->shutdown());
+            settle(io);
+            if (!violates) test::run(io, test::write_text(*peer, close_frame(other, 1000)));
+            settle(io);
+            CHECK(shutdowns == (side == role::server || violates ? 1 : 0));
+            test::run(io, peer->shutdown());
+            CHECK_FALSE(closing.run_for_error());
+            CHECK(shutdowns == 1);
+        }
+    }
+}
+
+TEST_CASE("a message is not gone on with behind a close frame, and who writes it is told") {
+    with_raw_peer p(role::client, {.fragment_size = 100});
+    p.ours->next_layer().outgoing().capacity = 50;
+    std::string const text(1000, 'x');
+    test::task writing(p.io, p.ours->write_message(message_kind::binary, text));
+    settle(p.io);
+    std::string room(100, ' ');
+    test::task reading(p.io, read_some_into(*p.ours, room));
+    test::run(p.io, test::write_text(*p.peer, close_frame(role::server, 1000)));
+    settle(p.io);
+    test::task draining(p.io, test::read_to_end(*p.peer));
+    settle(p.io);
+    REQUIRE(writing.done());
+    CHECK(writing.error() == errc::closing);
+    CHECK(reading.run_for_error() == asio::error::eof);
+    p.ours.reset();
+    CHECK(draining.run().text.size() == (2 + 4 + 100) + (2 + 4 + 2));
+}
+
+TEST_CASE("the answer to a close frame does not wait for ever for a peer that does not read") {
+    with_raw_peer p(role::client, {.close_timeout = 20ms});
+    p.ours->next_layer().outgoing().capacity = 1;
+    test::run(p.io, test::write_text(*p.peer, close_frame(role::server, 1000)));
+    CHECK(test::run(p.io, test::read_to_end(*p.ours)).end == asio::error::eof);
+}
+
+TEST_CASE("where a close has waited in vain for an answer, it does not wait any longer for the stream below") {
+    asio::io_context io;
+    int shutdowns = 0;
+    auto [a, b] = memory::pair(io.get_executor());
+    stream<counted_stream> ours(counted_stream(std::move(a), shutdowns, false), role::client,
+                                stream_options{.close_timeout = 100ms});
+    test::task closing(io, ours.shutdown());
+    while (shutdowns == 0) io.run_one();
+    settle(io);
+    REQUIRE(closing.done());
+    CHECK_FALSE(closing.error());
+}

@@ -287,3 +287,44 @@ TEST_CASE("an address that is named twice counts once, and those that have faile
     CHECK_FALSE(divides({bad, here, here}));
     CHECK(divides({bad, bad, here, here, other.local_endpoint()}));
 }
+
+TEST_CASE("an address that was of no use, and wins all the same, has all of the time") {
+    racing r;
+    r.delay = 1ms;
+    black_hole hole(r.io);
+    auto const good = listening(r.io, "127.0.0.1");
+    auto const here = good.local_endpoint();
+    runnel::connect_progress progress;
+    progress.begin({});
+    CHECK(test::run(r.io, r.to({here}, &progress)).remote_endpoint() == here);
+    progress.leave_address();
+    auto const now = std::chrono::steady_clock::now();
+    progress.begin({now, now + 1h});
+    CHECK(test::run(r.io, r.to({hole.where(), here}, &progress)).remote_endpoint() == here);
+    CHECK(progress.handshake_time(0ms, now).count() == 0);
+}
+
+TEST_CASE("an address that fails beside one that does not answer is followed by the next at once") {
+    for (bool const opens : {true, false}) {
+        CAPTURE(opens);
+        asio::io_context io;
+        black_hole hole(io);
+        auto const good = listening(io, "127.0.0.1");
+        auto const bad = refusing();
+        endpoints started;
+        auto const open = [&](socket_type& socket, endpoint const& where) -> std::error_code {
+            started.push_back(where);
+            if (where == bad && !opens) return asio::error::access_denied;
+            std::error_code error;
+            socket.open(where.protocol(), error);
+            return error;
+        };
+        endpoints where{hole.where(), bad, good.local_endpoint()};
+        test::task racing(io, race::run(io.get_executor(), std::move(where), 100ms, open, "connecting", nullptr));
+        while (started.size() < 2) io.run_one();
+        while (io.poll() != 0) {
+        }
+        CHECK(started.size() == 3);
+        CHECK(racing.run().remote_endpoint() == good.local_endpoint());
+    }
+}
