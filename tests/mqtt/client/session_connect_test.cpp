@@ -455,3 +455,20 @@ TEST_CASE("an answer that is no CONNACK is asked about once") {
     CHECK(detail.find("220 mail ESMTP") != std::string::npos);
     CHECK(detail.find("is this", detail.find("is this") + 1) == std::string::npos);
 }
+
+TEST_CASE("the usual reason is asked for where an error says little, by the port that was meant") {
+    using mqtt::detail::usual_cause;
+    using runnel::connect_step;
+    std::error_code const late = errc::connect_timeout, end = asio::error::eof, reset = asio::error::connection_reset;
+    auto const cause = [](std::error_code why, connect_step step, std::string_view url) {
+        return std::string(usual_cause(why, step, url));
+    };
+    CHECK(cause(late, connect_step::accept, "tcp://a:1") == "is this a TLS or WebSocket port?");
+    CHECK(cause(end, connect_step::accept, "tcp://a:1") == "no CONNACK: is this a TLS or WebSocket port?");
+    CHECK(cause(late, connect_step::accept, "tls://a:1") == "is this an MQTT port?");
+    CHECK(cause(end, connect_step::accept, "tls://a:1") == "no CONNACK: is this an MQTT port?");
+    CHECK(cause(end, connect_step::none, "tcp://a:1") == "the server did not say why");
+    CHECK(cause(reset, connect_step::none, "tcp://a:1") == "");
+    CHECK(cause(late, connect_step::tls, "tls://a:1") == "");
+    CHECK(cause(reason_code::banned, connect_step::accept, "tcp://a:1") == "");
+}

@@ -7,6 +7,7 @@
 #include "support/packets.hpp"
 #include "support/scripted_peer.hpp"
 #include "support/streams.hpp"
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <functional>
@@ -281,9 +282,15 @@ TEST_CASE("a message for which the server ends each connection by a DISCONNECT i
         });
         auto options = quick("client", version);
         options.message_strikes = 1;
+        auto const store = std::make_shared<test::memory_store>();
+        options.store = store;
         std::vector<std::string> given_up;
+        bool is_stored = true;
         options.on_event = [&](session_event const& e) {
-            if (e.what == session_event::kind::message_rejected) given_up.push_back(e.detail);
+            if (e.what != session_event::kind::message_rejected) return;
+            given_up.push_back(e.detail);
+            is_stored = std::ranges::any_of(store->records,
+                                            [](auto const& r) { return r.second.find("poison") != std::string::npos; });
         };
         memory_session session(peer.io.get_executor(), peer.transport, options);
         task<mqtt::publish_result> publishing(peer.io, session.publish("poison", "x", {.qos = qos::at_least_once}));
@@ -291,6 +298,7 @@ TEST_CASE("a message for which the server ends each connection by a DISCONNECT i
         CHECK(test::wait_until(peer.io, [&] { return publishing.done(); }, 4s));
         if (publishing.done()) CHECK(publishing.error() == errc::message_rejected);
         CHECK(given_up == std::vector<std::string>{"poison"});
+        CHECK_FALSE(is_stored);
     }
 }
 

@@ -6,8 +6,10 @@
 #include <chrono>
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
 #include <support/memory_sessions.hpp>
+#include <support/streams.hpp>
 #include <vector>
 
 // How a session performs what `mqtt::pacing` decides.
@@ -159,4 +161,25 @@ TEST_CASE("where nothing waits for a pace, nobody is told anything new") {
     CHECK_THROWS_AS(check(o), std::out_of_range);
     o.pace.span = 24h;
     CHECK_NOTHROW(check(o));
+}
+
+TEST_CASE("a message that waits for its turn leaves after another has been acknowledged, whenever that is") {
+    asio::io_context io;
+    std::optional<runnel::memory_stream<>> server;
+    runnel::memory_transport const transport([&](runnel::memory_stream<> s) { server.emplace(std::move(s)); });
+    test::memory_session session(io.get_executor(), transport, paced({.acknowledged = 1, .span = 5ms}));
+    test::task<void> running(io, session.run());
+    REQUIRE(test::wait_until(io, [&] { return server.has_value(); }));
+    test::run(io, test::write_text(*server, std::string("\x20\x02\x00\x00", 4)));
+    test::run(io, session.connected());
+    publish_task first(io, session.publish("t", "1", {.qos = qos::at_least_once}));
+    publish_task second(io, session.publish("t", "2", {.qos = qos::at_least_once}));
+    test::settle(io);
+    auto const before = server->incoming().bytes;
+    test::run(io, test::write_text(*server, std::string("\x40\x02\x00\x01", 4)));
+    CHECK_FALSE(first.run_for_error());
+    CHECK(test::wait_until(io, [&] { return server->incoming().bytes > before; }));
+    running.cancel();
+    running.run_for_error();
+    second.run_for_error();
 }

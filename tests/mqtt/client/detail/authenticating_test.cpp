@@ -304,3 +304,218 @@ TEST_CASE("two that authenticate again take turns") {
     CHECK(p.beginnings == 3);
     test::run(p.io, s->disconnect());
 }
+
+namespace {
+
+// What an authenticator is asked for waits as long as the test says, cancelled or not, or then fails.
+struct patient_state {
+    explicit patient_state(asio::io_context& io) : timer(io) {}
+    asio::steady_timer timer;
+    std::string waits_in{};  // "begin", "answer" or "finish"
+    bool heeds_cancellation = false;
+    bool fails = false;
+    std::vector<std::string> asked{};
+
+    void go_on() { timer.cancel(); }
+};
+struct patient {
+    std::string method() const { return name; }
+    asio::awaitable<std::string> begin() {
+        co_await step("begin");
+        co_return "begin of " + name;
+    }
+    asio::awaitable<std::string> answer(std::string) {
+        co_await step("answer");
+        co_return "answer";
+    }
+    asio::awaitable<void> finish(std::string) { co_await step("finish"); }
+    asio::awaitable<void> step(std::string what) {
+        auto& s = *state;
+        s.asked.push_back(what);
+        if (s.waits_in != what) co_return;
+        s.timer.expires_after(std::chrono::hours(1));
+        if (!s.heeds_cancellation) {
+            co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
+            co_await asio::this_coro::throw_if_cancelled(false);
+        }
+        std::error_code error;
+        co_await s.timer.async_wait(asio::redirect_error(asio::use_awaitable, error));
+        auto const cancellation = co_await asio::this_coro::cancellation_state;
+        if (s.heeds_cancellation && cancellation.cancelled() != asio::cancellation_type::none)
+            throw std::system_error(asio::error::operation_aborted);
+        if (s.fails) throw std::runtime_error("not the right server");
+    }
+
+    std::string name;
+    patient_state* state;
+};
+
+std::string props_of(std::string const& method) {
+    return test::properties_field(hex("15") + test::field(method) + hex("16") + test::field("data"));
+}
+std::string connack_of(std::string const& method) { return test::packet(0x20, hex("00 00") + props_of(method)); }
+std::string auth_of(std::string const& method, char reason = '\x18') {
+    return test::packet(0xF0, reason + props_of(method));
+}
+
+}  // namespace
+
+TEST_CASE("after a refusal, and after an end in the middle, the next connection is authenticated anew") {
+    for (bool const refuses : {true, false}) {
+        scripted_peer p([&](test::heard_packet const& h) -> std::optional<std::string> {
+            if (h.type == mqtt::packet_type::connect)
+                return h.connection != 0 ? connack_of("m") : refuses ? hex("20 03 00 89 00") : auth_of("m");
+            return h.type == mqtt::packet_type::auth ? std::nullopt : std::optional<std::string>("");
+        });
+        std::vector<mqtt::session_event> lost;
+        auto options = quick("client", v5);
+        options.on_event = [&](mqtt::session_event const& e) {
+            if (e.what == mqtt::session_event::kind::disconnected) lost.push_back(e);
+        };
+        memory_session s(p.io.get_executor(), p.transport, options);
+        patient_state state(p.io);
+        s.set_authenticator(patient{"m", &state});
+        task<void> running(p.io, s.run());
+        CHECK(test::wait_until(p.io, [&] { return s.counters().connections == 1; }, std::chrono::seconds(2)));
+        REQUIRE(lost.size() == 1);
+        CHECK(lost[0].step == (refuses ? runnel::connect_step::accept : runnel::connect_step::authenticate));
+        running.cancel();
+        running.run_for_error();
+    }
+}
+
+TEST_CASE("an authenticator that is asked while its connection ends is cancelled, and is asked for nothing more") {
+    scripted_peer p([](test::heard_packet const& h) -> std::optional<std::string> {
+        if (h.type == mqtt::packet_type::connect) return connack_of("m");
+        if (h.type == mqtt::packet_type::auth) return auth_of("m", '\0');
+        return h.type == mqtt::packet_type::publish ? std::nullopt : std::optional<std::string>("");
+    });
+    auto options = quick("client", v5);
+    options.reconnect.initial = options.reconnect.maximum = std::chrono::hours(1);
+    memory_session s(p.io.get_executor(), p.transport, options);
+    patient_state state(p.io);
+    s.set_authenticator(patient{"m", &state});
+    task<void> running(p.io, s.run());
+    test::run(p.io, s.connected());
+    test::settle(p.io);
+    SUBCASE("cancelled") {
+        state.waits_in = "begin";
+        state.heeds_cancellation = true;
+        task<void> again(p.io, s.reauthenticate());
+        test::settle(p.io);
+        CHECK(s.try_publish("end", ""));
+        test::settle(p.io);
+        REQUIRE(again.done());
+        CHECK(again.error() == errc::disconnected);
+    }
+    SUBCASE("nothing more") {
+        // The first lets go where it would judge the server; the second goes on there, over the end.
+        state.waits_in = "finish";
+        state.heeds_cancellation = true;
+        task<void> first(p.io, s.reauthenticate());
+        test::settle(p.io);
+        first.cancel();
+        CHECK(first.run_for_error() == asio::error::operation_aborted);
+        state.heeds_cancellation = false;
+        task<void> second(p.io, s.reauthenticate());
+        test::settle(p.io);
+        auto const before = state.asked;
+        CHECK(before.back() == "finish");
+        CHECK(s.try_publish("end", ""));
+        test::settle(p.io);
+        CHECK_FALSE(s.is_connected());
+        state.go_on();
+        CHECK(second.run_for_error() == errc::disconnected);
+        CHECK(state.asked == before);
+    }
+    running.cancel();
+    running.run_for_error();
+}
+
+TEST_CASE("an authenticator that takes the place of another one is asked from the beginning") {
+    SUBCASE("before CONNECT") {
+        scripted_peer p([](test::heard_packet const& h) -> std::optional<std::string> {
+            return h.type == mqtt::packet_type::connect ? connack_of("new") : std::string();
+        });
+        memory_session s(p.io.get_executor(), p.transport, quick("client", v5));
+        patient_state state(p.io), other(p.io);
+        state.waits_in = "begin";
+        s.set_authenticator(patient{"old", &state});
+        task<void> running(p.io, s.run());
+        test::settle(p.io);
+        s.set_authenticator(patient{"new", &other});
+        state.go_on();
+        test::run(p.io, s.connected());
+        for (auto const& h : p.heard)
+            if (h.type == mqtt::packet_type::connect) CHECK(h.body.find("begin of new") != std::string::npos);
+        running.cancel();
+        running.run_for_error();
+    }
+    SUBCASE("while the server has the turn") {
+        bool silent = true;
+        scripted_peer p([&](test::heard_packet const& h) -> std::optional<std::string> {
+            if (h.type == mqtt::packet_type::connect) return connack_of("m");
+            if (h.type == mqtt::packet_type::publish) return auth_of("m");
+            return h.type == mqtt::packet_type::auth && !silent ? auth_of("m", '\0') : "";
+        });
+        memory_session s(p.io.get_executor(), p.transport, quick("client", v5));
+        patient_state state(p.io), other(p.io);
+        s.set_authenticator(patient{"m", &state});
+        task<void> running(p.io, s.run());
+        test::run(p.io, s.connected());
+        test::settle(p.io);
+        task<void> again(p.io, s.reauthenticate());
+        test::settle(p.io);
+        s.set_authenticator(patient{"m", &other});
+        CHECK(again.run_for_error() == errc::disconnected);
+        CHECK(s.try_publish("go on", ""));  // what the server then asks is for the one that has gone
+        test::settle(p.io);
+        CHECK(other.asked.empty());
+        task<void> last(p.io, s.reauthenticate());
+        test::settle(p.io);
+        CHECK(other.asked == std::vector<std::string>{"begin"});
+        running.cancel();
+        running.run_for_error();
+        last.run_for_error();
+    }
+}
+
+TEST_CASE("an authentication that fails while the session disconnects is not what ends the connection") {
+    asio::io_context io;
+    std::optional<runnel::memory_stream<>> server;
+    runnel::memory_transport const transport(
+        [&](runnel::memory_stream<> stream) { server.emplace(std::move(stream)); });
+    auto options = quick("client", v5);
+    options.close_timeout = std::chrono::milliseconds(100);
+    memory_session s(io.get_executor(), transport, options);
+    patient_state state(io);
+    state.waits_in = "answer";
+    state.fails = true;
+    s.set_authenticator(patient{"m", &state});
+    task<void> running(io, s.run());
+    REQUIRE(test::wait_until(io, [&] { return server.has_value(); }));
+    test::run(io, test::write_text(*server, connack_of("m")));
+    test::run(io, s.connected());
+    task<void> again(io, s.reauthenticate());
+    test::settle(io);
+    test::run(io, test::write_text(*server, auth_of("m")));
+    test::settle(io);
+    CHECK(state.asked.back() == "answer");
+    task<mqtt::publish_result> publishing(io, s.publish("t", "x", {.qos = mqtt::qos::at_least_once}));
+    test::settle(io);
+    task<void> leaving(io, s.disconnect());
+    test::settle(io);
+    CHECK_FALSE(leaving.done());
+    state.go_on();
+    test::settle(io);
+    CHECK_FALSE(leaving.done());
+    CHECK_FALSE(running.done());
+    test::run(io, test::write_text(*server, hex("40 02 00 01")));  // which counts
+    test::settle(io);
+    REQUIRE(publishing.done());
+    CHECK_FALSE(publishing.error());
+    server.reset();
+    CHECK_FALSE(leaving.run_for_error());
+    CHECK_FALSE(running.run_for_error());
+    CHECK_THROWS_WITH_AS(again.run(), "not the right server", std::runtime_error);
+}

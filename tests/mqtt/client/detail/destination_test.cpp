@@ -105,3 +105,26 @@ TEST_CASE("a session goes to the next of several servers when one refuses it") {
     test::run(b.io, s.disconnect());
     CHECK_FALSE(running.run_for_error());
 }
+
+TEST_CASE("a server that another one has named tells nothing of the transport's own endpoints") {
+    asio::io_context io;
+    std::vector<runnel::memory_stream<>> ends;
+    auto const endpoint = [&](std::string name, bool fails) {
+        runnel::memory_transport made([&ends, fails](runnel::memory_stream<> s) {
+            if (fails) throw std::system_error(asio::error::connection_refused);
+            ends.push_back(std::move(s));
+        });
+        made.host = std::move(name);
+        return made;
+    };
+    mqtt::detail::destination home(runnel::failover(std::vector{endpoint("a", true), endpoint("b", false)}));
+    test::run(io, test::only(home.open(io.get_executor(), {})));
+    CHECK(home.url() == "memory://b:0");
+    home.failed(true);
+    CHECK(home.next_url() == "memory://a:0");
+    REQUIRE(home.redirect(reason_code::use_another_server, "other:1"));
+    CHECK(home.url() == "memory://other:1");
+    home.accepted();
+    home.failed(false);
+    CHECK(home.next_url() == "memory://a:0");
+}

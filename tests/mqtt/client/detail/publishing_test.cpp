@@ -5,6 +5,11 @@
 #include <doctest/doctest.h>
 
 #include "support/memory_sessions.hpp"
+#include "support/memory_store.hpp"
+#include "support/packets.hpp"
+#include "support/scripted_peer.hpp"
+#include <algorithm>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -247,4 +252,166 @@ TEST_CASE("topic filters and handles need not outlive the calls they are given t
     test::settle(c.io);
     CHECK(c.broker.counters().protocol_errors == 0);
     c.disconnect();
+}
+
+TEST_CASE("who waits for room gets that of a message whose time is over, and of one who waits no more") {
+    mqtt::session_options o = quick();
+    o.maximum_queued = 100;
+    waiting_session w(o);
+    constexpr mqtt::publish_options q1{.qos = qos::at_least_once};
+    SUBCASE("late") {
+        mqtt::publish_options const brief{.qos = qos::at_least_once, .timeout = 1ms};
+        task<publish_result> late(w.io, w.session.publish("t", std::string(80, 'x'), brief));
+        task<publish_result> next(w.io, w.session.publish("t", std::string(80, 'y'), q1));
+        CHECK(late.run_for_error() == errc::message_expired);
+        w.settle();
+        CHECK(w.session.accepted() == 2);
+    }
+    SUBCASE("cancelled") {
+        task<publish_result> first(w.io, w.session.publish("t", std::string(20, 'x'), q1));
+        task<publish_result> large(w.io, w.session.publish("t", std::string(90, 'y'), q1));
+        task<publish_result> small(w.io, w.session.publish("t", std::string(20, 'z'), q1));
+        w.settle();
+        CHECK(w.session.accepted() == 1);
+        large.cancel();
+        w.settle();
+        CHECK(large.error() == asio::error::operation_aborted);
+        CHECK(w.session.accepted() == 2);
+    }
+}
+
+TEST_CASE("what the server says beside its reason comes with the result, and with the exception") {
+    char reason = '\0';
+    test::scripted_peer peer([&](test::heard_packet const& p) -> std::optional<std::string> {
+        if (p.type == mqtt::packet_type::connect) return test::hex("20 03 00 00 00");
+        if (p.type != mqtt::packet_type::publish) return std::string();
+        return test::packet(0x40, p.body.substr(3, 2) + reason + test::hex("07 1F 00 04 'full'"));
+    });
+    memory_session s(peer.io.get_executor(), peer.transport, quick("client", mqtt::protocol_version::v5));
+    task<void> running(peer.io, s.run());
+    auto const result = test::run(peer.io, s.publish("t", "x", {.qos = qos::at_least_once}));
+    REQUIRE(result.details != nullptr);
+    CHECK(result.details->reason_string == "full");
+    reason = '\x97';
+    task<publish_result> refused(peer.io, s.publish("t", "x", {.qos = qos::at_least_once}));
+    CHECK(refused.run_for_error() == reason_code::quota_exceeded);
+    CHECK(refused.error_text().find("full") != std::string::npos);
+    running.cancel();
+    CHECK(running.run_for_error());
+}
+
+TEST_CASE("a request that ends unsent leaves its place at once, and is in no store any more") {
+    // The server takes one message at a time, and answers none.
+    test::scripted_peer peer([&](test::heard_packet const& p) -> std::optional<std::string> {
+        if (p.type == mqtt::packet_type::connect) return test::hex("20 06 00 00 03 21 00 01");
+        return p.type == mqtt::packet_type::subscribe ? test::packet(0x90, p.identifier() + test::hex("00 01"))
+                                                      : std::string();
+    });
+    auto const store = std::make_shared<test::memory_store>();
+    auto o = quick("client", mqtt::protocol_version::v5);
+    o.maximum_queued_messages = 2;
+    o.store = store;
+    memory_session s(peer.io.get_executor(), peer.transport, o);
+    task<void> running(peer.io, s.run());
+    CHECK(s.try_publish("t", "x", {.qos = qos::at_least_once}));
+    task<mqtt::message> asking(peer.io, s.request("question", "x", 1h));
+    test::settle(peer.io);
+    CHECK(s.accepted() == 2);
+    auto const is_stored = [&](std::string_view text) {
+        return std::ranges::any_of(store->records,
+                                   [=](auto const& r) { return r.second.find(text) != std::string::npos; });
+    };
+    CHECK(is_stored("question"));
+    SUBCASE("nobody waits") {
+        asking.cancel();
+        test::settle(peer.io);
+        CHECK(asking.error() == asio::error::operation_aborted);
+        CHECK_FALSE(is_stored("question"));
+    }
+    SUBCASE("somebody waits") {
+        task<publish_result> next(peer.io, s.publish("t", "y", {.qos = qos::at_least_once}));
+        test::settle(peer.io);
+        CHECK(s.accepted() == 2);
+        asking.cancel();
+        test::settle(peer.io);
+        CHECK(s.accepted() == 3);
+        running.cancel();
+        running.run_for_error();
+        next.run_for_error();
+    }
+}
+
+TEST_CASE("an expiry interval is looked at when it is over, once, where nothing else happens") {
+    mqtt::session_options o = quick("client", mqtt::protocol_version::v5);
+    o.reconnect.initial = o.reconnect.maximum = 1h;
+    asio::io_context io;
+    memory_session s(io.get_executor(), runnel::memory_transport(), o);
+    task<void> running(io, s.run());
+    mqtt::properties props;
+    props.message_expiry_interval = 1;
+    task<publish_result> publishing(io, s.publish("t", "x", {.qos = qos::at_least_once, .props = &props}));
+    test::settle(io);
+    int handlers = 0;
+    CHECK(test::wait_until(io, [&] { return ++handlers, publishing.done(); }));
+    REQUIRE(publishing.done());
+    CHECK(publishing.error() == errc::message_expired);
+    CHECK(handlers < 10);
+    running.cancel();
+    running.run_for_error();
+}
+
+TEST_CASE("who waits for room to write has it in the queue when the connection is lost") {
+    asio::io_context io;
+    std::optional<runnel::memory_stream<>> server;
+    runnel::memory_transport const transport([&](runnel::memory_stream<> s) { server.emplace(std::move(s)); });
+    auto o = quick();
+    o.reconnect.initial = o.reconnect.maximum = 1h;
+    o.maximum_unwritten = 100;
+    memory_session s(io.get_executor(), transport, o);
+    task<void> running(io, s.run());
+    REQUIRE(test::wait_until(io, [&] { return server.has_value(); }));
+    test::run(io, test::write_text(*server, test::hex("20 02 00 00")));
+    test::run(io, s.connected());
+    server->incoming().capacity = 1;
+    CHECK(s.try_publish("t", std::string(5000, 'x')));
+    test::settle(io);
+    CHECK(s.try_publish("t", std::string(200, 'y')));
+    task<publish_result> waiting(io, s.publish("t", "z"));
+    test::settle(io);
+    CHECK_FALSE(waiting.done());
+    server.reset();
+    test::settle(io);
+    REQUIRE(waiting.done());
+    CHECK(waiting.get().what == outcome::queued);
+    running.cancel();
+    running.run_for_error();
+}
+
+TEST_CASE("who waits for room is served once what has ended is stored, and costs nothing until then") {
+    std::string held;
+    test::scripted_peer peer([&](test::heard_packet const& p) -> std::optional<std::string> {
+        if (p.type == mqtt::packet_type::connect) return test::hex("20 02 00 00");
+        if (p.type != mqtt::packet_type::publish) return std::string();
+        if (p.body.find("now") == 2) return test::packet(0x40, held);
+        return held = p.body.substr(3, 2), test::hex("32 06 00 01 74 00 01 78");  // which nobody takes
+    });
+    auto o = quick();
+    o.maximum_queued_messages = 1;
+    o.receive_maximum = 1;
+    o.unrouted_timeout = 1h;
+    o.store = std::make_shared<test::memory_store>();
+    memory_session s(peer.io.get_executor(), peer.transport, o);
+    task<void> running(peer.io, s.run());
+    task<publish_result> first(peer.io, s.publish("t", "x", {.qos = qos::at_least_once}));
+    task<publish_result> next(peer.io, s.publish("t", "y", {.qos = qos::at_least_once}));
+    test::run(peer.io, s.connected());
+    test::settle(peer.io);  // comes to its end
+    CHECK(s.accepted() == 1);
+    CHECK(s.try_publish("now", ""));
+    test::settle(peer.io);
+    CHECK(first.done());
+    CHECK(s.accepted() == 2);
+    running.cancel();
+    running.run_for_error();
+    next.run_for_error();
 }

@@ -8,9 +8,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -427,4 +429,295 @@ TEST_CASE("a subscription that the server does not renew is told of by an event"
         CHECK_FALSE(other.closed());
         c.disconnect();
     }
+}
+
+namespace {
+
+std::string message(char identifier, std::string_view topic, std::string_view payload = "") {
+    return packet(0x32, test::field(topic) + '\0' + identifier + hex("00") + std::string(payload));
+}
+std::string payloads(memory_session::subscription& s) {
+    std::string all;
+    while (auto const m = s.try_receive()) all += m->payload();
+    return all;
+}
+
+// A session with a server that grants what it is asked for, unless the test says otherwise, and says what the test has
+// it say when it hears a message.
+struct granted_session {
+    explicit granted_session(std::function<std::optional<std::string>(heard_packet const&)> otherwise = {},
+                             mqtt::session_options options = quick("client", v5))
+        : instead(std::move(otherwise)) {
+        options.on_event = [this](mqtt::session_event const& e) { events.push_back(e.what); };
+        session.emplace(peer.io.get_executor(), peer.transport, options);
+        running.emplace(peer.io, session->run());
+        test::run(peer.io, session->connected());
+    }
+    std::optional<std::string> answer(heard_packet const& h) {
+        if (instead)
+            if (auto said = instead(h); !said || !said->empty()) return said;
+        if (h.type == type::connect) return connack(h.connection != 0);
+        if (h.type == type::subscribe) return suback(h, std::string(filters_of(h), '\1'));
+        if (h.type == type::unsubscribe) return unsuback(h, std::string(filters_of(h), '\0'));
+        return h.type == type::publish ? std::exchange(next, "") : "";
+    }
+    // The server says this.
+    void say(std::string bytes) {
+        next = std::move(bytes);
+        CHECK(session->try_publish("go", ""));
+        test::settle(peer.io);
+    }
+    static std::size_t filters_of(heard_packet const& h) {
+        std::size_t n = 0, at = 3u + static_cast<unsigned char>(h.body[2]);
+        for (; at < h.body.size(); ++n) {
+            at += 2u + static_cast<unsigned char>(h.body[at]) * 256u + static_cast<unsigned char>(h.body[at + 1]);
+            at += h.type == type::subscribe;
+        }
+        return n;
+    }
+    std::size_t told(mqtt::session_event::kind what) const {
+        return static_cast<std::size_t>(std::ranges::count(events, what));
+    }
+
+    std::function<std::optional<std::string>(heard_packet const&)> instead;
+    std::string next;
+    std::vector<mqtt::session_event::kind> events;
+    scripted_peer peer{[this](heard_packet const& h) { return answer(h); }};
+    std::optional<memory_session> session;
+    std::optional<task<void>> running;
+};
+using kind = mqtt::session_event::kind;
+
+}  // namespace
+
+TEST_CASE("what has been kept comes before newer messages, also if these come at once") {
+    granted_session g;
+    std::string seen;
+    std::optional<task<memory_session::subscription>> late;
+    auto const handler = [&](mqtt::publish const& m) { seen += m.payload; };
+    auto const subscribe_too = [&](mqtt::publish const&) {
+        late.emplace(g.peer.io, g.session->subscribe("t", handler));
+    };
+    test::run(g.peer.io, g.session->subscribe("go on", subscribe_too));
+    g.say(message(1, "t", "1") + message(2, "go on") + message(3, "t", "2"));
+    g.say(message(4, "t", "3"));
+    CHECK(seen == "123");
+}
+
+TEST_CASE("what is kept while kept messages are offered comes behind them, and each once") {
+    granted_session g;
+    auto inbox = test::run(g.peer.io, g.session->subscribe("c"));
+    g.say(message(1, "c", "3") + message(2, "a", "1") + message(3, "b", "2"));
+    CHECK(inbox.size() == 1);
+    std::string seen;
+    auto const handler = [&](mqtt::publish const& m) {
+        seen += m.payload;
+        inbox = {};
+    };
+    test::run(g.peer.io, g.session->subscribe("#", handler));
+    test::settle(g.peer.io);
+    CHECK(seen == "123");
+}
+
+TEST_CASE("what is kept when a handler fails is offered to it again in the next run") {
+    granted_session g;
+    auto inbox = test::run(g.peer.io, g.session->subscribe("t"));
+    g.say(message(1, "t", "1") + message(2, "t", "2"));
+    std::string seen;
+    bool fails = true;
+    auto const handler = [&](mqtt::publish const& m) {
+        seen += m.payload;
+        if (fails) throw std::runtime_error("no database");
+    };
+    test::run(g.peer.io, g.session->subscribe("t", handler));
+    inbox = {};
+    test::settle(g.peer.io);
+    CHECK_THROWS_WITH_AS(g.running->run(), "no database", std::runtime_error);
+    CHECK(seen == "1");
+    fails = false;
+    g.running.emplace(g.peer.io, g.session->run());
+    test::run(g.peer.io, g.session->connected());
+    test::settle(g.peer.io);
+    CHECK(seen == "12");
+}
+
+TEST_CASE("while a renewed subscription is not answered the server has granted nothing") {
+    granted_session g([](heard_packet const& h) -> std::optional<std::string> {
+        if (h.type == type::connect) return connack(false);
+        if (h.type == type::publish) return std::nullopt;
+        return h.type == type::subscribe && h.connection != 0 ? hex("D0 00") : "";
+    });
+    auto const s = test::run(g.peer.io, g.session->subscribe("t"));
+    CHECK(s.granted_qos() == qos::at_least_once);
+    CHECK(g.session->try_publish("end", ""));
+    CHECK(test::wait_until(g.peer.io, [&] { return g.peer.count(type::subscribe) == 2; }));
+    CHECK(s.granted_qos() == qos::at_most_once);
+}
+
+TEST_CASE("what the server has announced that it does not do is neither asked for nor waited for") {
+    // Neither wildcards nor subscription identifiers.
+    granted_session g([](heard_packet const& h) -> std::optional<std::string> {
+        return h.type == type::connect ? hex("20 07 00 00 04 28 00 29 00") : "";
+    });
+    task<memory_session::subscription> refused(g.peer.io, g.session->subscribe("t/#"));
+    test::settle(g.peer.io);
+    REQUIRE(refused.done());
+    CHECK(refused.error());
+    CHECK(refused.error() != errc::disconnected);
+    CHECK(g.peer.count(type::subscribe) == 0);
+    test::run(g.peer.io, g.session->subscribe("t"));
+    CHECK(g.peer.heard.back().body ==
+          g.peer.heard.back().identifier() + hex("00 00 01 't'") + g.peer.heard.back().body.back());
+}
+
+TEST_CASE("an UNSUBSCRIBE that is larger than the server takes is told to be") {
+    std::string const filter(100, 'x');
+    granted_session g([](heard_packet const& h) -> std::optional<std::string> {
+        if (h.type == type::connect && h.connection != 0) return hex("20 08 01 00 05 27 00 00 00 40");
+        return h.type == type::publish ? std::nullopt : std::optional<std::string>("");
+    });
+    auto const s = test::run(g.peer.io, g.session->subscribe(filter));
+    CHECK(g.session->try_publish("end", ""));
+    CHECK(test::wait_until(g.peer.io, [&] { return g.session->counters().connections == 2; }));
+    task<void> unsubscribing(g.peer.io, g.session->unsubscribe(s));
+    test::settle(g.peer.io);
+    REQUIRE(unsubscribing.done());
+    CHECK(unsubscribing.error() == errc::packet_too_large);
+}
+
+TEST_CASE(
+    "messages are unwanted as long as the application has unsubscribed from them in this session, and no longer") {
+    bool keeps_session = true;
+    granted_session g([&](heard_packet const& h) -> std::optional<std::string> {
+        if (h.type == type::connect) return connack(h.connection != 0 && keeps_session);
+        return h.type == type::disconnect ? std::nullopt : std::optional<std::string>("");
+    });
+    auto s = test::run(g.peer.io, g.session->subscribe("t"));
+    test::run(g.peer.io, g.session->unsubscribe(s));
+    g.say(message(1, "t"));
+    CHECK(g.told(kind::unrouted) == 0);
+    SUBCASE("until it subscribes again") {
+        s = test::run(g.peer.io, g.session->subscribe("t"));
+        s = {};
+    }
+    SUBCASE("until the session is lost") {
+        keeps_session = false;
+        test::run(g.peer.io, g.session->disconnect());
+        g.running->run();
+        g.running.emplace(g.peer.io, g.session->run());
+        test::run(g.peer.io, g.session->connected());
+    }
+    SUBCASE("until it has unsubscribed from 64 others") {
+        std::vector<std::string> names;
+        for (int i = 0; i < 64; ++i) names.push_back("other/" + std::to_string(i));
+        std::vector<std::string_view> const filters(names.begin(), names.end());
+        test::run(g.peer.io, g.session->unsubscribe(test::run(g.peer.io, g.session->subscribe(filters))));
+    }
+    g.say(message(2, "t"));
+    CHECK(g.told(kind::unrouted) == 1);
+}
+
+TEST_CASE("what has come for a subscribe that is cancelled is kept, and the server told at once") {
+    granted_session g;
+    bool silent = true;
+    g.instead = [&](heard_packet const& h) -> std::optional<std::string> {
+        if (h.type == type::subscribe && std::exchange(silent, false)) return message(1, "t", "1");
+        return h.type == type::unsubscribe ? hex("D0 00") : "";
+    };
+    task<memory_session::subscription> subscribing(g.peer.io, g.session->subscribe("t"));
+    test::settle(g.peer.io);
+    CHECK(g.session->counters().messages_received == 1);
+    CHECK(g.told(kind::unrouted) == 0);
+    subscribing.cancel();
+    g.peer.io.restart();
+    while (!subscribing.done()) g.peer.io.poll_one();
+    CHECK(g.told(kind::unrouted) == 1);
+    test::settle(g.peer.io);
+    CHECK(g.peer.count(type::unsubscribe) == 1);
+    auto again = test::run(g.peer.io, g.session->subscribe("t"));
+    test::settle(g.peer.io);
+    CHECK(payloads(again) == "1");
+}
+
+TEST_CASE("a SUBSCRIBE for which no packet identifier is left is sent as soon as there is one") {
+    auto options = quick("client", v5);
+    options.maximum_in_flight = 65'535;
+    std::string first;
+    granted_session g(
+        [&](heard_packet const& h) -> std::optional<std::string> {
+            if (h.type != type::publish) return "";
+            if (h.body.find("go") == 2) return packet(0x40, first);
+            if (first.empty()) first = h.body.substr(3, 2);
+            return "";
+        },
+        options);
+    for (int i = 0; i < 65'535; ++i) g.session->try_publish("t", "", {.qos = qos::at_least_once});
+    test::settle(g.peer.io);
+    REQUIRE(g.session->counters().in_flight == 65'535);
+    task<memory_session::subscription> subscribing(g.peer.io, g.session->subscribe("t"));
+    test::settle(g.peer.io);
+    CHECK_FALSE(subscribing.done());
+    CHECK(g.peer.count(type::subscribe) == 0);
+    g.say("");
+    CHECK(g.peer.count(type::subscribe) == 1);
+    CHECK(subscribing.done());
+}
+
+TEST_CASE("to be given back what was taken meanwhile begins patience anew, and what comes meanwhile is waited for") {
+    auto options = quick("client", v5);
+    options.session_expiry = 1h;
+    options.stalled_after = 20ms;
+    std::vector<std::chrono::milliseconds> pauses;
+    std::vector<std::chrono::steady_clock::time_point> asked;
+    options.on_event = [&](mqtt::session_event const& e) {
+        if (e.what != kind::asking_again) return;
+        pauses.push_back(e.pause);
+        asked.push_back(std::chrono::steady_clock::now());
+    };
+    std::string next;
+    scripted_peer p([&](heard_packet const& h) -> std::optional<std::string> {
+        if (h.type == type::connect)
+            return connack(h.connection != 0) + (h.connection == 0 ? "" : message(1, "t") + message(2, "t"));
+        if (h.type == type::subscribe) return suback(h, hex("01")) + message(1, "t") + message(2, "t");
+        if (h.type == type::disconnect) return std::nullopt;
+        return h.type == type::publish ? std::exchange(next, "") : "";
+    });
+    memory_session session(p.io.get_executor(), p.transport, options);
+    task<void> running(p.io, session.run());
+    auto inbox = test::run(p.io, session.subscribe("t"));
+    test::settle(p.io);
+    auto const give_back = [&] {
+        while (auto m = inbox.try_receive()) m->abandon();
+    };
+    auto const next_time = [&](std::size_t n) {
+        CHECK(test::wait_until(p.io, [&] { return pauses.size() == n; }));
+        CHECK(test::wait_until(p.io, [&] { return inbox.size() == 2; }));
+    };
+    give_back();
+    next_time(1);
+    give_back();
+    next_time(2);
+    CHECK(pauses == std::vector{20ms, 40ms});
+    SUBCASE("patience") {
+        auto held = inbox.try_receive();
+        give_back();
+        test::run(p.io, runnel::sleep_for<test::executor>(p.io.get_executor(), 120ms));  // longer than 80 ms
+        CHECK(pauses.size() == 2);
+        held->abandon();
+        next_time(3);
+        CHECK(pauses.at(2) == 20ms);
+    }
+    SUBCASE("what comes meanwhile") {
+        auto const begun = std::chrono::steady_clock::now();
+        give_back();
+        next = message(3, "t");
+        CHECK(session.try_publish("go", ""));
+        test::settle(p.io);
+        CHECK(inbox.size() == 1);
+        give_back();
+        CHECK(test::wait_until(p.io, [&] { return pauses.size() == 3; }));
+        CHECK(asked.at(2) - begun >= 160ms);
+    }
+    running.cancel();
+    running.run_for_error();
 }

@@ -137,6 +137,8 @@ class connection {
         failure_ = std::move(why);
         end({});
     }
+    /// Whether there is something for `rethrow_failure` to throw.
+    bool has_failed() const noexcept { return failure_ != nullptr; }
 
     /// The stream goes, with what it has not passed on, as `at` says. That is lost, but for what has come behind
     /// DISCONNECT: close_notify, a close frame, the end itself.

@@ -113,9 +113,9 @@ template <transport Transport>
 bool session<Transport>::discard(std::uint64_t number) {
     bool const found = state_.discard(number, errc::message_discarded, listener(*this));
     if (!found) return false;
-    publishing_.offer_room();
     wake_if_drained();
     durability_.save();
+    publishing_.offer_room();  // the place is free once that is stored
     return true;
 }
 

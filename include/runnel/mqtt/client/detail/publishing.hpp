@@ -94,8 +94,7 @@ class publishing {
     /// Drops a message, of any QoS, that has not been sent yet.
     void withdraw(std::uint64_t number) {
         if (!state_.withdraw(number)) return;
-        packets_.timer().soon();  // to what is stored, and to who waits until all is delivered
-        offer_room();
+        packets_.timer().soon();  // to what is stored, who waits for room, and who waits until all is delivered
     }
 
     /// See `session::try_publish`.
@@ -115,15 +114,9 @@ class publishing {
             serve();
     }
 
-    /// The same, if a message has expired, or a call has gone, since. For who sees to what is due.
-    RUNNEL_COLD void offer_freed_room() {
-        if (std::exchange(has_freed_, false)) offer_room();
-    }
-
     /// The connection is over.
     RUNNEL_COLD void connection_lost() {
         queue_.connection_lost([this](auto& c, std::error_code e) { wake(c, e); });
-        offer_room();
     }
 
     /// Withdraws the messages whose time is over: of publishers and, if the session runs, messages whose expiry
@@ -138,7 +131,6 @@ class publishing {
     /// `error`: that could not be stored.
     RUNNEL_COLD void tell_late(std::error_code error) {
         queue_.tell_late(error, [this](auto& c, std::error_code e) { wake(c, e); });
-        offer_room();
     }
 
     /// When `withdraw_late` will have something to do.
@@ -170,7 +162,6 @@ class publishing {
         queue_.on_sent(c);
     }
     void on_refused(void* owner, errc why) {
-        has_freed_ = true;
         if (owner == nullptr) return;
         auto& c = *static_cast<publish_queue::call*>(owner);
         wake(c, why);
@@ -230,16 +221,16 @@ class publishing {
     };
 
     RUNNEL_NOINLINE void serve() {
+        auto const before = queue_.published();
         queue_.offer_room(
             clock::now(), [](auto& c) { return !static_cast<publisher&>(c).waiting.is_waiting(); },
             [this](auto& c, std::error_code e) { wake(c, e); });
-        packets_.flush();
+        if (queue_.published() != before) packets_.flush();  // else the timer might have this called again, and again
     }
 
     // Its coroutine has been cancelled or destroyed; perhaps others have room now.
     RUNNEL_COLD void give_up(publisher& p) {
         queue_.cancel(p);
-        has_freed_ = true;
         if (queue_.is_waited() || p.options.this_connection) packets_.timer().soon();
     }
 
@@ -254,8 +245,7 @@ class publishing {
     publish_queue queue_;
     wait_list<Executor> waiters_;  // for room, or for the acknowledgement
     std::uint64_t acknowledged_ = 0;
-    run_end end_;             // nullptr: nobody has asked for it
-    bool has_freed_ = false;  // room, perhaps, of which nobody has been told
+    run_end end_;  // nullptr: nobody has asked for it
 };
 
 }  // namespace runnel::mqtt::detail

@@ -256,7 +256,7 @@ void session<Transport>::handle_timeout() {
     // What has been withdrawn is withdrawn in the store, too, before anybody is told.
     auto const error = running_ || late ? save_if_due() : std::error_code{};
     if (late && !(running_ && error)) publishing_.tell_late(error);
-    if (!error) publishing_.offer_freed_room();
+    if (!error) publishing_.offer_room();  // what has ended has left its place once that is stored
     wake_if_drained();
     next = (std::min)(next, publishing_.deadline(running_));
     if (next != never) packets_.timer().set(next);
@@ -364,6 +364,7 @@ void session<Transport>::drop(delivery token) {
 template <transport Transport>
 auto session<Transport>::attend_messages(clock::time_point now) -> clock::time_point try {
     auto next = never;
+    if (connection_.has_failed()) return next;  // what is kept is for the next run
     if (subscribing_) {
         next = subscribing_->handle_timeout(now);
         if (auto failure = subscribing_->take_failure()) connection_.fail(std::move(failure));
