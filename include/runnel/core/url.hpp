@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/authority.hpp>
 #include <runnel/core/compiler.hpp>
 #include <runnel/core/secret.hpp>
 
@@ -103,38 +104,20 @@ class url_reader {
     }
 
     static void read_host(url& all, std::string_view authority) {
-        std::string_view host = authority, port;
-        bool has_port = false;
-        if (authority.starts_with('[')) {
-            auto const end = authority.find(']');
-            if (end == authority.npos) refuse("host", authority, "has no ']' behind its address");
-            host = authority.substr(1, end - 1);
-            port = authority.substr(end + 1);
-            has_port = !port.empty();
-            if (has_port && port[0] != ':') refuse("host", authority, "goes on behind ']'");
-            if (host.find(':') == host.npos) refuse("host", authority, "has brackets, and is no IPv6 address");
-        } else if (auto const colon = authority.find(':'); colon != authority.npos) {
-            host = authority.substr(0, colon);
-            port = authority.substr(colon);
-            has_port = true;
-            if (port.find(':', 1) != port.npos) refuse("host", authority, "is an IPv6 address, which needs brackets");
-        }
-        constexpr std::string_view reserved = "[]\\^`{|}<>\"%";
+        auto const parts = split_host_and_port(authority);
+        if (!parts && authority.find(']') == authority.npos) refuse("host", authority, "has no ']' behind its address");
+        if (!parts) refuse("host", authority, "goes on behind ']'");
+        auto const& host = parts->host;
+        bool const is_address = host.find(':') != host.npos;
+        if (parts->has_brackets && !is_address) refuse("host", authority, "has brackets, and is no IPv6 address");
+        if (!parts->has_brackets && is_address) refuse("host", authority, "is an IPv6 address, which needs brackets");
         if (host.size() > 255) refuse("host", host, "is longer than 255 bytes");
-        if (host.find_first_of(reserved) != host.npos) refuse("host", host, "has a character that no host has");
+        if (!host.empty() && (!may_be_host_in_text(host) || host.find('%') != host.npos))
+            refuse("host", host, "has a character that no host has");
         all.host = in_small_letters(host);
-        if (has_port) all.port = read_port(port.substr(1));
-    }
-
-    static std::uint16_t read_port(std::string_view text) {
-        unsigned number = 0;
-        bool good = !text.empty() && text.size() <= 5;
-        for (char const c : text) {
-            good = good && c >= '0' && c <= '9';
-            if (good) number = number * 10 + static_cast<unsigned>(c - '0');
-        }
-        if (!good || number == 0 || number > 65535) refuse("port", text, "is no number from 1 to 65535");
-        return static_cast<std::uint16_t>(number);
+        if (!parts->has_port) return;
+        all.port = read_port(parts->port);
+        if (all.port == 0) refuse("port", parts->port, "is no number from 1 to 65535");
     }
 
     static std::string in_small_letters(std::string_view text) {

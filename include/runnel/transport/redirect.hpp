@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/authority.hpp>
 #include <runnel/core/compiler.hpp>
 #include <runnel/transport/stream.hpp>
 
@@ -28,33 +29,10 @@ struct server_reference {
 RUNNEL_COLD constexpr std::optional<server_reference> parse_server_reference(std::string_view text) noexcept {
     while (text.starts_with(' ')) text.remove_prefix(1);
     text = text.substr(0, text.find(' '));
-    server_reference result{text, 0};
-    std::string_view port;
-    bool has_port = false;
-    if (text.starts_with('[')) {
-        auto const end = text.find(']');
-        if (end == std::string_view::npos) return std::nullopt;
-        result.host = text.substr(1, end - 1);
-        port = text.substr(end + 1);
-        has_port = !port.empty();
-        if (has_port && port[0] != ':') return std::nullopt;
-        if (has_port) port.remove_prefix(1);
-    } else if (auto const colon = text.find(':'); colon != std::string_view::npos && text.rfind(':') == colon) {
-        result.host = text.substr(0, colon);
-        port = text.substr(colon + 1);
-        has_port = true;
-    }
-    unsigned number = 0;
-    for (char c : port) {
-        if (c < '0' || c > '9' || port.size() > 5) return std::nullopt;
-        number = number * 10 + static_cast<unsigned>(c - '0');
-    }
-    if (number > 65535 || (has_port && number == 0)) return std::nullopt;
-    result.port = static_cast<std::uint16_t>(number);
-    for (char c : result.host)
-        if (c <= 0x20 || c >= 0x7F || std::string_view("/@?#\\[]").find(c) != std::string_view::npos)
-            return std::nullopt;
-    if (result.host.empty() || result.host.size() > 255) return std::nullopt;
+    auto const parts = split_host_and_port(text);
+    if (!parts || !may_be_host_in_text(parts->host)) return std::nullopt;
+    server_reference const result{parts->host, read_port(parts->port)};
+    if (parts->has_port && result.port == 0) return std::nullopt;
     return result;
 }
 
