@@ -1,10 +1,14 @@
 #pragma once
 
+#include <doctest/doctest.h>
 #include <sqlite3.h>
 
+#include "process.hpp"
 #include <csignal>
 #include <cstddef>
 #include <new>
+#include <string>
+#include <sys/wait.h>
 #include <unistd.h>
 
 // Files of SQLite's whose n-th step of I/O fails, or is the last one that the process does. SQLite reaches the file by
@@ -122,5 +126,33 @@ class faulty_files {
   private:
     sqlite3_vfs vfs_;
 };
+
+// Whether a process has been killed, by its status; else it has ended well.
+inline bool was_killed(int status) {
+    if (WIFEXITED(status)) {
+        CHECK(WEXITSTATUS(status) == 0);
+        return false;
+    }
+    CHECK(WTERMSIG(status) == SIGKILL);
+    return true;
+}
+
+// Calls `life(file, plan)` with a plan to kill a process at the first of these steps, the second, and so on, and once
+// more each, where a write is done to its half; with the name of a new file. Until it returns false: the process was
+// not killed. Returns how many were.
+template <class Life>
+std::size_t kill_at_each(unsigned steps, Life life) {
+    std::size_t kills = 0;
+    for (bool const half : {false, true})
+        for (std::size_t n = 1;; ++n) {
+            CAPTURE(half);
+            CAPTURE(n);
+            scratch_directory const directory;
+            auto const file = (directory.path() / "store.db").string();
+            if (!life(file, file_plan{.at = n, .where = steps, .half = half})) break;
+            ++kills;
+        }
+    return kills;
+}
 
 }  // namespace test

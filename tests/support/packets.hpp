@@ -54,6 +54,11 @@ inline std::string properties_field(std::string_view encoded) {
     return std::string(size, end).append(encoded);
 }
 
+/// CONNACK of a server that accepts the connection and has no session.
+inline std::string accepted(runnel::mqtt::protocol_version version) {
+    return hex(version == runnel::mqtt::protocol_version::v5 ? "20 03 00 00 00" : "20 02 00 00");
+}
+
 /// Encodes a packet, and checks that it takes the size it was said to take.
 template <class Packet>
 std::string encoded(Packet const& p, runnel::mqtt::protocol_version version) {

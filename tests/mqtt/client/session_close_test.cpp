@@ -31,12 +31,10 @@ using mqtt::errc;
 using mqtt::protocol_version;
 using mqtt::qos;
 using mqtt::reason_code;
+using test::accepted;
 using test::hex;
 using test::task;
 
-std::string accepted(protocol_version version) {
-    return hex(version == protocol_version::v5 ? "20 03 00 00 00" : "20 02 00 00");
-}
 std::string const taken_over = hex("E0 02 8E 00");  // DISCONNECT of MQTT 5
 
 // --- writes that fail while the connection closes

@@ -30,6 +30,7 @@ using mqtt::protocol_version;
 using mqtt::qos;
 using mqtt::reason_code;
 using mqtt::session_event;
+using test::accepted;
 using test::hex;
 using test::memory_session;
 using test::quick;
@@ -39,8 +40,6 @@ using steady = std::chrono::steady_clock;
 
 constexpr auto v3 = protocol_version::v3_1_1;
 constexpr auto v5 = protocol_version::v5;
-
-std::string accepted(protocol_version version) { return hex(version == v5 ? "20 03 00 00 00" : "20 02 00 00"); }
 
 // A server that accepts, and then does what the test says.
 struct raw_server {

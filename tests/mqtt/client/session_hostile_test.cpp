@@ -28,6 +28,7 @@ using mqtt::protocol_version;
 using mqtt::qos;
 using mqtt::reason_code;
 using runnel::testing::memory_watch;
+using test::accepted;
 using test::hex;
 using test::memory_session;
 using test::packet;
@@ -40,8 +41,6 @@ constexpr std::size_t mib = 1024 * kib;
 
 // What the other end takes, and what is on its way: both are in this process.
 constexpr std::size_t other_end = 384 * kib;
-
-std::string accepted(protocol_version v) { return hex(v == v5 ? "20 03 00 00 00" : "20 02 00 00"); }
 
 std::string repeated(std::string_view bytes, std::size_t about = 32 * kib) {
     std::string all;

@@ -107,35 +107,26 @@ struct counting_broker {
 }  // namespace
 
 TEST_CASE("a process that is killed at any write of its store loses no message, and no QoS 2 message comes twice") {
-    std::size_t kills = 0, repeated = 0;
-    for (bool const half : {false, true})
-        for (std::size_t n = 1;; ++n) {
-            CAPTURE(half);
-            CAPTURE(n);
-            test::scratch_directory const directory;
-            auto const file = (directory.path() / "store.db").string();
-            counting_broker b;
-            int const first = b.serve(file, {.at = n, .where = test::writes | test::deletes, .half = half});
-            if (WIFSIGNALED(first)) {
-                ++kills;
-                CHECK(WTERMSIG(first) == SIGKILL);
-                // The next process is killed sooner or later than this one, the last is not.
-                int const second =
-                    b.serve(file, {.at = n / 2 + 3, .where = test::writes | test::deletes, .half = !half});
-                kills += WIFSIGNALED(second);
-                if (WIFSIGNALED(second)) CHECK(b.serve(file, {}) == 0);
-            } else {
-                CHECK(first == 0);
-            }
-            for (std::size_t i = 0; i < messages; ++i) {
-                CAPTURE(i);
-                CHECK(b.arrived[i] >= 1);
-                if (quality_of(i) == qos::exactly_once) CHECK(b.arrived[i] == 1);
-                repeated += b.arrived[i] - 1;
-            }
-            CHECK(b.broker.counters().protocol_errors == 0);
-            if (!WIFSIGNALED(first)) break;
+    std::size_t second_kills = 0, repeated = 0;
+    auto const steps = test::writes | test::deletes;
+    auto const first_kills = test::kill_at_each(steps, [&](std::string const& file, test::file_plan const& plan) {
+        counting_broker b;
+        bool const killed = test::was_killed(b.serve(file, plan));
+        // The next process is killed sooner or later than this one, the last is not.
+        if (killed && test::was_killed(b.serve(file, {.at = plan.at / 2 + 3, .where = steps, .half = !plan.half}))) {
+            ++second_kills;
+            CHECK_FALSE(test::was_killed(b.serve(file, {})));
         }
+        for (std::size_t i = 0; i < messages; ++i) {
+            CAPTURE(i);
+            CHECK(b.arrived[i] >= 1);
+            if (quality_of(i) == qos::exactly_once) CHECK(b.arrived[i] == 1);
+            repeated += b.arrived[i] - 1;
+        }
+        CHECK(b.broker.counters().protocol_errors == 0);
+        return killed;
+    });
+    auto const kills = first_kills + second_kills;
     MESSAGE(kills << " kills, " << repeated << " messages of QoS 1 came twice");
     CHECK(kills > 90);
 }

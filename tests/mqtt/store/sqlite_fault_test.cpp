@@ -19,6 +19,7 @@
 using namespace runnel::mqtt;
 using enum test::file_step;
 using test::faulty_files;
+using test::file_plan;
 
 namespace {
 
@@ -186,30 +187,21 @@ TEST_CASE("a process that is killed at any write of its store has stored all tha
     REQUIRE(shared != MAP_FAILED);
     auto& done = *static_cast<std::size_t volatile*>(shared);
     for (auto const what : {sqlite_options::survives::process, sqlite_options::survives::power})
-        for (bool const half : {false, true})
-            for (std::size_t n = 1;; ++n) {
-                CAPTURE(half);
-                CAPTURE(n);
-                test::scratch_directory const directory;
-                auto const file = (directory.path() / "store.db").string();
-                done = 0;
-                auto const child = ::fork();
-                if (child == 0) {
-                    faulty_files const files({.at = n, .half = half});
-                    ::_exit(store_all(file, what, done) ? 1 : 0);
-                }
-                int status = 0;
-                ::waitpid(child, &status, 0);
-                if (WIFEXITED(status)) {
-                    CHECK(WEXITSTATUS(status) == 0);
-                    break;
-                }
-                CHECK(WTERMSIG(status) == SIGKILL);
-                ++kills;
-                done = check_stored(file, done);
-                CHECK_FALSE(store_all(file, what, done));
-                CHECK(contents(file) == after(batches));
+        kills += test::kill_at_each(test::changes, [&](std::string const& file, file_plan const& plan) {
+            done = 0;
+            auto const child = ::fork();
+            if (child == 0) {
+                faulty_files const files(plan);
+                ::_exit(store_all(file, what, done) ? 1 : 0);
             }
+            int status = 0;
+            ::waitpid(child, &status, 0);
+            if (!test::was_killed(status)) return false;
+            done = check_stored(file, done);
+            CHECK_FALSE(store_all(file, what, done));
+            CHECK(contents(file) == after(batches));
+            return true;
+        });
     ::munmap(shared, sizeof(std::size_t));
     MESSAGE(kills << " kills");
     CHECK(kills > 50);
