@@ -13,17 +13,19 @@
 
 namespace runnel {
 
-/// How a read has ended.
+/// Where a read goes to, and how it has ended.
 struct read_outcome {
     std::error_code error;
     std::size_t size = 0;
+    asio::mutable_buffer into{};
 };
 
-/// `co_await direct_read(state, into, outcome)` reads from a stream of Asio's as `async_read_some` does with
-/// `use_awaitable`, but without a coroutine frame of its own, and without throwing: a session that waits for something
-/// to read is to be small. Whoever has been cancelled must not begin to read. `State` is that of an `asio_stream`.
+/// `co_await direct_read(state, outcome)` reads into `outcome.into` from a stream of Asio's as `async_read_some` does
+/// with `use_awaitable`, but without a coroutine frame of its own, and without throwing: a session that waits for
+/// something to read is to be small. Whoever has been cancelled must not begin to read. `State` is that of an
+/// `asio_stream`.
 template <class Executor, class State>
-auto direct_read(State& state, asio::mutable_buffer into, read_outcome& outcome) {
+auto direct_read(State& state, read_outcome& outcome) {
     // Has the executor and the cancellation slot of the coroutine.
     class handler : public detail::suspended<Executor> {
       public:
@@ -32,9 +34,12 @@ auto direct_read(State& state, asio::mutable_buffer into, read_outcome& outcome)
             : base(std::move(s)), state_(&of), outcome_(to) {}
 
         void operator()(std::error_code error, std::size_t size) {
-            *outcome_ = {error, size};
-            if (state_->is_abandoned()) [[unlikely]]
-                *outcome_ = {asio::error::operation_aborted, 0};
+            outcome_->error = error;
+            outcome_->size = size;
+            if (state_->is_abandoned()) [[unlikely]] {
+                outcome_->error = asio::error::operation_aborted;
+                outcome_->size = 0;
+            }
             this->resume();
         }
 
@@ -42,8 +47,8 @@ auto direct_read(State& state, asio::mutable_buffer into, read_outcome& outcome)
         state_share<State> state_;
         read_outcome* outcome_;
     };
-    return detail::suspend<Executor>([&state, into, to = &outcome](typename detail::suspended<Executor>::source s) {
-        state.next->async_read_some(into, handler(std::move(s), state, to));
+    return detail::suspend<Executor>([&state, to = &outcome](typename detail::suspended<Executor>::source s) {
+        state.next->async_read_some(to->into, handler(std::move(s), state, to));
     });
 }
 

@@ -18,7 +18,7 @@
 #include RUNNEL_ASIO(query.hpp)
 #include RUNNEL_ASIO(require.hpp)
 
-#include <memory>
+#include <cstddef>
 #include <mutex>
 #include <optional>
 #include <system_error>
@@ -71,6 +71,28 @@ class wait_list;
 template <class Executor>
 class wake_queue;
 
+/// A share in a wake queue, which the last one to go destroys. Counting costs next to nothing, as all are on one
+/// executor.
+template <class Executor>
+class wake_queue_share {
+  public:
+    explicit wake_queue_share(wake_queue<Executor>& queue) noexcept : queue_(&queue) { ++queue_->shares_; }
+    wake_queue_share(wake_queue_share const& other) noexcept : wake_queue_share(*other.queue_) {}
+    wake_queue_share(wake_queue_share&& other) noexcept : queue_(std::exchange(other.queue_, nullptr)) {}
+    wake_queue_share& operator=(wake_queue_share const&) = delete;
+    ~wake_queue_share() {
+        if (queue_ != nullptr && --queue_->shares_ == 0) free(queue_);
+    }
+
+    explicit operator bool() const noexcept { return queue_ != nullptr; }
+    wake_queue<Executor>* operator->() const noexcept { return queue_; }
+
+  private:
+    RUNNEL_COLD RUNNEL_NOINLINE static void free(wake_queue<Executor>* queue) noexcept { delete queue; }
+
+    wake_queue<Executor>* queue_;
+};
+
 /// One coroutine waiting, with the result of its wait. Lives in the coroutine's own frame, or where the coroutine keeps
 /// it alive: waiting allocates nothing.
 template <class Executor>
@@ -110,7 +132,7 @@ class waiter : public list_link {
 /// It outlives the wait lists that use it for as long as anybody is ready. The posted operation owns those who are
 /// ready: if the execution context ends first, it destroys them.
 template <class Executor>
-class wake_queue : public std::enable_shared_from_this<wake_queue<Executor>> {
+class wake_queue {
   public:
     using waiter_type = waiter<Executor>;
 
@@ -139,21 +161,23 @@ class wake_queue : public std::enable_shared_from_this<wake_queue<Executor>> {
     }
 
   private:
+    friend class wake_queue_share<Executor>;
+
     // The posted operation. If it is destroyed without having run, the context has ended.
     class drain {
       public:
-        explicit drain(std::shared_ptr<wake_queue> queue) noexcept : queue_(std::move(queue)) {}
+        explicit drain(wake_queue& queue) noexcept : queue_(queue) {}
         drain(drain&&) noexcept = default;
         ~drain() {
             if (queue_ && queue_->posted_) queue_->destroy_ready();
         }
         void operator()() {
-            auto const queue = std::exchange(queue_, nullptr);
+            auto const queue = std::move(queue_);
             queue->run();
         }
 
       private:
-        std::shared_ptr<wake_queue> queue_;
+        wake_queue_share<Executor> queue_;
     };
 
     static auto later(Executor const& executor) {
@@ -168,7 +192,7 @@ class wake_queue : public std::enable_shared_from_this<wake_queue<Executor>> {
     }
 
     RUNNEL_NOINLINE void post() {
-        drain operation(this->shared_from_this());
+        drain operation(*this);
         if constexpr (requires { later_.execute(std::move(operation)); })
             later_.execute(std::move(operation));
         else
@@ -220,6 +244,7 @@ class wake_queue : public std::enable_shared_from_this<wake_queue<Executor>> {
     wait_list_registry& registry_;
     list_link ready_;
     list_link behind_;
+    std::size_t shares_ = 0;
     bool posted_ = false;
     bool in_turn_ = false;  // those of a turn are going on, and `behind_` comes after them
 };
@@ -235,10 +260,11 @@ class wait_list final : private wait_list_registry::entry {
     using executor_type = Executor;
     using waiter_type = waiter<Executor>;
     using queue_type = wake_queue<Executor>;
+    using share_type = wake_queue_share<Executor>;
 
-    RUNNEL_COLD explicit wait_list(Executor executor) : wait_list(std::make_shared<queue_type>(std::move(executor))) {}
+    RUNNEL_COLD explicit wait_list(Executor executor) : wait_list(share_type(*new queue_type(std::move(executor)))) {}
     /// A list that shares the queue of others: coroutines woken at any of them go on in the order of their waking.
-    explicit wait_list(std::shared_ptr<queue_type> queue) : queue_(std::move(queue)) { queue_->registry().add(*this); }
+    explicit wait_list(share_type queue) : queue_(std::move(queue)) { queue_->registry().add(*this); }
     wait_list(wait_list const&) = delete;
     wait_list& operator=(wait_list const&) = delete;
     RUNNEL_COLD ~wait_list() {
@@ -248,7 +274,7 @@ class wait_list final : private wait_list_registry::entry {
 
     Executor const& get_executor() const noexcept { return queue_->get_executor(); }
     /// Where those go who are woken.
-    std::shared_ptr<queue_type> const& queue() const noexcept { return queue_; }
+    share_type const& queue() const noexcept { return queue_; }
 
     /// `co_await list.wait(w)` suspends the coroutine until `wake` or cancellation; then `w.result` tells which. Throws
     /// nothing itself. A coroutine that has been cancelled already goes on with `operation_aborted` at once; if
@@ -312,7 +338,7 @@ class wait_list final : private wait_list_registry::entry {
         return true;
     }
 
-    std::shared_ptr<queue_type> queue_;
+    share_type queue_;
     list_link waiting_;
 };
 

@@ -74,7 +74,8 @@ class asio_stream {
 
     /// The same, where it matters how much memory it takes to wait for something to read: see `direct_read`.
     auto read_directly(asio::mutable_buffer into, read_outcome& outcome) {
-        return direct_read<executor_type>(*state_, into, outcome);
+        outcome.into = into;
+        return direct_read<executor_type>(*state_, outcome);
     }
 
     /// Completes when the operating system has taken all bytes of `out`, which is then empty.

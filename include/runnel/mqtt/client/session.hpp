@@ -24,6 +24,7 @@
 #include <chrono>
 #include <cstdint>
 #include <exception>
+#include <forward_list>
 #include <functional>
 #include <initializer_list>
 #include <memory>
@@ -343,8 +344,7 @@ class session final : private detail::session_services {
 
     // Where coroutines wait: for what the name says.
     struct places {
-        RUNNEL_COLD explicit places(std::shared_ptr<wake_queue<executor_type>> const& q)
-            : connected(q), drained(q), ended(q) {}
+        RUNNEL_COLD explicit places(wake_queue_share<executor_type> const& q) : connected(q), drained(q), ended(q) {}
         wait_list<executor_type> connected, drained, ended;
     };
     RUNNEL_COLD places& where_to_wait();
@@ -408,6 +408,7 @@ class session final : private detail::session_services {
     using task_share = typename child_task<executor_type>::share_type;
 
     RUNNEL_COLD awaitable<void> run(task_share here);
+    RUNNEL_COLD bool goes_on(task_share const& here, bool is_cancelled);
     RUNNEL_COLD void begin_run(std::optional<stream_type>& s);
     RUNNEL_COLD void begin_attempt();
     RUNNEL_COLD void end_attempt();
@@ -430,7 +431,7 @@ class session final : private detail::session_services {
     flow_position position();
     RUNNEL_COLD coroutine attempt(std::optional<stream_type>& s, task_share here);
     coroutine write_loop(stream_type& s, task_share here);
-    RUNNEL_COLD awaitable<void> open(std::optional<stream_type>& s, task_share here);
+    RUNNEL_COLD awaitable<void> open(std::optional<stream_type>& s, task_share const& here);
     RUNNEL_COLD void send_connect();
     RUNNEL_COLD void accepted_or_refused(connack const& answer);
     RUNNEL_COLD void keep_agreed(property_view const& props);
@@ -456,7 +457,7 @@ class session final : private detail::session_services {
     RUNNEL_COLD void on_secret() noexcept override { connection_.wipe_when_written(); }
     RUNNEL_COLD unrouted* kept() noexcept override { return unrouted_.get(); }
     RUNNEL_COLD clock::time_point attend_messages(clock::time_point now);
-    RUNNEL_COLD awaitable<void> wait_for_room(task_share here);
+    RUNNEL_COLD awaitable<void> wait_for_room(task_share const& here);
     RUNNEL_COLD void attend_held_up();
     RUNNEL_COLD void weigh() noexcept;
     RUNNEL_COLD clock::time_point begin_anew(clock::time_point now);
@@ -528,7 +529,7 @@ class session final : private detail::session_services {
     std::unique_ptr<detail::subscribing_part> subscribing_;
     std::unique_ptr<detail::requesting_part> requesting_;
     std::unique_ptr<detail::authenticating_part<executor_type>> authenticating_;
-    std::vector<std::weak_ptr<detail::event_watcher>> watchers_;
+    std::forward_list<std::weak_ptr<detail::event_watcher>> watchers_;
 
     std::unique_ptr<places> places_;  // nullptr: nobody has waited yet
     list_link running_here_;

@@ -39,8 +39,8 @@ struct subscription_state {
         bool named = false;  ///< the server names it in the message that is being dispatched
     };
 
-    RUNNEL_COLD subscription_state(std::shared_ptr<wake_queue<Executor>> const& queue,
-                                   std::span<std::string_view const> filters, subscribe_options const& o)
+    RUNNEL_COLD subscription_state(wake_queue_share<Executor> const& queue, std::span<std::string_view const> filters,
+                                   subscribe_options const& o)
         : options(o),
           parts(filters.begin(), filters.end()),
           box(std::make_shared<inbox>(o.inbox)),

@@ -6,9 +6,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <forward_list>
 #include <string>
 #include <utility>
-#include <vector>
 
 namespace runnel::mqtt {
 
@@ -21,7 +21,7 @@ class acknowledgement_details {
     RUNNEL_COLD void add(std::uint64_t number, property_view const& props, packet_type type) {
         std::string bytes(encoded_size(props, type), '\0');
         encode(bytes.data(), props, type);
-        all_.push_back({number, std::move(bytes)});
+        all_.push_front({number, std::move(bytes)});
     }
 
     /// What goes with an acknowledgement, perhaps nothing; a view of what is kept here.
@@ -43,7 +43,7 @@ class acknowledgement_details {
         std::string bytes;
     };
 
-    std::vector<detail> all_;
+    std::forward_list<detail> all_;  // a pointer in each session
 };
 
 }  // namespace runnel::mqtt

@@ -183,7 +183,7 @@ class connection {
     /// Something has been read, or nothing more can be: then it throws. Packets are handled until the peer breaks the
     /// protocol; then the peer is told so, if the version has a way, and what comes is dropped.
     template <class Listener>
-    void handle(read_outcome read, Listener listener) {
+    void handle(read_outcome const& read, Listener listener) {
         if (read.error) throw std::system_error(read.error);
         std::size_t const n = read.size;
         auto const now = clock::now();
@@ -401,7 +401,7 @@ class connection {
         bool const closed = self.is_output_over_ && self.is_input_over_;
         if (error || closed || self.life_.is(state::over)) return self.end_by(std::move(error));
         self.is_resting_ = false;
-        self.packets_.flush();  // what has come meanwhile
+        self.packets_.timer().soon();  // to write what has come meanwhile, or to free what this leaves behind
     }
 
     // Whether the peer may have said why it does not take what is written.

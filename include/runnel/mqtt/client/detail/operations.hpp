@@ -85,7 +85,7 @@ template <transport Transport>
 auto session<Transport>::events() -> event_stream<executor_type> {
     event_stream<executor_type> stream(get_executor());
     std::erase_if(watchers_, [](auto const& w) { return w.expired(); });
-    watchers_.push_back(stream.watch());
+    watchers_.push_front(stream.watch());
     return stream;
 }
 

@@ -6,7 +6,6 @@
 #include <runnel/mqtt/client/detail/session_timer.hpp>
 
 #include <cstddef>
-#include <memory>
 
 namespace runnel::mqtt::detail {
 
@@ -41,7 +40,7 @@ class output_queue {
     /// Whether there is a writer: an idle session does without.
     void set_writer(bool there_is) noexcept { has_writer_ = there_is; }
     /// For all wait lists of the session.
-    std::shared_ptr<wake_queue<Executor>> const& queue() const noexcept { return writer_.queue(); }
+    wake_queue_share<Executor> const& queue() const noexcept { return writer_.queue(); }
 
     session_timer<Executor>& timer() noexcept { return timer_; }
 

@@ -45,23 +45,18 @@ auto session<Transport>::run(task_share here) -> awaitable<void> {
     co_await asio::this_coro::throw_if_cancelled(false);
     auto const cancellation = co_await asio::this_coro::cancellation_state;
     auto const is_cancelled = [&] { return cancellation.cancelled() != asio::cancellation_type::none; };
-    auto const goes_on = [&] {
-        if (here->is_abandoned()) throw std::system_error(errc::disconnected);
-        if (is_cancelled()) connection_.cancel();
-        return connection_.is_busy();
-    };
     waiter<executor_type> w;
     try {
         while (!connection_.life().is_ending()) {
             begin_attempt();  // `attempt` opens and reads, `write_loop` writes
-            while (goes_on()) co_await connection_.waiters().wait(w);
+            while (goes_on(here, is_cancelled())) co_await connection_.waiters().wait(w);
             bool const opened = s.has_value();
             end_attempt();
             if (connection_.life().is_ending()) break;
             if (is_cancelled()) throw std::system_error(asio::error::operation_aborted);
             if (follow_redirect()) continue;
             begin_pause(schedule, opened);
-            while (goes_on()) co_await connection_.waiters().wait(w);
+            while (goes_on(here, is_cancelled())) co_await connection_.waiters().wait(w);
             if (is_cancelled()) throw std::system_error(asio::error::operation_aborted);
             connection_.rethrow_failure();
         }
@@ -74,6 +69,14 @@ auto session<Transport>::run(task_share here) -> awaitable<void> {
     co_await asio::this_coro::throw_if_cancelled(throws);
     if (at_end.failure) std::rethrow_exception(at_end.failure);
     at_end.error = connection_.life().cut_off();
+}
+
+// Whether to go on waiting for what has been begun.
+template <transport Transport>
+bool session<Transport>::goes_on(task_share const& here, bool is_cancelled) {
+    if (here->is_abandoned()) throw std::system_error(errc::disconnected);
+    if (is_cancelled) connection_.cancel();
+    return connection_.is_busy();
 }
 
 // --- connection after connection
@@ -246,6 +249,8 @@ void session<Transport>::handle_timeout() {
             packets_.set_writer(true);
             auto writing = write_loop(**stream_, connection_.writer().share());
             connection_.writer().launch(get_executor(), std::move(writing));
+        } else {
+            connection_.writer().release();
         }
         next =
             (std::min)({begins_anew, send_due(now), attend_messages(now), quarantine_ ? quarantine_->deadline() : never,
@@ -273,7 +278,7 @@ void session<Transport>::tell_of_no_run() {
 // --- an application that does not take its messages
 
 template <transport Transport>
-auto session<Transport>::wait_for_room(task_share here) -> awaitable<void> {
+auto session<Transport>::wait_for_room(task_share const& here) -> awaitable<void> {
     packets_.timer().set_held_up(true);
     // What is left however the wait ends, if the session is still there.
     struct leaving {
@@ -545,7 +550,7 @@ auto session<Transport>::write_loop(stream_type& s, task_share here) -> coroutin
 }
 
 template <transport Transport>
-auto session<Transport>::open(std::optional<stream_type>& s, task_share here) -> awaitable<void> {
+auto session<Transport>::open(std::optional<stream_type>& s, task_share const& here) -> awaitable<void> {
     auto const way = destination_;  // which is needed until it has opened
     auto opened = co_await way->open(get_executor(), {clock::now(), connection_.life().deadline()});
     here->check();

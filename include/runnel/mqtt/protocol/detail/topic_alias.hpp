@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,10 +39,7 @@ class outgoing_aliases {
     /// Begins a connection on which the peer takes aliases up to `maximum`; 0: none.
     void restart(std::uint16_t maximum) noexcept {
         maximum_ = maximum;
-        entries_.clear();
-        buckets_.clear();
-        seen_.clear();
-        newest_ = oldest_ = none;
+        table_.reset();
     }
 
     std::uint16_t maximum() const noexcept { return maximum_; }
@@ -49,49 +47,32 @@ class outgoing_aliases {
     /// The alias that the peer knows the topic by.
     choice find(std::string_view topic) noexcept {
         if (auto const alias = find_newest(topic); alias != 0) return {alias, 0};
-        return entries_.empty() ? choice{} : find_older(topic);
+        return table_ ? table_->find_older(topic) : choice{};
     }
 
     /// The same, if it is the topic of the last message that had an alias; else 0.
     std::uint16_t find_newest(std::string_view topic) const noexcept {
-        return !entries_.empty() && entries_[newest_].topic == topic ? alias_of(newest_) : std::uint16_t{0};
+        return table_ && table_->is_newest(topic) ? alias_of(table_->newest) : std::uint16_t{0};
     }
 
     /// Gives a topic, which `find` has not found, an alias that is to be sent together with the topic; 0: none.
     std::uint16_t assign(std::string_view topic, choice missed) {
         if (maximum_ == 0 || topic.size() < min_topic || topic.size() > max_topic) return 0;
-        if (entries_.empty()) {
+        if (!table_) {
             missed.hash = hash_of(topic);
-            buckets_.assign(std::bit_ceil(std::size_t{maximum_}) * 2, none);
+            table_ = std::make_unique<table>(maximum_);
         }
-        bool const is_new = entries_.size() < maximum_;
-        if (!is_new && !seen_lately(missed.hash)) return 0;
-        if (is_new) entries_.emplace_back();
-        auto const at = is_new ? static_cast<std::uint32_t>(entries_.size() - 1) : oldest_;
-        RUNNEL_TRY {
-            entries_[at].topic.reserve(topic.size());  // nothing fails from here on
-        }
-        RUNNEL_CATCH_ALL {
-            if (is_new) entries_.pop_back();
-            RUNNEL_RETHROW;
-        }
-        if (!is_new) {
-            remove_from_bucket(at);
-            unlink(at);
-        }
-        auto& e = entries_[at];
-        e.topic = topic;
-        e.hash = missed.hash;
-        auto& bucket = bucket_of(e.hash);
-        e.next_in_bucket = bucket;
-        bucket = at;
-        link_newest(at);
-        return alias_of(at);
+        return table_->assign(topic, missed.hash, maximum_);
     }
 
   private:
     static constexpr std::uint32_t none = (std::numeric_limits<std::uint32_t>::max)();
     static constexpr std::size_t seen_places = 64;
+
+    static std::uint16_t alias_of(std::uint32_t at) noexcept { return static_cast<std::uint16_t>(at + 1); }
+    static std::uint32_t hash_of(std::string_view topic) noexcept {
+        return static_cast<std::uint32_t>(std::hash<std::string_view>{}(topic)) | 1;  // not 0, which stands for none
+    }
 
     struct entry {
         std::string topic;
@@ -101,56 +82,89 @@ class outgoing_aliases {
         std::uint32_t newer = none;
     };
 
-    static std::uint16_t alias_of(std::uint32_t at) noexcept { return static_cast<std::uint16_t>(at + 1); }
-    static std::uint32_t hash_of(std::string_view topic) noexcept {
-        return static_cast<std::uint32_t>(std::hash<std::string_view>{}(topic)) | 1;  // not 0, which stands for none
-    }
-    std::uint32_t& bucket_of(std::uint32_t hash) noexcept { return buckets_[(hash >> 1) & (buckets_.size() - 1)]; }
+    // Of a connection on which there are aliases.
+    struct table {
+        explicit table(std::uint16_t maximum) : buckets(std::bit_ceil(std::size_t{maximum}) * 2, none) {}
 
-    RUNNEL_NOINLINE choice find_older(std::string_view topic) noexcept {
-        auto const hash = hash_of(topic);
-        for (auto at = bucket_of(hash); at != none; at = entries_[at].next_in_bucket) {
-            if (entries_[at].hash != hash || entries_[at].topic != topic) continue;
-            unlink(at);
-            link_newest(at);
-            return {alias_of(at), hash};
+        bool is_newest(std::string_view topic) const noexcept {
+            return !entries.empty() && entries[newest].topic == topic;
         }
-        return {0, hash};
-    }
 
-    bool seen_lately(std::uint32_t hash) {
-        if (seen_.empty()) seen_.assign(seen_places, 0);
-        auto& place = seen_[(hash >> 1) % seen_places];
-        bool const seen = place == hash;
-        place = hash;
-        return seen;
-    }
+        RUNNEL_NOINLINE choice find_older(std::string_view topic) noexcept {
+            auto const hash = hash_of(topic);
+            for (auto at = bucket_of(hash); at != none; at = entries[at].next_in_bucket) {
+                if (entries[at].hash != hash || entries[at].topic != topic) continue;
+                unlink(at);
+                link_newest(at);
+                return {alias_of(at), hash};
+            }
+            return {0, hash};
+        }
 
-    void remove_from_bucket(std::uint32_t at) noexcept {
-        auto* link = &bucket_of(entries_[at].hash);
-        while (*link != at) link = &entries_[*link].next_in_bucket;
-        *link = entries_[at].next_in_bucket;
-    }
+        std::uint16_t assign(std::string_view topic, std::uint32_t hash, std::uint16_t maximum) {
+            bool const is_new = entries.size() < maximum;
+            if (!is_new && !seen_lately(hash)) return 0;
+            if (is_new) entries.emplace_back();
+            auto const at = is_new ? static_cast<std::uint32_t>(entries.size() - 1) : oldest;
+            RUNNEL_TRY {
+                entries[at].topic.reserve(topic.size());  // nothing fails from here on
+            }
+            RUNNEL_CATCH_ALL {
+                if (is_new) entries.pop_back();
+                RUNNEL_RETHROW;
+            }
+            if (!is_new) {
+                remove_from_bucket(at);
+                unlink(at);
+            }
+            auto& e = entries[at];
+            e.topic = topic;
+            e.hash = hash;
+            auto& bucket = bucket_of(hash);
+            e.next_in_bucket = bucket;
+            bucket = at;
+            link_newest(at);
+            return alias_of(at);
+        }
 
-    void unlink(std::uint32_t at) noexcept {
-        auto const& e = entries_[at];
-        (e.newer == none ? newest_ : entries_[e.newer].older) = e.older;
-        (e.older == none ? oldest_ : entries_[e.older].newer) = e.newer;
-    }
+        std::uint32_t& bucket_of(std::uint32_t hash) noexcept { return buckets[(hash >> 1) & (buckets.size() - 1)]; }
 
-    void link_newest(std::uint32_t at) noexcept {
-        entries_[at].older = newest_;
-        entries_[at].newer = none;
-        (newest_ == none ? oldest_ : entries_[newest_].newer) = at;
-        newest_ = at;
-    }
+        bool seen_lately(std::uint32_t hash) {
+            if (seen.empty()) seen.assign(seen_places, 0);
+            auto& place = seen[(hash >> 1) % seen_places];
+            bool const found = place == hash;
+            place = hash;
+            return found;
+        }
+
+        void remove_from_bucket(std::uint32_t at) noexcept {
+            auto* link = &bucket_of(entries[at].hash);
+            while (*link != at) link = &entries[*link].next_in_bucket;
+            *link = entries[at].next_in_bucket;
+        }
+
+        void unlink(std::uint32_t at) noexcept {
+            auto const& e = entries[at];
+            (e.newer == none ? newest : entries[e.newer].older) = e.older;
+            (e.older == none ? oldest : entries[e.older].newer) = e.newer;
+        }
+
+        void link_newest(std::uint32_t at) noexcept {
+            entries[at].older = newest;
+            entries[at].newer = none;
+            (newest == none ? oldest : entries[newest].newer) = at;
+            newest = at;
+        }
+
+        std::vector<entry> entries;          // alias 1 first
+        std::vector<std::uint32_t> buckets;  // the first entry of each chain
+        std::vector<std::uint32_t> seen;     // hashes of topics without alias
+        std::uint32_t newest = none;         // used last
+        std::uint32_t oldest = none;
+    };
 
     std::uint16_t maximum_ = 0;
-    std::vector<entry> entries_;          // alias 1 first
-    std::vector<std::uint32_t> buckets_;  // the first entry of each chain
-    std::vector<std::uint32_t> seen_;     // hashes of topics without alias
-    std::uint32_t newest_ = none;         // used last
-    std::uint32_t oldest_ = none;
+    std::unique_ptr<table> table_;  // nullptr: no topic has an alias yet
 };
 
 /// The topics that the peer has given aliases to.
