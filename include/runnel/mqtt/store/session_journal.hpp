@@ -289,9 +289,9 @@ class session_journal {
 
 // A type of its own for each store, which so does not exist where there is none: the compiler would foresee it.
 template <class Store>
-std::unique_ptr<session_keeper> make_session_keeper(any_session_store store, std::chrono::milliseconds epoch) {
-    struct keeper final : session_keeper {
-        keeper(any_session_store s, std::chrono::milliseconds e) : journal(std::move(s), e) {}
+std::unique_ptr<any_session_journal> make_session_journal(any_session_store store, std::chrono::milliseconds epoch) {
+    struct of_store final : any_session_journal {
+        of_store(any_session_store s, std::chrono::milliseconds e) : journal(std::move(s), e) {}
         std::error_code load(session_state& state, std::string_view client_id) override {
             return journal.load(state, client_id);
         }
@@ -305,7 +305,7 @@ std::unique_ptr<session_keeper> make_session_keeper(any_session_store store, std
         std::uint64_t commits() const noexcept override { return journal.commits(); }
         session_journal journal;
     };
-    return std::make_unique<keeper>(std::move(store), epoch);
+    return std::make_unique<of_store>(std::move(store), epoch);
 }
 
 }  // namespace runnel::mqtt

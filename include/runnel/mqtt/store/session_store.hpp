@@ -82,10 +82,10 @@ concept session_store = requires(S& s, store_reader& reader, std::span<store_cha
 class session_state;
 class any_session_store;
 
-/// What a session needs of its store: see `session_journal`.
-class session_keeper {
+/// The `session_journal` of any store, for whoever does not want to be a template over it.
+class any_session_journal {
   public:
-    virtual ~session_keeper() = default;
+    virtual ~any_session_journal() = default;
     virtual std::error_code load(session_state& state, std::string_view client_id) = 0;
     virtual void set_epoch(session_state& state, std::chrono::milliseconds epoch) noexcept = 0;
     virtual std::error_code commit(session_state& state) = 0;
@@ -97,7 +97,7 @@ class session_keeper {
 
 /// A `session_journal` of a store; `epoch` is its argument. Only those who name a store need its code.
 template <class Store>
-std::unique_ptr<session_keeper> make_session_keeper(any_session_store store, std::chrono::milliseconds epoch);
+std::unique_ptr<any_session_journal> make_session_journal(any_session_store store, std::chrono::milliseconds epoch);
 
 /// Any session store, or none, for whoever does not want to be a template over it. Copies are the same store.
 class any_session_store {
@@ -115,8 +115,8 @@ class any_session_store {
     bool pending() const { return store_->pending(); }
 
     /// Keeps a session in it.
-    std::unique_ptr<session_keeper> keeper(std::chrono::milliseconds epoch) const {
-        return store_->keeper(*this, epoch);
+    std::unique_ptr<any_session_journal> journal(std::chrono::milliseconds epoch) const {
+        return store_->journal(*this, epoch);
     }
 
     /// One session at a time may use a store: false if another one does. The one that has claimed it releases it.
@@ -129,8 +129,8 @@ class any_session_store {
         virtual std::error_code load(store_reader& reader) = 0;
         virtual std::error_code apply(std::span<store_change const> changes) = 0;
         virtual bool pending() const = 0;
-        virtual std::unique_ptr<session_keeper> keeper(any_session_store const& self,
-                                                       std::chrono::milliseconds epoch) const = 0;
+        virtual std::unique_ptr<any_session_journal> journal(any_session_store const& self,
+                                                             std::chrono::milliseconds epoch) const = 0;
         bool claimed = false;
     };
 
@@ -147,9 +147,9 @@ class any_session_store {
             else
                 return false;
         }
-        std::unique_ptr<session_keeper> keeper(any_session_store const& self,
-                                               std::chrono::milliseconds epoch) const override {
-            return make_session_keeper<S>(self, epoch);
+        std::unique_ptr<any_session_journal> journal(any_session_store const& self,
+                                                     std::chrono::milliseconds epoch) const override {
+            return make_session_journal<S>(self, epoch);
         }
         std::shared_ptr<S> store;
     };

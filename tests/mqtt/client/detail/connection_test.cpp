@@ -309,7 +309,7 @@ TEST_CASE("what the layers below hold when the stream goes is lost, but for the 
         s.connect();
         s.c.close(true);
         s.c.cancel();
-        s.c.leave({1000, 1000 - held});
+        s.c.lose({1000, 1000 - held});
         CHECK(static_cast<bool>(s.c.life().cut_off()) == (held == 257));
     }
     // The time is over: all that is held counts, unless the peer has ended its direction, so that it is the end.

@@ -36,8 +36,8 @@ namespace runnel::mqtt::detail {
 /// | `in_`            | the reader                           | its read has the room behind the data. `end_over`     |
 /// |                  |                                      | empties it all the same: what comes then is dropped   |
 /// | `packets_.out()` | all append; only the writer takes    | anybody may append, and `stop` drops what is there    |
-/// | `writing_`       | the writer, by `gather`; `rest`, if  | it is the stream's until the write is over; others    |
-/// |                  | nothing is being written             | ask only for its size                                 |
+/// | `writing_`       | the writer, by `gather`; if nothing  | it is the stream's until the write is over; others    |
+/// |                  | is written, `release_idle_memory`    | ask only for its size                                 |
 /// | all else         | all, in one step                     | anything; who goes on asks for the state again        |
 ///
 /// `run` waits at `waiters` until neither reader nor writer runs; only then it calls `reset`.
@@ -142,7 +142,7 @@ class connection {
 
     /// The stream goes, with what it has not passed on, as `at` says. That is lost, but for what has come behind
     /// DISCONNECT: close_notify, a close frame, the end itself.
-    void leave(flow_position at) noexcept {
+    void lose(flow_position at) noexcept {
         if (at.written - at.taken > largest_ending) life_.lose();
     }
 
@@ -203,7 +203,7 @@ class connection {
             end_over(violation);
         }
         packets_.flush();
-        if (std::exchange(is_answered_, false) && n == ping_size) rest();
+        if (std::exchange(is_answered_, false) && n == ping_size) release_idle_memory();
     }
 
     /// The server has answered CONNECT or a ping.
@@ -423,7 +423,7 @@ class connection {
     }
 
     // A ping and its answer were all there was: an idle session keeps no memory that it can do without.
-    RUNNEL_COLD void rest() noexcept {
+    RUNNEL_COLD void release_idle_memory() noexcept {
         if (writes_ - writes_before_ping_ > 1 || !is_empty()) return;
         in_.release_if_idle();
         writing_.release();

@@ -21,46 +21,46 @@ class durability {
     /// Puts back into `state` what the store holds. Throws if it cannot be read, or is another client's.
     durability(session_options const& options, session_state& state) : state_(state) {
         if (!options.store) return;
-        keeper_ = options.store.keeper(epoch());
+        journal_ = options.store.journal(epoch());
         auto const& configured = options.credentials.client_id;
-        if (auto const e = keeper_->load(state, options.make_credentials ? std::string_view() : configured))
+        if (auto const e = journal_->load(state, options.make_credentials ? std::string_view() : configured))
             throw std::system_error(e, "session store");
     }
     durability(durability const&) = delete;
     durability& operator=(durability const&) = delete;
 
     /// Whether there is a store.
-    explicit operator bool() const noexcept { return keeper_ != nullptr; }
+    explicit operator bool() const noexcept { return journal_ != nullptr; }
 
     /// The client identifier of the stored session; empty if there is none.
-    std::string client_id() const { return keeper_ ? keeper_->client_id() : std::string(); }
+    std::string client_id() const { return journal_ ? journal_->client_id() : std::string(); }
     void set_client_id(std::string_view id) {
-        if (keeper_) keeper_->set_client_id(id);
+        if (journal_) journal_->set_client_id(id);
     }
     /// The session is about to connect with this client identifier, which only a provider of credentials knows before.
     /// Throws `store_errc::other_client` if the store holds the session of another one; then nothing may be sent. What
     /// stands between bars at the end (`device|securemode=2,...|`) says how a device of Alibaba Cloud's platform
     /// connects, not which it is.
     RUNNEL_COLD void check_client(std::string_view id) {
-        if (!keeper_ || id.empty()) return;
-        auto const& stored = keeper_->client_id();
-        if (stored.empty()) return keeper_->set_client_id(id);
+        if (!journal_ || id.empty()) return;
+        auto const& stored = journal_->client_id();
+        if (stored.empty()) return journal_->set_client_id(id);
         if (name_in(stored) != name_in(id)) throw std::system_error(store_errc::other_client, "session store");
     }
 
-    std::size_t restored() const noexcept { return keeper_ ? keeper_->restored() : 0; }
-    std::uint64_t commits() const noexcept { return keeper_ ? keeper_->commits() : 0; }
+    std::size_t restored() const noexcept { return journal_ ? journal_->restored() : 0; }
+    std::uint64_t commits() const noexcept { return journal_ ? journal_->commits() : 0; }
 
     /// Stores what is not stored yet. Throws the store's error; then nothing of it is stored.
     void save() {
-        if (!keeper_) return;
+        if (!journal_) return;
         if (auto const e = commit()) throw std::system_error(e, "session store");
     }
 
     /// As `save`, where nobody can be told of an error.
     void save_quietly() noexcept {
         try {
-            if (keeper_) static_cast<void>(commit());
+            if (journal_) static_cast<void>(commit());
         } catch (...) {
         }
     }
@@ -72,8 +72,8 @@ class durability {
 
     std::error_code commit() {
         // Somebody may have set the clock, by which the store is told when messages expire.
-        if (state_.has_changes() || state_.next_expiry()) keeper_->set_epoch(state_, epoch());
-        return keeper_->commit(state_);
+        if (state_.has_changes() || state_.next_expiry()) journal_->set_epoch(state_, epoch());
+        return journal_->commit(state_);
     }
 
     // From the session's clock to milliseconds since 1970.
@@ -84,7 +84,7 @@ class durability {
     }
 
     session_state& state_;
-    std::unique_ptr<session_keeper> keeper_;
+    std::unique_ptr<any_session_journal> journal_;
 };
 
 }  // namespace runnel::mqtt::detail

@@ -125,7 +125,7 @@ void session<Transport>::end_attempt() {
 
 template <transport Transport>
 void session<Transport>::forget_connection() {
-    if (connected_at_) connection_.leave(position());
+    if (connected_at_) connection_.lose(position());
     connection_.reset();
     if (authenticating_) authenticating_->on_connection_lost();
     publishing_.connection_lost();
