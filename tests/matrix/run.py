@@ -9,14 +9,18 @@ A row is a compiler with flags; without arguments, all are tried. Its steps:
   rules    the headers that need the standard library only, with rules.cpp
   tests    the tests that do no I/O
   drivers  some of the tests that do (DRIVERS)
+  all_drivers
+           all of them that need neither OpenSSL nor another library: many minutes
   plain    plain.cpp: sessions over TCP and WebSocket, with the broker in the same process
 What a row needs and is not installed makes it skipped; docs/platforms.md has the packages, and the results.
+The environment variable RUNNEL_NEWEST_ASIO names the folder of asio.hpp for the row of that name.
 --launcher is put before each compiler: ccache, say. With --required a row must not be skipped.
 --print rules prints what the step "rules" compiles, for compilers that are not here.
 """
 
 import argparse
 import ast
+import os
 import pathlib
 import re
 import shlex
@@ -39,7 +43,8 @@ HAS_CASES = re.compile(r"test cases:\s*\d+\s*\|\s*(\d+) passed\s*\|\s*(\d+) fail
 
 class Row:
     def __init__(
-        self, compiler, flags="", steps="headers", runner="", link="", libraries=True, portable=False, first="", boost=False
+        self, compiler, flags="", steps="headers", runner="", link="", libraries=True, portable=False, first="", boost=False,
+        asio=None,
     ):
         self.compiler = compiler
         self.flags = flags.split()
@@ -50,6 +55,7 @@ class Row:
         self.portable = portable  # whether the machine's own headers are not those in /usr/include
         self.first = first  # what stands before all headers
         self.boost = boost  # whether Asio is Boost's
+        self.asio = asio  # the environment variable with the folder of another Asio
 
 
 # What <windows.h> may define, whatever mingw's does. The standard library of g++ would not bear `min` and `max`, so that all
@@ -100,6 +106,10 @@ ROWS = {
     "g++ without deprecated Asio": Row("g++", "-DASIO_NO_DEPRECATED", "headers plain"),
     "g++ Asio compiled once": Row("g++", "-DASIO_SEPARATE_COMPILATION", "plain"),
     "g++ Boost.Asio": Row("g++", "-DRUNNEL_USE_BOOST_ASIO", "headers plain drivers", boost=True),
+    "g++ public Asio": Row("g++", "-DRUNNEL_ASIO_PUBLIC_ONLY=1", "headers plain all_drivers"),
+    "g++ newest Asio": Row(
+        "g++", "-DRUNNEL_ASIO_PUBLIC_ONLY=0", "headers plain all_drivers", asio="RUNNEL_NEWEST_ASIO"
+    ),
     "clang 15": Row("clang++-15", "", "headers plain"),
     "clang 16": Row("clang++-16", "", "headers plain"),
     "clang 19": Row("clang++-19", "", "headers plain"),
@@ -203,6 +213,8 @@ class Trial:
             flags += ["-isystem", portable]
         if row.boost:
             flags += ["-isystem", boost_as_asio(scratch / "boost")]
+        if row.asio:
+            flags += ["-isystem", os.environ[row.asio]]
         self.compiler = [*launcher, row.compiler, *flags]
         if row.libraries and (row.portable or "-m32" in row.flags):
             # For the headers of OpenSSL, SQLite and zlib alone: their configuration is that of this machine.
@@ -244,6 +256,9 @@ class Trial:
     def drivers(self):
         return self.run_tests("drivers", [file for file in test_list("driver_test_sources") if DRIVERS.match(file)], 4)
 
+    def all_drivers(self):
+        return self.run_tests("drivers", test_list("driver_test_sources"), 10)
+
     def run_tests(self, name, files, at_once):
         sources = [TESTS / "main.cpp", TESTS / "support/allocation_count.cpp"]
         for begin in range(0, len(files), at_once):
@@ -271,6 +286,8 @@ def missing(row):
     wanted = [row.compiler, *row.runner[:1]]
     if row.boost and not compiles([row.compiler], "#include <boost/version.hpp>\n#if BOOST_VERSION < 108100\n#error\n#endif\n"):
         return ["Boost 1.81"]
+    if row.asio and not (pathlib.Path(os.environ.get(row.asio, "")) / "asio.hpp").is_file():
+        return [f"asio.hpp in ${row.asio}"]
     return [name for name in wanted if not shutil.which(name)] or (
         ["32-bit libraries"] if "-m32" in row.flags and not compiles([row.compiler, "-m32"]) else []
     ) or (["libc++"] if "-stdlib=libc++" in row.flags and not compiles([row.compiler, "-stdlib=libc++"]) else [])
