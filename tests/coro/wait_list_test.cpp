@@ -1,5 +1,6 @@
 #include <runnel/coro/wait_list.hpp>
 
+#include <asio/detached.hpp>
 #include <asio/strand.hpp>
 #include <doctest/doctest.h>
 
@@ -405,6 +406,123 @@ TEST_CASE("who is woken behind the others goes on after them, in the same turn")
         io.poll();
         CHECK(people.order == names{"a", "b"});
     }
+}
+
+TEST_CASE("who is woken between begin_turn and end_turn goes on by that, the one behind the others last") {
+    asio::io_context io;
+    wait_list first(io.get_executor());
+    wait_list second(first.queue());
+    auto const queue = first.queue();
+    std::string order;
+    auto const wait = [&](wait_list& place, char name) -> asio::awaitable<void> {
+        waiter w;
+        co_await place.wait(w);
+        order += name;
+        if (name == 'a') second.wake_one_behind();
+    };
+    asio::co_spawn(io, wait(second, 'z'), asio::detached);
+    for (char name : {'a', 'b'}) asio::co_spawn(io, wait(first, name), asio::detached);
+    io.poll();
+    queue->begin_turn();
+    SUBCASE("at once") {
+        first.wake_all({});
+        CHECK(order.empty());
+        queue->end_turn();
+        CHECK(order == "abz");
+    }
+    SUBCASE("only the one behind") {
+        second.wake_one_behind();
+        queue->end_turn();
+        CHECK(order == "z");
+        queue->end_turn();
+        first.wake_all({});  // as ever from then on
+        CHECK(order == "z");
+        io.restart();
+        io.poll();
+        CHECK(order == "zab");
+    }
+    SUBCASE("in a later turn") {
+        first.wake_one();
+        second.wake_one_behind();
+        queue->end_turn_later();
+        CHECK(order.empty());
+        io.restart();
+        io.poll();
+        CHECK(order == "az");
+    }
+    SUBCASE("with one that was woken before") {
+        queue->end_turn();
+        first.wake_one();
+        queue->begin_turn();
+        first.wake_one();
+        queue->end_turn();
+        CHECK(order == "abz");
+        first.wake_all({});
+        io.restart();
+        io.poll();
+        CHECK(order == "abz");
+    }
+}
+
+TEST_CASE("what is thrown in end_turn leaves the executor, and the others go on all the same") {
+    asio::io_context io;
+    wait_list place(io.get_executor());
+    int gone_on = 0;
+    for (bool throws : {true, false})
+        asio::co_spawn(io, wait_here(place), [&, throws](std::exception_ptr, std::error_code) {
+            if (throws) throw std::runtime_error("the user's");
+            ++gone_on;
+        });
+    io.poll();
+    place.queue()->begin_turn();
+    place.wake_all({});
+    place.queue()->end_turn();
+    io.restart();
+    CHECK_THROWS_WITH(io.run(), "the user's");
+    io.run();
+    CHECK(gone_on == 1);
+}
+
+TEST_CASE("a coroutine that goes on by end_turn can destroy the place, and the queue with it") {
+    asio::io_context io;
+    auto place = std::make_unique<wait_list>(io.get_executor());
+    std::error_code last;
+    asio::co_spawn(io, wait_here(*place), [&](std::exception_ptr, std::error_code) { place.reset(); });
+    asio::co_spawn(io, wait_here(*place), [&](std::exception_ptr, std::error_code e) { last = e; });
+    io.poll();
+    auto& queue = *place->queue();
+    queue.begin_turn();
+    place->wake_one();
+    queue.end_turn();
+    io.restart();
+    io.run();
+    CHECK(last == asio::error::operation_aborted);
+}
+
+TEST_CASE("among those that go on in a turn, begin_turn has no effect") {
+    asio::io_context io;
+    wait_list place(io.get_executor());
+    bool other = false;
+    auto const reader = [&]() -> asio::awaitable<void> {
+        waiter w;
+        co_await place.wait(w);
+        place.queue()->begin_turn();
+        place.wake_all({});
+        place.queue()->end_turn();
+        CHECK_FALSE(other);
+    };
+    auto const waiting = [&]() -> asio::awaitable<void> {
+        waiter w;
+        co_await place.wait(w);
+        other = true;
+    };
+    asio::co_spawn(io, reader(), asio::detached);
+    asio::co_spawn(io, waiting(), asio::detached);
+    io.poll();
+    place.wake_one();
+    io.restart();
+    io.poll();
+    CHECK(other);
 }
 
 TEST_CASE("a coroutine that goes on can destroy the place, and those woken with it go on") {

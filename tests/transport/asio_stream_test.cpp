@@ -1,6 +1,9 @@
 #include <runnel/transport/asio_stream.hpp>
 
+#include <asio/local/connect_pair.hpp>
+#include <asio/local/stream_protocol.hpp>
 #include <asio/post.hpp>
+#include <asio/read.hpp>
 #include <doctest/doctest.h>
 
 #include "support/run.hpp"
@@ -56,4 +59,56 @@ TEST_CASE("a write in parts ends when all is taken") {
     test::run(io, stream.write(out));
     CHECK(taken == 10);
     CHECK(out.empty());
+}
+
+TEST_CASE("what a socket takes at once is written directly, the rest by write") {
+    asio::io_context io;
+    asio::local::stream_protocol::socket here(io), there(io);
+    asio::local::connect_pair(here, there);
+    runnel::asio_stream stream(std::move(here));
+    runnel::send_buffer out;
+    SUBCASE("all of it") {
+        out.append("abc");
+        CHECK(stream.write_directly(out));
+        CHECK(out.empty());
+        std::string got(3, ' ');
+        asio::read(there, asio::buffer(got));
+        CHECK(got == "abc");
+    }
+    SUBCASE("a part") {
+        std::size_t const size = 4 * 1024 * 1024;
+        out.append(std::string(size, 'x'));
+        CHECK_FALSE(stream.write_directly(out));
+        CHECK(out.size() < size);
+        CHECK_FALSE(stream.write_directly(out));  // and does not wait
+        test::task<void> writing(io, stream.write(out));
+        there.non_blocking(true);
+        std::size_t got = 0;
+        std::string room(1024 * 1024, ' ');
+        while (!writing.done()) {
+            io.poll();
+            std::error_code nothing_yet;
+            got += there.read_some(asio::buffer(room), nothing_yet);
+        }
+        writing.run();
+        there.non_blocking(false);
+        if (got < size) asio::read(there, asio::buffer(room, size - got));
+        CHECK(out.empty());
+    }
+    SUBCASE("nothing, if the peer has gone: it throws, as write does") {
+        there.close();
+        out.append("abc");
+        CHECK_THROWS_AS(stream.write_directly(out), std::system_error);
+    }
+}
+
+TEST_CASE("to a stream that is no socket nothing is written directly") {
+    asio::io_context io;
+    std::size_t taken = 0;
+    runnel::asio_stream stream(slow_device(io.get_executor(), taken));
+    runnel::send_buffer out;
+    out.append("abc");
+    CHECK_FALSE(stream.write_directly(out));
+    CHECK(taken == 0);
+    CHECK(out.size() == 3);
 }

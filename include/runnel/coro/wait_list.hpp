@@ -14,11 +14,13 @@
 #include RUNNEL_ASIO_EXECUTION(context.hpp)
 #include RUNNEL_ASIO_EXECUTION(relationship.hpp)
 #include RUNNEL_ASIO(execution_context.hpp)
+#include RUNNEL_ASIO(post.hpp)
 #include RUNNEL_ASIO(prefer.hpp)
 #include RUNNEL_ASIO(query.hpp)
 #include RUNNEL_ASIO(require.hpp)
 
 #include <cstddef>
+#include <exception>
 #include <mutex>
 #include <optional>
 #include <system_error>
@@ -149,15 +151,36 @@ class wake_queue {
     /// Lets a coroutine go on in a later turn of the executor, and takes its waiter out of the list where it is. If
     /// there is no memory for that turn, nothing changes.
     void push(waiter_type& w) {
-        if (!posted_) post();
+        if (!posted_ && !holds_) post();
         move(w, ready_);
     }
 
     /// Lets a coroutine go on behind all those that are going on now, in the same turn; in a later one if none are.
     /// For who does at once what the others have left to be done, as a writer does: a turn costs a system call.
     void push_behind(waiter_type& w) {
-        if (!in_turn_) return push(w);
+        if (!in_turn_ && !holds_) return push(w);
         move(w, behind_);
+    }
+
+    /// For a coroutine that is going on and wakes many, as a reader does: whoever is woken from now on goes on when
+    /// `end_turn` is called. The executor is not asked, which would look for I/O first: a system call. `end_turn` is a
+    /// suspension point to the caller, as it were: anything may have happened when it returns. What a coroutine throws
+    /// that goes on by it leaves the executor's `run`, not `end_turn`. No effect among those that go on in a turn.
+    void begin_turn() noexcept { holds_ = !in_turn_; }
+    void end_turn() {
+        if (!release()) return;
+        wake_queue_share<Executor> const here(*this);
+        try {
+            let_go_on();
+        } catch (...) {
+            asio::post(executor_, [error = std::current_exception()] { std::rethrow_exception(error); });
+        }
+    }
+    /// The same, but they go on in a later turn.
+    RUNNEL_COLD void end_turn_later() {
+        if (!release()) return;
+        ready_.take_all(behind_);
+        if (!posted_) post();
     }
 
   private:
@@ -203,6 +226,13 @@ class wake_queue {
     // Whoever is woken meanwhile goes on in the next turn: nobody can hold the executor up for ever.
     void run() {
         posted_ = false;
+        let_go_on();
+    }
+
+    // Nothing is held any more. Whether anybody was.
+    bool release() noexcept { return std::exchange(holds_, false) && (ready_.linked() || behind_.linked()); }
+
+    void let_go_on() {
         list_link turn;
         turn.take_all(ready_);
         in_turn_ = true;
@@ -247,6 +277,7 @@ class wake_queue {
     std::size_t shares_ = 0;
     bool posted_ = false;
     bool in_turn_ = false;  // those of a turn are going on, and `behind_` comes after them
+    bool holds_ = false;    // between `begin_turn` and `end_turn`
 };
 
 /// Where coroutines of one object (a session, a stream) wait for each other.

@@ -302,6 +302,14 @@ class session final : private detail::session_services {
     static constexpr bool reads_directly =
         requires(stream_type& s, read_outcome& outcome) { s.read_directly(asio::mutable_buffer(), outcome); };
 
+    // Whether all of `out` has been written already.
+    static bool write_directly([[maybe_unused]] stream_type& s, [[maybe_unused]] send_buffer& out) {
+        if constexpr (requires { s.write_directly(out); })
+            return s.write_directly(out);
+        else
+            return false;
+    }
+
     // `run` in progress.
     struct run_guard : detail::operation_base<session> {
         explicit run_guard(session& s) noexcept : detail::operation_base<session>(&s, s.running_here_) {}
@@ -430,6 +438,7 @@ class session final : private detail::session_services {
     RUNNEL_COLD void judge();
     flow_position position();
     RUNNEL_COLD coroutine attempt(std::optional<stream_type>& s, task_share here);
+    void handle(read_outcome const& read);
     coroutine write_loop(stream_type& s, task_share here);
     RUNNEL_COLD awaitable<void> open(std::optional<stream_type>& s, task_share const& here);
     RUNNEL_COLD void send_connect();

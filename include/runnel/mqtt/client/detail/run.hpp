@@ -504,7 +504,8 @@ auto session<Transport>::attempt(std::optional<stream_type>& s, task_share here)
             else
                 read.size = co_await s->read_some(connection_.room());
             here->check();
-            connection_.handle(read, listener(*this));
+            handle(read);
+            here->check();
             if (authenticating_) [[unlikely]] {
                 co_await authenticating_->go_on(connection_.is_held());
                 here->check();
@@ -520,21 +521,41 @@ auto session<Transport>::attempt(std::optional<stream_type>& s, task_share here)
     if (!here->is_abandoned()) connection_.reader().end(std::move(error));
 }
 
+// Handles what has been read, and lets those go on that this has woken: publishers first, then the writer, so that the
+// reader finds nothing left to be done when it reads again. The session may have gone when this returns.
+template <transport Transport>
+void session<Transport>::handle(read_outcome const& read) {
+    auto const queue = packets_.queue();
+    queue->begin_turn();
+    try {
+        connection_.handle(read, listener(*this));
+    } catch (...) {
+        queue->end_turn_later();
+        throw;
+    }
+    queue->end_turn();
+}
+
 // Writes what has gathered, again and again, and at last shuts the stream down.
 template <transport Transport>
 auto session<Transport>::write_loop(stream_type& s, task_share here) -> coroutine {
     std::exception_ptr error;
     try {
-        for (;;) {
+        for (bool at_once = true;; at_once = false) {
             while (!connection_.has_to_write() && !connection_.is_resting()) {
                 waiter<executor_type> w;
                 co_await packets_.writer().wait(w);
                 here->check();
                 if (w.result) throw std::system_error(w.result);
+                at_once = true;
             }
             if (!connection_.has_packets()) break;
-            co_await s.write(connection_.gather(listener(*this)));
-            here->check();
+            auto& out = connection_.gather(listener(*this));
+            // What gathers during a write waits for a turn of its own, so that others have theirs.
+            if (!at_once || !write_directly(s, out)) {
+                co_await s.write(out);
+                here->check();
+            }
             connection_.on_written(connection_.writes_ping() ? position() : flow_position{});
             wake_if_drained();
         }
