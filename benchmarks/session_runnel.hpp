@@ -42,6 +42,7 @@ struct client {
 
     // QoS 0: the end is what the server has acknowledged.
     task<void> publish_at_most_once() {
+        co_await s.connected();
         bool const tries = o.is("publish_qos0_try");
         for (std::size_t i = 0; i < meter.total() + 1; ++i) {
             if (i == meter.total() - o.messages) {
@@ -56,6 +57,7 @@ struct client {
     }
 
     task<void> publish_with_acknowledgement() {
+        co_await s.connected();
         mqtt::publish_options const how{.qos = static_cast<mqtt::qos>(o.qos())};
         while (begun < meter.total()) {
             ++begun;

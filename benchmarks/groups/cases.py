@@ -63,6 +63,7 @@ CLIENTS = [
     Client("Boost.MQTT5", {"session": "session_boost_mqtt5"}, 0.05, 2_000, idle=300),
     Client("async_mqtt", {"session": "session_async_mqtt"}, 0.025, 1_000, idle=300),
     Client("Boost.Beast", {"ws": "session_beast", "wss": "session_beast"}, 0.1, 5_000, skips=("qos1",)),
+    Client("floor", {"session": "floor"}, 1, 30_000, skips=("window_10000", "latency")),
     Client("raw socket", {"session": "session_raw", "ws": "session_raw"}, 1, 0, skips=("window_10000", "qos2")),
     Client("raw TLS", {"wss": "session_raw"}, 1, 0),
 ]

@@ -57,6 +57,10 @@ class Figures:
         target = TARGETS.get((case, unit))
         if isinstance(target, str):  # not worse than this peer
             target = self.median(case, unit, target)
+        elif isinstance(target, tuple):  # the target that was set, or so many times what this program takes
+            least, times, who = target
+            floor = self.median(case, unit, who)
+            target = least if floor is None else max(least, times * floor)
         # A few allocations of the first messages are not a cost of each.
         allowance = 0.0005 if unit.startswith("allocations") else 0
         met = None if target is None else mine >= target if more else mine <= target + allowance

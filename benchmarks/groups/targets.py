@@ -1,5 +1,6 @@
 """What is to be reached, by case and unit: the largest value, or the smallest for units that end in "/s" and for shares
-of a rate. A name stands for what that peer is measured at in the same run."""
+of a rate. A name stands for what that peer is measured at in the same run; `above_floor` for what was set as a target,
+or 1.3 times what floor.cpp takes where that is more."""
 
 from groups.cases import CPU, SESSION_CASES
 
@@ -15,6 +16,10 @@ def of(cases, **by_unit):
     return {(case, units[unit]): value for case in cases for unit, value in by_unit.items()}
 
 
+def above_floor(target):
+    return target, 1.3, "floor"
+
+
 TARGETS = {
     ("codec/decode/publish_64/3.1.1", "instructions"): 80,
     ("codec/encode/publish_64/3.1.1", "instructions"): 80,
@@ -24,13 +29,17 @@ TARGETS = {
     ("codec/encode/publish_64KiB/3.1.1", "times memcpy"): 1.15,
     **of(["session/publish_qos0_try"], cpu=250),
     **of(["session/publish_qos0"], cpu=350),
-    **of(["session/publish_qos0_try", "session/publish_qos0"], instructions=400, system_calls=0.05, raw_share=0.5),
-    **of(["session/publish_qos1_window_20"], cpu=1500, instructions=900, system_calls=0.15),
+    **of(["session/publish_qos0_try"], instructions=400),
+    **of(["session/publish_qos0"], instructions=above_floor(450)),
+    **of(["session/publish_qos0_try", "session/publish_qos0"], system_calls=0.05, raw_share=0.5),
+    **of(["session/publish_qos1_window_20"], cpu=1500, instructions=above_floor(1000), system_calls=above_floor(0.15)),
     **of(["session/publish_qos1_window_10000"], cpu=600),
-    **of(["session/publish_qos2_window_20"], cpu=3000, instructions=1500, system_calls=0.3),
+    **of(["session/publish_qos2_window_20"], cpu=3000, instructions=above_floor(1500), system_calls=above_floor(0.3)),
     **of(["session/receive_qos0_view"], cpu=150),
     **of(["session/receive_qos0"], cpu=250),
-    **of(["session/receive_qos0_view", "session/receive_qos0"], instructions=300, system_calls=0.02, raw_share=0.5),
+    **of(["session/receive_qos0_view"], instructions=280),
+    **of(["session/receive_qos0"], instructions=above_floor(450)),
+    **of(["session/receive_qos0_view", "session/receive_qos0"], system_calls=0.02, raw_share=0.5),
     ("session/round_trip_qos1_median", "us"): "libmosquitto",
     ("session/round_trip_qos1_p99", "us"): "libmosquitto",
     ("session/idle", "bytes/session"): 4096,

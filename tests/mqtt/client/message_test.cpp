@@ -30,21 +30,19 @@ using record = std::pair<std::uint64_t, reason_code>;
 
 // An inbox and somebody who listens.
 struct box {
-    explicit box(std::size_t capacity = 100'000) : messages(std::make_shared<inbox>(capacity)) {
-        messages->set_source(source);
-    }
+    explicit box(std::size_t capacity = 100'000) : messages(inbox::make(capacity)) { messages->set_source(source); }
     bool push(std::string_view payload, qos quality = qos::at_least_once) {
         publish p{.topic = "a/b", .payload = payload, .qos = quality};
         return messages->push(p, {++number, 7, quality});
     }
 
     std::optional<message> pop() {
-        auto next = inbox::pop(messages);
+        auto next = messages->pop();
         return next ? std::optional(std::move(next)) : std::nullopt;
     }
 
     std::shared_ptr<recorder> source = std::make_shared<recorder>();
-    std::shared_ptr<inbox> messages;
+    inbox::owner messages;
     std::uint64_t number = 0;
 };
 
@@ -308,4 +306,30 @@ TEST_CASE("a message that is to be acknowledged is found in an inbox also behind
     CHECK_FALSE(b.messages->holds_acknowledgements());
     b.push("1", qos::at_least_once);
     CHECK(b.messages->holds_acknowledgements());
+}
+
+TEST_CASE("who is told of a message may end the inbox, which others still hold messages of") {
+    struct ending final : message_source {
+        void taken(delivery, reason_code, property_view) noexcept override { owner.reset(); }
+        void given_back(delivery, inbox const&) noexcept override { owner.reset(); }
+        void deserted(inbox const&) noexcept override {}
+        void unread(publish const&, delivery) noexcept override { ++unseen; }
+        inbox::owner owner;
+        int unseen = 0;
+    };
+    auto const source = std::make_shared<ending>();
+    source->owner = inbox::make(1000);
+    auto& all = *source->owner;
+    all.set_source(source);
+    for (std::uint64_t n : {0, 1, 2})
+        all.push({.topic = "t", .payload = "p", .qos = qos::at_least_once}, {n, 1, qos::at_least_once});
+    auto first = all.pop();
+    auto second = all.pop();
+    SUBCASE("taken") { first.acknowledge(); }
+    SUBCASE("given back") { first.abandon(); }
+    CHECK(source->owner == nullptr);
+    CHECK(source->unseen == 0);
+    CHECK(second.payload() == "p");
+    second = {};
+    CHECK(source->unseen == 1);  // the third, as the inbox ends
 }

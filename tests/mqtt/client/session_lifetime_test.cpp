@@ -49,6 +49,29 @@ TEST_CASE("a session of a coroutine may go by an exception of that while it runs
     }
 }
 
+TEST_CASE("a session may go by any of the publishers that a read has woken, and all of them end") {
+    asio::io_context io;
+    runnel::testing::broker broker(io.get_executor());
+    runnel::tcp const transport{.host = "127.0.0.1", .port = broker.listen_tcp()};
+    constexpr int publishers = 6;
+    for (int by = 0; by < publishers; ++by) {
+        auto s = std::make_unique<runnel::mqtt::session<runnel::tcp>>(io.get_executor(), transport, test::quick());
+        asio::co_spawn(io, s->run(), asio::detached);
+        test::run(io, s->connected());
+        int ended = 0;
+        auto const publish = [&](int number) -> asio::awaitable<void> {
+            std::error_code error;
+            co_await s->publish("a/b", "payload", {.qos = runnel::mqtt::qos::at_least_once}, error);
+            CHECK((!error || error == runnel::mqtt::errc::disconnected));
+            if (number == by) s.reset();
+            ++ended;
+        };
+        for (int i = 0; i < publishers; ++i) asio::co_spawn(io, publish(i), asio::detached);
+        test::wait_until(io, [&] { return ended == publishers; });
+        CHECK(s == nullptr);
+    }
+}
+
 TEST_CASE("a session may go while its reader waits for room") {
     test::connected_session c;
     auto options = test::quick("reader");

@@ -304,12 +304,12 @@ TEST_CASE("a message that belongs to nobody does not overtake those who wait") {
     s.publish(qos::at_least_once, 90);
     s.publish(qos::at_least_once, 90);
     CHECK(s.callers[1]->call.at == stage::waiting);
-    CHECK(s.queue.try_begin("t", "", {.qos = qos::at_least_once}, s.now) == errc::queue_full);
+    CHECK(s.queue.try_begin("t", "", {.qos = qos::at_least_once}, s.now).error == errc::queue_full);
     s.connect();
-    CHECK(s.queue.try_begin("t", "", {}, s.now) == errc::queue_full);  // what has gathered is to be written first
+    CHECK(s.queue.try_begin("t", "", {}, s.now).error == errc::queue_full);  // what has gathered is to be written first
     s.write();
-    CHECK(s.queue.try_begin("t", "", {}, s.now) == errc::ok);
-    CHECK(s.queue.try_begin("t", "", {.qos = qos::at_least_once}, s.now) == errc::queue_full);
+    CHECK(s.queue.try_begin("t", "", {}, s.now).error == errc::ok);
+    CHECK(s.queue.try_begin("t", "", {.qos = qos::at_least_once}, s.now).error == errc::queue_full);
 }
 
 TEST_CASE("room that has just come to be is for those who wait, and for nobody who comes later") {
@@ -318,7 +318,7 @@ TEST_CASE("room that has just come to be is for those who wait, and for nobody w
     s.publish(qos::at_least_once, 90);
     REQUIRE(s.callers[1]->call.at == stage::waiting);
     REQUIRE(s.state.withdraw(s.callers[0]->call.number));
-    CHECK(s.queue.try_begin("t", "", {.qos = qos::at_least_once}, s.now) == errc::queue_full);
+    CHECK(s.queue.try_begin("t", "", {.qos = qos::at_least_once}, s.now).error == errc::queue_full);
     s.publish(qos::at_least_once, 1);
     CHECK(s.callers[2]->call.at == stage::waiting);
     // Without a connection QoS 0 waits behind them, too.
@@ -409,7 +409,7 @@ TEST_CASE("an expiry interval counts from when its message begins") {
         mqtt::publish_options const how{.qos = qos::at_least_once, .props = &props};
         caller c("t", 1, how);
         errc const e =
-            belongs_to_nobody ? s.queue.try_begin(c.topic, c.payload, how, s.now) : s.queue.begin(c.call, s.now);
+            belongs_to_nobody ? s.queue.try_begin(c.topic, c.payload, how, s.now).error : s.queue.begin(c.call, s.now);
         CHECK(e == errc::ok);
         CHECK(s.state.next_expiry() == mqtt::to_session_time(s.now) + 10s);
     }
@@ -428,7 +428,7 @@ TEST_CASE("at a pace a QoS 0 message is told as sent when its turn has come, and
     s.write();
     s.publish(qos::at_most_once, 1);
     // What belongs to nobody is not taken where it would have to wait.
-    CHECK(s.queue.try_begin("t", "", {}, s.now) == errc::queue_full);
+    CHECK(s.queue.try_begin("t", "", {}, s.now).error == errc::queue_full);
     s.publish(qos::at_most_once, 1, 0ms, true);
     send();
     CHECK(s.callers[1]->told == 0);

@@ -47,19 +47,14 @@ class message_source {
 class message {
   public:
     message() noexcept = default;
-    message(message&& other) noexcept : box_(std::move(other.box_)), stored_(std::exchange(other.stored_, nullptr)) {}
+    message(message&& other) noexcept : stored_(std::exchange(other.stored_, nullptr)) {}
     message& operator=(message&& other) noexcept {
         message moved(std::move(other));
-        std::swap(box_, moved.box_);
         std::swap(stored_, moved.stored_);
         return *this;
     }
     ~message() {
-        if (stored_ == nullptr) return;
-        if (qos() != qos::at_most_once && std::uncaught_exceptions() > stored_->exceptions) [[unlikely]]
-            abandon();
-        else
-            release(reason_code::success, {});
+        if (stored_ != nullptr) end();
     }
 
     std::string_view topic() const noexcept { return view().topic; }
@@ -108,13 +103,14 @@ class message {
         publish packet;
         delivery token;
         int exceptions;  // that were on their way when it came
+        inbox* box;      // nullptr: the memory is the message's own
 
         static std::size_t size_of(publish const& p) noexcept {
             return sizeof(stored) + p.topic.size() + p.props.raw().size() + p.payload.size();
         }
 
-        static stored* put(void* memory, publish const& p, delivery token, int exceptions = 0) noexcept {
-            auto* const s = ::new (memory) stored{p, token, exceptions};
+        static stored* put(void* memory, publish const& p, delivery token, int exceptions, inbox* box) noexcept {
+            auto* const s = ::new (memory) stored{p, token, exceptions, box};
             char* at = reinterpret_cast<char*>(s + 1);
             auto const keep = [&at](std::string_view bytes) {
                 if (!bytes.empty()) std::memcpy(at, bytes.data(), bytes.size());
@@ -127,10 +123,10 @@ class message {
         }
     };
 
-    message(std::shared_ptr<inbox> box, stored* s) noexcept : box_(std::move(box)), stored_(s) {}
+    explicit message(stored* s) noexcept : stored_(s) {}
+    inline void end() noexcept;
     inline void release(reason_code reason, property_view props) noexcept;
 
-    std::shared_ptr<inbox> box_;  // null: the memory is the message's own
     stored* stored_ = nullptr;
 };
 
@@ -140,13 +136,22 @@ class message {
 /// whatever its size, where none waits and the application holds at most one. QoS 1 and 2 messages are always taken in:
 /// they are bounded by `session_options::receive_maximum`, as they are acknowledged only once the application lets go
 /// of them.
+///
+/// It has one owner, and lives until that has gone and the application holds no message of it.
 class inbox {
+    struct leave {
+        void operator()(inbox* box) const noexcept {
+            box->is_owned_ = false;
+            box->end_if_unused();
+        }
+    };
+
   public:
-    explicit inbox(std::size_t capacity) noexcept : capacity_(capacity) {}
+    using owner = std::unique_ptr<inbox, leave>;
+    static owner make(std::size_t capacity) { return owner(new inbox(capacity)); }
+
     inbox(inbox const&) = delete;
     inbox& operator=(inbox const&) = delete;
-    ~inbox() { drop_unread(); }
-
     /// The one to be told when messages are taken, as long as it exists.
     void set_source(std::weak_ptr<message_source> source) noexcept { source_ = std::move(source); }
     /// Whether that is `source`, and exists.
@@ -167,17 +172,18 @@ class inbox {
         }
         if (unread_.empty()) exceptions_ = std::uncaught_exceptions();
         unread_.make_room();  // what can fail comes first
-        unread_.place(message::stored::put(pool_.take(size), packet, token, exceptions_));
+        unread_.place(message::stored::put(pool_.take(size), packet, token, exceptions_, this));
         bytes_ += size;
         return true;
     }
 
-    /// The oldest message that has not been received, or none. It keeps the inbox alive.
-    static message pop(std::shared_ptr<inbox> const& box) noexcept {
-        if (box->unread_.empty()) return {};
-        auto* const s = box->unread_.front();
-        box->unread_.pop();
-        return {box, s};
+    /// The oldest message that has not been received, or none.
+    message pop() noexcept {
+        if (unread_.empty()) return {};
+        auto* const s = unread_.front();
+        unread_.pop();
+        ++held_;
+        return message(s);
     }
 
     /// Nobody will receive what waits: the source is told.
@@ -219,15 +225,35 @@ class inbox {
   private:
     friend message;
 
-    void let_go(message::stored* s, reason_code reason, property_view props) {
+    explicit inbox(std::size_t capacity) noexcept : capacity_(capacity) {}
+    ~inbox() { drop_unread(); }
+
+    void end_if_unused() noexcept {
+        if (held_ == 0 && !is_owned_) [[unlikely]]
+            delete this;
+    }
+
+    // A message that the application has held: what is told may end the owner.
+    void let_go_of_held(message::stored* s, reason_code reason, property_view props) noexcept {
+        if (s->token.quality == qos::at_most_once) [[likely]]
+            free(s);
+        else
+            let_go(s, reason, props);
+        --held_;
+        end_if_unused();
+    }
+    RUNNEL_COLD void give_back_held(message::stored* s) noexcept {
+        delivery const token = free(s);
+        if (auto const source = token.quality != qos::at_most_once ? source_.lock() : nullptr)
+            source->given_back(token, *this);
+        --held_;
+        end_if_unused();
+    }
+
+    RUNNEL_NOINLINE void let_go(message::stored* s, reason_code reason, property_view props) noexcept {
         delivery const token = free(s);
         if (token.quality == qos::at_most_once) return;
         if (auto const source = source_.lock()) source->taken(token, reason, props);
-    }
-    RUNNEL_COLD void give_back(message::stored* s) {
-        delivery const token = free(s);
-        if (token.quality == qos::at_most_once) return;
-        if (auto const source = source_.lock()) source->given_back(token, *this);
     }
     delivery free(message::stored* s) noexcept {
         delivery const token = s->token;
@@ -245,15 +271,24 @@ class inbox {
     std::size_t capacity_;
     std::size_t bytes_ = 0;
     std::uint64_t dropped_ = 0;
+    std::size_t held_ = 0;  // messages that the application holds
     int exceptions_ = 0;
     bool is_unwanted_ = false;
+    bool is_owned_ = true;
     std::weak_ptr<message_source> source_;
 };
 
+inline void message::end() noexcept {
+    if (qos() != qos::at_most_once && std::uncaught_exceptions() > stored_->exceptions) [[unlikely]]
+        abandon();
+    else
+        release(reason_code::success, {});
+}
+
 inline void message::release(reason_code reason, property_view props) noexcept {
     auto* const s = std::exchange(stored_, nullptr);
-    if (box_)
-        std::exchange(box_, nullptr)->let_go(s, reason, props);
+    if (s->box != nullptr) [[likely]]
+        s->box->let_go_of_held(s, reason, props);
     else
         ::operator delete(s);
 }
@@ -261,14 +296,14 @@ inline void message::release(reason_code reason, property_view props) noexcept {
 inline void message::abandon() noexcept {
     if (stored_ == nullptr) return;
     auto* const s = std::exchange(stored_, nullptr);
-    if (box_)
-        std::exchange(box_, nullptr)->give_back(s);
+    if (s->box != nullptr)
+        s->box->give_back_held(s);
     else
         ::operator delete(s);
 }
 
 inline message message::copy_of(publish const& view) {
-    return {nullptr, stored::put(::operator new(stored::size_of(view)), view, {})};
+    return message(stored::put(::operator new(stored::size_of(view)), view, {}, 0, nullptr));
 }
 
 }  // namespace runnel::mqtt

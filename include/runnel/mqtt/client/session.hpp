@@ -368,7 +368,9 @@ class session final : private detail::session_services {
         RUNNEL_COLD void on_session_lost() noexcept {
             if (self.subscribing_) self.subscribing_->on_session_lost();
         }
-        void on_message(mqtt::publish const& packet, delivery token) { self.dispatch(packet, token); }
+        RUNNEL_ALWAYS_INLINE void on_message(mqtt::publish const& packet, delivery token) {
+            self.dispatch(packet, token);
+        }
         RUNNEL_COLD std::uint16_t lane_of(mqtt::publish const& packet) { return self.lane_of(packet); }
         void on_published(void* owner, acknowledgement const& ack) { self.publishing_.on_published(owner, ack); }
         void on_sent(void* owner) { self.publishing_.on_sent(owner); }
@@ -447,11 +449,13 @@ class session final : private detail::session_services {
 
     // --- messages
 
-    void dispatch(mqtt::publish const& packet, delivery token) {
+    RUNNEL_ALWAYS_INLINE void dispatch(mqtt::publish const& packet, delivery token) {
         ++messages_received_;
         auto const to = subscribing_ ? subscribing_->dispatch(packet, token) : detail::routing::nowhere;
-        if (to == detail::routing::done) [[likely]]
-            return;
+        if (to != detail::routing::done) [[unlikely]]
+            attend(to, packet, token);
+    }
+    RUNNEL_COLD RUNNEL_NOINLINE void attend(detail::routing to, mqtt::publish const& packet, delivery token) {
         if (to == detail::routing::failed) fail(subscribing_->take_failure());
         if (to == detail::routing::unwanted) return drop(token);
         keep(packet, token);

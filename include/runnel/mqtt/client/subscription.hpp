@@ -43,7 +43,7 @@ struct subscription_state {
                                    subscribe_options const& o)
         : options(o),
           parts(filters.begin(), filters.end()),
-          box(std::make_shared<inbox>(o.inbox)),
+          box(inbox::make(o.inbox)),
           receivers(queue),
           answered(queue) {
         for (auto& p : parts) p.of = this;
@@ -56,7 +56,7 @@ struct subscription_state {
     subscribe_options options;
     std::vector<part> parts;                      ///< one or more; never changes
     std::function<void(publish const&)> handler;  ///< if set, is called instead of putting messages into `box`
-    std::shared_ptr<inbox> box;
+    inbox::owner box;
     wait_list<Executor> receivers;                ///< who waits for a message
     wait_list<Executor> answered;                 ///< who waits for SUBACK
     subscriptions::subscription* wish = nullptr;  ///< nullptr: nobody wants it any more
@@ -101,10 +101,11 @@ class basic_subscription {
     /// `session::run` (the text then says by what) or the subscription has ended, a `reason_code` if the server has
     /// refused to renew the subscription, and `operation_aborted` after cancellation, which loses no message.
     asio::awaitable<message, Executor> receive() {
-        if (auto next = inbox::pop(state_->box)) co_return std::move(next);
+        if (auto next = state_->box->pop()) [[likely]]
+            co_return std::move(next);
         auto const here = state_;
         for (;;) {
-            if (auto next = inbox::pop(here->box)) co_return std::move(next);
+            if (auto next = here->box->pop()) co_return std::move(next);
             if (here->closed) throw detail::ended(here->closed, here->end.get());
             waiter<Executor> w;
             co_await here->receivers.wait(w);
@@ -116,7 +117,7 @@ class basic_subscription {
 
     /// The next message if one waits. Never suspends.
     std::optional<message> try_receive() {
-        auto next = inbox::pop(state_->box);
+        auto next = state_->box->pop();
         return next ? std::optional(std::move(next)) : std::nullopt;
     }
 

@@ -92,15 +92,15 @@ class publish_queue {
     }
 
     /// Begins a message that belongs to no call. It does not wait, and does not overtake those who do.
-    RUNNEL_ALWAYS_INLINE errc try_begin(std::string_view topic, std::string_view payload, publish_options const& o,
-                                        time_point now) {
+    RUNNEL_ALWAYS_INLINE session_state::begun try_begin(std::string_view topic, std::string_view payload,
+                                                        publish_options const& o, time_point now) {
         if (closed_) [[unlikely]]
-            return errc::disconnected;
-        if (somebody_waits(o.qos)) return errc::queue_full;
+            return {errc::disconnected};
+        if (somebody_waits(o.qos)) return {errc::queue_full};
         if (state_.is_paced() && state_.connected() && !state_.can_leave(o.qos, now)) [[unlikely]]
-            return errc::queue_full;
+            return {errc::queue_full};
         if (o.props != nullptr) state_.set_time(to_session_time(now));
-        return begin_message(topic, payload, o, nullptr).error;
+        return begin_message(topic, payload, o, nullptr);
     }
 
     /// Whether anybody waits for room.

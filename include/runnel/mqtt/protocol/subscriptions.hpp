@@ -108,7 +108,7 @@ class subscriptions {
         s->owner = owner;
         s->identifier = new_identifier();
         s->filters.reserve(names.size());
-        wanted_.reserve(wanted_.size() + 1);
+        if (wanted_.size() == wanted_.capacity()) wanted_.reserve(2 * wanted_.size() + 1);
         RUNNEL_TRY {
             for (auto const name : names) s->filters.push_back(&use(name));
         }

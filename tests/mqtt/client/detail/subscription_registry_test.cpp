@@ -88,9 +88,9 @@ TEST_CASE("a message given back goes to those only that have not had it, and is 
     CHECK(first.failed);
     CHECK_FALSE(first.taken);
     CHECK(p.all.take_failure() != nullptr);
-    inbox::pop(a->box);
+    a->box->pop();
     CHECK_FALSE(p.all.take(d));
-    inbox::pop(b->box);
+    b->box->pop();
     p.all.give_back(d, *b->box);
     auto const second = p.dispatch("t", 7);
     CHECK(second.matched == 3);
@@ -108,9 +108,9 @@ TEST_CASE("a message that comes again for some of its subscriptions is in the la
     auto const a = p.add("t");
     auto const b = p.add("+");
     auto const first = p.dispatch("t", 7);
-    inbox::pop(a->box);
+    a->box->pop();
     CHECK_FALSE(p.all.take({7, 1, qos::at_least_once}));
-    inbox::pop(b->box);
+    b->box->pop();
     p.all.give_back({7, 1, qos::at_least_once}, *b->box);
     auto const again = p.dispatch("t", 7);
     CHECK(again.lane == first.lane);
@@ -256,8 +256,8 @@ TEST_CASE("what is given back without memory comes again, if need be to those wh
         auto const b = p.add("+");
         delivery const d{7, 1, qos::at_least_once};
         p.dispatch("t", 7);
-        inbox::pop(a->box);
-        inbox::pop(b->box);
+        a->box->pop();
+        b->box->pop();
         CHECK_FALSE(p.all.take(d));
         {
             runnel::testing::failing_allocation const failing(n);

@@ -65,8 +65,16 @@ class publishing {
     /// the message.
     awaitable<publish_result> publish(std::string_view topic, std::string_view payload, publish_options o,
                                       publish_ticket* ticket = nullptr) {
-        publisher self(*this, topic, payload, o, ticket);
         bool const needs_time = o.props != nullptr || o.timeout.count() != 0 || state_.is_paced();
+        // A QoS 0 message that leaves at once is none that the queue has to know.
+        if (o.qos == qos::at_most_once && !needs_time && !o.this_connection && ticket == nullptr) [[likely]] {
+            auto const begun = queue_.try_begin(topic, payload, o, {});
+            if (begun.error == errc::ok) [[likely]] {
+                packets_.flush();
+                co_return at_most_once(begun.number);
+            }
+        }
+        publisher self(*this, topic, payload, o, ticket);
         errc const e = queue_.begin(self, needs_time ? clock::now() : clock::time_point{});
         if (needs_time) [[unlikely]]
             packets_.timer().soon();
@@ -76,10 +84,7 @@ class publishing {
             co_await waiters_.wait(self.waiting);
             if (self.waiting.result) throw ended(self.waiting.result, self.result.details.get());
         }
-        if (o.qos == qos::at_most_once) {
-            bool const queued = self.number != session_state::no_exchange;
-            co_return publish_result{queued ? publish_result::outcome::queued : publish_result::outcome::sent, {}, {}};
-        }
+        if (o.qos == qos::at_most_once) co_return at_most_once(self.number);
         if (is_error(self.result.reason)) throw error_with(self.result.reason, self.result.details.get());
         co_return std::move(self.result);
     }
@@ -100,7 +105,7 @@ class publishing {
     /// See `session::try_publish`.
     RUNNEL_ALWAYS_INLINE bool try_publish(std::string_view topic, std::string_view payload, publish_options const& o) {
         bool const needs_time = o.props != nullptr || state_.is_paced();
-        errc const error = queue_.try_begin(topic, payload, o, needs_time ? clock::now() : clock::time_point{});
+        errc const error = queue_.try_begin(topic, payload, o, needs_time ? clock::now() : clock::time_point{}).error;
         if (needs_time) [[unlikely]]
             packets_.timer().soon();
         packets_.flush();
@@ -213,6 +218,11 @@ class publishing {
         waiter<Executor> waiting;
         publish_result result;
     };
+
+    static publish_result at_most_once(std::uint64_t number) noexcept {
+        bool const queued = number != session_state::no_exchange;
+        return {queued ? publish_result::outcome::queued : publish_result::outcome::sent, {}, {}};
+    }
 
     struct refusing : session_handler {
         publishing& of;

@@ -93,6 +93,11 @@ class subscribing final : public subscribing_part {
     routing dispatch(mqtt::publish const& packet, delivery token) override {
         if (wants_kept_) [[unlikely]]
             if (!take_kept()) return routing::failed;
+        if (token.quality == qos::at_most_once)
+            if (auto* const only = registry_.only_recipient(packet.topic)) [[likely]] {
+                bool held = false;
+                return registry_.give(*only, packet, token, held) ? routing::done : routing::failed;
+            }
         auto const outcome = registry_.dispatch(packet, token);
         if (outcome.matched == 0) [[unlikely]]
             return is_unwanted(packet.topic) ? routing::unwanted : routing::nowhere;

@@ -28,7 +28,7 @@ class subscription_registry {
 
     /// `s->wish` is set. Nothing changes if there is no memory for it.
     RUNNEL_COLD void add(std::shared_ptr<entry> s) {
-        entries_.reserve(entries_.size() + 1);
+        if (entries_.size() == entries_.capacity()) entries_.reserve(2 * entries_.size() + 1);
         try {
             for (std::size_t i = 0; i < s->parts.size(); ++i) {
                 auto& p = s->parts[i];
@@ -81,25 +81,36 @@ class subscription_registry {
     /// server may name the subscriptions which a message is for, and send another copy for others (3.3.4). A message
     /// that was given back is given to those only that have not had it.
     RUNNEL_ALWAYS_INLINE outcome dispatch(publish const& packet, delivery token) {
-        // The usual case: few filters, of which one matches. That the server names it, or another one that an earlier
-        // process had, decides nothing then.
-        part const* const only = shares_.empty() && !has_special_ ? only_match(packet.topic) : nullptr;
+        auto* const only = only_recipient(packet.topic);
         if (only == nullptr) [[unlikely]]
             return dispatch_to_all(packet, token);
-        auto& s = *only->of;
+        bool held = false;
+        if (!give(*only, packet, token, held)) [[unlikely]]
+            return {1, token.quality == qos::at_most_once, 0, true};
+        return {1, !held, held ? only->lane : std::uint16_t{0}, false};
+    }
+    /// Who alone gets a message, in the usual case: few filters, of which one matches. That the server names it, or
+    /// another one that an earlier process had, decides nothing then. nullptr: that is for `dispatch` to find out.
+    RUNNEL_ALWAYS_INLINE entry* only_recipient(std::string_view topic) const noexcept {
+        part const* const only = shares_.empty() && !has_special_ ? only_match(topic) : nullptr;
+        return only == nullptr ? nullptr : only->of;
+    }
+    /// Gives it a message: `held` if its inbox has that now. False: its handler has failed.
+    RUNNEL_ALWAYS_INLINE bool give(entry& s, publish const& packet, delivery token, bool& held) {
         if (s.closed) [[unlikely]]
-            return {1, true, 0, false};
-        if (s.handler) {
-            try {
-                s.handler(packet);
-            } catch (...) {
-                return failed_alone(s, token);
-            }
-            return {1, true, 0, false};
+            return true;
+        if (!s.handler) {
+            s.receivers.wake_one();  // first, as it may fail; who then finds nothing waits on
+            held = s.box->push(packet, token);
+            return true;
         }
-        s.receivers.wake_one();  // first, as it may fail; who then finds nothing waits on
-        bool const held = s.box->push(packet, token);
-        return {1, !held, s.lane, false};
+        try {
+            s.handler(packet);
+        } catch (...) {
+            note_failure(s, token);
+            return false;
+        }
+        return true;
     }
     /// The lane that `dispatch` would tell of; nothing: no subscription matches.
     RUNNEL_COLD RUNNEL_NOINLINE std::optional<std::uint16_t> lane_of(publish const& packet) {
@@ -278,11 +289,6 @@ class subscription_registry {
         return lane;
     }
 
-    // The handler of the only subscription that a message matches has thrown.
-    RUNNEL_COLD RUNNEL_NOINLINE outcome failed_alone(entry& s, delivery token) {
-        note_failure(s, token);
-        return {1, token.quality == qos::at_most_once, 0, true};
-    }
     RUNNEL_COLD RUNNEL_NOINLINE void note_failure(entry& s, delivery token) {
         if (!failure_) failure_ = std::current_exception();
         wants_again(s, token);
