@@ -33,6 +33,7 @@ module;
 #include <deque>
 #include <exception>
 #include <filesystem>
+#include <forward_list>
 #include <functional>
 #include <initializer_list>
 #include <iterator>
