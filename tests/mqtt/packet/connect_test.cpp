@@ -159,7 +159,7 @@ TEST_CASE("CONNECT: the properties of the will and of the packet are not mixed u
     CHECK(check(connect{.will = will{.topic = "t", .props = &delay}}, v5) == errc::ok);
     CHECK(check(connect{.will = will{.topic = "t", .props = &expiry}}, v5) == errc::property_not_allowed);
     CHECK(check(connect{.props = &expiry}, v5) == errc::ok);
-    CHECK(check(connect{.props = &expiry}, v3) == errc::property_not_allowed);
+    CHECK(check(connect{.props = &expiry}, v3) == errc::not_in_this_version);
     CHECK(error_of_v5("02", "05 18 00000005 0000") == errc::property_not_allowed);
     CHECK(error_of_v5("06", "00 0000 05 11 00000005 0001 't' 0000") == errc::property_not_allowed);
 }

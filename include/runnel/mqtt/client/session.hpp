@@ -208,7 +208,10 @@ class session final : private detail::session_services {
     /// Whatever becomes of the call, the server is owed UNSUBSCRIBE until it has accepted it or lost the session: it is
     /// sent, or sent again, on the next connection. Between two runs the call completes at once, therefore. After an
     /// error it may be called once more.
-    awaitable<void> unsubscribe(subscription const& s);
+    ///
+    /// MQTT 5: `props` are user properties of UNSUBSCRIBE, as long as the call waits; they are copied. What the server
+    /// has answered is then told by `subscription::reason` and `details`.
+    awaitable<void> unsubscribe(subscription const& s, user_property_list props = {});
 
     /// Sends a request and completes with its response (MQTT 5, 4.10): the message that comes to the session's own
     /// response topic with the correlation data of this request; both properties are added to those in `o`. The server
@@ -331,17 +334,19 @@ class session final : private detail::session_services {
     // What the server has said.
     struct server_info {
         std::string assigned_client_id;
-        std::string response_prefix;  // the beginning of response topics
-        std::string detail;           // of the end of the last connection
-        std::string redirect;         // the server that it named
-        std::string remark;           // of the stream, beside the error by which it has ended
-        std::string connack;          // the bytes of `agreed`
-        property_view agreed;         // of CONNACK, if there are any that nobody else keeps
-        std::error_code refused;      // by CONNACK
+        std::string response_prefix;                     // the beginning of response topics
+        std::string detail;                              // of the end of the last connection
+        std::string redirect;                            // the server that it named
+        std::string remark;                              // of the stream, beside the error by which it has ended
+        std::string connack;                             // the bytes of `agreed`
+        property_view agreed;                            // of CONNACK, if there are any that nobody else keeps
+        std::shared_ptr<publish_details const> details;  // of the end, as the server tells it
+        std::error_code refused;                         // by CONNACK
 
         RUNNEL_COLD void forget_connection() {
             detail = redirect = remark = connack = {};
             agreed = {};
+            details = {};
             refused.clear();
         }
     };
@@ -392,6 +397,7 @@ class session final : private detail::session_services {
             self.connection_.blame(ended ? make_error_code(errc::disconnected) : make_error_code(packet.reason));
             self.from_server().detail = printable(packet.props.get<property_id::reason_string>().value_or(""));
             self.from_server().redirect = packet.props.get<property_id::server_reference>().value_or("");
+            self.from_server().details = publish_details::of(packet.props);
         }
         RUNNEL_COLD void on_violation(std::string_view input) { self.note_answer(input); }
         void on_read() {

@@ -2,10 +2,12 @@
 
 #include <runnel/core/compiler.hpp>
 #include <runnel/core/remark.hpp>
+#include <runnel/mqtt/client/publish_result.hpp>
 #include <runnel/transport/connect_progress.hpp>
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -60,6 +62,9 @@ struct session_event {
     /// Of `disconnected`, if the server has not accepted the connection: what had been begun last. Then `url` tells the
     /// server, of several the one whose turn it was.
     connect_step step = connect_step::none;
+    /// Of `disconnected`: reason string and user properties of the CONNACK that refuses, or of the server's DISCONNECT;
+    /// null if there are none.
+    std::shared_ptr<publish_details const> details{};
 };
 
 /// What was the matter with a server, if anything is known, and which it was.

@@ -6,6 +6,7 @@
 #include <runnel/mqtt/client/credentials.hpp>
 #include <runnel/mqtt/client/reconnect.hpp>
 #include <runnel/mqtt/client/session_event.hpp>
+#include <runnel/mqtt/codec/property.hpp>
 #include <runnel/mqtt/codec/types.hpp>
 #include <runnel/mqtt/codec/user_properties.hpp>
 #include <runnel/mqtt/packet/subscribe.hpp>
@@ -158,6 +159,8 @@ struct subscribe_options {
     bool no_local = false;                             ///< MQTT 5
     bool retain_as_published = false;                  ///< MQTT 5
     retain_handling handling = retain_handling::send;  ///< MQTT 5
+    /// MQTT 5: of SUBSCRIBE, each time that it is sent. A view, which is copied by the call.
+    user_property_list user_properties{};
 };
 
 /// Throws if an option asks for what only MQTT 5 has. Topic aliases are used where they can be.

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <runnel/core/compiler.hpp>
+#include <runnel/core/heap_optional.hpp>
 #include <runnel/coro/capture_error.hpp>
 #include <runnel/coro/wait_list.hpp>
 #include <runnel/mqtt/client/detail/run_end.hpp>
 #include <runnel/mqtt/client/message.hpp>
+#include <runnel/mqtt/client/publish_result.hpp>
 #include <runnel/mqtt/client/session_options.hpp>
 #include <runnel/mqtt/protocol/subscriptions.hpp>
 
@@ -36,7 +38,8 @@ struct subscription_state {
         subscription_state* of = nullptr;
         subscriptions::filter const* known = nullptr;  ///< by which identifiers the server may name it in MQTT 5
         std::optional<qos> granted;
-        bool named = false;  ///< the server names it in the message that is being dispatched
+        reason_code reason{};  ///< of the server's last answer
+        bool named = false;    ///< the server names it in the message that is being dispatched
     };
 
     RUNNEL_COLD subscription_state(wake_queue_share<Executor> const& queue, std::span<std::string_view const> filters,
@@ -47,11 +50,18 @@ struct subscription_state {
           receivers(queue),
           answered(queue) {
         for (auto& p : parts) p.of = this;
+        if (!o.user_properties.empty()) keep_user_properties();
     }
     subscription_state(subscription_state const&) = delete;
     subscription_state& operator=(subscription_state const&) = delete;
 
     bool is_granted() const noexcept { return parts.front().granted.has_value(); }
+    // The options view what the caller has.
+    RUNNEL_COLD RUNNEL_NOINLINE void keep_user_properties() {
+        auto& own = user_properties.emplace();
+        for (auto const& [name, value] : options.user_properties) own.add(name, value);
+        options.user_properties = own.list();
+    }
 
     subscribe_options options;
     std::vector<part> parts;                      ///< one or more; never changes
@@ -70,6 +80,8 @@ struct subscription_state {
     std::string refusal;         ///< of which filter, and what the server says of it, if anything
     std::error_code closed;      ///< why no more messages come; no error as long as they may
     detail::run_end end;         ///< of `run`, if that is why
+    heap_optional<mqtt::user_properties> user_properties;  ///< what `options` views
+    std::shared_ptr<publish_details const> details;        ///< of the server's last answer
 };
 
 /// A subscription: where the messages that match a topic filter arrive. A handle; it may outlive the session.
@@ -90,6 +102,10 @@ class basic_subscription {
     mqtt::qos granted_qos(std::size_t index = 0) const noexcept {
         return state_->parts[index].granted.value_or(qos::at_most_once);
     }
+    /// What the server has answered for a filter last, to SUBSCRIBE (3.9.3) or UNSUBSCRIBE (3.11.3).
+    reason_code reason(std::size_t index = 0) const noexcept { return state_->parts[index].reason; }
+    /// Reason string and user properties of that answer, in MQTT 5; null if it has none.
+    std::shared_ptr<publish_details const> const& details() const noexcept { return state_->details; }
     /// Why no more messages come, as `receive` would throw it: no error as long as they may.
     std::error_code closed() const noexcept { return state_->closed; }
     /// Messages that wait to be received.

@@ -146,7 +146,7 @@ constexpr errc check(property_view const& view, packet_type type) noexcept {
 constexpr errc check(property_view const& view, packet_type type, protocol_version version) noexcept {
     if (view.empty()) return errc::ok;
     if (version == protocol_version::v5) return check(view, type);
-    return view.is_own() && present(*view.own()) == 0 ? errc::ok : errc::property_not_allowed;
+    return view.is_own() && present(*view.own()) == 0 ? errc::ok : errc::not_in_this_version;
 }
 
 }  // namespace runnel::mqtt

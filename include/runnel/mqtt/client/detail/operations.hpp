@@ -149,8 +149,10 @@ auto session<Transport>::subscribe(std::span<std::string_view const> filters, me
 }
 
 template <transport Transport>
-auto session<Transport>::unsubscribe(subscription const& s) -> awaitable<void> {
-    return subscriptions().unsubscribe(s);
+auto session<Transport>::unsubscribe(subscription const& s, user_property_list props) -> awaitable<void> {
+    mqtt::user_properties own;
+    for (auto const& [name, value] : props) own.add(name, value);
+    return subscriptions().unsubscribe(s, std::move(own));
 }
 
 template <transport Transport>

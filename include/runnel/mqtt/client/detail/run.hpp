@@ -154,6 +154,7 @@ session_event session<Transport>::how_it_ended() {
         }
     }
     event.detail = from_server().detail;
+    event.details = from_server().details;
     return event;
 }
 
@@ -622,6 +623,7 @@ void session<Transport>::accepted_or_refused(connack const& answer) {
         from_server().detail = printable(
             answer.props.get<property_id::reason_string>().value_or(version ? "see session_options::version" : ""));
         from_server().redirect = answer.props.get<property_id::server_reference>().value_or("");
+        from_server().details = publish_details::of(answer.props);
         tell(session_event::kind::refused, from_server().refused, from_server().detail);
         return;
     }

@@ -74,12 +74,14 @@ class subscribing final : public subscribing_part {
     void watch(subscription const& s, subscription_watcher* w) noexcept { s.state_->watcher = w; }
 
     /// See `session::unsubscribe`.
-    awaitable<void> unsubscribe(subscription s) {
+    awaitable<void> unsubscribe(subscription s, user_properties props) {
         if (!s.state_ || !s.state_->box->is_of(this))  // its wish is another's, and may be gone
             throw std::system_error(errc::disconnected, "this is no subscription of this session");
+        if (!props.empty() && options_.version != protocol_version::v5)
+            throw std::system_error(errc::not_in_this_version, "user properties");
         note_unwanted(*s.state_);
         unsubscribers_.reserve(unsubscribers_.size() + 1);
-        unsubscriber self(*this, end(*s.state_));
+        unsubscriber self(*this, end(*s.state_), *s.state_, props);
         s.state_->box->set_unwanted();
         if (self.ticket == subscriptions::nothing || closed_) co_return;
         unsubscribers_.push_back(&self);
@@ -142,13 +144,18 @@ class subscribing final : public subscribing_part {
         auto const* const wish = wishes_.on_suback(*static_cast<subscriptions::request*>(owner), answer.reasons);
         if (wish == nullptr) return;  // it has been removed since
         auto& s = *static_cast<entry*>(wish->owner);
-        if (wish->at == subscriptions::stage::refused) return refuse(s, answer);
         auto* at = s.parts.data();
-        for (auto const reason : answer.reasons) (at++)->granted = static_cast<qos>(reason);
+        for (auto const reason : answer.reasons) (at++)->reason = reason;
+        s.details = publish_details::of(answer.props);
+        if (wish->at == subscriptions::stage::refused) return refuse(s, answer);
+        for (auto& p : s.parts) p.granted = static_cast<qos>(p.reason);
         s.answered.wake_all({});
     }
     void on_unsuback(void* owner, unsuback const& answer) override {
-        auto const end = wishes_.on_unsuback(*static_cast<subscriptions::request*>(owner), answer.reasons);
+        auto& request = *static_cast<subscriptions::request*>(owner);
+        for (auto* u : unsubscribers_)
+            if (u->ticket == request.ticket) note_answer(u->what, request, answer);
+        auto const end = wishes_.on_unsuback(request, answer.reasons);
         auto const why = is_error(end.reason) ? make_error_code(end.reason) : std::error_code();
         settle(end.ticket, why, answer.props.template get<property_id::reason_string>().value_or(""));
     }
@@ -211,13 +218,27 @@ class subscribing final : public subscribing_part {
         std::erase_if(unwanted_, [&](auto const& f) { return std::ranges::find(names, f) != names.end(); });
     }
 
+    // In MQTT 3.1.1 the server says no more than that it has unsubscribed.
+    RUNNEL_COLD static void note_answer(entry& s, subscriptions::request const& r, unsuback const& answer) {
+        auto reason = answer.reasons.begin();
+        for (auto const* f : r.filters) {
+            auto const said = reason != answer.reasons.end() ? *reason++ : reason_code::success;
+            for (auto& p : s.parts)
+                if (p.filter == f->name) p.reason = said;
+        }
+        s.details = publish_details::of(answer.props);
+    }
+
     // One who waits for UNSUBACK.
     struct unsubscriber : operation {
-        unsubscriber(subscribing& s, std::uint64_t t) noexcept : operation(&s, s.operations_), ticket(t) {}
+        unsubscriber(subscribing& s, std::uint64_t t, entry& w, user_properties const& p) noexcept
+            : operation(&s, s.operations_), ticket(t), what(w), props(p) {}
         ~unsubscriber() {
             if (this->of != nullptr) std::erase(this->of->unsubscribers_, this);
         }
         std::uint64_t ticket;
+        entry& what;                   // lives in the coroutine's handle
+        user_properties const& props;  // in the coroutine, too
         waiter<Executor> waiting;
         std::error_code why;  // what has come of it, once it is settled
         std::string text;
@@ -245,6 +266,7 @@ class subscribing final : public subscribing_part {
             requests.push_back({p.filter, o.maximum_qos, o.no_local, o.retain_as_published, handling});
         properties props;
         if (identifier != 0) props.subscription_identifiers = identifier;
+        props.user_properties = o.user_properties;
         mqtt::subscribe const packet{.packet_id = 1, .requests = requests, .props = &props};
         return r == nullptr ? check(packet, options_.version) : state_.subscribe(packets_.out(), packet, r).error;
     }
@@ -284,7 +306,11 @@ class subscribing final : public subscribing_part {
     RUNNEL_COLD errc send_unsubscribe(subscriptions::request& r) {
         std::vector<std::string_view> filters;
         for (auto const* f : r.filters) filters.push_back(f->name);
-        return state_.unsubscribe(packets_.out(), {0, filters, {}}, &r).error;
+        properties props;
+        for (auto const* u : unsubscribers_)
+            if (u->ticket == r.ticket) props.user_properties = u->props.list();
+        mqtt::unsubscribe const packet{.packet_id = 0, .filters = filters, .props = &props};
+        return state_.unsubscribe(packets_.out(), packet, &r).error;
     }
 
     // It cannot be sent: the server has announced that, or it would be too large.
