@@ -244,6 +244,29 @@ TEST_CASE("each message expires in its own time, and not at the very moment at w
     CHECK(c.state.next_expiry() == 3s);
 }
 
+TEST_CASE("of tens of thousands of messages those that expire within some milliseconds do so together") {
+    session_end c(role::client, v5, {.queued_bytes = 1 << 24});
+    auto const publish_at = [&](std::chrono::milliseconds now) {
+        c.state.set_time(now);
+        publish_for(c, "t", q1, 10);
+    };
+    session_end::listener handler(c);
+    auto const refused_at = [&](std::chrono::milliseconds now) {
+        c.state.set_time(now);
+        c.state.expire(handler);
+        return c.refused.size();
+    };
+    publish_at(0ms);
+    publish_at(1ms);
+    publish_at(5ms);
+    for (int i = 0; i < 3 * 8192; ++i) publish_for(c, "t", q1, 1'000);
+    CHECK(c.state.next_expiry() == 10'000ms);
+    CHECK(refused_at(10'001ms) == 1);
+    CHECK(c.state.next_expiry() == 10'004ms);
+    CHECK(refused_at(10'005ms) == 2);
+    CHECK(refused_at(10'009ms) == 3);
+}
+
 TEST_CASE("a message that waits in another version of the protocol expires at its time") {
     session_end s(role::server, v5, {.in_flight = 1});
     s.accept();

@@ -371,6 +371,32 @@ TEST_CASE("a time limit counts from the call, also while the call waits for room
     CHECK(s.queue.deadline() <= deadline);
 }
 
+TEST_CASE("of many who wait with limits of their own some are told together, a little late and never too soon") {
+    constexpr int count = 4'000;
+    scene s;
+    publish_queue q(s.options, s.state, s.out);
+    std::string_view const text = "a";
+    std::vector<mqtt::publish_options> how(count, {.qos = qos::at_least_once, .timeout = 5s});
+    std::vector<std::unique_ptr<publish_queue::call>> calls;
+    auto const begin = s.now;
+    auto const limit_of = [&](int i) { return begin + i * 10us + 5s; };
+    for (int i = 0; i < count; ++i) {
+        calls.push_back(std::make_unique<publish_queue::call>(text, text, how[static_cast<std::size_t>(i)]));
+        q.begin(*calls.back(), begin + i * 10us);
+    }
+    int rounds = 0, told = 0;
+    for (time_point now = q.deadline(); now != mqtt::never; now = q.deadline(), ++rounds) {
+        must(rounds < count / 8, "each is looked for on its own");
+        if (!q.withdraw_late(now)) continue;
+        q.tell_late({}, [&](auto&, std::error_code) {
+            must(limit_of(told) <= now, "one is told too soon");
+            must(now - limit_of(told) <= 1ms, "one is told too late");
+            ++told;
+        });
+    }
+    CHECK(told == count);
+}
+
 TEST_CASE("the end tells those who are late, too, and leaves no deadline") {
     scene s;
     s.publish(qos::at_least_once, 10, 1000ms);

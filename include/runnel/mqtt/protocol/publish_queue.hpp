@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cassert>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 #include <system_error>
@@ -125,11 +126,14 @@ class publish_queue {
     time_point deadline() const noexcept { return deadline_; }
 
     /// Ends the calls whose time is over: what has not been sent is withdrawn. Their callers are told by `tell_late`,
-    /// once the withdrawal is stored. Whether there are any.
+    /// once the withdrawal is stored. Whether there are any. (Of thousands that wait each may be some ms late.)
     bool withdraw_late(time_point now) noexcept {
         if (now < deadline_) return late_.linked();
         deadline_ = never;
-        for (auto* list : {&writing_, &queueing_, &begun_}) withdraw_late(*list, now);
+        std::size_t seen = 0;
+        for (auto* list : {&writing_, &queueing_, &begun_}) seen += withdraw_late(*list, now);
+        // Looking at all again for each would take all the time there is: where many wait, it takes a share.
+        if (deadline_ != never) deadline_ = (std::max)(deadline_, now + std::chrono::microseconds(seen / 8));
         return late_.linked();
     }
     /// `error`, if it is one, is told in place of what they would be told: their withdrawal could not be stored.
@@ -278,8 +282,10 @@ class publish_queue {
         return true;
     }
 
-    void withdraw_late(list_link& list, time_point now) noexcept {
-        for (auto* link = list.next(); link != &list;) {
+    // Returns how many it has looked at.
+    std::size_t withdraw_late(list_link& list, time_point now) noexcept {
+        std::size_t seen = 0;
+        for (auto* link = list.next(); link != &list; ++seen) {
             auto& c = static_cast<call&>(*link);
             link = link->next();
             if (c.deadline > now) {
@@ -293,6 +299,7 @@ class publish_queue {
             c.unlink();
             c.insert_before(late_);
         }
+        return seen;
     }
 
     template <class Tell>

@@ -140,7 +140,9 @@ class outgoing {
     void expire(Handler& handler) {
         if (now_ <= next_expiry_) return;
         next_expiry_ = never;
+        std::size_t seen = 0;
         for_each_exchange([&](in_flight::entry& e) {
+            ++seen;
             if (!may_expire(e)) return;
             auto const& expiry = in_flight::expiry_of(e);
             if (now_ <= expiry.at)
@@ -148,6 +150,10 @@ class outgoing {
             else
                 refuse(e, errc::message_expired, handler);
         });
+        // Looking at all again for each would take all the time there is: of many, a few milliseconds' are told at
+        // once.
+        if (next_expiry_ != never)
+            next_expiry_ = (std::max)(next_expiry_, now_ + std::chrono::milliseconds(seen / 8192));
     }
 
     /// Notes that a request with the next packet identifier, for so many filters, is being sent.
