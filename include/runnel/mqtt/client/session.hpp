@@ -84,7 +84,9 @@ class session final : private detail::session_services {
     session(session const&) = delete;
     session& operator=(session const&) = delete;
     /// Does not block; pending operations, `run` among them, end with `errc::disconnected`, and the connection is
-    /// closed without DISCONNECT. No event tells of it. Not from a handler of this session's.
+    /// closed without DISCONNECT. No event tells of it. Not from a handler of this session's. An operation other than
+    /// `run` that has not begun yet must not begin afterwards: `co_spawn` begins it in a later turn, unless the caller
+    /// is on the executor.
     RUNNEL_COLD ~session();
 
     executor_type const& get_executor() const noexcept { return packets_.queue()->get_executor(); }

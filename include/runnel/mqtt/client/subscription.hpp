@@ -89,7 +89,8 @@ struct subscription_state {
 /// It survives reconnects: if the server has lost the session, the session subscribes again. `session::unsubscribe`
 /// ends it. When the last copy of the handle is gone, nobody can receive any more: the session forgets the
 /// subscription, but does not end it at the server. Its messages are then such that no subscription wants, those too
-/// that wait: see `session_options::unrouted_timeout`. A subscription with a handler needs no handle.
+/// that wait: see `session_options::unrouted_timeout`. A subscription with a handler needs no handle. One that was
+/// default-constructed can only be assigned to and destroyed.
 template <class Executor>
 class basic_subscription {
   public:
@@ -115,7 +116,8 @@ class basic_subscription {
 
     /// Completes with the next message, at once if one waits. Throws `errc::disconnected` when there is none and
     /// `session::run` (the text then says by what) or the subscription has ended, a `reason_code` if the server has
-    /// refused to renew the subscription, and `operation_aborted` after cancellation, which loses no message.
+    /// refused to renew the subscription, and `operation_aborted` after cancellation, which loses no message. The
+    /// handle must be there when it begins, and may go while it waits.
     asio::awaitable<message, Executor> receive() {
         if (auto next = state_->box->pop()) [[likely]]
             co_return std::move(next);
