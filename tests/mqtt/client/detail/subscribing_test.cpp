@@ -15,6 +15,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -294,6 +295,25 @@ TEST_CASE("a subscription that is given up before it was sent silences no other"
     CHECK(a.size() == 1);
     CHECK(all.size() == 0);
     CHECK(p.count(type::unsubscribe) == 0);
+}
+
+TEST_CASE("subscriptions that are given up again and again without a connection leave nothing behind") {
+    test::memory_place p;
+    p.on_open = [](auto&) { throw std::system_error(asio::error::connection_refused); };
+    memory_session s(p.io.get_executor(), p.transport, quick());
+    task<void> running(p.io, s.run());
+    auto const kept = std::make_shared<int>();
+    for (int i = 0; i < 20; ++i) {
+        task<memory_session::subscription> asking(p.io, s.subscribe("a", [kept](mqtt::publish const&) {}));
+        p.settle();
+        asking.cancel();
+        CHECK(asking.run_for_error() == asio::error::operation_aborted);
+    }
+    auto const attempts = p.opened;
+    CHECK(test::wait_until(p.io, [&] { return p.opened > attempts + 1; }));
+    CHECK(kept.use_count() == 1);
+    running.cancel();
+    CHECK(running.run_for_error() == asio::error::operation_aborted);
 }
 
 TEST_CASE("unsubscribing between two runs completes at once, and the server is told when they go on") {

@@ -119,6 +119,7 @@ class subscribing final : public subscribing_part {
     }
     clock::time_point handle_timeout(clock::time_point now) override {
         if (wants_kept_) take_kept();
+        registry_.forget_removed();  // where nothing is read, as without a connection
         if (options_.stalled_after.count() == 0) return (clock::time_point::max)();
         return (std::min)(look_at_inboxes(now), again_at_ <= now ? look_at_given_back(now) : again_at_);
     }
