@@ -78,7 +78,7 @@ class checker {
     // --- up
 
     std::size_t publish(std::size_t topic, mqtt::qos quality) {
-        up_.push_back({.topic = topic, .quality = quality});
+        up_.push_back({.topic = topic, .quality = quality, .process = process_});
         return up_.size() - 1;
     }
     /// How fast messages may leave.
@@ -87,14 +87,19 @@ class checker {
     void accepted(std::size_t number) { up_[number].must_arrive = up_[number].quality != mqtt::qos::at_most_once; }
 
     /// It is dropped if it has not left after a time; nobody may be told.
-    void expires(std::size_t number, std::chrono::seconds after) {
+    /// If it may wait for room, its time begins later: what it says when it is sent counts.
+    void expires(std::size_t number, std::chrono::seconds after, bool waits) {
         up_[number].may_vanish = true;
-        if (process_begun_ > time_set_) up_[number].expires_at = machine::now() + after;
+        if (!waits) up_[number].expires_at = machine::now() + after;
     }
-    /// The time of day is set: when messages expire that this process stores, before and behind, the next cannot tell.
-    void time_is_set() {
+    /// The time of day is set ahead by so much. What earlier processes have stored expires when it was to by the
+    /// calendar; what this one has stored does so for later ones until it stores again.
+    void time_is_set(nanoseconds by) {
         time_set_ = machine::now();
-        for (auto& m : up_) m.expires_at = time_point::max() - 1s;
+        if (std::exchange(set_before_, disk_.writes) != disk_.writes) set_by_ = {};
+        set_by_ += by;
+        for (auto& m : up_)
+            if (m.process != process_) m.expire_earlier(by);
     }
     /// A request ended that has been asked and given up without a connection.
     void request_withdrawn(std::size_t number) { withdrawn_requests_.insert(number); }
@@ -224,6 +229,10 @@ class checker {
         if (has_store && healthy && how == ending::destroyed)
             for (auto& m : down_)
                 if (m.is_taken && !m.is_given_back && m.process == process_) m.is_answered = true;
+        if (set_before_ == disk_.writes)
+            for (auto& m : up_)
+                if (m.process == process_) m.expire_earlier(set_by_);
+        set_by_ = {};
         ++process_;
         withdrawn_requests_.clear();  // it may not have come to the disk
         if (has_store) return;
@@ -250,6 +259,8 @@ class checker {
     /// The last connection, and whether DISCONNECT has been written on one, or may have been, where bytes were lost.
     std::size_t connection() const noexcept { return connection_; }
     bool said_goodbye(std::size_t connection) const { return goodbyes_.contains(connection); }
+    /// Whether the server has read DISCONNECT on the last connection.
+    bool has_ended_well() const noexcept { return ended_well_ == connection_; }
 
     // --- the wire
 
@@ -281,6 +292,8 @@ class checker {
     std::size_t messages() const noexcept { return up_.size() + down_.size(); }
 
   private:
+    static constexpr auto never = time_point::max();
+
     struct up_message {
         std::size_t topic;
         mqtt::qos quality;
@@ -290,7 +303,12 @@ class checker {
         unsigned received = 0;
         std::size_t received_in = 0;  // which life of the broker
         std::size_t written_on = 0;   // which connection, last
-        time_point expires_at = time_point::max() - 1s;
+        std::size_t process = 0;      // in which it was published
+        time_point expires_at = never;
+
+        void expire_earlier(nanoseconds by) {
+            if (expires_at != never) expires_at -= by;
+        }
     };
     struct down_message {
         std::size_t slot;
@@ -306,6 +324,7 @@ class checker {
         std::size_t process = 0, memory = 0;          // in which it was handed over last
         std::size_t sent_in = 0, handed_over_in = 0;  // which lives of the broker
         std::size_t arrived = 0, handed_over = 0;     // how often
+        bool is_ambiguous = false;                    // what came before DUP has been lost
     };
     // How many connections have begun and not ended by DISCONNECT, as the broker has read it.
     struct will_count {
@@ -352,7 +371,11 @@ class checker {
                 auto const p = read_publish(f);
                 auto const number = number_in_text('d', p.payload);
                 if (p.qos != mqtt::qos::at_most_once) messages_[p.packet_id] = number;
-                if (number < checker_.down_.size()) ++checker_.down_[number].arrived;
+                if (number >= checker_.down_.size()) return;
+                auto& m = checker_.down_[number];
+                // Where the server has lost the session, it may be taken for the repetition of another one.
+                m.is_ambiguous = p.dup && m.arrived == 0 && checker_.broker_life_ > 1;
+                ++m.arrived;
             });
         }
 
@@ -429,8 +452,11 @@ class checker {
         auto const number = number_in_text('u', p.payload);
         if (number >= up_.size()) return;  // a request
         auto& m = up_[number];
-        if (process_begun_ > m.expires_at + 1s)
+        if (m.expires_at != never && process_begun_ > m.expires_at + 2s && process_begun_ > time_set_)
             log_.fail("u%zu is sent by a process that began after it had expired", number);
+        auto const left = p.props.get<mqtt::property_id::message_expiry_interval>();
+        if (left && m.expires_at == never && m.process == process_)
+            m.expires_at = machine::now() + std::chrono::seconds(*left);
         if (std::exchange(m.written_on, connection) == connection) log_.fail("u%zu is sent twice", number);
         if (has_store && p.qos != mqtt::qos::at_most_once && !m.may_vanish && !disk_.holds(text_of('u', number)))
             log_.fail("u%zu is sent before it is stored", number);
@@ -454,7 +480,8 @@ class checker {
         log_.say("client: acknowledges d%zu", number);
         m.is_acknowledged = true;
         m.is_answered = m.is_answered || is_taken;
-        bool const may_be_lost = gave_up_ || !slots_[m.slot].is_settled || number < slots_[m.slot].lost_below;
+        bool const may_be_lost = gave_up_ || !slots_[m.slot].is_settled || number < slots_[m.slot].lost_below ||
+                                 (m.is_ambiguous && m.quality == mqtt::qos::exactly_once);
         if (!m.was_taken && !may_be_lost) log_.fail("d%zu is acknowledged before the application has taken it", number);
     }
 
@@ -476,6 +503,8 @@ class checker {
     std::size_t connecting_ = 0, accepted_ = 0, ended_well_ = 0;  // connections, as the broker sees them
     bool gave_up_ = false;
     time_point process_begun_{}, time_set_ = time_point::min();
+    nanoseconds set_by_{0};       // since the disk was written to last
+    std::size_t set_before_ = 0;  // this write
     mqtt::publish_pace pace_;
     std::deque<time_point> left_[2];  // when the last messages did: of QoS 0, and of QoS 1 and 2
     std::set<std::size_t> withdrawn_requests_, goodbyes_;

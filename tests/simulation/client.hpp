@@ -232,7 +232,7 @@ class client {
     void hold(std::size_t number) noexcept { held_next_ = number; }
     bool has_room_for_two() const noexcept { return settings_.options.receive_maximum >= 2; }
     /// Whether the last `disconnect` was on the last connection, and has completed without an error.
-
+    bool is_disconnected_well() const noexcept { return is_disconnected_well_; }
     bool is_running() const noexcept { return is_running_; }
     bool is_connected() const noexcept { return is_alive() && session_->is_connected(); }
     std::size_t pending() const noexcept { return pending_.size(); }
@@ -389,7 +389,7 @@ class client {
     awaitable<void> request(op_ptr op, milliseconds limit);
 
     mqtt::properties draw_expiry();
-    bool expires(std::size_t number, mqtt::properties const& p);
+    bool expires(std::size_t number, mqtt::properties const& p, bool waits);
 
     // --- client_receiving.hpp
 
@@ -426,9 +426,11 @@ class client {
         if (!session_ || op->process != process_) co_return;
         log().say("disconnect %zu", op->id);
         auto const connection = session_->is_connected() ? checker_.connection() : 0;
+        is_disconnected_well_ = false;
         try {
             auto ending = session_->disconnect();
             co_await std::move(ending);
+            is_disconnected_well_ = connection != 0 && connection == checker_.connection();
             bool const counts = connection != 0 && !is_dead(*op) && op->process == process_;
             if (counts && !checker_.said_goodbye(connection))
                 log().fail("disconnect %zu completes without an error, and has not been sent", op->id);
@@ -537,7 +539,8 @@ class client {
     bool is_calm_ = false;
     bool is_retired_ = false;
     bool may_be_refused_ = false;
-    bool is_answered_ = false;  // the last request
+    bool is_answered_ = false;           // the last request
+    bool is_disconnected_well_ = false;  // the last time
     time_point run_ended_{}, woke_{};
     std::size_t held_next_ = static_cast<std::size_t>(-1);
 };

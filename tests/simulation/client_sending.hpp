@@ -19,7 +19,7 @@ inline client::awaitable<void> client::publish(op_ptr op, mqtt::qos quality, std
     auto const text = text_of('u', number, size);
     mqtt::publish_options o{.qos = quality};
     mqtt::properties const expiring = draw_expiry();
-    if (expires(number, expiring)) o.props = &expiring;
+    if (expires(number, expiring, true)) o.props = &expiring;
     op->quality = static_cast<int>(quality);
     if (random().one_in(3)) o.timeout = op->limit = milliseconds(random().between(1, 5'000));
     if (random().one_in(20)) o.timeout = milliseconds::max(), op->limit = {};
@@ -53,7 +53,7 @@ inline void client::try_publish(mqtt::qos quality, std::size_t size) {
     auto const number = checker_.publish(topic, quality);
     mqtt::properties const expiring = draw_expiry();
     mqtt::publish_options o{.qos = quality};
-    if (expires(number, expiring)) o.props = &expiring;
+    if (expires(number, expiring, false)) o.props = &expiring;
     std::error_code error;
     try {
         bool const is_taken = session_->try_publish(topic_name(topic), text_of('u', number, size), o);
@@ -71,9 +71,9 @@ inline mqtt::properties client::draw_expiry() {
     if (settings_.expires && random().one_in(3)) p.message_expiry_interval = random().between<std::uint32_t>(1, 20);
     return p;
 }
-inline bool client::expires(std::size_t number, mqtt::properties const& p) {
+inline bool client::expires(std::size_t number, mqtt::properties const& p, bool waits) {
     if (!p.message_expiry_interval) return false;
-    checker_.expires(number, std::chrono::seconds(*p.message_expiry_interval));
+    checker_.expires(number, std::chrono::seconds(*p.message_expiry_interval), waits);
     return true;
 }
 

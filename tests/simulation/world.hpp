@@ -194,6 +194,8 @@ class world {
         client_.destroy();
         client_.release_held();
         pass(2min);  // by then the broker has noticed all connections that are gone
+        if (client_.is_disconnected_well() && !checker_.has_ended_well())
+            log.fail("disconnect has completed without an error, and DISCONNECT has not arrived");
         client_.tell_pending();
         if (client_.pending() != 0) log.fail("%zu operations do not end", client_.pending());
         checker_.finish(client_.has_will());
@@ -204,6 +206,7 @@ class world {
     }
     // What a session must be able to do once all is well.
     void try_out() {
+        pass(1s);  // what has come last leaves its inbox
         auto const is_asking = [&] {
             return client_.pending("subscribe") + client_.pending("unsubscribe") + client_.pending("subscribe twice") !=
                    0;
@@ -384,7 +387,7 @@ class world {
     }
     void shift() {
         auto const hours = std::chrono::hours(machine_.random().between<int>(0, 2000));
-        checker_.time_is_set();
+        checker_.time_is_set(hours - 1000h);
         shift_time_of_day(hours - 1000h);
     }
 

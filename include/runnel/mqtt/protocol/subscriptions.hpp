@@ -275,7 +275,10 @@ class subscriptions {
         }
         auto* const s = which.of;
         if (s != nullptr) move(*s, granted ? stage::granted : stage::refused);
-        if (s != nullptr && granted) s->was_granted = true, s->is_doubtful = false;
+        if (s != nullptr && granted) {
+            s->was_granted = true;
+            s->is_doubtful = false;
+        }
         release(which);
         return s;
     }

@@ -204,7 +204,10 @@ errc session_state::receive_connack(mqtt::connack const& answer, send_buffer& ou
     if (peer_.maximum_packet_size < 4) return errc::maximum_packet_size_too_small;  // that of an acknowledgement
     if (unknown) outgoing_.distrust_identifiers();
     doubts_session_ = std::exchange(missed_answer_, false);
-    if (doubts_session_) received_.doubt(), outgoing_.doubt();
+    if (doubts_session_) {
+        received_.doubt();
+        outgoing_.doubt();
+    }
     begin_connection(out, handler, [&] { handler.on_connack(answer); });
     return errc::ok;
 }
