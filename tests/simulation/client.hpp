@@ -215,7 +215,8 @@ class client {
             settings_.options.maximum_queued_messages == mqtt::session_options().maximum_queued_messages;
         if (!is_alive() || !may_be_empty || session_->is_connected() || !session_->queued().empty()) return;
         for (auto const& op : pending_)
-            if (op->quality == 1 && machine_.now() - op->begun - (slept_ - op->slept) > 1s && op->process == process_)
+            if ((op->quality == 0 || op->quality == 1) && machine_.now() - op->begun - (slept_ - op->slept) > 1s &&
+                op->process == process_)
                 log().fail("publish %zu waits for room, of which there is enough", op->id);
     }
 
