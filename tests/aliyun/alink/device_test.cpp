@@ -348,6 +348,21 @@ TEST_CASE("a request that has timed out without a connection is not carried out 
     }
 }
 
+TEST_CASE("a request to the shadow that could not be sent holds up no other") {
+    alink::options o;
+    o.timeout = 200ms;
+    place p(o);
+    p.start();
+    bool down = true;
+    p.refuses = [&] { return down; };
+    REQUIRE(p.cloud.drop_device(thermostat));
+    CHECK(test::wait_until(p.io, [&] { return !p.session.is_connected(); }));
+    CHECK(p.error_of(p.device.get_shadow()) == errc::timed_out);
+    down = false;
+    test::run(p.io, p.session.connected());
+    CHECK_FALSE(p.error_of(p.device.get_shadow()));
+}
+
 TEST_CASE("what is desired by the shadow comes to its handler, and can be declared done") {
     place p;
     std::vector<alink::shadow> pushed;
