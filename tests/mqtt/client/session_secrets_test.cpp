@@ -23,6 +23,7 @@ using namespace std::chrono_literals;
 struct silent_server {
     bool takes_connect = true;
     std::size_t written = 0;
+    std::string_view answer{"\x20\x02\0\0", 4};
 };
 
 class silent_stream {
@@ -36,10 +37,11 @@ class silent_stream {
 
     asio::awaitable<std::size_t> read_some(asio::mutable_buffer into) {
         auto& s = *server_;
-        if (s.written != 0 && !answered_) {
+        while (s.written == 0) co_await runnel::sleep_for<executor_type>(executor_, 1ms);
+        if (!answered_) {
             answered_ = true;
-            std::memcpy(into.data(), "\x20\x02\0\0", 4);
-            co_return 4;
+            std::memcpy(into.data(), s.answer.data(), s.answer.size());
+            co_return s.answer.size();
         }
         co_await runnel::sleep_for<executor_type>(executor_, std::chrono::hours::max());
         throw std::system_error(asio::error::eof);
@@ -100,6 +102,44 @@ TEST_CASE("a session leaves no password behind, whether CONNECT is written or no
     for (bool const takes_connect : {true, false})
         for (bool const makes_credentials : {true, false})
             CHECK(left_behind(password, takes_connect, makes_credentials) == 0);
+}
+
+TEST_CASE("a session that authenticates again leaves nothing of what it has sent behind") {
+    std::string const token = "a token of more than fifteen bytes";
+    struct bearer {
+        std::string method() const { return "T"; }
+        asio::awaitable<std::string> begin() {
+            co_return std::string(times++ == 0 ? std::string_view("hello") : token);
+        }
+        asio::awaitable<std::string> answer(std::string) { co_return std::string(token); }
+        asio::awaitable<void> finish(std::string) { co_return; }
+        std::string_view token;
+        int times = 0;
+    };
+    silent_server server{.answer = {"\x20\x07\0\0\x04\x15\0\x01T", 9}};
+    asio::io_context io;
+    runnel::testing::freed_memory_search const search(token.c_str());
+    {
+        mqtt::session_options o;
+        o.version = mqtt::protocol_version::v5;
+        mqtt::session<silent_transport> session(io.get_executor(), {&server}, std::move(o));
+        session.set_authenticator(bearer{token});
+        test::task running(io, session.run());
+        test::run(io, session.connected());
+        io.restart();
+        while (io.poll() != 0) {
+        }
+        auto const before = server.written;
+        test::task again(io, session.reauthenticate());
+        io.restart();
+        while (io.poll() != 0) {
+        }
+        CHECK(server.written > before + token.size());
+        running.cancel();
+        CHECK(running.run_for_error());
+        again.run_for_error();
+    }
+    CHECK(search.found() == 0);
 }
 
 TEST_CASE("who reads the answer to a registration leaves nothing of the secret behind") {
