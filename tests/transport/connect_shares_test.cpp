@@ -361,3 +361,14 @@ TEST_CASE("an attempt that goes from address to address can be cancelled at any 
         }
     });
 }
+
+TEST_CASE("an address that answers otherwise than it should is not left for the next one: that is told") {
+    asio::io_context io;
+    servers all(io);
+    auto transport = to<tls<addresses>>({all.listen("127.0.0.2", "w"), all.listen("127.0.0.3", "t")});
+    attempt trying(io, std::make_shared<connect_progress>(), transport, 20s);
+    auto const error = trying.task->run_for_error();
+    CHECK(error);
+    CHECK(error != transport_errc::connect_timeout);
+    CHECK(all.connections == 1);
+}

@@ -382,6 +382,24 @@ TEST_CASE("shutdown of a TLS stream whose peer takes nothing ends in time") {
     CHECK(test::error_of(c.io, c.client->shutdown()) == transport_errc::shutdown_timeout);
 }
 
+TEST_CASE("nothing is sent into a record that was cut off, not even the end") {
+    connected c;
+    c.connect();
+    auto& flow = c.client->next_layer().outgoing();
+    flow.capacity = 10;
+    test::task writing(c.io, test::write_text(*c.client, std::string(1000, 'x')));
+    c.io.restart();
+    while (c.io.poll() != 0) {
+    }
+    writing.cancel();
+    CHECK(writing.run_for_error() == asio::error::operation_aborted);
+    auto const sent = flow.bytes;
+    flow.capacity = 100'000;
+    CHECK_FALSE(test::error_of(c.io, c.client->shutdown()));
+    CHECK(flow.bytes == sent);
+    CHECK(test::run(c.io, test::read_to_end(*c.server)).end == transport_errc::stream_truncated);
+}
+
 TEST_CASE("a forged record ends a TLS stream with an error") {
     connected c;
     c.connect();
