@@ -30,7 +30,7 @@ from groups.codec import codec
 from groups.figures import Figures
 from groups.fleet import fleet
 from groups.footprint import footprint
-from groups.session import session, ws, wss
+from groups.session import session, store, ws, wss
 from groups.signer import signer
 from groups.websocket import mask, websocket
 
@@ -39,6 +39,7 @@ GROUPS = {
     "session": session,
     "ws": ws,
     "wss": wss,
+    "store": store,
     "websocket": websocket,
     "mask": mask,
     "signer": signer,

@@ -72,6 +72,15 @@ struct other_side {
 };
 inline other_side apart;
 
+/// Bytes that this process has written to files (on Linux).
+inline double bytes_written() {
+    std::ifstream in("/proc/self/io");
+    double value = 0;
+    for (std::string what; in >> what >> value && what != "wchar:";) {
+    }
+    return value;
+}
+
 /// Counts messages: the first ones warm up, what follows is measured.
 class meter {
   public:
@@ -90,6 +99,7 @@ class meter {
     void start() {
         allocations_ = ::allocations() - apart.allocations;
         system_calls_ = ::system_calls() - apart.system_calls;
+        if (options_.group == "store") written_ = bytes_written();
         wall_ = now(CLOCK_MONOTONIC);
         cpu_ = now(CLOCK_PROCESS_CPUTIME_ID);
     }
@@ -100,6 +110,8 @@ class meter {
         auto const called = ::system_calls() - apart.system_calls - system_calls_;
         auto const n = static_cast<double>(options_.messages);
         report::figure(options_.group, options_.name, who_, "ns CPU/message", static_cast<double>(cpu) / n);
+        if (options_.group == "store")
+            report::figure("store", options_.name, who_, "bytes written/message", (bytes_written() - written_) / n);
         report::figure(options_.group, options_.name, who_, "messages/s", n * 1e9 / static_cast<double>(wall));
         report::figure(options_.group, options_.name, who_, "allocations/message", static_cast<double>(allocated) / n);
         report::figure(options_.group, options_.name, who_, "system calls/message", static_cast<double>(called) / n);
@@ -112,6 +124,7 @@ class meter {
     std::size_t done_ = 0;
     std::int64_t cpu_ = 0;
     std::int64_t wall_ = 0;
+    double written_ = 0;
     std::size_t allocations_ = 0;
     std::size_t system_calls_ = 0;
 };

@@ -52,7 +52,11 @@ struct client {
 
     void connect(char const* id) {
         auto const url = "tcp://127.0.0.1:" + std::to_string(o.port);
-        if (MQTTAsync_create(&m, url.c_str(), id, MQTTCLIENT_PERSISTENCE_NONE, nullptr) != MQTTASYNC_SUCCESS)
+        // In the store's group each message is kept in a file of its own, in the working directory.
+        bool const keeps = o.group == "store";
+        std::string folder = ".";
+        if (MQTTAsync_create(&m, url.c_str(), id, keeps ? MQTTCLIENT_PERSISTENCE_DEFAULT : MQTTCLIENT_PERSISTENCE_NONE,
+                             keeps ? folder.data() : nullptr) != MQTTASYNC_SUCCESS)
             std::exit(1);
         MQTTAsync_setCallbacks(
             m, this, nullptr,
@@ -65,7 +69,7 @@ struct client {
             nullptr);
         MQTTAsync_connectOptions options = MQTTAsync_connectOptions_initializer;
         options.keepAliveInterval = 60;
-        options.cleansession = 1;
+        options.cleansession = o.group == "store" ? 0 : 1;
         options.maxInflight = static_cast<int>(std::max<std::size_t>(o.window(), 20));
         options.context = this;
         options.onSuccess = [](void* c, MQTTAsync_successData*) {
@@ -128,6 +132,7 @@ int main(int argc, char** argv) {
     } else {
         client c(o);
         c.run();
+        if (o.group == "store") MQTTAsync_destroy(&c.m);  // removes its folder
     }
     std::_Exit(0);
 }

@@ -27,8 +27,8 @@ inline mqtt::session_options options_for(std::string client_id) {
 
 template <class Transport>
 struct client {
-    client(bench::options const& options, Transport const& transport)
-        : o(options), s(io.get_executor(), transport, options_for("runnel")) {}
+    client(bench::options const& options, Transport const& transport, mqtt::session_options how = options_for("runnel"))
+        : o(options), s(io.get_executor(), transport, std::move(how)) {}
 
     options const& o;
     asio::io_context io{1};

@@ -12,6 +12,8 @@ SESSION_CASES = {
     "session/receive_qos0_view": 2_000_000,
     "session/receive_qos0": 2_000_000,
     "session/latency": 5_000,
+    "store/publish_qos1_window_20_process": 100_000,
+    "store/publish_qos1_window_20_power": 2_000,
     **{
         f"{below}/{case}": messages
         for below in ("ws", "wss")
@@ -57,9 +59,9 @@ class Client:
 
 
 CLIENTS = [
-    Client("runnel", {"session": "session", "ws": "session_ws", "wss": "session_wss"}, 1, 30_000, idle=10_000),
+    Client("runnel", {"session": "session", "ws": "session_ws", "wss": "session_wss", "store": "session_store"}, 1, 30_000, idle=10_000),
     Client("libmosquitto", {"session": "session_mosquitto"}, 0.05, 2_000, idle=300),
-    Client("Paho C", {"session": "session_paho", "ws": "session_paho"}, 0.025, 500, idle=20),
+    Client("Paho C", {"session": "session_paho", "ws": "session_paho", "store": "session_paho"}, 0.025, 500, idle=20, skips=("power",)),
     Client("Boost.MQTT5", {"session": "session_boost_mqtt5"}, 0.05, 2_000, idle=300),
     Client("async_mqtt", {"session": "session_async_mqtt"}, 0.025, 1_000, idle=300),
     Client("Boost.Beast", {"ws": "session_beast", "wss": "session_beast"}, 0.1, 5_000, skips=("qos1",)),

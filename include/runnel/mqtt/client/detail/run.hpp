@@ -526,6 +526,8 @@ auto session<Transport>::attempt(std::optional<stream_type>& s, task_share here)
 // reader finds nothing left to be done when it reads again. The session may have gone when this returns.
 template <transport Transport>
 void session<Transport>::handle(read_outcome const& read) {
+    // Where reading and writing take coroutines' frames, of which Asio keeps two for reuse, the next read goes first.
+    if constexpr (!reads_directly) return connection_.handle(read, listener(*this));
     auto const queue = packets_.queue();
     queue->begin_turn();
     try {
