@@ -95,26 +95,6 @@ TEST_CASE("cancelling what does not run has no effect") {
     CHECK(s.ends == 1);
 }
 
-TEST_CASE("what a task leaves behind can be freed once it has ended, and another one can follow") {
-    started s(sleeping(1ms));
-    s.io.poll();
-    auto const share = s.it.share();
-    s.it.release();
-    CHECK_FALSE(share->is_abandoned());  // as it runs
-    s.io.run();
-    CHECK(s.ends == 1);
-    s.it.release();
-    CHECK(share->is_abandoned());
-    s.it.release();
-    asio::post(s.io, [&] {
-        s.it.start(s.io.get_executor(), sleeping(1h));
-        s.it.cancel();
-    });
-    s.io.restart();
-    s.io.run();
-    CHECK(s.ends == 2);
-}
-
 TEST_CASE("a task that waits when its context ends is destroyed with it") {
     started s(sleeping(1h));
     s.io.poll();

@@ -70,12 +70,6 @@ class child_task {
         end_(of_, std::move(error));
     }
 
-    /// Frees what one that has ended leaves behind. In a later turn only: its frames are still there when it tells of
-    /// its end.
-    void release() noexcept {
-        if (!running_) life_ = state_owner<life>(nullptr);
-    }
-
     /// Whether it has begun and not ended.
     bool running() const noexcept { return running_; }
 

@@ -4,6 +4,7 @@
 #include <asio/detached.hpp>
 #include <asio/error.hpp>
 #include <asio/io_context.hpp>
+#include <asio/post.hpp>
 #include <doctest/doctest.h>
 
 #include <cstdint>
@@ -101,8 +102,11 @@ struct scene {
         REQUIRE(begun.error == errc::ok);
         return begun.number;
     }
-    // Starts a coroutine in place of the writer or the reader, which ends when it is cancelled.
-    void start(runnel::child_task<executor>& task) { task.start(io.get_executor(), sleep(place)); }
+    // Starts a coroutine in place of the writer or the reader, on the executor, which ends when it is cancelled.
+    void start(runnel::child_task<executor>& task) {
+        asio::post(io, [&] { task.start(io.get_executor(), sleep(place)); });
+        poll();
+    }
     static asio::awaitable<void, executor> sleep(runnel::wait_list<executor>& where) {
         runnel::waiter<executor> w;
         co_await where.wait(w);

@@ -401,7 +401,7 @@ class connection {
         bool const closed = self.is_output_over_ && self.is_input_over_;
         if (error || closed || self.life_.is(state::over)) return self.end_by(std::move(error));
         self.is_resting_ = false;
-        self.packets_.timer().soon();  // to write what has come meanwhile, or to free what this leaves behind
+        self.packets_.flush();  // what has come meanwhile
     }
 
     // Whether the peer may have said why it does not take what is written.

@@ -250,8 +250,6 @@ void session<Transport>::handle_timeout() {
             packets_.set_writer(true);
             auto writing = write_loop(**stream_, connection_.writer().share());
             connection_.writer().launch(get_executor(), std::move(writing));
-        } else {
-            connection_.writer().release();
         }
         next =
             (std::min)({begins_anew, send_due(now), attend_messages(now), quarantine_ ? quarantine_->deadline() : never,
