@@ -321,7 +321,7 @@ TEST_CASE("who is told of a message may end the inbox, which others still hold m
     source->owner = inbox::make(1000);
     auto& all = *source->owner;
     all.set_source(source);
-    for (std::uint64_t n : {0, 1, 2})
+    for (std::uint64_t n = 0; n < 3; ++n)
         all.push({.topic = "t", .payload = "p", .qos = qos::at_least_once}, {n, 1, qos::at_least_once});
     auto first = all.pop();
     auto second = all.pop();
