@@ -346,9 +346,14 @@ void session<Transport>::keep(mqtt::publish const& packet, delivery token) {
     if (!unrouted_) unrouted_ = std::make_unique<unrouted>(options_.unrouted_timeout, 65535);
     bool const is_first = unrouted_->empty();
     state_.assign(token, unrouted::lane_of(packet.topic));
-    if (auto const oldest = unrouted_->keep(packet, token, clock::now())) drop(*oldest);
-    packets_.timer().soon();
-    if (is_first) tell(session_event::kind::unrouted, {}, packet.topic, options_.unrouted_timeout);
+    packets_.timer().soon();  // what can fail comes first
+    auto const oldest = unrouted_->keep(packet, token, clock::now());
+    try {
+        if (oldest) drop(*oldest);
+        if (is_first) tell(session_event::kind::unrouted, {}, packet.topic, options_.unrouted_timeout);
+    } catch (...) {  // it is kept: who gave it back would get it twice
+        end_run(std::current_exception());
+    }
 }
 
 template <transport Transport>

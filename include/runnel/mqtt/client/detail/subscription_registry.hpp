@@ -259,12 +259,15 @@ class subscription_registry {
         if (!plain) [[unlikely]]
             prepare(packet, token);
         ++messages_;
+        std::erase_if(matches_, [this](part const* p) {  // those of which another filter has matched
+            return std::exchange(p->of->last_message, messages_) == messages_ || p->of->closed;
+        });
+        // First, as it may fail, and then nobody is to have the message, which comes again.
+        for (auto const* p : matches_) p->of->receivers.wake_one();
         std::size_t holders = 0;
         for (auto const* p : matches_) {
             auto& s = *p->of;
-            bool const has_it = std::exchange(s.last_message, messages_) == messages_;  // another filter has matched
-            if (has_it || s.closed) [[unlikely]]
-                continue;
+            if (s.closed) continue;  // by a handler
             if (s.handler) {
                 try {
                     s.handler(packet);
@@ -272,7 +275,6 @@ class subscription_registry {
                     note_failure(s, token);
                 }
             } else {
-                s.receivers.wake_one();
                 holders += s.box->push(packet, token) ? 1 : 0;
             }
         }
