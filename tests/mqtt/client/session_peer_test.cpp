@@ -386,10 +386,9 @@ TEST_CASE("a session that may have begun with a CONNECT whose answer was missed 
         // SUBSCRIBE with the options given, and the rest as for the first.
         auto const subscribe = [&](char id, char options) {
             auto const props = v5 ? hex("02 0b 01") : std::string();
-            return packet(static_cast<char>(0x82), std::string{'\0', id} + props + test::field("t") + options);
+            return packet(0x82, std::string{'\0', id} + props + test::field("t") + options);
         };
-        scripted_server server{v5 ? accepted_v5 : accepted,
-                               packet(static_cast<char>(0x90), hex(v5 ? "00 01 00 02" : "00 01 02"))};
+        scripted_server server{v5 ? accepted_v5 : accepted, packet(0x90, hex(v5 ? "00 01 00 02" : "00 01 02"))};
         memory_session s(server.io.get_executor(), server.transport, test::quick("client", version));
         task<void> running(server.io, s.run());
         auto const subscription = test::run(server.io, s.subscribe("t"));
