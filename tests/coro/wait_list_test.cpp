@@ -490,10 +490,10 @@ TEST_CASE("a coroutine that goes on by end_turn can destroy the place, and the q
     asio::co_spawn(io, wait_here(*place), [&](std::exception_ptr, std::error_code) { place.reset(); });
     asio::co_spawn(io, wait_here(*place), [&](std::exception_ptr, std::error_code e) { last = e; });
     io.poll();
-    auto& queue = *place->queue();
-    queue.begin_turn();
+    auto* const queue = place->queue().operator->();  // keeps it no longer than the list does
+    queue->begin_turn();
     place->wake_one();
-    queue.end_turn();
+    queue->end_turn();
     io.restart();
     io.run();
     CHECK(last == asio::error::operation_aborted);

@@ -290,7 +290,7 @@ TEST_CASE("nobody waits for a message that has gone with its session") {
     delivery const d{7, 1, qos::at_least_once};
     SUBCASE("that another one still holds") {
         p.dispatch("t", 7);
-        inbox::pop(a->box);
+        a->box->pop();
         CHECK_FALSE(p.all.give_back(d, *a->box));
         p.all.session_lost();
         CHECK(p.all.take(d));
@@ -300,8 +300,8 @@ TEST_CASE("nobody waits for a message that has gone with its session") {
         CHECK_FALSE(p.all.take(d));
         CHECK_FALSE(p.all.give_back(d, *b->box));
         p.all.session_lost();
-        inbox::pop(a->box);
-        inbox::pop(b->box);
+        a->box->pop();
+        b->box->pop();
         p.dispatch("t", 7);
         CHECK(a->box->size() == 1);
         CHECK(b->box->size() == 1);
@@ -315,14 +315,14 @@ TEST_CASE("a subscription from which nobody receives is told of once, and one fr
     auto const look = [&] { return p.all.find_stalled([&](entry const&) { ++told; }); };
     CHECK_FALSE(look());
     for (std::uint64_t n = 1; n < 4; ++n) p.dispatch("t", n);
-    inbox::pop(s->box);
+    s->box->pop();
     CHECK(look());
     CHECK(told == 0);
     CHECK(look());
     CHECK(told == 1);
     CHECK(look());
     CHECK(told == 1);
-    inbox::pop(s->box);
+    s->box->pop();
     CHECK(look());
     CHECK(look());
     CHECK(told == 2);
