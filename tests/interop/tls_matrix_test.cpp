@@ -2,6 +2,7 @@
 #include <runnel/transport/tcp.hpp>
 #include <runnel/transport/tls/tls.hpp>
 
+#include <asio/error.hpp>
 #include <doctest/doctest.h>
 
 #include "support/any_certificate.hpp"
@@ -421,7 +422,9 @@ TEST_CASE("s_server: an end without close_notify is a truncation, after which th
         auto const met = meet(peer.reached_as("localhost", options), [&](mqtt::session_event const& e) {
             if (e.what == mqtt::session_event::kind::connected) peer.kill();
         });
-        CHECK_MESSAGE(met.error == transport_errc::stream_truncated, met.text);
+        // Its kernel resets the connection if it has not read all when it is killed.
+        CHECK_MESSAGE((met.error == transport_errc::stream_truncated || met.error == asio::error::connection_reset),
+                      met.text);
         CHECK((met.what == then::retries));
     }
 }
