@@ -96,6 +96,7 @@ inline client::awaitable<void> client::receive(op_ptr op, std::size_t i) {
             auto using_it = use(op, number, std::move(m));
             co_await std::move(using_it);
         } catch (std::system_error const& e) {
+            if (!is_dead(*op)) checker_.given_back(number);  // also if `use` has not begun, cancelled in this very turn
             error = e.code();
             break;
         }
@@ -143,7 +144,6 @@ inline client::awaitable<void> client::hold(op_ptr op, std::size_t number, mqtt:
     auto sleeping = runnel::sleep_for<executor>(executor_, milliseconds(random().between(0, 4'000)));
     co_await std::move(sleeping);
 } catch (std::system_error const&) {
-    if (!is_dead(*op)) checker_.given_back(number);
     m.abandon();
     throw;
 }

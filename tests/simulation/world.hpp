@@ -208,12 +208,13 @@ class world {
     void try_out() {
         pass(1s);  // what has come last leaves its inbox
         auto const is_asking = [&] {
-            return client_.pending("subscribe") + client_.pending("unsubscribe") + client_.pending("subscribe twice") !=
+            return client_.pending("subscribe") + client_.pending("unsubscribe") + client_.pending("subscribe twice") +
+                       client_.pending("request") !=
                    0;
         };
         client_.want_all();
         if (!pass_until([&] { return !is_asking() && client_.is_connected(); }, 10min))
-            return machine_.log().fail("subscribe or unsubscribe does not end");
+            return machine_.log().fail("subscribe, unsubscribe or request does not end");
         for (std::size_t i = 0; i < client::slots && !is_over(); ++i) try_slot(i);
         for (std::size_t i = 0; i < client::slots && !is_over(); ++i)
             if (client_.has_inbox(i) && client_.has((i + 1) % client::slots))
