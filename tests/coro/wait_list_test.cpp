@@ -483,6 +483,32 @@ TEST_CASE("what is thrown in end_turn leaves the executor, and the others go on 
     CHECK(gone_on == 1);
 }
 
+TEST_CASE("coroutines that wake each other for ever do not keep end_turn") {
+    asio::io_context io;
+    wait_list place(io.get_executor());
+    std::string order;
+    bool over = false;
+    auto const wake_next = [&](char name) -> asio::awaitable<void> {
+        while (!over && order.size() < 100) {
+            waiter w;
+            co_await place.wait(w);
+            order += name;
+            place.wake_one();
+        }
+    };
+    for (char name : {'a', 'b'}) asio::co_spawn(io, wake_next(name), asio::detached);
+    io.poll();
+    place.queue()->begin_turn();
+    place.wake_one();
+    place.queue()->end_turn();
+    CHECK(order == "a");
+    io.restart();
+    io.poll_one();
+    CHECK(order == "ab");
+    over = true;
+    io.poll();
+}
+
 TEST_CASE("a coroutine that goes on by end_turn can destroy the place, and the queue with it") {
     asio::io_context io;
     auto place = std::make_unique<wait_list>(io.get_executor());
