@@ -206,7 +206,7 @@ class world {
     }
     // What a session must be able to do once all is well.
     void try_out() {
-        pass(1s);  // what has come last leaves its inbox
+        pass(5s);  // the application lets go of what it holds (`client::hold`), and what waits leaves its inbox
         auto const is_asking = [&] {
             return client_.pending("subscribe") + client_.pending("unsubscribe") + client_.pending("subscribe twice") +
                        client_.pending("request") !=
