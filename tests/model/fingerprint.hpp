@@ -31,6 +31,7 @@ MODEL_MEMBER(window_member, &mqtt::session_state::window_);
 MODEL_MEMBER(has_session_member, &mqtt::session_state::has_session_);
 MODEL_MEMBER(peer_known_member, &mqtt::session_state::peer_known_);
 MODEL_MEMBER(leaves_out_member, &mqtt::session_state::leaves_out_);
+MODEL_MEMBER(missed_answer_member, &mqtt::session_state::missed_answer_);
 MODEL_MEMBER(in_flight_member, &mqtt::detail::outgoing::in_flight_);
 MODEL_MEMBER(cursor_member, &mqtt::detail::outgoing::cursor_);
 MODEL_MEMBER(waiting_member, &mqtt::detail::received::waiting_);
@@ -65,6 +66,7 @@ void tell(mqtt::session_state& s, std::vector<std::uint64_t> const& held, Put&& 
     put(s.current_phase());
     put(s.*get(window_member{}));
     put(s.*get(has_session_member{}), s.*get(peer_known_member{}), s.*get(leaves_out_member{}));
+    put(s.*get(missed_answer_member{}), s.doubts_session());
 
     auto& out = s.*get(outgoing_member{});
     auto& all = out.*get(in_flight_member{});
@@ -98,7 +100,7 @@ void tell(mqtt::session_state& s, std::vector<std::uint64_t> const& held, Put&& 
     std::ranges::sort(known);
     for (auto const id : known) {
         auto const& m = *messages.find(id);
-        put(id, r.of(m.number), r.of(m.place), m.next, m.lane, m.quality, m.taken, m.seen, m.given_back);
+        put(id, r.of(m.number), r.of(m.place), m.next, m.lane, m.quality, m.taken, m.seen, m.given_back, m.is_doubtful);
     }
     put(-1);
     for (auto const n : held) put(r.of(n));
