@@ -426,7 +426,7 @@ class session final : private detail::session_services {
     using task_share = typename child_task<executor_type>::share_type;
 
     RUNNEL_COLD awaitable<void> run(task_share here);
-    RUNNEL_COLD bool goes_on(task_share const& here, bool is_cancelled);
+    RUNNEL_COLD static bool goes_on(session* of, task_share const& here, bool is_cancelled);
     RUNNEL_COLD void begin_run(std::optional<stream_type>& s);
     RUNNEL_COLD void begin_attempt();
     RUNNEL_COLD void end_attempt();

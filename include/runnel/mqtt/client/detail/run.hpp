@@ -49,14 +49,14 @@ auto session<Transport>::run(task_share here) -> awaitable<void> {
     try {
         while (!connection_.life().is_ending()) {
             begin_attempt();  // `attempt` opens and reads, `write_loop` writes
-            while (goes_on(here, is_cancelled())) co_await connection_.waiters().wait(w);
+            while (goes_on(this, here, is_cancelled())) co_await connection_.waiters().wait(w);
             bool const opened = s.has_value();
             end_attempt();
             if (connection_.life().is_ending()) break;
             if (is_cancelled()) throw std::system_error(asio::error::operation_aborted);
             if (follow_redirect()) continue;
             begin_pause(schedule, opened);
-            while (goes_on(here, is_cancelled())) co_await connection_.waiters().wait(w);
+            while (goes_on(this, here, is_cancelled())) co_await connection_.waiters().wait(w);
             if (is_cancelled()) throw std::system_error(asio::error::operation_aborted);
             connection_.rethrow_failure();
         }
@@ -71,12 +71,12 @@ auto session<Transport>::run(task_share here) -> awaitable<void> {
     at_end.error = connection_.life().cut_off();
 }
 
-// Whether to go on waiting for what has been begun.
+// Whether to go on waiting for what has been begun. Static, as the session may have gone.
 template <transport Transport>
-bool session<Transport>::goes_on(task_share const& here, bool is_cancelled) {
+bool session<Transport>::goes_on(session* of, task_share const& here, bool is_cancelled) {
     if (here->is_abandoned()) throw std::system_error(errc::disconnected);
-    if (is_cancelled) connection_.cancel();
-    return connection_.is_busy();
+    if (is_cancelled) of->connection_.cancel();
+    return of->connection_.is_busy();
 }
 
 // --- connection after connection
