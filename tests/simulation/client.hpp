@@ -418,7 +418,7 @@ class client {
     awaitable<void> receive(op_ptr op, std::size_t i);
     awaitable<void> use(op_ptr op, std::size_t number, mqtt::message m);
     void fail_with(std::size_t number, mqtt::message m);
-    awaitable<void> hold(op_ptr op, std::size_t number, mqtt::message& m);
+    awaitable<void> hold(mqtt::message& m);
     awaitable<void> unsubscribe(op_ptr op, subscription s);
 
     // --- waiting, and the end

@@ -121,7 +121,7 @@ inline client::awaitable<void> client::use(op_ptr op, std::size_t number, mqtt::
     } else if (is_unsteady()) {
         fail_with(number, std::move(m));
     } else if (!is_calm_ && random().one_in(10)) {
-        auto holding = hold(op, number, m);
+        auto holding = hold(m);
         co_await std::move(holding);
         if (!is_dead(*op)) checker_.taken(number);
     } else if (!is_calm_ && random().one_in(20)) {
@@ -140,7 +140,7 @@ inline void client::fail_with(std::size_t number, mqtt::message m) try {
 }
 
 // Works on it for a while. If that is cancelled, the message is given back.
-inline client::awaitable<void> client::hold(op_ptr op, std::size_t number, mqtt::message& m) try {
+inline client::awaitable<void> client::hold(mqtt::message& m) try {
     auto sleeping = runnel::sleep_for<executor>(executor_, milliseconds(random().between(0, 4'000)));
     co_await std::move(sleeping);
 } catch (std::system_error const&) {
