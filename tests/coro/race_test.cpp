@@ -13,90 +13,91 @@ using std::chrono::milliseconds;
 using wait_list = runnel::wait_list<test::executor>;
 using waiter = runnel::waiter<test::executor>;
 
-struct place_on {
+struct waiters_on {
     asio::io_context io;
-    wait_list place{io.get_executor()};
+    wait_list waiters{io.get_executor()};
 };
 
 // Waits for ever; counts how it ended.
-asio::awaitable<void> wait_for_ever(wait_list& place, int& aborted) {
+asio::awaitable<void> wait_for_ever(wait_list& waiters, int& aborted) {
     waiter w;
-    co_await place.wait(w);
+    co_await waiters.wait(w);
     if (w.result == asio::error::operation_aborted) ++aborted;
 }
 
-asio::awaitable<void> turns(wait_list& place, int count) {
-    for (int i = 0; i < count; ++i) co_await asio::post(place.get_executor(), asio::use_awaitable);
+asio::awaitable<void> turns(wait_list& waiters, int count) {
+    for (int i = 0; i < count; ++i) co_await asio::post(waiters.get_executor(), asio::use_awaitable);
 }
 
-asio::awaitable<void> fail_after(wait_list& place, int count, std::error_code error) {
-    co_await turns(place, count);
+asio::awaitable<void> fail_after(wait_list& waiters, int count, std::error_code error) {
+    co_await turns(waiters, count);
     throw std::system_error(error);
 }
 
 // Takes its time to end after a cancellation.
-asio::awaitable<void> stubborn(wait_list& place, bool& ended) {
+asio::awaitable<void> stubborn(wait_list& waiters, bool& ended) {
     co_await asio::this_coro::throw_if_cancelled(false);
     waiter w;
-    co_await place.wait(w);
+    co_await waiters.wait(w);
     co_await asio::this_coro::reset_cancellation_state();
-    co_await turns(place, 10);
+    co_await turns(waiters, 10);
     ended = true;
 }
 
 }  // namespace
 
 TEST_CASE("a race gives the index of the task that ends first, and cancels the others") {
-    place_on p;
+    waiters_on p;
     int aborted = 0;
     SUBCASE("the first") {
-        CHECK(test::run(p.io, runnel::race(p.place, turns(p.place, 2), wait_for_ever(p.place, aborted))) == 0);
+        CHECK(test::run(p.io, runnel::race(p.waiters, turns(p.waiters, 2), wait_for_ever(p.waiters, aborted))) == 0);
         CHECK(aborted == 1);
     }
     SUBCASE("the last of three") {
-        CHECK(test::run(p.io, runnel::race(p.place, wait_for_ever(p.place, aborted), wait_for_ever(p.place, aborted),
-                                           turns(p.place, 2))) == 2);
+        CHECK(test::run(p.io, runnel::race(p.waiters, wait_for_ever(p.waiters, aborted),
+                                           wait_for_ever(p.waiters, aborted), turns(p.waiters, 2))) == 2);
         CHECK(aborted == 2);
     }
     SUBCASE("a task that ends without having waited") {
-        CHECK(test::run(p.io, runnel::race(p.place, turns(p.place, 0), wait_for_ever(p.place, aborted))) == 0);
+        CHECK(test::run(p.io, runnel::race(p.waiters, turns(p.waiters, 0), wait_for_ever(p.waiters, aborted))) == 0);
         CHECK(aborted == 1);
     }
-    SUBCASE("the only one") { CHECK(test::run(p.io, runnel::race(p.place, turns(p.place, 1))) == 0); }
+    SUBCASE("the only one") { CHECK(test::run(p.io, runnel::race(p.waiters, turns(p.waiters, 1))) == 0); }
 }
 
 TEST_CASE("a race rethrows what the task that ends first throws") {
-    place_on p;
+    waiters_on p;
     int aborted = 0;
-    CHECK(test::error_of(p.io, runnel::race(p.place, wait_for_ever(p.place, aborted),
-                                            fail_after(p.place, 3, asio::error::timed_out))) == asio::error::timed_out);
+    CHECK(test::error_of(p.io, runnel::race(p.waiters, wait_for_ever(p.waiters, aborted),
+                                            fail_after(p.waiters, 3, asio::error::timed_out))) ==
+          asio::error::timed_out);
     CHECK(aborted == 1);
 }
 
 TEST_CASE("what a loser of a race throws is dropped") {
-    place_on p;
+    waiters_on p;
     auto const loser = [&]() -> asio::awaitable<void> {
         waiter w;
-        co_await p.place.wait(w);
+        co_await p.waiters.wait(w);
         throw std::runtime_error("nobody hears this");
     };
-    CHECK(test::run(p.io, runnel::race(p.place, turns(p.place, 1), loser())) == 0);
+    CHECK(test::run(p.io, runnel::race(p.waiters, turns(p.waiters, 1), loser())) == 0);
 }
 
 TEST_CASE("a race completes when all its tasks have ended") {
-    place_on p;
+    waiters_on p;
     bool ended = false;
-    CHECK(test::run(p.io, runnel::race(p.place, turns(p.place, 1), stubborn(p.place, ended))) == 0);
+    CHECK(test::run(p.io, runnel::race(p.waiters, turns(p.waiters, 1), stubborn(p.waiters, ended))) == 0);
     CHECK(ended);
 }
 
 TEST_CASE("cancelling a race cancels its tasks, waits for them, and ends with operation_aborted") {
-    place_on p;
+    waiters_on p;
     int aborted = 0;
     bool ended = false;
     auto const sleep = runnel::sleep_for<test::executor>;
-    test::task racing(p.io, runnel::race(p.place, sleep(p.io.get_executor(), std::chrono::hours(1)),
-                                         wait_for_ever(p.place, aborted), stubborn(p.place, ended)));
+    test::task racing(p.io, runnel::race(p.waiters, sleep(p.io.get_executor(), std::chrono::hours(1)),
+                                         wait_for_ever(p.waiters, aborted), stubborn(p.waiters, ended)));
     p.io.poll();
     racing.cancel();
     // The first to end is the sleeper, which throws.
@@ -109,9 +110,9 @@ TEST_CASE("cancelling a race cancels its tasks, waits for them, and ends with op
 TEST_CASE("a race can be cancelled after any number of steps, and completes once") {
     for (int steps = 0; steps < 12; ++steps) {
         CAPTURE(steps);
-        place_on p;
+        waiters_on p;
         int aborted = 0;
-        test::task racing(p.io, runnel::race(p.place, turns(p.place, 4), wait_for_ever(p.place, aborted)));
+        test::task racing(p.io, runnel::race(p.waiters, turns(p.waiters, 4), wait_for_ever(p.waiters, aborted)));
         for (int i = 0; i < steps; ++i) p.io.poll_one();
         racing.cancel();
         auto const error = racing.run_for_error(std::chrono::seconds(2));
@@ -121,23 +122,23 @@ TEST_CASE("a race can be cancelled after any number of steps, and completes once
 }
 
 TEST_CASE("races nest") {
-    place_on p;
+    waiters_on p;
     int aborted = 0;
     auto const inner = [&]() -> asio::awaitable<void> {
-        auto racing = runnel::race(p.place, wait_for_ever(p.place, aborted), wait_for_ever(p.place, aborted));
+        auto racing = runnel::race(p.waiters, wait_for_ever(p.waiters, aborted), wait_for_ever(p.waiters, aborted));
         co_await std::move(racing);
     };
-    CHECK(test::run(p.io, runnel::race(p.place, inner(), turns(p.place, 3))) == 1);
+    CHECK(test::run(p.io, runnel::race(p.waiters, inner(), turns(p.waiters, 3))) == 1);
     CHECK(aborted == 2);
 }
 
 TEST_CASE("nothing is left behind when the context ends during a race") {
     auto const witness = std::make_shared<int>(0);
     {
-        place_on p;
+        waiters_on p;
         int aborted = 0;
         auto const hold = [&](std::shared_ptr<int>) -> asio::awaitable<void> {
-            auto racing = runnel::race(p.place, wait_for_ever(p.place, aborted), wait_for_ever(p.place, aborted));
+            auto racing = runnel::race(p.waiters, wait_for_ever(p.waiters, aborted), wait_for_ever(p.waiters, aborted));
             co_await std::move(racing);
         };
         asio::co_spawn(p.io, hold(witness), [](std::exception_ptr) {});
@@ -148,52 +149,52 @@ TEST_CASE("nothing is left behind when the context ends during a race") {
 }
 
 TEST_CASE("within rethrows the task's error and returns when the task ends in time") {
-    place_on p;
+    waiters_on p;
     auto const late = make_error_code(std::errc::timed_out);
     auto const hour = std::chrono::hours(1);
-    CHECK_FALSE(test::error_of(p.io, runnel::within(p.place, hour, late, turns(p.place, 3))));
+    CHECK_FALSE(test::error_of(p.io, runnel::within(p.waiters, hour, late, turns(p.waiters, 3))));
     CHECK(test::error_of(
-              p.io, runnel::within(p.place, hour, late, fail_after(p.place, 3, asio::error::connection_refused))) ==
+              p.io, runnel::within(p.waiters, hour, late, fail_after(p.waiters, 3, asio::error::connection_refused))) ==
           asio::error::connection_refused);
 }
 
 TEST_CASE("within cancels a task that takes too long and throws the error for it") {
-    place_on p;
+    waiters_on p;
     int aborted = 0;
     auto const late = make_error_code(std::errc::timed_out);
-    CHECK(test::error_of(p.io, runnel::within(p.place, milliseconds(10), late, wait_for_ever(p.place, aborted))) ==
+    CHECK(test::error_of(p.io, runnel::within(p.waiters, milliseconds(10), late, wait_for_ever(p.waiters, aborted))) ==
           late);
     CHECK(aborted == 1);
 }
 
 TEST_CASE("an operation with a value can have a deadline, and keeps its value and its errors") {
-    place_on p;
+    waiters_on p;
     auto const value_after = [&](int count) -> asio::awaitable<std::unique_ptr<int>> {
-        co_await turns(p.place, count);
+        co_await turns(p.waiters, count);
         co_return std::make_unique<int>(7);
     };
     CHECK(*test::run(p.io, runnel::within(std::chrono::hours(1), value_after(3))) == 7);
     auto failing =
-        runnel::within(std::chrono::hours(1), fail_after(p.place, 3, std::make_error_code(std::errc::io_error)));
+        runnel::within(std::chrono::hours(1), fail_after(p.waiters, 3, std::make_error_code(std::errc::io_error)));
     CHECK(test::error_of(p.io, std::move(failing)) == std::errc::io_error);
     int aborted = 0;
-    auto endless = runnel::within(milliseconds(1), wait_for_ever(p.place, aborted));
+    auto endless = runnel::within(milliseconds(1), wait_for_ever(p.waiters, aborted));
     CHECK_FALSE(test::error_of(p.io, std::move(endless)));  // ended by being cancelled, without an error of its own
     CHECK(aborted == 1);
 }
 
 TEST_CASE("an operation that is late is cancelled, and the error is std::errc::timed_out") {
-    place_on p;
+    waiters_on p;
     auto const never = [&]() -> asio::awaitable<int> {
         waiter w;
-        co_await p.place.wait(w);
+        co_await p.waiters.wait(w);
         throw std::system_error(w.result);
     };
     CHECK(test::error_of(p.io, runnel::within(milliseconds(1), never())) == std::errc::timed_out);
 }
 
 TEST_CASE("the longest times there are never end, in whatever unit, and times below nothing are over") {
-    place_on p;
+    waiters_on p;
     for (runnel::time_limit const limit :
          {runnel::time_limit(milliseconds::max()), runnel::time_limit(std::chrono::hours::max()),
           runnel::time_limit(std::chrono::steady_clock::duration::max())}) {
@@ -205,13 +206,13 @@ TEST_CASE("the longest times there are never end, in whatever unit, and times be
         CHECK(sleeping.run_for_error() == asio::error::operation_aborted);
     }
     int aborted = 0;
-    auto over = runnel::within(milliseconds::min(), wait_for_ever(p.place, aborted));
+    auto over = runnel::within(milliseconds::min(), wait_for_ever(p.waiters, aborted));
     CHECK(test::error_of(p.io, std::move(over)) == std::error_code());
     CHECK(aborted == 1);
 }
 
 TEST_CASE("sleep_for takes at least its time and can be cancelled") {
-    place_on p;
+    waiters_on p;
     auto const start = std::chrono::steady_clock::now();
     test::run(p.io, runnel::sleep_for<test::executor>(p.io.get_executor(), milliseconds(20)));
     CHECK(std::chrono::steady_clock::now() - start >= milliseconds(20));
@@ -223,25 +224,25 @@ TEST_CASE("sleep_for takes at least its time and can be cancelled") {
 }
 
 TEST_CASE("a test that gives up waiting for a coroutine leaves it whole: it goes on, or ends with its context") {
-    place_on p;
+    waiters_on p;
     bool gone_on = false;
-    auto wait = [](wait_list& place, bool& done) -> asio::awaitable<int> {
+    auto wait = [](wait_list& waiters, bool& done) -> asio::awaitable<int> {
         waiter w;
-        co_await place.wait(w);
+        co_await waiters.wait(w);
         done = true;
         co_return 7;
     };
     {
-        test::task<int> given_up(p.io, wait(p.place, gone_on));
+        test::task<int> given_up(p.io, wait(p.waiters, gone_on));
         CHECK_THROWS_AS(given_up.run(milliseconds(1)), std::logic_error);
     }
-    p.place.wake_one();
+    p.waiters.wake_one();
     p.io.restart();
     p.io.poll();
     CHECK(gone_on);
     {
-        test::task<int> never_ends(p.io, wait(p.place, gone_on));
+        test::task<int> never_ends(p.io, wait(p.waiters, gone_on));
         CHECK_THROWS_AS(never_ends.run(milliseconds(1)), std::logic_error);
-        test::task<int> never_begins(p.io, wait(p.place, gone_on));
+        test::task<int> never_begins(p.io, wait(p.waiters, gone_on));
     }
 }

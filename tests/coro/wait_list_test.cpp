@@ -18,14 +18,14 @@ namespace {
 using wait_list = runnel::wait_list<test::executor>;
 using waiter = runnel::waiter<test::executor>;
 
-asio::awaitable<std::error_code> wait_at(wait_list& place, waiter& w) {
-    co_await place.wait(w);
+asio::awaitable<std::error_code> wait_at(wait_list& waiters, waiter& w) {
+    co_await waiters.wait(w);
     co_return w.result;
 }
 
-asio::awaitable<std::error_code> wait_here(wait_list& place) {
+asio::awaitable<std::error_code> wait_here(wait_list& waiters) {
     waiter w;
-    co_await place.wait(w);
+    co_await waiters.wait(w);
     co_return w.result;
 }
 
@@ -51,18 +51,18 @@ TEST_CASE("a linked list keeps the order of insertion, and its links unlink them
 
 TEST_CASE("a waiting coroutine waits until it is woken, with the result it is given") {
     asio::io_context io;
-    wait_list place(io.get_executor());
+    wait_list waiters(io.get_executor());
     waiter w;
-    test::task waiting(io, wait_at(place, w));
+    test::task waiting(io, wait_at(waiters, w));
     io.poll();
     CHECK(w.is_waiting());
     CHECK_FALSE(waiting.done());
     SUBCASE("none") {
-        place.wake(w);
+        waiters.wake(w);
         CHECK_FALSE(waiting.run());
     }
     SUBCASE("an error") {
-        place.wake(w, asio::error::timed_out);
+        waiters.wake(w, asio::error::timed_out);
         CHECK(waiting.run() == asio::error::timed_out);
     }
     CHECK_FALSE(w.is_waiting());
@@ -71,42 +71,42 @@ TEST_CASE("a waiting coroutine waits until it is woken, with the result it is gi
 
 TEST_CASE("a woken coroutine goes on in a later turn of the executor, not inside wake") {
     asio::io_context io;
-    wait_list place(io.get_executor());
+    wait_list waiters(io.get_executor());
     waiter w;
-    test::task waiting(io, wait_at(place, w));
+    test::task waiting(io, wait_at(waiters, w));
     io.poll();
-    place.wake(w);
+    waiters.wake(w);
     CHECK_FALSE(waiting.done());
     waiting.run();
 }
 
 TEST_CASE("waking a coroutine that is not waiting, or twice, has no effect") {
     asio::io_context io;
-    wait_list place(io.get_executor());
+    wait_list waiters(io.get_executor());
     waiter w;
-    place.wake(w, asio::error::timed_out);
-    test::task waiting(io, wait_at(place, w));
+    waiters.wake(w, asio::error::timed_out);
+    test::task waiting(io, wait_at(waiters, w));
     io.poll();
     CHECK_FALSE(waiting.done());
-    place.wake(w);
-    place.wake(w, asio::error::timed_out);
+    waiters.wake(w);
+    waiters.wake(w, asio::error::timed_out);
     CHECK_FALSE(waiting.run());
     CHECK(waiting.ended() == 1);
 }
 
 TEST_CASE("all that are waiting can be woken at once, in the order in which they came") {
     asio::io_context io;
-    wait_list place(io.get_executor());
+    wait_list waiters(io.get_executor());
     std::vector<int> order;
     auto const wait = [&](int name) -> asio::awaitable<void> {
         waiter w;
-        co_await place.wait(w);
+        co_await waiters.wait(w);
         CHECK(w.result == asio::error::timed_out);
         order.push_back(name);
     };
     for (int name = 0; name < 4; ++name) asio::co_spawn(io, wait(name), [](std::exception_ptr) {});
     io.poll();
-    place.wake_all(asio::error::timed_out);
+    waiters.wake_all(asio::error::timed_out);
     io.restart();
     io.run();
     CHECK(order == std::vector<int>{0, 1, 2, 3});
@@ -114,18 +114,18 @@ TEST_CASE("all that are waiting can be woken at once, in the order in which they
 
 TEST_CASE("a waiter can be waiting again and again") {
     asio::io_context io;
-    wait_list place(io.get_executor());
+    wait_list waiters(io.get_executor());
     waiter w;
     int rounds = 0;
     auto const loop = [&]() -> asio::awaitable<void> {
-        for (; rounds < 5; ++rounds) co_await place.wait(w);
+        for (; rounds < 5; ++rounds) co_await waiters.wait(w);
     };
     test::task looping(io, loop());
     for (int i = 0; i < 5; ++i) {
         io.restart();
         io.poll();
         CHECK(rounds == i);
-        place.wake(w);
+        waiters.wake(w);
     }
     looping.run();
     CHECK(rounds == 5);
@@ -133,9 +133,9 @@ TEST_CASE("a waiter can be waiting again and again") {
 
 TEST_CASE("cancelling a waiting coroutine wakes it with operation_aborted, and wait throws nothing itself") {
     asio::io_context io;
-    wait_list place(io.get_executor());
+    wait_list waiters(io.get_executor());
     waiter w;
-    test::task waiting(io, wait_at(place, w));
+    test::task waiting(io, wait_at(waiters, w));
     io.poll();
     waiting.cancel();
     CHECK(waiting.run() == asio::error::operation_aborted);
@@ -144,16 +144,16 @@ TEST_CASE("cancelling a waiting coroutine wakes it with operation_aborted, and w
 
 TEST_CASE("a coroutine that has been cancelled already does not wait") {
     asio::io_context io;
-    wait_list place(io.get_executor());
+    wait_list waiters(io.get_executor());
     waiter w;
     auto const wait_twice = [&]() -> asio::awaitable<std::error_code> {
-        co_await place.wait(w);
-        co_await place.wait(w);  // with RUNNEL_ASIO_PUBLIC_ONLY Asio throws here
+        co_await waiters.wait(w);
+        co_await waiters.wait(w);  // with RUNNEL_ASIO_PUBLIC_ONLY Asio throws here
         co_return w.result;
     };
     test::task waiting(io, wait_twice());
     io.poll();
-    place.wake(w);
+    waiters.wake(w);
     waiting.cancel();
     io.restart();
     io.poll();
@@ -164,11 +164,11 @@ TEST_CASE("a coroutine that has been cancelled already does not wait") {
 
 TEST_CASE("a wake that came before the cancellation wins") {
     asio::io_context io;
-    wait_list place(io.get_executor());
+    wait_list waiters(io.get_executor());
     waiter w;
-    test::task waiting(io, wait_at(place, w));
+    test::task waiting(io, wait_at(waiters, w));
     io.poll();
-    place.wake(w);
+    waiters.wake(w);
     waiting.cancel();
     CHECK_FALSE(waiting.run());
     CHECK(waiting.ended() == 1);
@@ -176,37 +176,37 @@ TEST_CASE("a wake that came before the cancellation wins") {
 
 TEST_CASE("destroying the wait list wakes all with operation_aborted") {
     asio::io_context io;
-    auto place = std::make_unique<wait_list>(io.get_executor());
-    test::task first(io, wait_here(*place));
-    test::task second(io, wait_here(*place));
+    auto waiters = std::make_unique<wait_list>(io.get_executor());
+    test::task first(io, wait_here(*waiters));
+    test::task second(io, wait_here(*waiters));
     io.poll();
-    place.reset();
+    waiters.reset();
     CHECK(first.run() == asio::error::operation_aborted);
     CHECK(second.run() == asio::error::operation_aborted);
 }
 
 TEST_CASE("the end of the context destroys what waits there, in whatever order things go") {
     auto const witness = std::make_shared<int>(0);
-    auto const wait_in = [](std::shared_ptr<wait_list> place, std::shared_ptr<int>) -> asio::awaitable<void> {
+    auto const wait_in = [](std::shared_ptr<wait_list> waiters, std::shared_ptr<int>) -> asio::awaitable<void> {
         waiter w;
-        co_await place->wait(w);
+        co_await waiters->wait(w);
     };
     SUBCASE("the coroutines own the place") {
         asio::io_context io;
-        auto place = std::make_shared<wait_list>(io.get_executor());
-        for (int i = 0; i < 3; ++i) asio::co_spawn(io, wait_in(place, witness), [](std::exception_ptr) {});
-        place.reset();
+        auto waiters = std::make_shared<wait_list>(io.get_executor());
+        for (int i = 0; i < 3; ++i) asio::co_spawn(io, wait_in(waiters, witness), [](std::exception_ptr) {});
+        waiters.reset();
         io.poll();
         CHECK(witness.use_count() == 4);
     }
     SUBCASE("a coroutine waiting in one place owns another, in which one is waiting") {
         asio::io_context io;
         auto outer = std::make_shared<wait_list>(io.get_executor());
-        auto const own = [&](std::shared_ptr<wait_list> place, std::shared_ptr<int> w) -> asio::awaitable<void> {
-            auto const inner = std::make_shared<wait_list>(place->get_executor());
-            asio::co_spawn(place->get_executor(), wait_in(inner, w), [](std::exception_ptr) {});
+        auto const own = [&](std::shared_ptr<wait_list> waiters, std::shared_ptr<int> w) -> asio::awaitable<void> {
+            auto const inner = std::make_shared<wait_list>(waiters->get_executor());
+            asio::co_spawn(waiters->get_executor(), wait_in(inner, w), [](std::exception_ptr) {});
             waiter waiting;
-            co_await place->wait(waiting);
+            co_await waiters->wait(waiting);
         };
         asio::co_spawn(io, own(outer, witness), [](std::exception_ptr) {});
         outer.reset();
@@ -215,11 +215,11 @@ TEST_CASE("the end of the context destroys what waits there, in whatever order t
     }
     SUBCASE("woken, but not yet gone on") {
         asio::io_context io;
-        auto place = std::make_shared<wait_list>(io.get_executor());
-        asio::co_spawn(io, wait_in(place, witness), [](std::exception_ptr) {});
+        auto waiters = std::make_shared<wait_list>(io.get_executor());
+        asio::co_spawn(io, wait_in(waiters, witness), [](std::exception_ptr) {});
         io.poll();
-        place->wake_all({});
-        place.reset();
+        waiters->wake_all({});
+        waiters.reset();
         CHECK(witness.use_count() == 2);
     }
     CHECK(witness.use_count() == 1);
@@ -228,16 +228,16 @@ TEST_CASE("the end of the context destroys what waits there, in whatever order t
 TEST_CASE("a wait list works on a strand") {
     asio::io_context io;
     test::executor const strand = asio::make_strand(io.get_executor());
-    wait_list place(strand);
+    wait_list waiters(strand);
     bool woken = false;
     auto const wait = [&]() -> asio::awaitable<void> {
         waiter w;
-        co_await place.wait(w);
+        co_await waiters.wait(w);
         woken = !w.result;
     };
     asio::co_spawn(strand, wait(), [](std::exception_ptr) {});
     io.poll();
-    asio::post(strand, [&] { place.wake_all({}); });
+    asio::post(strand, [&] { waiters.wake_all({}); });
     io.restart();
     io.run();
     CHECK(woken);
@@ -248,10 +248,10 @@ namespace {
 // Coroutines that wait at one place and note their names as they go on.
 template <class Executor>
 struct crowd {
-    explicit crowd(Executor const& e) : executor(e), place(std::make_unique<runnel::wait_list<Executor>>(e)) {}
+    explicit crowd(Executor const& e) : executor(e), waiters(std::make_unique<runnel::wait_list<Executor>>(e)) {}
 
     Executor executor;
-    std::unique_ptr<runnel::wait_list<Executor>> place;
+    std::unique_ptr<runnel::wait_list<Executor>> waiters;
     std::vector<std::string> order;
     std::function<void(std::string const&)> on_woken = [](std::string const&) {};
 
@@ -268,7 +268,7 @@ struct crowd {
 
     asio::awaitable<void, Executor> wait(std::string name) {
         runnel::waiter<Executor> w;
-        co_await place->wait(w);
+        co_await waiters->wait(w);
         order.push_back(name + (w.result ? "!" : ""));
         on_woken(name);
     }
@@ -289,7 +289,7 @@ TEST_CASE("those who are woken in one turn go on in one turn, whatever the execu
             if (name == "a") people.mark_turn();
         };
         asio::post(executor, [&] {
-            people.place->wake_all({});
+            people.waiters->wake_all({});
             CHECK(people.order.empty());
         });
         io.restart();
@@ -310,15 +310,15 @@ TEST_CASE("who is woken while others go on waits for the next turn") {
     people.on_woken = [&](std::string const& name) {
         if (name == "a") people.add("late");
     };
-    people.place->wake_one();
+    people.waiters->wake_one();
     io.restart();
     io.poll();  // a goes on and starts another, which waits
     people.on_woken = [&](std::string const& name) {
         if (name != "b") return;
         people.mark_turn();
-        people.place->wake_all({});
+        people.waiters->wake_all({});
     };
-    people.place->wake_one();
+    people.waiters->wake_one();
     io.restart();
     io.poll();
     CHECK(people.order == names{"a", "b", "|", "late"});
@@ -330,9 +330,9 @@ TEST_CASE("places that share a queue let coroutines go on in the order of their 
     wait_list second(first.queue());
     CHECK(second.get_executor() == first.get_executor());
     std::vector<int> order;
-    auto const wait = [&](wait_list& place, int name) -> asio::awaitable<void> {
+    auto const wait = [&](wait_list& waiters, int name) -> asio::awaitable<void> {
         waiter w;
-        co_await place.wait(w);
+        co_await waiters.wait(w);
         order.push_back(name);
     };
     asio::co_spawn(io, wait(first, 1), [](std::exception_ptr) {});
@@ -352,14 +352,14 @@ TEST_CASE("who is woken behind the others goes on after them, in the same turn")
     crowd people(test::executor(io.get_executor()));
     for (auto const* name : {"a", "b", "c"}) people.add(name);
     io.poll();
-    wait_list behind(people.place->queue());
+    wait_list behind(people.waiters->queue());
     std::optional<waiter> last(std::in_place);
     asio::co_spawn(
         io,
         [&]() -> asio::awaitable<void> {
             co_await behind.wait(*last);
             people.order.emplace_back("last");
-            people.place->wake_one();
+            people.waiters->wake_one();
         },
         [](std::exception_ptr) {});
     io.restart();
@@ -372,8 +372,8 @@ TEST_CASE("who is woken behind the others goes on after them, in the same turn")
             behind.wake_one_behind();
             behind.wake_one_behind();  // nobody is there any more
         };
-        people.place->wake_one();
-        people.place->wake_one();
+        people.waiters->wake_one();
+        people.waiters->wake_one();
         io.poll();
         CHECK(people.order == names{"a", "b", "last", "|", "c"});
     }
@@ -383,15 +383,15 @@ TEST_CASE("who is woken behind the others goes on after them, in the same turn")
             behind.wake_one_behind();
             throw std::runtime_error("thrown by a");
         };
-        people.place->wake_one();
-        people.place->wake_one();
+        people.waiters->wake_one();
+        people.waiters->wake_one();
         CHECK_THROWS_AS(io.poll(), std::runtime_error);
         io.poll();
         CHECK(people.order == names{"a", "b", "last", "c"});
     }
     SUBCASE("there is no turn") {
         behind.wake_one_behind();
-        people.place->wake_one();
+        people.waiters->wake_one();
         people.mark_turn();
         io.poll();
         CHECK(people.order == names{"last", "a", "|", "b"});
@@ -401,8 +401,8 @@ TEST_CASE("who is woken behind the others goes on after them, in the same turn")
             if (name == "a") behind.wake_one_behind();
             if (name == "b") last.reset();
         };
-        people.place->wake_one();
-        people.place->wake_one();
+        people.waiters->wake_one();
+        people.waiters->wake_one();
         io.poll();
         CHECK(people.order == names{"a", "b"});
     }
@@ -414,9 +414,9 @@ TEST_CASE("who is woken between begin_turn and end_turn goes on by that, the one
     wait_list second(first.queue());
     auto const queue = first.queue();
     std::string order;
-    auto const wait = [&](wait_list& place, char name) -> asio::awaitable<void> {
+    auto const wait = [&](wait_list& waiters, char name) -> asio::awaitable<void> {
         waiter w;
-        co_await place.wait(w);
+        co_await waiters.wait(w);
         order += name;
         if (name == 'a') second.wake_one_behind();
     };
@@ -466,17 +466,17 @@ TEST_CASE("who is woken between begin_turn and end_turn goes on by that, the one
 
 TEST_CASE("what is thrown in end_turn leaves the executor, and the others go on all the same") {
     asio::io_context io;
-    wait_list place(io.get_executor());
+    wait_list waiters(io.get_executor());
     int gone_on = 0;
     for (bool throws : {true, false})
-        asio::co_spawn(io, wait_here(place), [&, throws](std::exception_ptr, std::error_code) {
+        asio::co_spawn(io, wait_here(waiters), [&, throws](std::exception_ptr, std::error_code) {
             if (throws) throw std::runtime_error("the user's");
             ++gone_on;
         });
     io.poll();
-    place.queue()->begin_turn();
-    place.wake_all({});
-    place.queue()->end_turn();
+    waiters.queue()->begin_turn();
+    waiters.wake_all({});
+    waiters.queue()->end_turn();
     io.restart();
     CHECK_THROWS_WITH(io.run(), "the user's");
     io.run();
@@ -485,22 +485,22 @@ TEST_CASE("what is thrown in end_turn leaves the executor, and the others go on 
 
 TEST_CASE("coroutines that wake each other for ever do not keep end_turn") {
     asio::io_context io;
-    wait_list place(io.get_executor());
+    wait_list waiters(io.get_executor());
     std::string order;
     bool over = false;
     auto const wake_next = [&](char name) -> asio::awaitable<void> {
         while (!over && order.size() < 100) {
             waiter w;
-            co_await place.wait(w);
+            co_await waiters.wait(w);
             order += name;
-            place.wake_one();
+            waiters.wake_one();
         }
     };
     for (char name : {'a', 'b'}) asio::co_spawn(io, wake_next(name), asio::detached);
     io.poll();
-    place.queue()->begin_turn();
-    place.wake_one();
-    place.queue()->end_turn();
+    waiters.queue()->begin_turn();
+    waiters.wake_one();
+    waiters.queue()->end_turn();
     CHECK(order == "a");
     io.restart();
     io.poll_one();
@@ -511,14 +511,14 @@ TEST_CASE("coroutines that wake each other for ever do not keep end_turn") {
 
 TEST_CASE("a coroutine that goes on by end_turn can destroy the place, and the queue with it") {
     asio::io_context io;
-    auto place = std::make_unique<wait_list>(io.get_executor());
+    auto waiters = std::make_unique<wait_list>(io.get_executor());
     std::error_code last;
-    asio::co_spawn(io, wait_here(*place), [&](std::exception_ptr, std::error_code) { place.reset(); });
-    asio::co_spawn(io, wait_here(*place), [&](std::exception_ptr, std::error_code e) { last = e; });
+    asio::co_spawn(io, wait_here(*waiters), [&](std::exception_ptr, std::error_code) { waiters.reset(); });
+    asio::co_spawn(io, wait_here(*waiters), [&](std::exception_ptr, std::error_code e) { last = e; });
     io.poll();
-    auto* const queue = place->queue().operator->();  // keeps it no longer than the list does
+    auto* const queue = waiters->queue().operator->();  // keeps it no longer than the list does
     queue->begin_turn();
-    place->wake_one();
+    waiters->wake_one();
     queue->end_turn();
     io.restart();
     io.run();
@@ -527,25 +527,25 @@ TEST_CASE("a coroutine that goes on by end_turn can destroy the place, and the q
 
 TEST_CASE("among those that go on in a turn, begin_turn has no effect") {
     asio::io_context io;
-    wait_list place(io.get_executor());
+    wait_list waiters(io.get_executor());
     bool other = false;
     auto const reader = [&]() -> asio::awaitable<void> {
         waiter w;
-        co_await place.wait(w);
-        place.queue()->begin_turn();
-        place.wake_all({});
-        place.queue()->end_turn();
+        co_await waiters.wait(w);
+        waiters.queue()->begin_turn();
+        waiters.wake_all({});
+        waiters.queue()->end_turn();
         CHECK_FALSE(other);
     };
     auto const waiting = [&]() -> asio::awaitable<void> {
         waiter w;
-        co_await place.wait(w);
+        co_await waiters.wait(w);
         other = true;
     };
     asio::co_spawn(io, reader(), asio::detached);
     asio::co_spawn(io, waiting(), asio::detached);
     io.poll();
-    place.wake_one();
+    waiters.wake_one();
     io.restart();
     io.poll();
     CHECK(other);
@@ -557,17 +557,17 @@ TEST_CASE("a coroutine that goes on can destroy the place, and those woken with 
     for (auto const* name : {"a", "b", "c"}) people.add(name);
     io.poll();
     people.on_woken = [&](std::string const& name) {
-        if (name == "a") people.place.reset();
+        if (name == "a") people.waiters.reset();
     };
     SUBCASE("all had been woken") {
-        people.place->wake_all({});
+        people.waiters->wake_all({});
         io.restart();
         io.run();
         CHECK(people.order == names{"a", "b", "c"});
     }
     SUBCASE("one had not") {
-        people.place->wake_one();
-        people.place->wake_one();
+        people.waiters->wake_one();
+        people.waiters->wake_one();
         io.restart();
         io.run();
         CHECK(people.order == names{"a", "b", "c!"});
@@ -579,8 +579,8 @@ TEST_CASE("a place can be destroyed between the waking and the going on") {
     crowd people(io.get_executor());
     for (auto const* name : {"a", "b"}) people.add(name);
     io.poll();
-    people.place->wake_one();
-    people.place.reset();
+    people.waiters->wake_one();
+    people.waiters.reset();
     io.restart();
     io.run();
     CHECK(people.order == names{"a", "b!"});
@@ -616,10 +616,10 @@ void let_one_throw(asio::io_context& io, Executor executor) {
     for (auto const* name : {"a", "b", "c", "d"}) people.add(name);
     io.poll();
     people.on_woken = [&](std::string const& name) {
-        if (name == "a") people.place->wake_one();
+        if (name == "a") people.waiters->wake_one();
         if (name == "b") throw std::runtime_error(name);
     };
-    for (int i = 0; i < 3; ++i) people.place->wake_one();
+    for (int i = 0; i < 3; ++i) people.waiters->wake_one();
     io.restart();
     CHECK_THROWS_AS(io.run(), std::runtime_error);
     io.restart();
@@ -637,20 +637,20 @@ TEST_CASE("what a coroutine that goes on throws leaves the executor, and the oth
 
 TEST_CASE("a coroutine that goes on can cancel one that was woken with it: the wake wins") {
     asio::io_context io;
-    wait_list place(io.get_executor());
+    wait_list waiters(io.get_executor());
     waiter first;
     waiter second;
     std::optional<test::task<std::error_code>> victim;
     auto const cancels = [&]() -> asio::awaitable<void> {
-        co_await place.wait(first);
+        co_await waiters.wait(first);
         victim->cancel();
     };
     test::task canceller(io, cancels());
-    victim.emplace(io, wait_at(place, second));
+    victim.emplace(io, wait_at(waiters, second));
     io.poll();
-    place.wake(first);
+    waiters.wake(first);
     SUBCASE("woken before") {
-        place.wake(second);
+        waiters.wake(second);
         CHECK_FALSE(second.is_waiting());
         CHECK_FALSE(victim->run());
     }
@@ -661,11 +661,11 @@ TEST_CASE("a coroutine that goes on can cancel one that was woken with it: the w
 
 TEST_CASE("a cancellation after the place has gone finds nobody") {
     asio::io_context io;
-    auto place = std::make_unique<wait_list>(io.get_executor());
+    auto waiters = std::make_unique<wait_list>(io.get_executor());
     waiter w;
-    test::task waiting(io, wait_at(*place, w));
+    test::task waiting(io, wait_at(*waiters, w));
     io.poll();
-    place.reset();
+    waiters.reset();
     waiting.cancel();
     CHECK(waiting.run() == asio::error::operation_aborted);
     CHECK(waiting.ended() == 1);
@@ -674,7 +674,7 @@ TEST_CASE("a cancellation after the place has gone finds nobody") {
 TEST_CASE("a waiter that is destroyed takes its coroutine along, and the others go on") {
     auto const witness = std::make_shared<int>(0);
     asio::io_context io;
-    wait_list place(io.get_executor());
+    wait_list waiters(io.get_executor());
     auto w = std::make_unique<waiter>();
     waiter other;
     bool gone_on = false;
@@ -682,12 +682,12 @@ TEST_CASE("a waiter that is destroyed takes its coroutine along, and the others 
         co_await p.wait(here);
         on = true;
     };
-    asio::co_spawn(io, wait(place, *w, witness, gone_on), [](std::exception_ptr) {});
-    test::task second(io, wait_at(place, other));
+    asio::co_spawn(io, wait(waiters, *w, witness, gone_on), [](std::exception_ptr) {});
+    test::task second(io, wait_at(waiters, other));
     io.poll();
     SUBCASE("waiting") {}
-    SUBCASE("woken") { place.wake(*w); }
-    place.wake(other);
+    SUBCASE("woken") { waiters.wake(*w); }
+    waiters.wake(other);
     w.reset();
     CHECK_FALSE(second.run());
     io.restart();
@@ -699,11 +699,11 @@ TEST_CASE("a waiter that is destroyed takes its coroutine along, and the others 
 TEST_CASE("a coroutine of another executor goes on there") {
     asio::io_context io;
     asio::io_context others;
-    wait_list place(io.get_executor());
+    wait_list waiters(io.get_executor());
     waiter w;
-    test::task waiting(others, wait_at(place, w));
+    test::task waiting(others, wait_at(waiters, w));
     others.poll();
-    place.wake(w);
+    waiters.wake(w);
     io.run();
     CHECK_FALSE(waiting.done());
     CHECK_FALSE(waiting.run());
@@ -711,36 +711,36 @@ TEST_CASE("a coroutine of another executor goes on there") {
 
 TEST_CASE("what could cancel a coroutine may be gone when the context ends") {
     asio::io_context io;
-    std::optional<wait_list> place(io.get_executor());
+    std::optional<wait_list> waiters(io.get_executor());
     waiter first;
     waiter second;
     std::optional<test::task<std::error_code>> waiting;
     std::optional<test::task<std::error_code>> woken;
-    waiting.emplace(io, wait_at(*place, first));
-    woken.emplace(io, wait_at(*place, second));
+    waiting.emplace(io, wait_at(*waiters, first));
+    woken.emplace(io, wait_at(*waiters, second));
     io.poll();
-    place->wake(second);
+    waiters->wake(second);
     waiting.reset();
     woken.reset();
     SUBCASE("the place remains") {}
-    SUBCASE("the place has gone too") { place.reset(); }
+    SUBCASE("the place has gone too") { waiters.reset(); }
 }
 
 TEST_CASE("the end of the context destroys those who were woken and have not gone on, and the place they own") {
     auto const witness = std::make_shared<int>(0);
-    auto const wait_in = [](auto place, std::shared_ptr<int>) -> asio::awaitable<void> {
+    auto const wait_in = [](auto waiters, std::shared_ptr<int>) -> asio::awaitable<void> {
         waiter w;
-        co_await place->wait(w);
+        co_await waiters->wait(w);
     };
     {
         asio::io_context io;
-        auto place = std::make_shared<wait_list>(test::executor(asio::make_strand(io.get_executor())));
+        auto waiters = std::make_shared<wait_list>(test::executor(asio::make_strand(io.get_executor())));
         for (int i = 0; i < 3; ++i)
-            asio::co_spawn(place->get_executor(), wait_in(place, witness), [](std::exception_ptr) {});
+            asio::co_spawn(waiters->get_executor(), wait_in(waiters, witness), [](std::exception_ptr) {});
         io.poll();
-        place->wake_one();
-        place->wake_one();
-        place.reset();
+        waiters->wake_one();
+        waiters->wake_one();
+        waiters.reset();
         CHECK(witness.use_count() == 4);
     }
     CHECK(witness.use_count() == 1);
@@ -753,13 +753,13 @@ std::size_t allocations() { return runnel::testing::allocation_count() + runnel:
 // What a round of waking `size` coroutines and letting them wait again allocates in steady state.
 template <class Executor>
 std::size_t allocations_of_a_round(asio::io_context& io, Executor executor, int size) {
-    runnel::wait_list<Executor> place(executor);
+    runnel::wait_list<Executor> waiters(executor);
     bool ends = false;
     int woken = 0;
     auto const wait = [&]() -> asio::awaitable<void, Executor> {
         while (!ends) {
             runnel::waiter<Executor> w;
-            co_await place.wait(w);
+            co_await waiters.wait(w);
             ++woken;
         }
     };
@@ -775,12 +775,12 @@ std::size_t allocations_of_a_round(asio::io_context& io, Executor executor, int 
         for (int i = 0; i < rounds; ++i) {
             auto const before = allocations();
             woken = 0;
-            place.wake_all({});
+            waiters.wake_all({});
             while (woken < size) co_await asio::post(executor, asio::use_awaitable_t<Executor>{});
             allocated = allocations() - before;
         }
         ends = true;
-        place.wake_all({});
+        waiters.wake_all({});
     };
     asio::co_spawn(executor, play(), [](std::exception_ptr) {});
     io.restart();
@@ -802,7 +802,7 @@ TEST_CASE("waiting allocates nothing in steady state, however many wait") {
 
 TEST_CASE("waiting allocates nothing in steady state") {
     asio::io_context io;
-    wait_list place(io.get_executor());
+    wait_list waiters(io.get_executor());
     waiter ping;
     waiter pong;
     std::size_t before = 0;
@@ -810,11 +810,11 @@ TEST_CASE("waiting allocates nothing in steady state") {
     auto const player = [&](waiter& mine, waiter& theirs, bool counts) -> asio::awaitable<void> {
         for (int i = 0; i < rounds; ++i) {
             if (counts && i == rounds / 2) before = runnel::testing::allocation_count();
-            place.wake(theirs);
-            co_await place.wait(mine);
+            waiters.wake(theirs);
+            co_await waiters.wait(mine);
         }
         if (counts) before = runnel::testing::allocation_count() - before;
-        place.wake(theirs);
+        waiters.wake(theirs);
     };
     test::task first(io, player(ping, pong, true));
     test::task second(io, player(pong, ping, false));

@@ -23,7 +23,7 @@ bool have_clients() {
     return found;
 }
 
-struct place {
+struct fixture {
     // Runs the broker until `condition` holds; false if it does not in time.
     template <class Condition>
     bool wait(Condition condition) {
@@ -57,7 +57,7 @@ arguments operator+(arguments a, arguments const& b) {
 
 TEST_CASE("mosquitto's clients exchange messages of each QoS through the embedded broker, over tcp and tls") {
     if (!have_clients()) return;
-    place p;
+    fixture p;
     testing::certificate_authority authority;
     testing::broker broker(p.io.get_executor());
     auto const tcp_port = std::to_string(broker.listen_tcp());
@@ -85,7 +85,7 @@ TEST_CASE("mosquitto's clients exchange messages of each QoS through the embedde
 
 TEST_CASE("mosquitto_sub gets a retained message, and mosquitto_pub's will") {
     if (!have_clients()) return;
-    place p;
+    fixture p;
     testing::broker broker(p.io.get_executor());
     arguments const where{"-p", std::to_string(broker.listen_tcp()), "-V", "mqttv5"};
     CHECK(p.run(arguments{"mosquitto_pub", "-r", "-t", "kept", "-m", "retained"} + where) == 0);
@@ -104,7 +104,7 @@ TEST_CASE("mosquitto_sub gets a retained message, and mosquitto_pub's will") {
 
 TEST_CASE("the platform simulator lets mosquitto_pub in as a device, with the right password only") {
     if (!have_clients()) return;
-    place p;
+    fixture p;
     testing::aliyun_platform platform(p.io.get_executor());
     aliyun::device const device{"a1B2c3D4e5F", "thermostat-7", "the device secret"};
     platform.add_device(device);

@@ -26,7 +26,7 @@ namespace mqtt = runnel::mqtt;
 using namespace std::chrono_literals;
 
 /// What all clients share. Each publishes to its neighbour, message by message of QoS 1 and 2 in turns, while `on`.
-struct place {
+struct fixture {
     asio::io_context& io;
     std::mt19937 random;
     std::chrono::milliseconds interval;  // between two messages of one client
@@ -61,7 +61,7 @@ class client {
 template <class Transport>
 class client_over final : public client {
   public:
-    client_over(place& where, std::size_t number, std::size_t neighbour, Transport to)
+    client_over(fixture& where, std::size_t number, std::size_t neighbour, Transport to)
         : where_(where),
           topic_("soak/" + std::to_string(neighbour)),
           session_(where.io.get_executor(), std::move(to), options(number)) {
@@ -151,7 +151,7 @@ class client_over final : public client {
         }
     }
 
-    place& where_;
+    fixture& where_;
     bool is_ending_ = false;  // `disconnect` has been called: nothing can be published until the next `run`
     std::string topic_;
     mqtt::session<Transport> session_;

@@ -43,8 +43,8 @@ class crowd {
   public:
     crowd(asio::io_context& io, settings const& s)
         : settings_(s),
-          place_{io, std::mt19937(static_cast<std::mt19937::result_type>(s.seed)),
-                 std::chrono::milliseconds(s.interval)},
+          fixture_{io, std::mt19937(static_cast<std::mt19937::result_type>(s.seed)),
+                   std::chrono::milliseconds(s.interval)},
           broker_(io.get_executor()),
           context_(test::trusting(authority_)) {
         listen();
@@ -55,7 +55,7 @@ class crowd {
     asio::awaitable<void> run() {
         auto const begin = clock_type::now();
         auto const seconds = [&] { return std::chrono::duration<double>(clock_type::now() - begin).count(); };
-        while (!all_connected()) co_await place_.sleep(20ms);
+        while (!all_connected()) co_await fixture_.sleep(20ms);
         std::printf("%zu sessions are connected: %.1f s\n", clients_.size(), seconds());
         do {
             co_await disturb();
@@ -63,7 +63,7 @@ class crowd {
             points_.push_back({resources::heap_bytes(), resources::descriptors()});
             tell(seconds());
         } while (seconds() < static_cast<double>(settings_.seconds));
-        place_.stopping = true;
+        fixture_.stopping = true;
         for (auto const& c : clients_) co_await c->disconnect();
         completed_ = true;
     }
@@ -88,8 +88,8 @@ class crowd {
         std::printf("\n%" PRIu64 " connections, %" PRIu64 " messages, %" PRIu64 " sent again: %" PRIu64
                     " lost, %" PRIu64 " late, %" PRIu64 " of QoS 2 twice, %" PRIu64 " of QoS 1 again; %" PRIu64
                     " runs given up\n",
-                    connections, sent, resent, lost, late, twice, again, place_.unexpected);
-        bool const good = completed_ && lost == 0 && late == 0 && twice == 0 && place_.unexpected == 0;
+                    connections, sent, resent, lost, late, twice, again, fixture_.unexpected);
+        bool const good = completed_ && lost == 0 && late == 0 && twice == 0 && fixture_.unexpected == 0;
         return resources::is_steady(points_) && good;
     }
 
@@ -109,11 +109,11 @@ class crowd {
 
     void add(std::size_t i) {
         std::size_t const kind = i % 4;
-        if (i / 4 % behind_one_proxy == 0) proxies_.emplace_back(place_.io, ports_[kind]);
+        if (i / 4 % behind_one_proxy == 0) proxies_.emplace_back(fixture_.io, ports_[kind]);
         auto const port = proxies_[i / 4 / behind_one_proxy * 4 + kind].port();
         test::with_transport(kind, port, context_, [&]<class Transport>(Transport to) {
             auto const next = (i + 1) % settings_.sessions;
-            clients_.push_back(std::make_unique<client_over<Transport>>(place_, i, next, std::move(to)));
+            clients_.push_back(std::make_unique<client_over<Transport>>(fixture_, i, next, std::move(to)));
         });
     }
 
@@ -129,42 +129,42 @@ class crowd {
 
     /// A round of messages and faults.
     asio::awaitable<void> disturb() {
-        place_.on = true;
+        fixture_.on = true;
         auto const end = clock_type::now() + std::chrono::seconds(settings_.round);
         while (clock_type::now() < end) {
             if (settings_.faults == 0) {
-                co_await place_.sleep(100ms);
+                co_await fixture_.sleep(100ms);
                 continue;
             }
             auto const longest = 2000 / static_cast<std::size_t>(settings_.faults);
-            co_await place_.sleep(std::chrono::milliseconds(place_.between(0, longest)));
+            co_await fixture_.sleep(std::chrono::milliseconds(fixture_.between(0, longest)));
             co_await fault();
         }
-        place_.on = false;
+        fixture_.on = false;
     }
 
     asio::awaitable<void> fault() {
-        auto const drawn = place_.between(0, 999);
-        auto& proxy = proxies_[place_.between(0, proxies_.size() - 1)];
-        auto& whom = *clients_[place_.between(0, clients_.size() - 1)];
-        auto const name = "soak-" + std::to_string(place_.between(0, clients_.size() - 1));
+        auto const drawn = fixture_.between(0, 999);
+        auto& proxy = proxies_[fixture_.between(0, proxies_.size() - 1)];
+        auto& whom = *clients_[fixture_.between(0, clients_.size() - 1)];
+        auto const name = "soak-" + std::to_string(fixture_.between(0, clients_.size() - 1));
         std::size_t const kind = drawn == 0 ? 8 : drawn % 8;
         if (kind == 0) proxy.reset();
-        if (kind == 1) proxy.truncate(place_.between(0, 1), place_.between(0, 300));
+        if (kind == 1) proxy.truncate(fixture_.between(0, 1), fixture_.between(0, 300));
         if (kind == 2)
-            proxy.stall(std::chrono::milliseconds(place_.between(10, place_.between(0, 19) == 0 ? 8000 : 500)));
-        if (kind == 3) proxy.throttle(std::chrono::milliseconds(place_.between(50, 500)), place_.between(1, 2000));
+            proxy.stall(std::chrono::milliseconds(fixture_.between(10, fixture_.between(0, 19) == 0 ? 8000 : 500)));
+        if (kind == 3) proxy.throttle(std::chrono::milliseconds(fixture_.between(50, 500)), fixture_.between(1, 2000));
         if (kind == 4) broker_.drop_client(name);
         if (kind == 5) broker_.disconnect_client(name, runnel::mqtt::reason_code::server_shutting_down);
         if (kind == 6) {
             broker_.hold_acknowledgements(true);
-            co_await place_.sleep(std::chrono::milliseconds(place_.between(1, 300)));
+            co_await fixture_.sleep(std::chrono::milliseconds(fixture_.between(1, 300)));
             broker_.hold_acknowledgements(false);
         }
         if (kind == 7) co_await whom.disconnect();
         if (kind == 8) {
             broker_.close();
-            co_await place_.sleep(std::chrono::milliseconds(place_.between(0, 2000)));
+            co_await fixture_.sleep(std::chrono::milliseconds(fixture_.between(0, 2000)));
             listen();
         }
         ++done_[kind];
@@ -179,9 +179,9 @@ class crowd {
                 std::printf("STUCK: %zu descriptors\n", resources::descriptors());
                 co_return false;
             }
-            co_await place_.sleep(100ms);
+            co_await fixture_.sleep(100ms);
         }
-        co_await place_.sleep(3s);
+        co_await fixture_.sleep(3s);
         co_return true;
     }
 
@@ -195,7 +195,7 @@ class crowd {
     }
 
     settings settings_;
-    place place_;
+    fixture fixture_;
     runnel::testing::certificate_authority authority_;
     runnel::testing::broker broker_;
     runnel::tls_context context_;

@@ -50,8 +50,8 @@ bool wait_until(asio::io_context& io, Condition condition,
 }
 
 /// A broker, and a transport that reaches it in memory.
-struct memory_place {
-    explicit memory_place(runnel::testing::broker_options options = {})
+struct memory_fixture {
+    explicit memory_fixture(runnel::testing::broker_options options = {})
         : broker(io.get_executor(), std::move(options)) {}
 
     asio::io_context io;
@@ -69,9 +69,11 @@ struct memory_place {
 };
 
 /// A session that is connected, and its `run`.
-struct connected_session : memory_place {
+struct connected_session : memory_fixture {
     explicit connected_session(runnel::mqtt::session_options o = quick(), runnel::testing::broker_options b = {})
-        : memory_place(std::move(b)), session(io.get_executor(), transport, std::move(o)), running(io, session.run()) {
+        : memory_fixture(std::move(b)),
+          session(io.get_executor(), transport, std::move(o)),
+          running(io, session.run()) {
         run(io, session.connected());
     }
 

@@ -256,9 +256,9 @@ class mqtt_client : public mqtt::session_handler {
 
   private:
     struct link {
-        link(asio::io_context& io, stream_type s) : stream(std::move(s)), place(io.get_executor()) {}
+        link(asio::io_context& io, stream_type s) : stream(std::move(s)), waiters(io.get_executor()) {}
         stream_type stream;
-        runnel::wait_list<asio::any_io_executor> place;
+        runnel::wait_list<asio::any_io_executor> waiters;
         mqtt_client* owner = nullptr;
         bool writing = false;
     };
@@ -284,7 +284,7 @@ class mqtt_client : public mqtt::session_handler {
         try {
             while (l->owner != nullptr) {
                 if (!l->owner->reading) {
-                    co_await runnel::sleep_for<asio::any_io_executor>(l->place.get_executor(),
+                    co_await runnel::sleep_for<asio::any_io_executor>(l->waiters.get_executor(),
                                                                       std::chrono::milliseconds(1));
                     continue;
                 }

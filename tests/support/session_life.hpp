@@ -36,20 +36,20 @@ class session_life {
         return io.run_one_for(std::chrono::milliseconds(200)) != 0;
     }
 
-    static asio::awaitable<void> use(std::unique_ptr<session>& place, bool& leaving) {
-        if (!place) co_return;
-        auto& s = *place;
+    static asio::awaitable<void> use(std::unique_ptr<session>& owner, bool& leaving) {
+        if (!owner) co_return;
+        auto& s = *owner;
         co_await s.connected(0);
-        if (!place) co_return;
+        if (!owner) co_return;
         auto subscription = co_await s.subscribe("a/#");
         std::string const text(3'000, 'x');
         for (int i = 0; i < 2; ++i) {
-            if (!place) co_return;
+            if (!owner) co_return;
             co_await s.publish("a/b", text, {.qos = runnel::mqtt::qos::exactly_once});
             auto const m = co_await subscription.receive();
             CHECK(m.payload() == text);
         }
-        if (!place) co_return;
+        if (!owner) co_return;
         leaving = true;
         co_await s.disconnect();
     }

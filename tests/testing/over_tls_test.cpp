@@ -17,15 +17,15 @@ using namespace runnel;
 using websocket::over;
 
 // A broker that listens in all four ways, with one authority.
-struct place {
-    place() : broker(io.get_executor()) {
+struct fixture {
+    fixture() : broker(io.get_executor()) {
         broker.hooks().log = [this](std::string_view text) { log.emplace_back(text); };
         broker.hooks().on_connect = [this](testing::connect_attempt& attempt) {
             seen = attempt.from;
             return mqtt::reason_code::success;
         };
     }
-    ~place() {
+    ~fixture() {
         broker.close();
         io.restart();
         io.run();  // ends: nothing is left
@@ -70,7 +70,7 @@ asio::awaitable<std::string> talk(T peer, asio::any_io_executor executor) {
 
 TEST_CASE("a broker talks over tcp, tls, ws and wss, and knows which it is") {
     // Shows [MQTT-4.2.0-1] [MQTT-7.1.1-1 of 3.1.1] [MQTT-7.1.2-1 of 3.1.1].
-    place p;
+    fixture p;
     auto const e = p.io.get_executor();
     {
         tcp const peer{.host = "127.0.0.1", .port = p.broker.listen_tcp()};
@@ -105,7 +105,7 @@ TEST_CASE("a broker talks over tcp, tls, ws and wss, and knows which it is") {
 }
 
 TEST_CASE("a handshake that fails is logged, and does no harm to the listener") {
-    place p;
+    fixture p;
     auto const e = p.io.get_executor();
     auto const port = p.broker.listen(testing::over_tls(p.authority));
     tls<tcp> peer{.host = "localhost", .port = port};  // does not trust the authority
@@ -119,7 +119,7 @@ TEST_CASE("a handshake that fails is logged, and does no harm to the listener") 
 }
 
 TEST_CASE("a WebSocket on another path is refused with 404, if a path is set") {
-    place p;
+    fixture p;
     auto const e = p.io.get_executor();
     testing::over_websocket<> layer;
     layer.path = "/mqtt";
@@ -132,7 +132,7 @@ TEST_CASE("a WebSocket on another path is refused with 404, if a path is set") {
 }
 
 TEST_CASE("a WebSocket without the subprotocol mqtt is refused") {
-    place p;
+    fixture p;
     over<tcp> const peer{.host = "127.0.0.1",
                          .port = p.broker.listen(testing::over_websocket()),
                          .subprotocol = "chat",

@@ -71,9 +71,9 @@ asio::awaitable<std::uint64_t> live(Transport to, std::uint64_t number, std::uin
     co_return arrived < messages ? messages - arrived : 0;
 }
 
-class place {
+class fixture {
   public:
-    place(settings const& s)
+    fixture(settings const& s)
         : settings_(s),
           pool_(s.threads),
           broker_strand_(asio::make_strand(pool_)),
@@ -140,7 +140,7 @@ settings read(int argc, char** argv) {
 
 int main(int argc, char** argv) {
     auto const chosen = read(argc, argv);
-    auto const missing = place(chosen).run();
+    auto const missing = fixture(chosen).run();
     std::printf("%ju sessions of %ju messages on %ju threads: %ju lost\n", std::uintmax_t{chosen.sessions},
                 std::uintmax_t{chosen.messages}, std::uintmax_t{chosen.threads}, std::uintmax_t{missing});
     return missing == 0 ? 0 : 1;

@@ -96,29 +96,29 @@ TEST_CASE("any_transport follows a server's reference if what is in it can") {
 }
 
 TEST_CASE("a session over any_transport publishes, subscribes and comes back, as over what is in it") {
-    test::memory_place place;
-    any_transport const to = memory_transport([&](memory_stream<> s) { place.broker.attach(std::move(s)); });
-    mqtt::session<any_transport> session(place.io.get_executor(), to, test::quick());
-    test::task running(place.io, session.run());
+    test::memory_fixture fixture;
+    any_transport const to = memory_transport([&](memory_stream<> s) { fixture.broker.attach(std::move(s)); });
+    mqtt::session<any_transport> session(fixture.io.get_executor(), to, test::quick());
+    test::task running(fixture.io, session.run());
     std::string received;
-    test::run(place.io, session.subscribe("t", [&](mqtt::publish const& p) { received += p.payload; },
-                                          {.maximum_qos = mqtt::qos::exactly_once}));
-    test::run(place.io, session.publish("t", "a", {.qos = mqtt::qos::exactly_once}));
-    place.broker.drop_client("client");
-    test::run(place.io, session.publish("t", "b", {.qos = mqtt::qos::exactly_once}));
-    CHECK(test::wait_until(place.io, [&] { return received == "ab"; }));
-    test::run(place.io, session.disconnect());
+    test::run(fixture.io, session.subscribe("t", [&](mqtt::publish const& p) { received += p.payload; },
+                                            {.maximum_qos = mqtt::qos::exactly_once}));
+    test::run(fixture.io, session.publish("t", "a", {.qos = mqtt::qos::exactly_once}));
+    fixture.broker.drop_client("client");
+    test::run(fixture.io, session.publish("t", "b", {.qos = mqtt::qos::exactly_once}));
+    CHECK(test::wait_until(fixture.io, [&] { return received == "ab"; }));
+    test::run(fixture.io, session.disconnect());
     CHECK_FALSE(running.run_for_error());
 }
 
 TEST_CASE("a session tells failover in any_transport how its connections turn out") {
-    test::memory_place place;
-    memory_transport const good([&](memory_stream<> s) { place.broker.attach(std::move(s)); });
+    test::memory_fixture fixture;
+    memory_transport const good([&](memory_stream<> s) { fixture.broker.attach(std::move(s)); });
     memory_transport const bad([](memory_stream<>) { throw std::system_error(asio::error::connection_refused); });
     any_transport const to = failover<memory_transport>({bad, good});
-    mqtt::session<any_transport> session(place.io.get_executor(), to, test::quick());
-    test::task running(place.io, session.run());
-    test::run(place.io, session.connected());
+    mqtt::session<any_transport> session(fixture.io.get_executor(), to, test::quick());
+    test::task running(fixture.io, session.run());
+    test::run(fixture.io, session.connected());
     CHECK(session.counters().connections == 1);
-    test::run(place.io, session.disconnect());
+    test::run(fixture.io, session.disconnect());
 }

@@ -86,9 +86,9 @@ struct plain_transport {
                 int& n;
                 ~counter() { ++n; }
             } const at_end{to->ended};
-            runnel::wait_list<executor_type> place(executor);
+            runnel::wait_list<executor_type> waiters(executor);
             runnel::waiter<executor_type> w;
-            co_await place.wait(w);
+            co_await waiters.wait(w);
             if (w.result) throw std::system_error(w.result);
         }
         if (to->slow.find(name) != std::string::npos) {

@@ -25,8 +25,8 @@ using namespace std::chrono_literals;
 using websocket::over;
 using ms = std::chrono::milliseconds;
 
-struct place {
-    ~place() {
+struct fixture {
+    ~fixture() {
         broker.close();
         proxy.close();
         io.restart();
@@ -70,7 +70,7 @@ bool mentions(std::string const& text, std::string_view part) { return text.find
 }  // namespace
 
 TEST_CASE("tcp at the ends of its options connects, or says the range") {
-    place p;
+    fixture p;
     auto const with = [&](auto change) {
         tcp peer{.host = "127.0.0.1", .port = p.tcp_port};
         change(peer);
@@ -102,7 +102,7 @@ TEST_CASE("tcp at the ends of its options connects, or says the range") {
 }
 
 TEST_CASE("a WebSocket at the ends of its options connects, or says the range before anything is opened") {
-    place p;
+    fixture p;
     auto const with = [&](auto change) {
         over<tcp> peer{.host = "127.0.0.1", .port = p.ws_port};
         change(peer);
@@ -119,7 +119,7 @@ TEST_CASE("a WebSocket at the ends of its options connects, or says the range be
 }
 
 TEST_CASE("proxies at the ends of their options connect, or say the range") {
-    place p;
+    fixture p;
     auto const with = [&](auto peer, ms timeout) {
         peer.host = "127.0.0.1";
         peer.port = p.tcp_port;
@@ -137,7 +137,7 @@ TEST_CASE("proxies at the ends of their options connect, or say the range") {
 }
 
 TEST_CASE("TLS at the ends of its options connects, as often as sessions are resumed") {
-    place p;
+    fixture p;
     for (auto const sessions : {std::size_t{0}, std::size_t{1}, std::numeric_limits<std::size_t>::max()})
         for (auto const limit : {0s, std::chrono::seconds(std::chrono::hours(7 * 24))}) {
             tls_options options;

@@ -47,8 +47,8 @@ std::string repeated(std::string_view bytes, std::size_t about = 32 * kib) {
 }
 
 // A WebSocket of ours in this role, a raw peer, and what ours reads.
-struct place {
-    explicit place(role side, stream_options options = {}) {
+struct fixture {
+    explicit fixture(role side, stream_options options = {}) {
         auto [a, b] = memory::pair(io.get_executor());
         ours = std::make_unique<ws>(std::move(a), side, options);
         peer = std::make_unique<memory>(std::move(b));
@@ -102,7 +102,7 @@ TEST_CASE("a frame that is announced and never sent costs what has come, however
         for (bool const unlimited : {false, true}) {
             stream_options options;
             if (unlimited) options.max_message = 0;
-            place p(side, options);
+            fixture p(side, options);
             auto const header = announced(peer_of(side), unlimited ? std::uint64_t{1} << 62 : 16 * mib);
             memory_watch const watch;
             test::task reading(p.io, message_size(*p.ours));
@@ -121,7 +121,7 @@ TEST_CASE("a frame that is announced and never sent costs what has come, however
 
 TEST_CASE("a frame that is announced and too large ends the connection with 1009, before anything of it has come") {
     for (auto const side : both) {
-        place p(side);
+        fixture p(side);
         auto const header = announced(peer_of(side), 256 * mib);
         memory_watch const watch;
         test::task reading(p.io, message_size(*p.ours));
@@ -133,7 +133,7 @@ TEST_CASE("a frame that is announced and too large ends the connection with 1009
 
 TEST_CASE("frames that come a byte at a time cost no more than at once") {
     for (auto const side : both) {
-        place p(side);
+        fixture p(side);
         memory_watch const watch;
         test::task reading(p.io, message_size(*p.ours));
         auto const all = frame(peer_of(side), opcode::binary, "x", false) + frame(peer_of(side), opcode::ping, "?") +
@@ -147,7 +147,7 @@ TEST_CASE("frames that come a byte at a time cost no more than at once") {
 TEST_CASE("a million empty fragments of one message cost nothing, and one byte each what they carry") {
     for (auto const side : both) {
         for (std::string_view const payload : {"", "x"}) {
-            place p(side);
+            fixture p(side);
             std::size_t const count = 1'000'000;
             auto const one = frame(peer_of(side), opcode::continuation, payload, false);
             auto const chunk = repeated(one);
@@ -167,7 +167,7 @@ TEST_CASE("a million empty fragments of one message cost nothing, and one byte e
 TEST_CASE("a million pings, pongs and empty messages cost nothing, read as bytes or as messages") {
     for (auto const side : both) {
         for (auto const op : {opcode::ping, opcode::pong, opcode::binary}) {
-            place p(side);
+            fixture p(side);
             auto const one = frame(peer_of(side), op, "");
             auto const chunk = repeated(one);
             memory_watch const watch;

@@ -3,7 +3,7 @@
 
 #include <doctest/doctest.h>
 
-#include "support/alink_place.hpp"
+#include "support/alink_fixture.hpp"
 #include <array>
 #include <chrono>
 #include <concepts>
@@ -18,7 +18,7 @@ namespace {
 
 using namespace std::chrono_literals;
 using test::alink_device;
-using test::alink_place;
+using test::alink_fixture;
 using test::json;
 using test::own;
 using test::task;
@@ -57,9 +57,9 @@ static_assert(requires(alink_device& d, json const& j, std::span<std::string_vie
 });
 
 // A device whose `run` is under way.
-struct place : alink_place {
-    explicit place(alink::options o = {}, mqtt::protocol_version version = mqtt::protocol_version::v3_1_1)
-        : alink_place(thermostat, version), device(session, thermostat, noting(std::move(o))) {}
+struct fixture : alink_fixture {
+    explicit fixture(alink::options o = {}, mqtt::protocol_version version = mqtt::protocol_version::v3_1_1)
+        : alink_fixture(thermostat, version), device(session, thermostat, noting(std::move(o))) {}
 
     void start() {
         running.emplace(io, device.run());
@@ -87,7 +87,7 @@ TEST_CASE("a device reports properties, which the platform has then, in both ver
         for (auto const quality : {mqtt::qos::at_most_once, mqtt::qos::at_least_once}) {
             alink::options o;
             o.quality = quality;
-            place p(o, version);
+            fixture p(o, version);
             p.start();
             json const values = {{"Temperature", 21.5}, {"Mode", "eco"}};
             CHECK(p.run(p.device.post_properties(values)) == json::object());
@@ -102,14 +102,14 @@ TEST_CASE("a device reports properties, which the platform has then, in both ver
 }
 
 TEST_CASE("a request may come before run and before the connection: it subscribes first") {
-    place p;
+    fixture p;
     json const values = {{"Temperature", 21.5}};
     p.run(p.device.post_properties(values));
     CHECK(p.cloud.thing(thermostat).properties == values);
 }
 
 TEST_CASE("requests side by side each get their own reply") {
-    place p;
+    fixture p;
     p.cloud.delay_answers(1ms);
     std::vector<std::unique_ptr<task<json>>> tasks;
     p.cloud.set_desired(thermostat, {{"Power", 1}});
@@ -127,7 +127,7 @@ TEST_CASE("requests side by side each get their own reply") {
 }
 
 TEST_CASE("a request without reply completes when it is published, and the platform does not answer") {
-    place p;
+    fixture p;
     json const values = {{"Temperature", 21.5}};
     CHECK(p.run(p.device.post_properties(values, {.reply = false})).is_null());
     p.settle();
@@ -136,7 +136,7 @@ TEST_CASE("a request without reply completes when it is published, and the platf
 }
 
 TEST_CASE("an event has its values and a time") {
-    place p;
+    fixture p;
     json const values = {{"celsius", 81}};
     p.run(p.device.post_event("overheated", values));
     json const first = p.cloud.thing(thermostat).events.at(0).params;
@@ -145,7 +145,7 @@ TEST_CASE("an event has its values and a time") {
 }
 
 TEST_CASE("the platform's code and text come as an error") {
-    place p;
+    fixture p;
     json const nothing = json::object();
     CHECK(p.error_of(p.device.post_properties(nothing)) == errc::parameters_invalid);
     p.cloud.answer_next(1, {.code = 429});
@@ -160,7 +160,7 @@ TEST_CASE("the platform's code and text come as an error") {
 }
 
 TEST_CASE("a request that is not answered in time ends, and its late reply is counted") {
-    place p;
+    fixture p;
     p.start();
     json const values = {{"Temperature", 21.5}};
     p.cloud.drop_next(1);
@@ -173,7 +173,7 @@ TEST_CASE("a request that is not answered in time ends, and its late reply is co
 }
 
 TEST_CASE("a reply with the wrong identifier, or that is not JSON, is no reply") {
-    place p;
+    fixture p;
     json const values = {{"Temperature", 21.5}};
     p.run(p.device.post_properties(values));
     p.cloud.answer_next(1, {.wrong_id = true});
@@ -186,7 +186,7 @@ TEST_CASE("a reply with the wrong identifier, or that is not JSON, is no reply")
 }
 
 TEST_CASE("a reply without a code ends its request at once") {
-    place p;
+    fixture p;
     p.start();
     p.cloud.drop_next(1);
     json const values = {{"Temperature", 21.5}};
@@ -200,7 +200,7 @@ TEST_CASE("a reply without a code ends its request at once") {
 }
 
 TEST_CASE("a request ends when the session does") {
-    place p;
+    fixture p;
     p.start();
     p.cloud.drop_next(1);
     json const values = {{"Temperature", 21.5}};
@@ -211,7 +211,7 @@ TEST_CASE("a request ends when the session does") {
 }
 
 TEST_CASE("a request survives the loss of the connection") {
-    place p;
+    fixture p;
     p.start();
     REQUIRE(p.cloud.drop_device(thermostat));
     json const values = {{"Temperature", 21.5}};
@@ -220,7 +220,7 @@ TEST_CASE("a request survives the loss of the connection") {
 }
 
 TEST_CASE("a text that is not UTF-8 and a message too long are refused before anything is sent") {
-    place p;
+    fixture p;
     json const bad = {{"Name", "\xFF"}};
     CHECK_THROWS_WITH_AS(static_cast<void>(p.device.post_properties(bad)), "a text to be sent is not UTF-8",
                          std::system_error);
@@ -231,13 +231,13 @@ TEST_CASE("a text that is not UTF-8 and a message too long are refused before an
 TEST_CASE("a request whose reply the device does not subscribe to is a mistake in the program") {
     alink::options o;
     o.features = alink::feature::thing_model;
-    place p(o);
+    fixture p(o);
     CHECK_THROWS_AS(static_cast<void>(p.device.get_desired(two_names)), std::logic_error);
     CHECK_THROWS_AS(static_cast<void>(p.device.post_batch(json::object())), std::logic_error);
 }
 
 TEST_CASE("desired properties are asked for and deleted, tags updated and deleted") {
-    place p;
+    fixture p;
     p.cloud.set_desired(thermostat, {{"Power", 1}});
     CHECK(p.run(p.device.get_desired(two_names)) == json{{"Power", {{"value", 1}, {"version", 1}}}});
     json const versions = {{"Power", {{"version", 1}}}};
@@ -254,7 +254,7 @@ TEST_CASE("desired properties are asked for and deleted, tags updated and delete
 TEST_CASE("batches and histories are posted where the device has the feature") {
     alink::options o;
     o.features = o.features | alink::feature::batches;
-    place p(o);
+    fixture p(o);
     json const batch = {{"properties", {{"Temperature", {{{"value", 21}, {"time", 1524448722000}}}}}}};
     p.run(p.device.post_batch(batch));
     CHECK(p.cloud.thing(thermostat).properties["Temperature"] == 21);
@@ -264,7 +264,7 @@ TEST_CASE("batches and histories are posted where the device has the feature") {
 }
 
 TEST_CASE("the difference of the clocks is measured") {
-    place p;
+    fixture p;
     p.cloud.clock_offset(5000ms);
     auto const d = p.run(p.device.ask_time());
     CHECK(d.offset > 4900ms);
@@ -273,7 +273,7 @@ TEST_CASE("the difference of the clocks is measured") {
 }
 
 TEST_CASE("the shadow is reported to, asked for, and deleted from") {
-    place p;
+    fixture p;
     json const reported = {{"color", "red"}, {"size", 3}};
     p.run(p.device.update_shadow(reported, 1));
     auto shadow = p.run(p.device.get_shadow());
@@ -291,7 +291,7 @@ TEST_CASE("the shadow is reported to, asked for, and deleted from") {
 TEST_CASE("a late answer of the shadow is not taken for that of the next request") {
     alink::options o;
     o.timeout = 100ms;
-    place p(o);
+    fixture p(o);
     p.start();
     p.cloud.delay_answers(120ms);
     json const first = {{"color", "red"}}, second = {{"color", "blue"}};
@@ -312,7 +312,7 @@ TEST_CASE("a late answer of the shadow is not taken for that of the next request
 }
 
 TEST_CASE("requests to the shadow at the same time each get their own answer, in order") {
-    place p;
+    fixture p;
     p.start();
     p.cloud.delay_answers(2ms);
     json const values = {{"color", "red"}};
@@ -330,7 +330,7 @@ TEST_CASE("a request that has timed out without a connection is not carried out 
     for (auto const quality : {mqtt::qos::at_most_once, mqtt::qos::at_least_once}) {
         alink::options o;
         o.quality = quality;
-        place p(o);
+        fixture p(o);
         p.start();
         bool down = true;
         p.refuses = [&] { return down; };
@@ -351,7 +351,7 @@ TEST_CASE("a request that has timed out without a connection is not carried out 
 TEST_CASE("a request to the shadow that could not be sent holds up no other") {
     alink::options o;
     o.timeout = 200ms;
-    place p(o);
+    fixture p(o);
     p.start();
     bool down = true;
     p.refuses = [&] { return down; };
@@ -364,7 +364,7 @@ TEST_CASE("a request to the shadow that could not be sent holds up no other") {
 }
 
 TEST_CASE("what is desired by the shadow comes to its handler, and can be declared done") {
-    place p;
+    fixture p;
     std::vector<alink::shadow> pushed;
     p.device.on_shadow([&](alink::shadow s) -> asio::awaitable<void> {
         pushed.push_back(std::move(s));
@@ -379,7 +379,7 @@ TEST_CASE("what is desired by the shadow comes to its handler, and can be declar
 }
 
 TEST_CASE("lines are posted to the log, and whether it is wanted is known") {
-    place p;
+    fixture p;
     std::vector<bool> wanted;
     p.device.on_log_wanted([&](bool w) -> asio::awaitable<void> {
         wanted.push_back(w);
@@ -409,7 +409,7 @@ TEST_CASE("lines are posted to the log, and whether it is wanted is known") {
 TEST_CASE("jobs are announced, asked for and reported on") {
     alink::options o;
     o.features = o.features | alink::feature::jobs;
-    place p(o);
+    fixture p(o);
     json told;
     p.device.on_job([&](json job) -> asio::awaitable<void> {
         told = std::move(job);
@@ -425,7 +425,7 @@ TEST_CASE("jobs are announced, asked for and reported on") {
 }
 
 TEST_CASE("notices of errors come to their handler") {
-    place p;
+    fixture p;
     json notice;
     p.device.on_error_notice([&](json n) -> asio::awaitable<void> {
         notice = std::move(n);
@@ -438,7 +438,7 @@ TEST_CASE("notices of errors come to their handler") {
 }
 
 TEST_CASE("run completes when the session ends, and may run again with it") {
-    place p;
+    fixture p;
     p.start();
     p.disconnect(*p.running);
     task<void> again(p.io, p.session.run());
@@ -451,7 +451,7 @@ TEST_CASE("run completes when the session ends, and may run again with it") {
 }
 
 TEST_CASE("a device can be stopped: nothing is sent to it any more") {
-    place p;
+    fixture p;
     p.run(p.device.start());
     CHECK(p.cloud.publish(own + "/thing/service/property/set", "{}") == 1);
     p.run(p.device.stop());
@@ -461,14 +461,14 @@ TEST_CASE("a device can be stopped: nothing is sent to it any more") {
 }
 
 TEST_CASE("a subscription that is refused comes to the caller of start and of run") {
-    place p;
+    fixture p;
     p.cloud.hooks().authorize_subscribe = [](auto const&...) { return mqtt::reason_code::not_authorized; };
     CHECK(p.error_of(p.device.start()) == mqtt::reason_code::unspecified_error);
     CHECK(p.error_of(p.device.run()) == mqtt::reason_code::unspecified_error);
 }
 
 TEST_CASE("a device may go while its session goes on") {
-    place p;
+    fixture p;
     {
         alink_device passing(p.session, thermostat);
         p.run(passing.start());
@@ -480,7 +480,7 @@ TEST_CASE("a device may go while its session goes on") {
 }
 
 TEST_CASE("a device asks for its product's thing model") {
-    place p;
+    fixture p;
     alink::options o;
     o.features = alink::feature::definition;
     alink_device device(p.session, thermostat, o);
@@ -492,7 +492,7 @@ TEST_CASE("a device asks for its product's thing model") {
 
 TEST_CASE("the context may end with everything under way") {
     std::optional<task<json>> asking;
-    auto p = std::make_unique<place>();
+    auto p = std::make_unique<fixture>();
     p->device.on_properties([&](json) -> asio::awaitable<void> {
         asio::steady_timer timer(p->io, 1h);
         co_await timer.async_wait(asio::use_awaitable);
@@ -508,7 +508,7 @@ TEST_CASE("the context may end with everything under way") {
 }
 
 TEST_CASE("options out of their range and no device are refused") {
-    place p;
+    fixture p;
     alink::options o;
     o.timeout = 0ms;
     CHECK_THROWS_AS(alink_device(p.session, thermostat, o), std::out_of_range);

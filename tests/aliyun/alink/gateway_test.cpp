@@ -2,7 +2,7 @@
 
 #include <doctest/doctest.h>
 
-#include "support/alink_place.hpp"
+#include "support/alink_fixture.hpp"
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -13,7 +13,7 @@
 
 namespace {
 
-using test::alink_place;
+using test::alink_fixture;
 using test::json;
 using test::memory_session;
 using test::task;
@@ -30,9 +30,9 @@ constexpr aliyun::device stranger{"b2C3d4E5f6G", "sensor-9", "of another gateway
 using gateway_type = alink::gateway<memory_session>;
 using sub_device_type = alink::sub_device<memory_session>;
 
-struct place : alink_place {
-    explicit place(mqtt::protocol_version version = mqtt::protocol_version::v3_1_1, bool clean_start = false)
-        : alink_place(hub, version, clean_start), gateway(session, hub, noting()) {
+struct fixture : alink_fixture {
+    explicit fixture(mqtt::protocol_version version = mqtt::protocol_version::v3_1_1, bool clean_start = false)
+        : alink_fixture(hub, version, clean_start), gateway(session, hub, noting()) {
         for (auto const& d : {sensor, other, stranger}) cloud.add_device(d);
         cloud.on_message = [this](auto const&, mqtt::publish const& m) {
             if (m.topic.starts_with("/ext/session/")) logins.emplace_back(m.topic.substr(m.topic.rfind('/') + 1));
@@ -59,7 +59,7 @@ struct place : alink_place {
 }  // namespace
 
 TEST_CASE("a gateway adds sub-devices, asks for them, and removes them") {
-    place p;
+    fixture p;
     p.add({sensor, other});
     auto const subs = p.run(p.gateway.topology());
     CHECK(subs == std::vector<alink::device_id>{alink::id_of(sensor), alink::id_of(other)});
@@ -73,7 +73,7 @@ TEST_CASE("a gateway adds sub-devices, asks for them, and removes them") {
 }
 
 TEST_CASE("a gateway registers devices and reports those that it has found") {
-    place p;
+    fixture p;
     p.cloud.add_product({"c3D4e5F6g7H", "a product secret"});
     std::vector<alink::device_id> const ids = {{"c3D4e5F6g7H", "new-1"}, {"c3D4e5F6g7H", "new-2"}};
     auto const made = p.run(p.gateway.register_devices(ids));
@@ -88,7 +88,7 @@ TEST_CASE("a gateway registers devices and reports those that it has found") {
 }
 
 TEST_CASE("a gateway registers devices by their product's secret, and learns of each that is refused") {
-    place p;
+    fixture p;
     p.cloud.add_product({"c3D4e5F6g7H", "a product secret"});
     aliyun::product const product{"c3D4e5F6g7H", "a product secret"}, impostor{"c3D4e5F6g7H", "a guess"};
     std::string_view const names[] = {"new-1", "new-2", "not a name!"};
@@ -108,7 +108,7 @@ TEST_CASE("a gateway registers devices by their product's secret, and learns of 
 }
 
 TEST_CASE("a gateway logs many sub-devices out with one message, and none of them in again") {
-    place p;
+    fixture p;
     sub_device_type first(p.gateway, sensor), second(p.gateway, other);
     p.start();
     p.add({sensor, other});
@@ -133,7 +133,7 @@ TEST_CASE("a gateway logs many sub-devices out with one message, and none of the
 
 TEST_CASE("a sub-device is logged in, publishes and is called like any device, in both versions") {
     for (auto const version : test::versions) {
-        place p(version);
+        fixture p(version);
         sub_device_type sub(p.gateway, sensor);
         json set;
         sub.on_properties([&](json values) -> asio::awaitable<void> {
@@ -168,7 +168,7 @@ TEST_CASE("a sub-device is logged in, publishes and is called like any device, i
 }
 
 TEST_CASE("a request logs a sub-device in by itself") {
-    place p;
+    fixture p;
     sub_device_type sub(p.gateway, sensor);
     p.start();
     p.add({sensor});
@@ -179,7 +179,7 @@ TEST_CASE("a request logs a sub-device in by itself") {
 }
 
 TEST_CASE("several sub-devices are logged in by one message") {
-    place p;
+    fixture p;
     sub_device_type first(p.gateway, sensor), second(p.gateway, other);
     p.start();
     p.add({sensor, other});
@@ -192,7 +192,7 @@ TEST_CASE("several sub-devices are logged in by one message") {
 }
 
 TEST_CASE("of several sub-devices, one that is refused does not keep the others out") {
-    place p;
+    fixture p;
     sub_device_type first(p.gateway, sensor), second(p.gateway, stranger);
     p.start();
     p.add({sensor});
@@ -212,7 +212,7 @@ TEST_CASE("of several sub-devices, one that is refused does not keep the others 
 
 TEST_CASE("sub-devices are logged in again after each new connection, and subscribe again where the platform forgot") {
     for (bool const kept : {true, false}) {
-        place p(mqtt::protocol_version::v3_1_1, !kept);
+        fixture p(mqtt::protocol_version::v3_1_1, !kept);
         sub_device_type first(p.gateway, sensor), second(p.gateway, other);
         int calls = 0;
         first.on_properties([&](json) -> asio::awaitable<void> {
@@ -242,7 +242,7 @@ TEST_CASE("sub-devices are logged in again after each new connection, and subscr
 }
 
 TEST_CASE("a login that is not answered is tried again, and given up in the end") {
-    place p;
+    fixture p;
     alink::options o;
     o.timeout = std::chrono::milliseconds(300);
     gateway_type impatient(p.session, hub, o);
@@ -258,7 +258,7 @@ TEST_CASE("a login that is not answered is tried again, and given up in the end"
 }
 
 TEST_CASE("a request of a sub-device that is not logged in in time ends") {
-    place p;
+    fixture p;
     sub_device_type sub(p.gateway, sensor);
     json const values = {{"Humidity", 40}};
     // Nobody runs the gateway.
@@ -267,7 +267,7 @@ TEST_CASE("a request of a sub-device that is not logged in in time ends") {
 }
 
 TEST_CASE("a request of a sub-device that may not log in ends with the reason") {
-    place p;
+    fixture p;
     sub_device_type sub(p.gateway, stranger);
     p.start();
     json const values = {{"Humidity", 40}};
@@ -277,7 +277,7 @@ TEST_CASE("a request of a sub-device that may not log in ends with the reason") 
 }
 
 TEST_CASE("a sub-device is told that it is disabled, and logs in again once it is enabled") {
-    place p;
+    fixture p;
     sub_device_type sub(p.gateway, sensor);
     std::vector<alink::sub_device_event> events;
     sub.on_event([&](alink::sub_device_event e) -> asio::awaitable<void> {
@@ -301,7 +301,7 @@ TEST_CASE("a sub-device is told that it is disabled, and logs in again once it i
 }
 
 TEST_CASE("changes of the topology, and wishes for them, come to their handlers") {
-    place p;
+    fixture p;
     std::vector<alink::topology_change> changes;
     std::vector<alink::device_id> wanted;
     p.gateway.on_topology_change([&](alink::topology_change c) -> asio::awaitable<void> {
@@ -326,7 +326,7 @@ TEST_CASE("changes of the topology, and wishes for them, come to their handlers"
 }
 
 TEST_CASE("a sub-device may go while its gateway goes on, also while it is being logged in") {
-    place p;
+    fixture p;
     p.start();
     p.add({sensor});
     auto sub = std::make_unique<sub_device_type>(p.gateway, sensor);
@@ -345,7 +345,7 @@ TEST_CASE("a sub-device may go while its gateway goes on, also while it is being
 }
 
 TEST_CASE("who waits for a login goes on when the gateway's run ends") {
-    place p;
+    fixture p;
     sub_device_type sub(p.gateway, sensor);
     p.start();
     p.run(p.gateway.start());

@@ -30,8 +30,8 @@ constexpr std::string_view post_reply = "/sys/a1B2c3D4e5F/thermostat-7/thing/eve
 constexpr std::size_t kib = 1024;
 
 // The mailbox of a device, and the faults that it tells of.
-struct place {
-    explicit place(alink::options o = {}) {
+struct fixture {
+    explicit fixture(alink::options o = {}) {
         o.on_fault = [this](alink::fault const& f) {
             last = f.why;
             longest = std::max(longest, f.detail.size());
@@ -59,7 +59,7 @@ std::string filled(std::string_view head, std::string_view again, std::string_vi
 }  // namespace
 
 TEST_CASE("a message longer than the platform's is a fault, and is neither kept nor read") {
-    place p;
+    fixture p;
     for (auto const topic : {property_set, post_reply}) {
         auto const text = filled("{\"id\":\"1\",\"code\":200,\"data\":[", "[],", "[]]}", 16 * 1024 * kib);
         memory_watch const watch;
@@ -75,7 +75,7 @@ TEST_CASE("a message longer than the platform's is a fault, and is neither kept 
 }
 
 TEST_CASE("JSON of the longest message costs 32 times as much at most, whatever it is made of") {
-    place p;
+    fixture p;
     std::string names;  // each name is another one
     for (int i = 0; names.size() < 250 * kib; ++i) names += '"' + std::to_string(i) + "\":0,";
     for (auto const& text :
@@ -97,7 +97,7 @@ TEST_CASE("JSON of the longest message costs 32 times as much at most, whatever 
 TEST_CASE("calls that wait are bounded in number and size, and those beyond are dropped and told of") {
     alink::options o;
     o.maximum_waiting = 16;
-    place p(std::move(o));
+    fixture p(std::move(o));
     std::string const text(aliyun::max_payload_size, 'x');
     memory_watch const watch;
     for (int i = 0; i < 1'000; ++i) p.receive(property_set, text);
@@ -107,7 +107,7 @@ TEST_CASE("calls that wait are bounded in number and size, and those beyond are 
 }
 
 TEST_CASE("replies that nobody waits for, and those that are none, are counted and forgotten") {
-    place p;
+    fixture p;
     memory_watch const watch;
     for (int i = 0; i < 20'000; ++i) {
         p.receive(post_reply, "{\"id\":\"7\",\"code\":200,\"data\":{}}");

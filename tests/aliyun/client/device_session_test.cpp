@@ -26,8 +26,8 @@ static_assert(aliyun::alink::message_session<session_type> && aliyun::alink::sub
 constexpr aliyun::device thermostat{"a1B2c3D4e5F", "thermostat-7", "a secret between us"};
 std::string const own = "/a1B2c3D4e5F/thermostat-7/user/";
 
-struct place {
-    explicit place(aliyun::pace limits = {}, protocol_version version = protocol_version::v3_1_1)
+struct fixture {
+    explicit fixture(aliyun::pace limits = {}, protocol_version version = protocol_version::v3_1_1)
         : platform(io.get_executor()),
           session(std::make_optional<session_type>(io.get_executor(), thermostat, transport,
                                                    aliyun::connect_options{.version = version}, limits)) {
@@ -51,7 +51,7 @@ struct place {
 };
 
 template <class T>
-std::error_code error_of(place& p, asio::awaitable<T> operation) {
+std::error_code error_of(fixture& p, asio::awaitable<T> operation) {
     return test::error_of(p.io, std::move(operation));
 }
 
@@ -59,7 +59,7 @@ std::error_code error_of(place& p, asio::awaitable<T> operation) {
 
 TEST_CASE("a device publishes and receives through the platform, in both versions") {
     for (auto const version : test::versions) {
-        place p({}, version);
+        fixture p({}, version);
         p.platform.limit_rates();
         p.start();
         auto inbox = test::run(p.io, p.session->subscribe(own + "get"));
@@ -74,7 +74,7 @@ TEST_CASE("a device publishes and receives through the platform, in both version
 
 TEST_CASE("what the platform would drop or punish is refused before it is sent") {
     for (auto const version : test::versions) {
-        place p({}, version);
+        fixture p({}, version);
         p.start();
         auto const error = [&](std::string_view topic, std::string const& payload, mqtt::publish_options o) {
             return error_of(p, p.session->publish(topic, payload, o));
@@ -94,7 +94,7 @@ TEST_CASE("what the platform would drop or punish is refused before it is sent")
 }
 
 TEST_CASE("a will is checked too") {
-    place p;
+    fixture p;
     auto options = aliyun::session_options<memory_transport>(thermostat);
     options.will = mqtt::will_message_options{};
     options.will->topic = own + "will";
@@ -109,7 +109,7 @@ TEST_CASE("a will is checked too") {
 }
 
 TEST_CASE("messages wait for their turn, in order, each QoS in its own queue") {
-    place p({.qos_0 = 4, .qos_1 = 2, .span = 60ms});
+    fixture p({.qos_0 = 4, .qos_1 = 2, .span = 60ms});
     p.start();
     auto inbox = test::run(p.io, p.session->subscribe(own + "get"));
     auto const begin = steady::now();
@@ -130,7 +130,7 @@ TEST_CASE("messages wait for their turn, in order, each QoS in its own queue") {
 }
 
 TEST_CASE("at the default pace the platform that counts drops nothing") {
-    place p;
+    fixture p;
     p.platform.limit_rates();
     p.start();
     for (int i = 0; i < 61; ++i) test::run(p.io, p.session->publish(own + "x", "", {}));
@@ -140,7 +140,7 @@ TEST_CASE("at the default pace the platform that counts drops nothing") {
 }
 
 TEST_CASE("without a pace the platform that counts drops messages") {
-    place p({.qos_0 = 0, .qos_1 = 0});
+    fixture p({.qos_0 = 0, .qos_1 = 0});
     p.platform.limit_rates();
     p.start();
     for (int i = 0; i < 12; ++i) test::run(p.io, p.session->publish(own + "x", "", {.qos = qos::at_least_once}));
@@ -148,7 +148,7 @@ TEST_CASE("without a pace the platform that counts drops messages") {
 }
 
 TEST_CASE("whoever does not want to wait is told that the rate does not allow it") {
-    place p({.qos_0 = 2, .qos_1 = 1, .span = 1h});
+    fixture p({.qos_0 = 2, .qos_1 = 1, .span = 1h});
     p.start();
     CHECK(p.session->try_publish(own + "x", ""));
     CHECK(p.session->try_publish(own + "x", ""));
@@ -158,7 +158,7 @@ TEST_CASE("whoever does not want to wait is told that the rate does not allow it
 }
 
 TEST_CASE("a message that waits for its turn ends when it is cancelled, and when the session is gone") {
-    place p({.qos_0 = 1, .span = 100ms});
+    fixture p({.qos_0 = 1, .span = 100ms});
     p.start();
     test::run(p.io, p.session->publish(own + "x", ""));
     auto const topic = own + "x";
@@ -175,7 +175,7 @@ TEST_CASE("a message that waits for its turn ends when it is cancelled, and when
 
 TEST_CASE("what has waited for a connection leaves at the pace, and the platform that counts drops none of it") {
     for (auto const version : test::versions) {
-        place p({}, version);
+        fixture p({}, version);
         p.platform.limit_rates();
         std::vector<std::unique_ptr<test::task<mqtt::publish_result>>> tasks;
         auto const topic = own + "x";
@@ -196,7 +196,7 @@ TEST_CASE("what has waited for a connection leaves at the pace, and the platform
 TEST_CASE("what is sent again after a reconnect counts for the pace") {
     auto options = aliyun::session_options<memory_transport>(thermostat);
     options.reconnect.initial = options.reconnect.maximum = 1ms;
-    place p;
+    fixture p;
     int connections = 0;
     memory_transport const cut_once([&](memory_stream<> s) {
         if (++connections == 1) s.outgoing().cut_after = 4 + 3 * 4;  // behind CONNACK and three acknowledgements
@@ -220,7 +220,7 @@ TEST_CASE("what is sent again after a reconnect counts for the pace") {
 
 TEST_CASE("messages that are published side by side leave in the order of the calls, whatever their QoS allows") {
     for (auto const quality : {qos::at_most_once, qos::at_least_once}) {
-        place p({.qos_0 = 9, .qos_1 = 9, .span = 10ms});
+        fixture p({.qos_0 = 9, .qos_1 = 9, .span = 10ms});
         p.start();
         auto inbox = test::run(p.io, p.session->subscribe(own + "get"));
         std::vector<std::unique_ptr<test::task<mqtt::publish_result>>> tasks;
@@ -237,7 +237,7 @@ TEST_CASE("messages that are published side by side leave in the order of the ca
 
 TEST_CASE("the timeout of a message counts while it waits for its turn, and then it is not sent") {
     for (auto const quality : {qos::at_most_once, qos::at_least_once}) {
-        place p({.qos_0 = 1, .qos_1 = 1, .span = 100ms});
+        fixture p({.qos_0 = 1, .qos_1 = 1, .span = 100ms});
         p.start();
         auto const topic = own + "x";
         test::run(p.io, p.session->publish(topic, "1", {.qos = quality}));
@@ -252,7 +252,7 @@ TEST_CASE("the timeout of a message counts while it waits for its turn, and then
 }
 
 TEST_CASE("8 filters go into one SUBSCRIBE, more into several, and no more than 100 in all") {
-    place p;
+    fixture p;
     p.start();
     std::vector<std::string> names;
     for (int i = 0; i < 101; ++i) names.push_back(own + std::to_string(i));
@@ -277,14 +277,14 @@ TEST_CASE("8 filters go into one SUBSCRIBE, more into several, and no more than 
 }
 
 TEST_CASE("a subscription that the platform refuses does not count") {
-    place p({}, protocol_version::v5);
+    fixture p({}, protocol_version::v5);
     p.start();
     CHECK(error_of(p, p.session->subscribe("/a1B2c3D4e5F/another/user/get")) == mqtt::reason_code::not_authorized);
     CHECK(p.session->subscriptions() == 0);
 }
 
 TEST_CASE("running again and again waits when the minute's attempts are used up, and can be called off") {
-    place p({.connects = 2});
+    fixture p({.connects = 2});
     for (int i = 0; i < 2; ++i) {
         p.start();
         test::run(p.io, p.session->disconnect());
@@ -300,7 +300,7 @@ TEST_CASE("running again and again waits when the minute's attempts are used up,
 }
 
 TEST_CASE("MQTT 5: a device may leave its client identifier to the server") {
-    place p;
+    fixture p;
     aliyun::connect_options const how{.client_id = "", .version = protocol_version::v5};
     p.session.emplace(p.io.get_executor(), thermostat, p.transport, how);
     p.start();
@@ -308,7 +308,7 @@ TEST_CASE("MQTT 5: a device may leave its client identifier to the server") {
 }
 
 TEST_CASE("the newer of two twins takes the connection over") {
-    place p;
+    fixture p;
     p.start();
     aliyun::device_session twin(p.io.get_executor(), thermostat, p.transport);
     test::task<void> running(p.io, twin.run());
@@ -320,13 +320,13 @@ TEST_CASE("the newer of two twins takes the connection over") {
 
 TEST_CASE("a device session may go before what it has been given to publish begins, and while it waits to connect") {
     for (bool const kept : {false, true}) {
-        place p;
+        fixture p;
         auto publishing = kept ? p.session->publish(own + "a", std::string("x")) : p.session->publish(own, "x");
         test::task<mqtt::publish_result> publisher(p.io, std::move(publishing));
         p.session.reset();
         CHECK(publisher.run_for_error());
     }
-    place p({.connects = 1});
+    fixture p({.connects = 1});
     p.start();
     test::run(p.io, p.session->disconnect());
     p.running->run();

@@ -26,8 +26,8 @@ struct secure_memory : memory_transport {
     static constexpr bool secure = true;
 };
 
-struct place {
-    place() : platform(io.get_executor()) {
+struct fixture {
+    fixture() : platform(io.get_executor()) {
         platform.add_product({goods.product_key, goods.product_secret});
         platform.preregister_device("a1B2c3D4e5F", "thermostat-7");
         platform.hooks().log = [this](std::string_view line) { log = line; };
@@ -60,7 +60,7 @@ struct place {
 TEST_CASE("a device that is known gets a secret, with each method, and connects with it") {
     for (auto const method :
          {aliyun::sign_method::hmacmd5, aliyun::sign_method::hmacsha1, aliyun::sign_method::hmacsha256}) {
-        place p;
+        fixture p;
         auto const got = test::run(p.io, p.enroll("thermostat-7", {.method = method}));
         CHECK_FALSE(got.has_token());
         CHECK(got.device().device_name == "thermostat-7");
@@ -70,7 +70,7 @@ TEST_CASE("a device that is known gets a secret, with each method, and connects 
 }
 
 TEST_CASE("the secret that was given out last counts, and after its first use no other is") {
-    place p;
+    fixture p;
     auto const first = test::run(p.io, p.enroll("thermostat-7"));
     auto const second = test::run(p.io, p.enroll("thermostat-7"));
     CHECK(p.connect(aliyun::session_options<secure_memory>(first.device())) ==
@@ -83,7 +83,7 @@ TEST_CASE("the secret that was given out last counts, and after its first use no
 }
 
 TEST_CASE("a device that is not known gets a token, and connects with it") {
-    place p;
+    fixture p;
     auto const got = test::run(p.io, p.enroll("new-1", {.preregistered = false}));
     CHECK(got.has_token());
     CHECK_THROWS_AS(got.device(), std::system_error);
@@ -94,7 +94,7 @@ TEST_CASE("a device that is not known gets a token, and connects with it") {
 }
 
 TEST_CASE("what the platform refuses is an error, with the reason") {
-    place p;
+    fixture p;
     auto const bad = mqtt::reason_code::bad_user_name_or_password;
     CHECK(test::error_of(p.io, p.enroll("nobody")) == bad);
     CHECK(test::error_of(p.io, p.enroll("thermostat-7", {}, {"a1B2c3D4e5F", "a wrong secret"})) == bad);
@@ -106,7 +106,7 @@ TEST_CASE("what the platform refuses is an error, with the reason") {
 }
 
 TEST_CASE("a platform that says nothing is not waited for forever, and one that hangs up is an error") {
-    place p;
+    fixture p;
     std::vector<memory_stream<>> kept;
     p.transport = secure_memory([&](memory_stream<> s) { kept.push_back(std::move(s)); });
     CHECK(test::error_of(p.io, p.enroll("thermostat-7")) == asio::error::timed_out);
@@ -118,7 +118,7 @@ TEST_CASE("a platform that says nothing is not waited for forever, and one that 
 }
 
 TEST_CASE("a platform that announces 256 MiB as an answer is left") {
-    place p;
+    fixture p;
     std::optional<memory_stream<>> far;
     p.transport = secure_memory([&](memory_stream<> s) { far.emplace(std::move(s)); });
     test::task<aliyun::registration> task(p.io, p.enroll("thermostat-7"));

@@ -10,7 +10,7 @@ namespace {
 
 namespace mqtt = runnel::mqtt;
 using test::connected_session;
-using test::memory_place;
+using test::memory_fixture;
 using test::memory_session;
 using test::quick;
 using test::task;
@@ -19,7 +19,7 @@ using kind = mqtt::session_event::kind;
 }  // namespace
 
 TEST_CASE("events tell what a session does") {
-    memory_place p;
+    memory_fixture p;
     int attempts = 0;
     p.on_open = [&](auto&) {
         if (attempts++ == 0) throw std::system_error(asio::error::connection_refused);
@@ -47,7 +47,7 @@ TEST_CASE("events tell what a session does") {
 }
 
 TEST_CASE("a refusal is an event, with what the server says of it") {
-    memory_place p;
+    memory_fixture p;
     p.broker.hooks().on_connect = [](runnel::testing::connect_attempt& a) {
         a.reason_string = "closed on Sundays";
         return mqtt::reason_code::server_unavailable;
@@ -68,7 +68,7 @@ TEST_CASE("a refusal is an event, with what the server says of it") {
 }
 
 TEST_CASE("a stream of events ends with the session, and holds the last 256 events if nobody takes them") {
-    memory_place p;
+    memory_fixture p;
     std::optional<memory_session> s(std::in_place, p.io.get_executor(), p.transport, quick());
     auto events = s->events();
     auto unread = s->events();
@@ -89,7 +89,7 @@ TEST_CASE("a stream of events ends with the session, and holds the last 256 even
 }
 
 TEST_CASE("waiting for an event can be cancelled") {
-    memory_place p;
+    memory_fixture p;
     memory_session s(p.io.get_executor(), p.transport, quick());
     auto events = s.events();
     task<mqtt::session_event> waiting(p.io, events.next());
@@ -100,7 +100,7 @@ TEST_CASE("waiting for an event can be cancelled") {
 
 TEST_CASE("two sessions with one client identifier notice each other") {
     for (auto const version : test::versions) {
-        memory_place p;
+        memory_fixture p;
         bool suspected = false;
         auto options = quick("twin", version);
         options.on_event = [&](mqtt::session_event const& e) { suspected = suspected || e.twin_suspected; };

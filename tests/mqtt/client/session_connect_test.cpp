@@ -90,9 +90,9 @@ struct silent_or_not {
     std::string url() const { return "test://" + next.host; }
     asio::awaitable<stream_type> open(executor_type executor) const {
         if (silent) {
-            runnel::wait_list<executor_type> place(executor);
+            runnel::wait_list<executor_type> fixture(executor);
             runnel::waiter<executor_type> w;
-            co_await place.wait(w);
+            co_await fixture.wait(w);
             if (w.result) throw std::system_error(w.result);
         }
         auto opening = next.open(executor);
@@ -371,7 +371,7 @@ TEST_CASE("a forgotten run is told of, once, and one that is called soon is not"
     };
     for (bool const forgotten : {true, false})
         for (auto const& operation : operations) {
-            test::memory_place p;
+            test::memory_fixture p;
             std::vector<mqtt::session_event> events;
             auto options = test::quick();
             options.on_event = [&](auto const& e) { events.push_back(e); };
@@ -401,7 +401,7 @@ TEST_CASE("a certificate that is not yet valid, or no more, is retried, and the 
     for (auto const why : {transport_errc::certificate_not_yet_valid, transport_errc::certificate_expired,
                            transport_errc::certificate_untrusted}) {
         bool const lasting = why == transport_errc::certificate_untrusted;
-        test::memory_place p;
+        test::memory_fixture p;
         std::vector<mqtt::session_event> events;
         auto options = test::quick();
         options.on_event = [&](auto const& e) { events.push_back(e); };

@@ -17,7 +17,7 @@ namespace {
 namespace mqtt = runnel::mqtt;
 using mqtt::protocol_version;
 using mqtt::qos;
-using test::memory_place;
+using test::memory_fixture;
 using test::quick;
 using test::task;
 
@@ -25,14 +25,14 @@ enum class direction { to_server, to_client };
 
 // The transport in memory as it is.
 struct plain {
-    static auto transport(memory_place& p) { return p.transport; }
+    static auto transport(memory_fixture& p) { return p.transport; }
 };
 
 // A WebSocket over it.
 struct websocket {
     using stream_type = runnel::websocket::stream<runnel::memory_stream<>>;
 
-    static auto transport(memory_place& p) {
+    static auto transport(memory_fixture& p) {
         runnel::memory_transport below([&p](runnel::memory_stream<> s) {
             ++p.opened;
             if (p.on_open) p.on_open(s);
@@ -41,7 +41,7 @@ struct websocket {
         return runnel::websocket::over<runnel::memory_transport>{
             .host = "memory", .close_timeout = std::chrono::milliseconds(5), .next = std::move(below)};
     }
-    static asio::awaitable<void> serve(memory_place& p, runnel::memory_stream<> s) {
+    static asio::awaitable<void> serve(memory_fixture& p, runnel::memory_stream<> s) {
         runnel::websocket::server_options options;
         options.subprotocols = "mqtt";
         auto accepting = stream_type::accept(std::move(s), std::move(options));
@@ -59,7 +59,7 @@ struct trial {
     std::vector<std::string> arrived = {};
     std::size_t connections = 0;
 
-    void prepare(memory_place& p) {
+    void prepare(memory_fixture& p) {
         p.on_open = [this, &p](runnel::memory_stream<>& s) {
             if (p.opened != 1) return;
             (way == direction::to_server ? s.incoming() : s.outgoing()).cut_after = cut;
@@ -69,7 +69,7 @@ struct trial {
     // The session publishes.
     template <class Kind>
     void publish() {
-        memory_place p;
+        memory_fixture p;
         prepare(p);
         p.broker.hooks().on_publish = [this](auto const&, mqtt::publish const& m) { arrived.emplace_back(m.payload); };
         mqtt::session s(p.io.get_executor(), Kind::transport(p), quick("client", version));
@@ -81,7 +81,7 @@ struct trial {
     // The session receives what the broker publishes.
     template <class Kind>
     void receive() {
-        memory_place p;
+        memory_fixture p;
         prepare(p);
         mqtt::session s(p.io.get_executor(), Kind::transport(p), quick("client", version));
         task<void> running(p.io, s.run());
@@ -102,7 +102,7 @@ struct trial {
     }
 
     template <class Session>
-    void finish(memory_place& p, Session& s, task<void>& running) {
+    void finish(memory_fixture& p, Session& s, task<void>& running) {
         test::run(p.io, s.disconnect());
         CHECK_FALSE(running.run_for_error());
         p.settle();

@@ -19,16 +19,16 @@ namespace {
 namespace mqtt = runnel::mqtt;
 using mqtt::qos;
 using mqtt::store_errc;
-using test::memory_place;
+using test::memory_fixture;
 using test::memory_session;
 using test::quick;
 using test::task;
 
-struct durable_place : memory_place {
+struct durable_fixture : memory_fixture {
     std::shared_ptr<test::memory_store> store = std::make_shared<test::memory_store>();
     std::vector<std::string> arrived;
 
-    durable_place() {
+    durable_fixture() {
         broker.hooks().on_publish = [this](auto const&, mqtt::publish const& m) { arrived.emplace_back(m.payload); };
     }
     mqtt::session_options options(mqtt::protocol_version v = mqtt::protocol_version::v3_1_1) {
@@ -58,7 +58,7 @@ constexpr auto full = std::errc::no_space_on_device;
 
 TEST_CASE("messages that were published offline are sent by the next session, before newer ones") {
     for (auto const version : test::versions) {
-        durable_place p;
+        durable_fixture p;
         {
             memory_session s(p.io.get_executor(), p.transport, p.options(version));
             for (int i = 0; i < 3; ++i) REQUIRE(s.try_publish("t", std::to_string(i), {.qos = qos::exactly_once}));
@@ -80,7 +80,7 @@ TEST_CASE("messages that were published offline are sent by the next session, be
 }
 
 TEST_CASE("what is published while run runs is stored in the next turn, also without a connection") {
-    durable_place p;
+    durable_fixture p;
     runnel::memory_transport const nowhere(
         [](runnel::memory_stream<>) { throw std::system_error(asio::error::connection_refused); });
     memory_session s(p.io.get_executor(), nowhere, p.options());
@@ -96,7 +96,7 @@ TEST_CASE("what is published while run runs is stored in the next turn, also wit
 }
 
 TEST_CASE("a session that is destroyed stores what it can") {
-    durable_place p;
+    durable_fixture p;
     {
         memory_session s(p.io.get_executor(), p.transport, p.options());
         REQUIRE(s.try_publish("t", "m", {.qos = qos::at_least_once}));
@@ -105,7 +105,7 @@ TEST_CASE("a session that is destroyed stores what it can") {
 }
 
 TEST_CASE("many messages share one commit") {
-    durable_place p;
+    durable_fixture p;
     memory_session s(p.io.get_executor(), p.transport, p.options());
     task<void> running(p.io, s.run());
     for (int i = 0; i < 1000; ++i) REQUIRE(s.try_publish("t", "m", {.qos = qos::at_least_once}));
@@ -116,7 +116,7 @@ TEST_CASE("many messages share one commit") {
 }
 
 TEST_CASE("without a store nothing is committed, and messages are counted all the same") {
-    memory_place p;
+    memory_fixture p;
     memory_session s(p.io.get_executor(), p.transport, quick());
     REQUIRE(s.try_publish("t", "m", {.qos = qos::at_least_once}));
     s.save();
@@ -126,7 +126,7 @@ TEST_CASE("without a store nothing is committed, and messages are counted all th
 }
 
 TEST_CASE("an error of the store ends run, and nothing is written that is not stored") {
-    durable_place p;
+    durable_fixture p;
     memory_session s(p.io.get_executor(), p.transport, p.options());
     {
         task<void> running(p.io, s.run());
@@ -152,7 +152,7 @@ TEST_CASE("an error of the store ends run, and nothing is written that is not st
 }
 
 TEST_CASE("a store that fails before the first connection ends run too") {
-    durable_place p;
+    durable_fixture p;
     memory_session s(p.io.get_executor(), p.transport, p.options());
     p.store->failure = std::make_error_code(full);
     task<void> running(p.io, s.run());
@@ -161,7 +161,7 @@ TEST_CASE("a store that fails before the first connection ends run too") {
 }
 
 TEST_CASE("a store that cannot be used is refused by the constructor") {
-    durable_place p;
+    durable_fixture p;
     auto const options = p.options();
     {
         memory_session s(p.io.get_executor(), p.transport, options);
@@ -183,7 +183,7 @@ TEST_CASE("a store that cannot be used is refused by the constructor") {
 }
 
 TEST_CASE("with credentials made for each attempt the client identifier is not compared") {
-    durable_place p;
+    durable_fixture p;
     {
         memory_session(p.io.get_executor(), p.transport, p.options()).save();
     }
@@ -194,7 +194,7 @@ TEST_CASE("with credentials made for each attempt the client identifier is not c
 
 TEST_CASE("a QoS 2 message that has been taken is not delivered to the next session") {
     for (auto const version : test::versions) {
-        durable_place p;
+        durable_fixture p;
         int delivered = 0;
         {
             memory_session s(p.io.get_executor(), p.transport, p.options(version));

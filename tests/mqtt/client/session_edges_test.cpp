@@ -210,28 +210,28 @@ TEST_CASE("a session at a pace, whose messages nobody takes, rests") {
 
 TEST_CASE("a connection is left for messages that were left out only when what was sent on it is answered") {
     for (auto const quality : {qos::at_least_once, qos::exactly_once}) {
-        test::memory_place place;
+        test::memory_fixture fixture;
         auto options = quick("client", v3);
         options.receive_maximum = 1;
         {
-            memory_session old(place.io.get_executor(), place.transport, options);
-            task<void> running(place.io, old.run());
-            test::run(place.io, old.subscribe("t"));
-            test::run(place.io, old.disconnect());
+            memory_session old(fixture.io.get_executor(), fixture.transport, options);
+            task<void> running(fixture.io, old.run());
+            test::run(fixture.io, old.subscribe("t"));
+            test::run(fixture.io, old.disconnect());
         }
-        for (int i = 0; i < 5; ++i) place.broker.publish("t", "x", qos::at_least_once);
+        for (int i = 0; i < 5; ++i) fixture.broker.publish("t", "x", qos::at_least_once);
         int published = 0;
-        place.broker.hooks().on_publish = [&](auto const&, mqtt::publish const& p) { published += p.topic == "up"; };
-        place.broker.hold_acknowledgements(true);
-        memory_session session(place.io.get_executor(), place.transport, options);
-        task<mqtt::publish_result> publishing(place.io, session.publish("up", "x", {.qos = quality}));
-        task<void> running(place.io, session.run());
-        auto subscription = test::run(place.io, session.subscribe("t"));
-        test::run(place.io, test::only(subscription.receive()));
-        test::settle(place.io);
+        fixture.broker.hooks().on_publish = [&](auto const&, mqtt::publish const& p) { published += p.topic == "up"; };
+        fixture.broker.hold_acknowledgements(true);
+        memory_session session(fixture.io.get_executor(), fixture.transport, options);
+        task<mqtt::publish_result> publishing(fixture.io, session.publish("up", "x", {.qos = quality}));
+        task<void> running(fixture.io, session.run());
+        auto subscription = test::run(fixture.io, session.subscribe("t"));
+        test::run(fixture.io, test::only(subscription.receive()));
+        test::settle(fixture.io);
         CHECK(session.counters().connections == 1);
-        place.broker.hold_acknowledgements(false);
-        for (int i = 1; i < 5; ++i) test::run(place.io, test::only(subscription.receive()));
+        fixture.broker.hold_acknowledgements(false);
+        for (int i = 1; i < 5; ++i) test::run(fixture.io, test::only(subscription.receive()));
         CHECK(publishing.done());
         CHECK(published == 1);
         CHECK(session.counters().connections > 1);
@@ -418,7 +418,7 @@ TEST_CASE("what the user's code throws at an event ends run, and run can be call
     for (auto const at : {kind::connecting, kind::refused, kind::connected, kind::disconnected, kind::waiting}) {
         CAPTURE(static_cast<int>(at));
         bool throws = true;
-        test::memory_place p;
+        test::memory_fixture p;
         p.broker.hooks().on_connect = [&](auto&) {
             return throws && at == kind::refused ? reason_code::not_authorized : reason_code::success;
         };

@@ -16,7 +16,7 @@ namespace {
 namespace mqtt = runnel::mqtt;
 using mqtt::errc;
 using mqtt::qos;
-using test::memory_place;
+using test::memory_fixture;
 using test::memory_session;
 using test::only;
 using test::quick;
@@ -49,7 +49,7 @@ std::vector<operation> const operations = {
 // How long until an operation must have to wait: nothing, acknowledgements, or room.
 enum class obstacle { none, acknowledgements, room, connection };
 
-struct scene : memory_place {
+struct scene : memory_fixture {
     explicit scene(obstacle o) : session(io.get_executor(), transport, small()) {
         running.emplace(io, session.run());
         inbox = test::run(io, session.subscribe("t"));
@@ -171,7 +171,7 @@ TEST_CASE("when run ends by disconnect, all operations end") {
 
 TEST_CASE("when the session is destroyed, all operations end") {
     for (bool const full : {false, true}) {
-        memory_place p;
+        memory_fixture p;
         auto session = std::make_unique<memory_session>(p.io.get_executor(), p.transport, small());
         while (full && session->try_publish("t", "p")) {
         }
@@ -192,7 +192,7 @@ TEST_CASE("when the session is destroyed, all operations end") {
 }
 
 TEST_CASE("messages and subscriptions may outlive the session") {
-    memory_place p;
+    memory_fixture p;
     std::optional<mqtt::message> kept;
     subscription inbox;
     subscription ended;

@@ -92,8 +92,8 @@ struct faulty_tcp {
     }
 };
 
-struct place {
-    ~place() {
+struct fixture {
+    ~fixture() {
         broker.close();
         test::settle(io);
     }
@@ -114,15 +114,15 @@ struct place {
     runnel::tls_context const context = trusting();
 };
 
-auto transport(place& p, script& plan, faulty_tcp) { return faulty_tcp{"localhost", p.plain, &plan}; }
-auto transport(place& p, script& plan, over<faulty_tcp>) {
+auto transport(fixture& p, script& plan, faulty_tcp) { return faulty_tcp{"localhost", p.plain, &plan}; }
+auto transport(fixture& p, script& plan, over<faulty_tcp>) {
     return over<faulty_tcp>{.host = "localhost", .port = p.web, .next = {.plan = &plan}};
 }
-auto transport(place& p, script& plan, runnel::tls<faulty_tcp>) {
+auto transport(fixture& p, script& plan, runnel::tls<faulty_tcp>) {
     return runnel::tls<faulty_tcp>{
         .host = "localhost", .port = p.encrypted, .context = p.context, .next = {.plan = &plan}};
 }
-auto transport(place& p, script& plan, over<runnel::tls<faulty_tcp>>) {
+auto transport(fixture& p, script& plan, over<runnel::tls<faulty_tcp>>) {
     over<runnel::tls<faulty_tcp>> to{.host = "localhost", .port = p.both};
     to.next.context = p.context;
     to.next.next.plan = &plan;
@@ -152,7 +152,7 @@ std::vector<std::error_code> errors(bool secure) {
 template <class Transport>
 class conversation {
   public:
-    conversation(place& p, script& plan, mqtt::session_options o)
+    conversation(fixture& p, script& plan, mqtt::session_options o)
         : p_(p), session_(p.io.get_executor(), transport(p, plan, Transport()), std::move(o)) {
         p.broker.hooks().on_publish = [this](auto const&, mqtt::publish const& m) { arrived_.emplace_back(m.payload); };
     }
@@ -203,14 +203,14 @@ class conversation {
         }
     }
 
-    place& p_;
+    fixture& p_;
     mqtt::session<Transport> session_;
     std::vector<std::string> arrived_;
     std::vector<std::string> received_;
 };
 
 // Each conversation is that of another client.
-mqtt::session_options options(place& p) {
+mqtt::session_options options(fixture& p) {
     return test::quick("client " + std::to_string(++p.clients), mqtt::protocol_version::v5);
 }
 
@@ -223,7 +223,7 @@ bool is_tried(std::size_t step, std::size_t error) {
 
 // Returns how many steps have failed.
 template <class Transport>
-std::size_t fail_each_step(place& p, std::error_code error, std::size_t number) {
+std::size_t fail_each_step(fixture& p, std::error_code error, std::size_t number) {
     for (std::size_t step = 0, tried = 0;; ++step) {
         if (!is_tried(step, number)) continue;
         CAPTURE(step);
@@ -243,7 +243,7 @@ std::size_t fail_each_step(place& p, std::error_code error, std::size_t number) 
 
 template <class Transport>
 void fail_with_each_error() {
-    place p;
+    fixture p;
     std::size_t failures = 0, number = 0;
     for (auto const& error : errors(Transport::secure)) {
         CAPTURE(error.message());
@@ -258,7 +258,7 @@ void fail_with_each_error() {
 // From some step on nothing succeeds any more: `run` gives up after so many attempts, and all that waits is told.
 template <class Transport>
 void fail_for_good() {
-    place p;
+    fixture p;
     std::size_t failures = 0, number = 0;
     for (auto const& error : errors(Transport::secure)) {
         ++number;

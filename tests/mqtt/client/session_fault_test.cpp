@@ -20,7 +20,7 @@ namespace {
 namespace mqtt = runnel::mqtt;
 using mqtt::protocol_version;
 using mqtt::qos;
-using test::memory_place;
+using test::memory_fixture;
 using test::quick;
 using test::task;
 
@@ -105,13 +105,13 @@ struct faulty_transport {
 };
 
 struct plain {
-    static auto transport(memory_place& p, script& plan) { return faulty_transport{&plan, p.transport}; }
+    static auto transport(memory_fixture& p, script& plan) { return faulty_transport{&plan, p.transport}; }
 };
 
 struct websocket {
     using server_stream = runnel::websocket::stream<runnel::memory_stream<>>;
 
-    static auto transport(memory_place& p, script& plan) {
+    static auto transport(memory_fixture& p, script& plan) {
         runnel::memory_transport below([&p](runnel::memory_stream<> s) {
             asio::co_spawn(p.io, serve(p, std::move(s)), [](std::exception_ptr) {});
         });
@@ -119,7 +119,7 @@ struct websocket {
                                                          .close_timeout = std::chrono::milliseconds(5),
                                                          .next = faulty_transport{&plan, std::move(below)}};
     }
-    static asio::awaitable<void> serve(memory_place& p, runnel::memory_stream<> s) {
+    static asio::awaitable<void> serve(memory_fixture& p, runnel::memory_stream<> s) {
         runnel::websocket::server_options options;
         options.subprotocols = "mqtt";
         auto accepting = server_stream::accept(std::move(s), std::move(options));
@@ -131,7 +131,7 @@ struct websocket {
 // Subscribes, publishes to itself with every QoS, receives, unsubscribes, disconnects; checks what has come.
 template <class Kind>
 void converse(protocol_version version, script& plan) {
-    memory_place p;
+    memory_fixture p;
     auto options = quick("client", version);
     bool const is_to_fail = plan.fails != script::never;
     if (is_to_fail) options.close_timeout = std::chrono::milliseconds(10);
@@ -159,14 +159,14 @@ void converse(protocol_version version, script& plan) {
     p.settle();
 
     auto const count = [&](std::string const& text) { return std::ranges::count(arrived, text); };
-    auto const place = [&](std::string const& text) { return std::ranges::find(arrived, text); };
+    auto const fixture = [&](std::string const& text) { return std::ranges::find(arrived, text); };
     for (std::string const round : {"1", "2"}) {
         CHECK(count("zero " + round) <= 1);
         CHECK(count("once or more " + round) >= 1);
         CHECK(count("once " + round) == 1);
     }
-    CHECK(place("once or more 1") < place("once or more 2"));
-    CHECK(place("once 1") < place("once 2"));
+    CHECK(fixture("once or more 1") < fixture("once or more 2"));
+    CHECK(fixture("once 1") < fixture("once 2"));
 }
 
 // Lets each step fail in turn, until there are no more; returns how many.

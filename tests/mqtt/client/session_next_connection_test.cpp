@@ -13,7 +13,7 @@ namespace mqtt = runnel::mqtt;
 }  // namespace
 
 TEST_CASE("who waits for a connection beyond the first ones notices the next, and each one only once") {
-    test::memory_place p;
+    test::memory_fixture p;
     test::memory_session session(p.io.get_executor(), p.transport, test::quick());
     test::task<std::uint64_t> first(p.io, session.connected(0));
     test::task<void> running(p.io, session.run());

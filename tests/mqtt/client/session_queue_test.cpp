@@ -22,14 +22,14 @@ TEST_CASE("the store of one device is not sent as another one's, though only the
     options.make_credentials = [&] { return credentials{.client_id = who, .user_name = {}, .password = {}}; };
     options.store = store;
     auto const run_until_connected = [&] {
-        test::memory_place place;
-        test::memory_session session(place.io.get_executor(), place.transport, options);
-        test::task<void> running(place.io, session.run());
+        test::memory_fixture fixture;
+        test::memory_session session(fixture.io.get_executor(), fixture.transport, options);
+        test::task<void> running(fixture.io, session.run());
         session.try_publish("state", "x", {.qos = qos::at_least_once});
-        if (!test::wait_until(place.io, [&] { return session.is_connected() || running.done(); }))
+        if (!test::wait_until(fixture.io, [&] { return session.is_connected() || running.done(); }))
             return std::error_code();
         if (!running.done()) {
-            test::run(place.io, session.disconnect());
+            test::run(fixture.io, session.disconnect());
             return std::error_code();
         }
         CHECK(session.counters().bytes_sent == 0);
@@ -47,10 +47,10 @@ TEST_CASE("what waits is listed, and can be dropped, and its caller and the stor
     auto options = quick();
     options.store = store;
     {
-        test::memory_place place;
-        test::memory_session session(place.io.get_executor(), place.transport, options);
-        test::task<publish_result> first(place.io, session.publish("first", "1", {.qos = qos::exactly_once}));
-        place.settle();
+        test::memory_fixture fixture;
+        test::memory_session session(fixture.io.get_executor(), fixture.transport, options);
+        test::task<publish_result> first(fixture.io, session.publish("first", "1", {.qos = qos::exactly_once}));
+        fixture.settle();
         session.try_publish("second", "2", {.qos = qos::at_least_once});
         auto const all = session.queued();
         REQUIRE(all.size() == 2);
@@ -64,8 +64,8 @@ TEST_CASE("what waits is listed, and can be dropped, and its caller and the stor
         CHECK(session.queued().size() == 1);
         CHECK(first.run_for_error() == errc::message_discarded);
     }
-    test::memory_place place;
-    test::memory_session session(place.io.get_executor(), place.transport, options);
+    test::memory_fixture fixture;
+    test::memory_session session(fixture.io.get_executor(), fixture.transport, options);
     CHECK(session.restored() == 1);
     CHECK(session.queued().at(0).topic == "second");
     CHECK(session.queued().at(0).sent);  // nobody knows
@@ -73,13 +73,13 @@ TEST_CASE("what waits is listed, and can be dropped, and its caller and the stor
 
 TEST_CASE("a server's session that is not to be taken up is replaced, and then all goes on") {
     for (auto version : test::versions) {
-        test::memory_place place;
+        test::memory_fixture fixture;
         auto options = quick("client", version);
         {
-            test::memory_session old(place.io.get_executor(), place.transport, options);
-            test::task<void> running(place.io, old.run());
-            test::run(place.io, old.connected());
-            test::run(place.io, old.disconnect());
+            test::memory_session old(fixture.io.get_executor(), fixture.transport, options);
+            test::task<void> running(fixture.io, old.run());
+            test::run(fixture.io, old.connected());
+            test::run(fixture.io, old.disconnect());
         }
         options.accept_unknown_session = false;
         std::vector<std::error_code> ends;
@@ -88,31 +88,31 @@ TEST_CASE("a server's session that is not to be taken up is replaced, and then a
             if (e.what == session_event::kind::disconnected && e.error) ends.push_back(e.error);
             if (e.what == session_event::kind::connected) present = e.session_present;
         };
-        test::memory_session session(place.io.get_executor(), place.transport, options);
-        test::task<void> running(place.io, session.run());
-        test::run(place.io, session.connected());
+        test::memory_session session(fixture.io.get_executor(), fixture.transport, options);
+        test::task<void> running(fixture.io, session.run());
+        test::run(fixture.io, session.connected());
         CHECK_FALSE(present);
         CHECK(ends.size() == (version == protocol_version::v5 ? 1 : 2));
         CHECK(ends[0] == errc::session_present_unexpected);
         if (ends.size() == 2) CHECK(ends[1] == errc::session_discarded);
-        test::run(place.io, session.disconnect());
+        test::run(fixture.io, session.disconnect());
     }
 }
 
 TEST_CASE("room that a message leaves which has expired is for who waits, not only after the next attempt to connect") {
-    test::memory_place place;
+    test::memory_fixture fixture;
     auto options = quick("client", protocol_version::v5);
     options.maximum_queued = 1;
     options.reconnect.initial = options.reconnect.maximum = std::chrono::hours(1);
-    place.on_open = [](auto&) { throw std::system_error(asio::error::connection_refused); };
-    test::memory_session session(place.io.get_executor(), place.transport, options);
-    test::task<void> running(place.io, session.run());
-    place.settle();
+    fixture.on_open = [](auto&) { throw std::system_error(asio::error::connection_refused); };
+    test::memory_session session(fixture.io.get_executor(), fixture.transport, options);
+    test::task<void> running(fixture.io, session.run());
+    fixture.settle();
     properties expiring;
     expiring.message_expiry_interval = 1;
     REQUIRE(session.try_publish("first", "1", {.props = &expiring}));
-    test::task<publish_result> second(place.io, session.publish("second", "2"));
-    place.settle();
+    test::task<publish_result> second(fixture.io, session.publish("second", "2"));
+    fixture.settle();
     CHECK_FALSE(second.done());
     CHECK(second.run().what == publish_result::outcome::queued);
     running.cancel();

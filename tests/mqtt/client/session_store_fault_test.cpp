@@ -55,7 +55,7 @@ struct message {
     std::size_t seen = 0;    // copies that had arrived by then
 };
 
-struct trial : test::memory_place {
+struct trial : test::memory_fixture {
     trial(protocol_version v, std::size_t fails, bool for_good) : version(v) {
         store->fails = fails;
         store->for_good = for_good;

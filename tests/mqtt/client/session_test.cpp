@@ -17,7 +17,7 @@ using mqtt::publish_result;
 using mqtt::qos;
 using mqtt::reason_code;
 using test::connected_session;
-using test::memory_place;
+using test::memory_fixture;
 using test::memory_session;
 using test::quick;
 using test::task;
@@ -65,7 +65,7 @@ TEST_CASE("a second run beside the first is refused") {
 }
 
 TEST_CASE("disconnect without run does nothing; during a pause before the next attempt it ends run") {
-    memory_place p;
+    memory_fixture p;
     p.on_open = [](auto&) { throw std::system_error(asio::error::connection_refused); };
     auto options = quick();
     options.reconnect.initial = options.reconnect.maximum = std::chrono::hours(1);
@@ -89,7 +89,7 @@ TEST_CASE("what is ready to be sent is sent before DISCONNECT") {
 }
 
 TEST_CASE("operations begun before run wait for the connection") {
-    memory_place p;
+    memory_fixture p;
     memory_session s(p.io.get_executor(), p.transport, quick());
     task<mqtt::basic_subscription<test::executor>> subscribing(p.io, s.subscribe("t"));
     task<publish_result> publishing(p.io, s.publish("t", "early", {.qos = qos::exactly_once}));
@@ -323,7 +323,7 @@ TEST_CASE("QoS 0 waits for the network beyond maximum_unwritten, and goes on whe
 }
 
 TEST_CASE("messages wait in a queue of bounded size as long as there is no connection") {
-    memory_place p;
+    memory_fixture p;
     auto options = quick();
     options.maximum_queued = 1000;
     memory_session s(p.io.get_executor(), p.transport, options);
@@ -472,7 +472,7 @@ TEST_CASE(
 }
 
 TEST_CASE("events tell of every change of the connection") {
-    memory_place p;
+    memory_fixture p;
     std::vector<kind> kinds;
     std::vector<std::error_code> errors;
     auto options = quick();
@@ -495,7 +495,7 @@ TEST_CASE("events tell of every change of the connection") {
 }
 
 TEST_CASE("run gives up after as many failures in a row as the policy says") {
-    memory_place p;
+    memory_fixture p;
     p.on_open = [&](auto&) {
         if (p.opened != 2) throw std::system_error(asio::error::connection_refused);
     };
@@ -512,7 +512,7 @@ TEST_CASE("run gives up after as many failures in a row as the policy says") {
 }
 
 TEST_CASE("credentials may be made anew for each attempt") {
-    memory_place p;
+    memory_fixture p;
     int made = 0;
     auto options = quick();
     options.make_credentials = [&] {
@@ -535,7 +535,7 @@ TEST_CASE("credentials may be made anew for each attempt") {
 }
 
 TEST_CASE("options that cannot be sent end run at once") {
-    memory_place p;
+    memory_fixture p;
     auto options = quick();
     options.will.emplace();
     options.will->topic = "will/#";
@@ -547,7 +547,7 @@ TEST_CASE("options that cannot be sent end run at once") {
 
 TEST_CASE("a busy server is tried again, a refusal of who we are is not") {
     for (auto const version : test::versions) {
-        memory_place p;
+        memory_fixture p;
         p.broker.refuse_next(2, reason_code::server_unavailable);
         memory_session s(p.io.get_executor(), p.transport, quick("client", version));
         task<void> running(p.io, s.run());

@@ -34,7 +34,7 @@ std::map<std::uint64_t, std::string> contents(sqlite_store& store) {
     return c.all;
 }
 
-struct place {
+struct fixture {
     test::scratch_directory directory;
     std::string file = (directory.path() / "store.db").string();
 
@@ -68,14 +68,14 @@ std::string one_value(sqlite3* db, char const* sql) {
 
 TEST_CASE("a SQLite store is a session store that starts empty") {
     static_assert(session_store<sqlite_store>);
-    place p;
+    fixture p;
     sqlite_store store(p.file);
     CHECK(contents(store).empty());
     CHECK_FALSE(store.pending());
 }
 
 TEST_CASE("records put into a SQLite store are there after it has been opened again, byte for byte") {
-    place p;
+    fixture p;
     std::string every_byte;
     for (int i = 0; i < 256; ++i) every_byte += static_cast<char>(i);
     constexpr std::uint64_t largest = (std::uint64_t{1} << 63) - 1;
@@ -90,7 +90,7 @@ TEST_CASE("records put into a SQLite store are there after it has been opened ag
 }
 
 TEST_CASE("erasing a record that is not there does no harm") {
-    place p;
+    fixture p;
     sqlite_store store(p.file);
     store_change const changes[] = {{5, {}, true}, {6, "six"}};
     CHECK_FALSE(store.apply(changes));
@@ -98,7 +98,7 @@ TEST_CASE("erasing a record that is not there does no harm") {
 }
 
 TEST_CASE("a SQLite store holds the same as a map after any changes") {
-    place p;
+    fixture p;
     test::random_source random(1);
     std::map<std::uint64_t, std::string> expected;
     for (int round = 0; round < 20; ++round) {
@@ -123,7 +123,7 @@ TEST_CASE("a SQLite store holds the same as a map after any changes") {
 }
 
 TEST_CASE("while a SQLite store is open nobody else can open it") {
-    place p;
+    fixture p;
     {
         sqlite_store const store(p.file);
         CHECK(p.error_of_opening() == store_errc::in_use);
@@ -136,7 +136,7 @@ TEST_CASE("while a SQLite store is open nobody else can open it") {
 }
 
 TEST_CASE("another process that has a SQLite store open keeps it until it ends, also by kill -9") {
-    place p;
+    fixture p;
     {
         sqlite_store const store(p.file);
     }
@@ -165,7 +165,7 @@ TEST_CASE("another process that has a SQLite store open keeps it until it ends, 
 }
 
 TEST_CASE("a file that is no SQLite database is refused and left as it is") {
-    place p;
+    fixture p;
     std::string const text(5000, 'x');
     p.directory.write("store.db", text);
     CHECK(p.error_of_opening() == store_errc::not_a_store);
@@ -173,7 +173,7 @@ TEST_CASE("a file that is no SQLite database is refused and left as it is") {
 }
 
 TEST_CASE("a database of another program is refused and left as it is") {
-    place p;
+    fixture p;
     p.execute("CREATE TABLE own(x); INSERT INTO own VALUES(1)");
     auto const before = p.directory.read("store.db");
     CHECK(p.error_of_opening() == store_errc::not_a_store);
@@ -181,14 +181,14 @@ TEST_CASE("a database of another program is refused and left as it is") {
 }
 
 TEST_CASE("a store written by a later version is refused") {
-    place p;
+    fixture p;
     CHECK_FALSE(p.error_of_opening());
     p.execute("PRAGMA user_version = 2");
     CHECK(p.error_of_opening() == store_errc::unsupported_format);
 }
 
 TEST_CASE("a database whose structure is damaged is refused") {
-    place p;
+    fixture p;
     std::map<std::uint64_t, std::string> expected;
     {
         sqlite_store store(p.file);
@@ -222,7 +222,7 @@ TEST_CASE("a database whose structure is damaged is refused") {
 }
 
 TEST_CASE("when the disk is full nothing of a batch is stored, and it can be stored later") {
-    place p;
+    fixture p;
     sqlite_store store(p.file);
     store_change const first[] = {{1, "kept"}};
     REQUIRE_FALSE(store.apply(first));
@@ -249,7 +249,7 @@ TEST_CASE("when the disk is full nothing of a batch is stored, and it can be sto
 }
 
 TEST_CASE("a file in a directory that is not there, or that is no file, is an error") {
-    place p;
+    fixture p;
     p.file = (p.directory.path() / "missing" / "store.db").string();
     CHECK(p.error_of_opening() == std::errc::no_such_file_or_directory);
     CHECK_THROWS_AS(sqlite_store(p.directory.path().string()), std::system_error);
@@ -265,7 +265,7 @@ TEST_CASE("a database in memory is refused, because it ends with the process") {
 }
 
 TEST_CASE("what the user changes in the transaction is stored with the changes of the session, or not at all") {
-    place p;
+    fixture p;
     auto const count = [](sqlite_store& store) { return one_value(store.transaction(), "SELECT count(*) FROM own"); };
     {
         sqlite_store store(p.file);
@@ -295,7 +295,7 @@ TEST_CASE("what the user changes in the transaction is stored with the changes o
 }
 
 TEST_CASE("a transaction that cannot be committed is undone, and the next one begins anew") {
-    place p;
+    fixture p;
     sqlite_store store(p.file);
     auto const execute = [&](char const* sql) {
         REQUIRE(sqlite3_exec(store.transaction(), sql, nullptr, nullptr, nullptr) == SQLITE_OK);
@@ -317,7 +317,7 @@ TEST_CASE("a transaction that cannot be committed is undone, and the next one be
 }
 
 TEST_CASE("an error while records are read is not taken for their end") {
-    place p;
+    fixture p;
     sqlite_store store(p.file);
     store_change const changes[] = {{1, "one"}, {2, "two"}};
     REQUIRE_FALSE(store.apply(changes));
@@ -333,7 +333,7 @@ TEST_CASE("an error while records are read is not taken for their end") {
 }
 
 TEST_CASE("a store that survives power failures waits for the disk at each commit, the other one does not") {
-    place p;
+    fixture p;
     for (auto const what : {sqlite_options::survives::power, sqlite_options::survives::process}) {
         sqlite_store store(p.file, {.what = what});
         bool const full = what == sqlite_options::survives::power;
@@ -344,7 +344,7 @@ TEST_CASE("a store that survives power failures waits for the disk at each commi
 }
 
 TEST_CASE("a store can wait for the process before it to let go of the file") {
-    place p;
+    fixture p;
     std::array<int, 2> ready{};
     REQUIRE(::pipe(ready.data()) == 0);
     pid_t const child = ::fork();

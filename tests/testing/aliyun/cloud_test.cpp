@@ -23,8 +23,8 @@ constexpr aliyun::device sensor{"b2C3d4E5f6G", "sensor-1", "the sensor's secret"
 std::string const own = "/sys/a1B2c3D4e5F/thermostat-7";
 
 // A device, all of whose topics are subscribed to, and the cloud it is connected to.
-struct place {
-    explicit place(aliyun::device const& who = thermostat) : cloud(io.get_executor()), client(io) {
+struct fixture {
+    explicit fixture(aliyun::device const& who = thermostat) : cloud(io.get_executor()), client(io) {
         cloud.add_device(who);
         cloud.add_device(sensor);
         auto [near, far] = memory_stream<>::pair(io.get_executor());
@@ -81,7 +81,7 @@ struct place {
 }  // namespace
 
 TEST_CASE("posted properties are kept, with their times, and answered with the identifier they came with") {
-    place p;
+    fixture p;
     json const reply = p.ask(own + "/thing/event/property/post",
                              {{"celsius", 21.5}, {"on", {{"value", true}, {"time", 1524448722000}}}});
     CHECK(reply == json{{"code", 200},
@@ -96,7 +96,7 @@ TEST_CASE("posted properties are kept, with their times, and answered with the i
 }
 
 TEST_CASE("whoever does not want an answer gets none") {
-    place p;
+    fixture p;
     auto const topic = own + "/thing/event/property/post";
     json const request = {{"id", "1"}, {"sys", {{"ack", 0}}}, {"params", {{"celsius", 1}}}};
     CHECK(p.ask(topic, request, topic + "_reply") == nullptr);
@@ -104,7 +104,7 @@ TEST_CASE("whoever does not want an answer gets none") {
 }
 
 TEST_CASE("requests without sense are refused with the platform's codes") {
-    place p;
+    fixture p;
     auto const post = own + "/thing/event/property/post";
     CHECK(p.ask(post, json::object())["code"] == 460);
     CHECK(p.ask(post, json::array())["code"] == 460);
@@ -119,7 +119,7 @@ TEST_CASE("requests without sense are refused with the platform's codes") {
 }
 
 TEST_CASE("batches, history and packs of properties and events find their devices") {
-    place p;
+    fixture p;
     json const value = {{"value", 7}, {"time", 1524448722000}};
     CHECK(p.ask(own + "/thing/event/property/batch/post",
                 {{"properties", {{"a", json::array({value})}}},
@@ -139,7 +139,7 @@ TEST_CASE("batches, history and packs of properties and events find their device
 }
 
 TEST_CASE("events and raw payloads are kept") {
-    place p;
+    fixture p;
     json const reply = p.ask(own + "/thing/event/overheated/post", {{"value", {{"celsius", 90}}}, {"time", 1}});
     CHECK(reply["method"] == "thing.event.overheated.post");
     p.client.publish(own + "/thing/model/up_raw", "\x01\x02");
@@ -152,7 +152,7 @@ TEST_CASE("events and raw payloads are kept") {
 }
 
 TEST_CASE("desired properties have versions, and are deleted by them") {
-    place p;
+    fixture p;
     p.cloud.set_desired(thermostat, {{"celsius", 20}});
     p.cloud.set_desired(thermostat, {{"celsius", 21}, {"on", true}});
     json const data = p.ask(own + "/thing/property/desired/get", json::array({"celsius", "unknown"}))["data"];
@@ -165,7 +165,7 @@ TEST_CASE("desired properties have versions, and are deleted by them") {
 }
 
 TEST_CASE("tags are set and deleted") {
-    place p;
+    fixture p;
     CHECK(p.ask(own + "/thing/deviceinfo/update", json::array({{{"attrKey", "room"}, {"attrValue", "12"}},
                                                                {{"attrKey", "floor"}, {"attrValue", "1"}}}))["code"] ==
           200);
@@ -175,7 +175,7 @@ TEST_CASE("tags are set and deleted") {
 }
 
 TEST_CASE("the time is told, also by a clock that is ahead") {
-    place p;
+    fixture p;
     json const request = {{"deviceSendTime", "1571724098000"}};
     auto const told = [&] {
         json const reply =
@@ -192,7 +192,7 @@ TEST_CASE("the time is told, also by a clock that is ahead") {
 }
 
 TEST_CASE("the shadow keeps versions, and refuses what does not fit") {
-    place p;
+    fixture p;
     std::string const up = "/shadow/update/a1B2c3D4e5F/thermostat-7", down = "/shadow/get/a1B2c3D4e5F/thermostat-7";
     auto const ask = [&](json const& body) { return p.ask(up, body, down); };
     auto const error = [&](json const& body) { return ask(body)["payload"]["content"]["errorcode"]; };
@@ -223,7 +223,7 @@ TEST_CASE("the shadow keeps versions, and refuses what does not fit") {
 }
 
 TEST_CASE("firmware is offered until the device has it") {
-    place p;
+    fixture p;
     json const firmware = {{"version", "2.0"}, {"url", "https://example.com/2.0"}, {"size", 5}, {"module", "MCU"}};
     auto const get = [&] { return p.ask(own + "/thing/ota/firmware/get", {{"module", "MCU"}})["data"]; };
     CHECK(get() == json::object());
@@ -243,7 +243,7 @@ TEST_CASE("firmware is offered until the device has it") {
 }
 
 TEST_CASE("logs are taken in, and the device is told whether to send them") {
-    place p;
+    fixture p;
     json const entry = {{"utcTime", "2020-03-06T15:15:27.123+0800"},
                         {"logLevel", "INFO"},
                         {"module", "m"},
@@ -260,7 +260,7 @@ TEST_CASE("logs are taken in, and the device is told whether to send them") {
 }
 
 TEST_CASE("jobs are given out until they are done") {
-    place p;
+    fixture p;
     p.cloud.notify_job(thermostat, {{"taskId", "j1"}, {"jobDocument", {{"do", "it"}}}});
     auto const next = [&] { return p.ask(own + "/thing/job/get", {{"taskId", "$next"}})["data"]; };
     CHECK(next()["task"]["jobDocument"]["do"] == "it");
@@ -271,14 +271,14 @@ TEST_CASE("jobs are given out until they are done") {
 }
 
 TEST_CASE("the thing model is told") {
-    place p;
+    fixture p;
     p.cloud.set_thing_model("a1B2c3D4e5F", {{"schema", "x"}});
     CHECK(p.ask(own + "/thing/dsltemplate/get", json::object())["data"] == json{{"schema", "x"}});
     CHECK(p.ask(own + "/thing/dynamicTsl/get", json::object())["data"] == json{{"schema", "x"}});
 }
 
 TEST_CASE("an application sets properties and calls services, and gets what the device answers") {
-    place p;
+    fixture p;
     json reply = p.with_device(p.cloud.set_properties(thermostat, {{"on", true}}), [&](auto const& m) {
         CHECK(m.topic == own + "/thing/service/property/set");
         CHECK(json::parse(m.payload)["params"] == json{{"on", true}});
@@ -302,7 +302,7 @@ TEST_CASE("an application sets properties and calls services, and gets what the 
 }
 
 TEST_CASE("a synchronous service and RRPC are answered on the topic of the request") {
-    place p;
+    fixture p;
     auto const respond = [&](test::message const& m, std::string_view text) {
         auto const id = m.topic.substr(m.topic.rfind('/') + 1);
         p.client.publish(own + "/rrpc/response/" + id, text);
@@ -323,12 +323,12 @@ TEST_CASE("a synchronous service and RRPC are answered on the topic of the reque
 }
 
 TEST_CASE("a device that does not answer makes the application wait no longer than it wants to") {
-    place p;
+    fixture p;
     CHECK(test::error_of(p.io, p.cloud.call_service(thermostat, "reboot", {}, 20ms)) == asio::error::timed_out);
 }
 
 TEST_CASE("an application that waits is told when the cloud is closed down") {
-    place p;
+    fixture p;
     std::optional<testing::aliyun_cloud> cloud(p.io.get_executor());
     test::task<json> waiting(p.io, cloud->call_service(thermostat, "reboot", {}));
     p.io.restart();
@@ -338,7 +338,7 @@ TEST_CASE("an application that waits is told when the cloud is closed down") {
 }
 
 TEST_CASE("the cloud misbehaves on demand") {
-    place p;
+    fixture p;
     auto const topic = own + "/thing/event/property/post";
     auto const post = [&](int value) { return p.ask(topic, {{"x", value}}); };
     p.cloud.answer_next(1, {.code = 429});
@@ -372,7 +372,7 @@ TEST_CASE("the cloud misbehaves on demand") {
 }
 
 TEST_CASE("broadcasts and raw payloads go down") {
-    place p;
+    fixture p;
     p.client.messages.clear();
     p.cloud.broadcast(thermostat, "you");
     p.cloud.broadcast_to_product("a1B2c3D4e5F", "news", "all");
@@ -402,14 +402,14 @@ json signed_sensor(std::string const& method_member = "signMethod", std::string 
     return entry;
 }
 
-json login(place& p, json const& params) {
+json login(fixture& p, json const& params) {
     return p.ask(sessions + "login", json{{"id", "5"}, {"params", params}}, sessions + "login_reply");
 }
 
 }  // namespace
 
 TEST_CASE("a gateway's topology takes in what is signed with the sub-device's secret") {
-    place p(gateway);
+    fixture p(gateway);
     auto const add = [&](json const& entry) { return p.ask(of_gateway + "topo/add", json::array({entry})); };
     json wrong = signed_sensor();
     wrong["sign"] = std::string(64, '0');
@@ -428,7 +428,7 @@ TEST_CASE("a gateway's topology takes in what is signed with the sub-device's se
 }
 
 TEST_CASE("a sub-device logs in through the gateway that has it, which then speaks for it") {
-    place p(gateway);
+    fixture p(gateway);
     CHECK(login(p, signed_sensor())["code"] == 6401);
     REQUIRE(p.ask(of_gateway + "topo/add", json::array({signed_sensor()}))["code"] == 200);
 
@@ -461,7 +461,7 @@ TEST_CASE("a sub-device logs in through the gateway that has it, which then spea
 }
 
 TEST_CASE("sub-devices log in and out in batches, and are logged out when the gateway goes") {
-    place p(gateway);
+    fixture p(gateway);
     REQUIRE(p.ask(of_gateway + "topo/add", json::array({signed_sensor()}))["code"] == 200);
     json entry = signed_sensor();
     entry.erase("signMethod");
@@ -478,7 +478,7 @@ TEST_CASE("sub-devices log in and out in batches, and are logged out when the ga
 }
 
 TEST_CASE("sub-devices are disabled, enabled, deleted and thrown out") {
-    place p(gateway);
+    fixture p(gateway);
     REQUIRE(p.ask(of_gateway + "topo/add", json::array({signed_sensor()}))["code"] == 200);
     REQUIRE(login(p, signed_sensor())["code"] == 200);
     REQUIRE_FALSE(is_error(p.client.subscribe("/sys/b2C3d4E5f6G/sensor-1/#")));
@@ -500,7 +500,7 @@ TEST_CASE("sub-devices are disabled, enabled, deleted and thrown out") {
 }
 
 TEST_CASE("a gateway registers sub-devices of products that allow it") {
-    place p(gateway);
+    fixture p(gateway);
     json const fresh = {{"productKey", "c3D4e5F6g7H"}, {"deviceName", "new-1"}};
     auto const ask = [&] { return p.ask(of_gateway + "sub/register", json::array({fresh})); };
     CHECK(ask()["code"] == 6250);
@@ -515,7 +515,7 @@ TEST_CASE("a gateway registers sub-devices of products that allow it") {
 }
 
 TEST_CASE("a gateway registers sub-devices with the secret of their product, each for itself") {
-    place p(gateway);
+    fixture p(gateway);
     p.cloud.add_product({"c3D4e5F6g7H", "the product's secret"});
     aliyun::parameter const list[] = {{"deviceName", "new-1"}, {"productKey", "c3D4e5F6g7H"}, {"random", "42"}};
     json good = {{"productKey", "c3D4e5F6g7H"}, {"deviceName", "new-1"}, {"random", "42"}, {"signMethod", "hmacsha1"}};
@@ -534,7 +534,7 @@ TEST_CASE("a gateway registers sub-devices with the secret of their product, eac
 }
 
 TEST_CASE("JSON that is nested too deep is refused, whoever sends it") {
-    place p;
+    fixture p;
     std::string const deep = std::string(120'000, '[') + std::string(120'000, ']');
     for (auto const& payload :
          {"{\"id\":" + deep + ",\"params\":{\"a\":1}}", "{\"id\":\"1\",\"params\":" + deep + "}"}) {
@@ -557,7 +557,7 @@ TEST_CASE("JSON that is nested too deep is refused, whoever sends it") {
 }
 
 TEST_CASE("what a device tells is kept up to a limit, the newest of it") {
-    place p;
+    fixture p;
     auto& thing = p.cloud.thing(thermostat);
     std::string const filling(2000, 'x');
     for (int i = 0; i < 1500; ++i) {
@@ -582,7 +582,7 @@ TEST_CASE("what a device tells is kept up to a limit, the newest of it") {
 }
 
 TEST_CASE("a device cannot invent names for ever") {
-    place p;
+    fixture p;
     auto const code_of = [&](int first) {
         json params = json::object();
         for (int i = first; i < first + 200; ++i) params["p" + std::to_string(i)] = i;
@@ -604,7 +604,7 @@ TEST_CASE("a device cannot invent names for ever") {
 }
 
 TEST_CASE("closing the cloud ends delayed answers and whoever waits for one, and it can be used again") {
-    place p;
+    fixture p;
     p.cloud.delay_answers(1h);
     p.client.publish(own + "/thing/event/property/post", R"({"id":"1","params":{"a":1}})", qos::at_least_once);
     test::task<json> asking(p.io, p.cloud.call_service(thermostat, "reboot", {}, 1h));

@@ -20,8 +20,8 @@ constexpr aliyun::device thermostat{"a1B2c3D4e5F", "thermostat-7", "a secret bet
 constexpr aliyun::device other{"a1B2c3D4e5F", "window-1", "another secret"};
 constexpr protocol_version versions[] = {protocol_version::v3_1_1, protocol_version::v5};
 
-struct place {
-    place() : platform(io.get_executor()) {
+struct fixture {
+    fixture() : platform(io.get_executor()) {
         platform.add_device(thermostat);
         platform.add_device(other);
         platform.hooks().log = [this](std::string_view text) { log.emplace_back(text); };
@@ -61,13 +61,13 @@ TEST_CASE("a device that signs is let in, with each method, over secure and plai
              {aliyun::sign_method::hmacmd5, aliyun::sign_method::hmacsha1, aliyun::sign_method::hmacsha256}) {
             for (bool const secure : {false, true}) {
                 for (bool const stamped : {false, true}) {
-                    place p;
+                    fixture p;
                     mqtt_client client(p.io, version);
                     aliyun::sign_options options{.client_id = "12345", .method = method};
                     options.mode = secure ? aliyun::secure_mode::tls : aliyun::secure_mode::plain;
                     if (stamped) options.timestamp = 2524608000000;
                     auto const credentials = aliyun::sign(thermostat, options);
-                    CHECK(p.connect(client, place::packet_of(credentials), secure) == reason_code::success);
+                    CHECK(p.connect(client, fixture::packet_of(credentials), secure) == reason_code::success);
                     CHECK(p.platform.connected(thermostat));
                     CHECK(p.log.empty());
                 }
@@ -78,7 +78,7 @@ TEST_CASE("a device that signs is let in, with each method, over secure and plai
 
 TEST_CASE("the platform's published signatures are accepted") {
     // The documentation's example: HMAC-SHA1 in upper case, of client identifier and timestamp as well.
-    place p;
+    fixture p;
     p.platform.add_device({"pk", "device", "secret"});
     mqtt_client client(p.io, protocol_version::v3_1_1);
     mqtt::connect const packet{.client_id = "12345|securemode=3,signmethod=hmacsha1,timestamp=789|",
@@ -103,7 +103,7 @@ TEST_CASE("client identifier and timestamp may be left out of the signature, and
         {"|securemode=3,timestamp=7|", "clientIddeviceNamedeviceproductKeypktimestamp7", aliyun::sign_method::hmacmd5},
     };
     for (auto const& e : examples) {
-        place p;
+        fixture p;
         p.platform.add_device(d);
         // One parameter with the whole content is signed like the content.
         aliyun::parameter const whole{e.content, ""};
@@ -117,20 +117,20 @@ TEST_CASE("client identifier and timestamp may be left out of the signature, and
 }
 
 TEST_CASE("MQTT 5: a device that leaves its identifier empty is told the one assigned") {
-    place p;
+    fixture p;
     mqtt_client client(p.io);
     auto const credentials = aliyun::sign(thermostat, {.client_id = "", .mode = aliyun::secure_mode::plain});
-    CHECK(p.connect(client, place::packet_of(credentials)) == reason_code::success);
+    CHECK(p.connect(client, fixture::packet_of(credentials)) == reason_code::success);
     CHECK_FALSE(client.assigned_client_id.empty());
 }
 
 TEST_CASE("a wrong signature is refused, with what was signed in the log and the secret nowhere") {
     for (auto const version : versions) {
-        place p;
+        fixture p;
         mqtt_client client(p.io, version);
         auto const credentials = aliyun::sign({"a1B2c3D4e5F", "thermostat-7", "a wrong secret"},
                                               {.client_id = "c", .mode = aliyun::secure_mode::plain, .timestamp = 7});
-        CHECK(p.connect(client, place::packet_of(credentials)) == reason_code::bad_user_name_or_password);
+        CHECK(p.connect(client, fixture::packet_of(credentials)) == reason_code::bad_user_name_or_password);
         REQUIRE(p.log.size() == 1);
         CHECK(p.log[0].find("thermostat-7&a1B2c3D4e5F") != std::string::npos);
         CHECK(p.log[0].find("clientIdcdeviceNamethermostat-7productKeya1B2c3D4e5Ftimestamp7") != std::string::npos);
@@ -147,7 +147,7 @@ TEST_CASE("every other fault of CONNECT is refused and explained") {
         reason_code reason;
         std::string_view explanation;
     };
-    auto packet = place::packet_of(good);
+    auto packet = fixture::packet_of(good);
     std::vector<fault> faults;
     auto const add = [&](reason_code reason, std::string_view explanation, auto change) {
         auto changed = packet;
@@ -172,7 +172,7 @@ TEST_CASE("every other fault of CONNECT is refused and explained") {
     for (int const seconds : {0, 29, 1201})
         add(not_authorized, "30 to 1200", [&](auto& c) { c.keep_alive = static_cast<std::uint16_t>(seconds); });
     for (auto const& f : faults) {
-        place p;
+        fixture p;
         mqtt_client client(p.io);
         CHECK(p.connect(client, f.packet) == f.reason);
         CHECK(client.wait_for_end());
@@ -183,21 +183,21 @@ TEST_CASE("every other fault of CONNECT is refused and explained") {
 
 TEST_CASE("wills are for MQTT 5 only") {
     auto const credentials = aliyun::sign(thermostat, {.mode = aliyun::secure_mode::plain});
-    auto packet = place::packet_of(credentials);
+    auto packet = fixture::packet_of(credentials);
     packet.will = mqtt::will{.topic = "/a1B2c3D4e5F/thermostat-7/user/will"};
-    place p;
+    fixture p;
     mqtt_client v3(p.io, protocol_version::v3_1_1), v5(p.io);
     CHECK(p.connect(v3, packet) == reason_code::not_authorized);
     CHECK(p.connect(v5, packet) == reason_code::success);
 }
 
 TEST_CASE("a device has one connection: the newcomer wins, whatever its client identifier") {
-    place p;
+    fixture p;
     mqtt_client older(p.io), newer(p.io);
     auto const one = aliyun::sign(thermostat, {.client_id = "one", .mode = aliyun::secure_mode::plain});
     auto const two = aliyun::sign(thermostat, {.client_id = "two", .mode = aliyun::secure_mode::plain});
-    REQUIRE(p.connect(older, place::packet_of(one)) == reason_code::success);
-    REQUIRE(p.connect(newer, place::packet_of(two)) == reason_code::success);
+    REQUIRE(p.connect(older, fixture::packet_of(one)) == reason_code::success);
+    REQUIRE(p.connect(newer, fixture::packet_of(two)) == reason_code::success);
     CHECK(older.wait_for_end());
     CHECK(older.disconnected == reason_code::session_taken_over);
     newer.ping();
@@ -205,7 +205,7 @@ TEST_CASE("a device has one connection: the newcomer wins, whatever its client i
 }
 
 TEST_CASE("MQTT 5: the platform announces its limits") {
-    place p;
+    fixture p;
     mqtt_client client(p.io);
     REQUIRE(p.connect(client) == reason_code::success);
     CHECK(client.server.maximum_qos == qos::at_least_once);
@@ -216,7 +216,7 @@ TEST_CASE("MQTT 5: the platform announces its limits") {
 
 TEST_CASE("a device gets its own message on its own topic, in both versions") {
     for (auto const version : versions) {
-        place p;
+        fixture p;
         mqtt_client client(p.io, version);
         REQUIRE(p.connect(client) == reason_code::success);
         CHECK(client.subscribe("/a1B2c3D4e5F/thermostat-7/user/get", qos::exactly_once) == reason_code::granted_qos_1);
@@ -264,7 +264,7 @@ TEST_CASE("a device may use its own topics only") {
 
 TEST_CASE("a message to a topic of another device goes nowhere") {
     for (auto const version : versions) {
-        place p;
+        fixture p;
         mqtt_client client(p.io, version), victim(p.io, version);
         REQUIRE(p.connect(client) == reason_code::success);
         REQUIRE(p.connect(victim, other) == reason_code::success);
@@ -279,7 +279,7 @@ TEST_CASE("a message to a topic of another device goes nowhere") {
 }
 
 TEST_CASE("a device subscribes to its own topics and its product's broadcasts only") {
-    place p;
+    fixture p;
     mqtt_client client(p.io);
     REQUIRE(p.connect(client) == reason_code::success);
     CHECK(client.subscribe("/broadcast/a1B2c3D4e5F/#") == reason_code::granted_qos_1);
@@ -294,7 +294,7 @@ TEST_CASE("a device subscribes to its own topics and its product's broadcasts on
 
 TEST_CASE("a message of QoS 2 ends the connection") {
     for (auto const version : versions) {
-        place p;
+        fixture p;
         mqtt_client client(p.io, version);
         REQUIRE(p.connect(client) == reason_code::success);
         std::string const topic = "/a1B2c3D4e5F/thermostat-7/user/x";
@@ -309,7 +309,7 @@ TEST_CASE("a message of QoS 2 ends the connection") {
 }
 
 TEST_CASE("the retain flag ends the connection in MQTT 3.1.1, and is allowed in MQTT 5") {
-    place p;
+    fixture p;
     mqtt_client v3(p.io, protocol_version::v3_1_1), v5(p.io);
     REQUIRE(p.connect(v3) == reason_code::success);
     v3.begin_publish({.topic = "/a1B2c3D4e5F/thermostat-7/user/x", .retain = true});
@@ -322,7 +322,7 @@ TEST_CASE("the retain flag ends the connection in MQTT 3.1.1, and is allowed in 
 
 TEST_CASE("payloads of up to 256 KiB pass, larger ones do not") {
     std::string const topic = "/a1B2c3D4e5F/thermostat-7/user/x";
-    place p;
+    fixture p;
     mqtt_client v3(p.io, protocol_version::v3_1_1);
     REQUIRE(p.connect(v3) == reason_code::success);
     v3.subscribe(topic);
@@ -335,7 +335,7 @@ TEST_CASE("payloads of up to 256 KiB pass, larger ones do not") {
 }
 
 TEST_CASE("topics are limited to 128 bytes and 7 slashes") {
-    place p;
+    fixture p;
     mqtt_client client(p.io);
     REQUIRE(p.connect(client) == reason_code::success);
     std::string const base = "/a1B2c3D4e5F/thermostat-7/user";
@@ -348,7 +348,7 @@ TEST_CASE("topics are limited to 128 bytes and 7 slashes") {
 }
 
 TEST_CASE("a SUBSCRIBE has at most 8 filters, a device at most 100 subscriptions") {
-    place p;
+    fixture p;
     mqtt_client client(p.io);
     REQUIRE(p.connect(client) == reason_code::success);
     std::vector<std::string> filters;
@@ -363,7 +363,7 @@ TEST_CASE("a SUBSCRIBE has at most 8 filters, a device at most 100 subscriptions
 }
 
 TEST_CASE("a device that is removed is cut off and not let in again") {
-    place p;
+    fixture p;
     mqtt_client client(p.io);
     REQUIRE(p.connect(client) == reason_code::success);
     CHECK(p.platform.remove_device(thermostat));
@@ -375,10 +375,10 @@ TEST_CASE("a device that is removed is cut off and not let in again") {
 }
 
 TEST_CASE("messages of QoS 1 are kept for a device that is away, if it asked for a session") {
-    place p;
+    fixture p;
     mqtt_client client(p.io, protocol_version::v3_1_1);
     auto const credentials = aliyun::sign(thermostat, {.mode = aliyun::secure_mode::plain});
-    auto packet = place::packet_of(credentials);
+    auto packet = fixture::packet_of(credentials);
     packet.clean_start = false;
     REQUIRE(p.connect(client, packet) == reason_code::success);
     client.subscribe("/a1B2c3D4e5F/thermostat-7/user/get", qos::at_least_once);
@@ -391,7 +391,7 @@ TEST_CASE("messages of QoS 1 are kept for a device that is away, if it asked for
 }
 
 TEST_CASE("a registration over plain TCP, or without what it needs, is refused") {
-    place p;
+    fixture p;
     p.platform.add_product({"a1B2c3D4e5F", "the secret of the product"});
     std::string const given = "authType=register,random=42,signmethod=hmacsha256|";
     aliyun::parameter const list[] = {{"deviceName", "thermostat-7"}, {"productKey", "a1B2c3D4e5F"}, {"random", "42"}};
@@ -411,7 +411,7 @@ TEST_CASE("a registration over plain TCP, or without what it needs, is refused")
 }
 
 TEST_CASE("rates are limited on demand: 5 connections a minute, 30 messages a second of QoS 0 and 10 of QoS 1") {
-    place p;
+    fixture p;
     p.platform.limit_rates();
     mqtt_client client(p.io);
     for (int i = 0; i < 5; ++i) CHECK(p.connect(client) == reason_code::success);
@@ -426,12 +426,12 @@ TEST_CASE("rates are limited on demand: 5 connections a minute, 30 messages a se
 }
 
 TEST_CASE("CONNECTs that are not signed by the device do not use up its connections") {
-    place p;
+    fixture p;
     p.platform.limit_rates();
     auto const forged = aliyun::sign({"a1B2c3D4e5F", "thermostat-7", "a guess"}, {.mode = aliyun::secure_mode::plain});
     for (int i = 0; i < 20; ++i) {
         mqtt_client stranger(p.io);
-        CHECK(p.connect(stranger, place::packet_of(forged)) == reason_code::bad_user_name_or_password);
+        CHECK(p.connect(stranger, fixture::packet_of(forged)) == reason_code::bad_user_name_or_password);
     }
     mqtt_client client(p.io);
     for (int i = 0; i < 5; ++i) CHECK(p.connect(client) == reason_code::success);
@@ -440,10 +440,10 @@ TEST_CASE("CONNECTs that are not signed by the device do not use up its connecti
 }
 
 TEST_CASE("a device that is refused for its keep alive has not been activated, and may register") {
-    place p;
+    fixture p;
     p.platform.add_product({"a1B2c3D4e5F", "the secret of the product"});
     auto const credentials = aliyun::sign(thermostat, {.mode = aliyun::secure_mode::plain});
-    auto packet = place::packet_of(credentials);
+    auto packet = fixture::packet_of(credentials);
     aliyun::parameter const list[] = {{"deviceName", "thermostat-7"}, {"productKey", "a1B2c3D4e5F"}, {"random", "42"}};
     auto const password = aliyun::sign_parameters<digest::sha256>("the secret of the product", list);
     auto const enroll = [&] {
@@ -465,10 +465,10 @@ TEST_CASE("a device that is refused for its keep alive has not been activated, a
 }
 
 TEST_CASE("devices of MQTT 3.1 are let in") {
-    place p;
+    fixture p;
     mqtt_client client(p.io, protocol_version::v3_1_1);
     auto const credentials = aliyun::sign(thermostat, {.mode = aliyun::secure_mode::plain});
-    auto const packet = place::packet_of(credentials);
+    auto const packet = fixture::packet_of(credentials);
     std::string bytes(encoded_size(packet, protocol_version::v3_1_1), '\0');
     encode(bytes.data(), packet, protocol_version::v3_1_1);
     auto const name = bytes.find(std::string("\0\4MQTT\4", 7));
@@ -485,7 +485,7 @@ TEST_CASE("devices of MQTT 3.1 are let in") {
 
 TEST_CASE("in MQTT 3.1.1 messages come with the QoS of their publisher, whatever the subscription's is") {
     for (auto const version : versions) {
-        place p;
+        fixture p;
         mqtt_client client(p.io, version);
         REQUIRE(p.connect(client) == reason_code::success);
         std::string const topic = "/a1B2c3D4e5F/thermostat-7/user/get";

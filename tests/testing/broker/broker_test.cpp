@@ -23,8 +23,8 @@ using mqtt::reason_code;
 using test::mqtt_client;
 
 // A broker and its clients on in-memory connections.
-struct place {
-    explicit place(testing::broker_options options = {}) : broker(io.get_executor(), std::move(options)) {
+struct fixture {
+    explicit fixture(testing::broker_options options = {}) : broker(io.get_executor(), std::move(options)) {
         broker.hooks().log = [this](std::string_view text) { log.emplace_back(text); };
     }
 
@@ -65,7 +65,7 @@ constexpr qos qualities[] = {qos::at_most_once, qos::at_least_once, qos::exactly
 TEST_CASE("a message of each QoS reaches a subscriber, in both versions") {
     // Shows [MQTT-3.3.2-3].
     for (auto const version : versions) {
-        place p;
+        fixture p;
         mqtt_client sender(p.io, version);
         mqtt_client receiver(p.io, version);
         REQUIRE(p.connect(sender, "sender") == reason_code::success);
@@ -87,7 +87,7 @@ TEST_CASE("a message of each QoS reaches a subscriber, in both versions") {
 
 TEST_CASE("the QoS of a subscription limits that of its messages") {
     // Shows [MQTT-3.8.4-8].
-    place p;
+    fixture p;
     mqtt_client client(p.io);
     REQUIRE(p.connect(client, "a") == reason_code::success);
     CHECK(client.subscribe("zero", qos::at_most_once) == reason_code::granted_qos_0);
@@ -100,7 +100,7 @@ TEST_CASE("the QoS of a subscription limits that of its messages") {
 
 TEST_CASE("a client without an identifier gets one assigned") {
     // Shows [MQTT-3.1.3-6] [MQTT-3.1.3-7] [MQTT-3.2.2-16].
-    place p;
+    fixture p;
     mqtt_client v5(p.io);
     CHECK(p.connect(v5, "") == reason_code::success);
     CHECK_FALSE(v5.assigned_client_id.empty());
@@ -111,7 +111,7 @@ TEST_CASE("a client without an identifier gets one assigned") {
 }
 
 TEST_CASE("MQTT 3.1.1: an empty client identifier without a clean session is refused") {
-    place p;
+    fixture p;
     mqtt_client client(p.io, protocol_version::v3_1_1);
     p.attach(client);
     // The client's own check would not let it out.
@@ -128,7 +128,7 @@ TEST_CASE("MQTT 3.1.1: an empty client identifier without a clean session is ref
 TEST_CASE("a newer connection with the same client identifier takes over") {
     // Shows [MQTT-3.1.3-2] [MQTT-3.1.4-3].
     for (auto const version : versions) {
-        place p;
+        fixture p;
         mqtt_client older(p.io, version);
         mqtt_client newer(p.io, version);
         REQUIRE(p.connect(older, "twin") == reason_code::success);
@@ -144,7 +144,7 @@ TEST_CASE("a newer connection with the same client identifier takes over") {
 TEST_CASE("a session outlives its connection and gets the messages of QoS 1 and 2 that it missed, in order") {
     // Shows [MQTT-3.1.2-5] [MQTT-3.1.2-6] [MQTT-3.1.2-23] [MQTT-3.2.2-3] [MQTT-4.5.0-1] [MQTT-4.6.0-5] [MQTT-4.6.0-6].
     for (auto const version : versions) {
-        place p;
+        fixture p;
         mqtt_client sender(p.io, version);
         mqtt_client receiver(p.io, version);
         mqtt::properties lasting;
@@ -174,7 +174,7 @@ TEST_CASE("a session outlives its connection and gets the messages of QoS 1 and 
 
 TEST_CASE("a session ends with its connection where the client asks for that") {
     for (auto const version : versions) {
-        place p;
+        fixture p;
         mqtt_client client(p.io, version);
         REQUIRE(p.connect(client, "a") == reason_code::success);  // clean session; no session expiry interval
         CHECK(p.broker.session_count() == 1);
@@ -187,7 +187,7 @@ TEST_CASE("a session ends with its connection where the client asks for that") {
 
 TEST_CASE("a clean start drops the session that there was, with its subscriptions") {
     // Shows [MQTT-3.1.2-6 of 3.1.1] [MQTT-3.1.4-3 of 3.1.1] [MQTT-3.2.2-1 of 3.1.1].
-    place p;
+    fixture p;
     mqtt_client client(p.io, protocol_version::v3_1_1);
     REQUIRE(p.connect(client, "a", false) == reason_code::success);
     client.subscribe("t");
@@ -199,7 +199,7 @@ TEST_CASE("a clean start drops the session that there was, with its subscription
 }
 
 TEST_CASE("a client that comes back with another version of the protocol begins anew") {
-    place p;
+    fixture p;
     mqtt_client v3(p.io, protocol_version::v3_1_1);
     REQUIRE(p.connect(v3, "a", false) == reason_code::success);
     v3.subscribe("t");
@@ -212,7 +212,7 @@ TEST_CASE("a client that comes back with another version of the protocol begins 
 
 TEST_CASE("what was not acknowledged is sent again on the next connection, marked as a duplicate") {
     for (auto const quality : {qos::at_least_once, qos::exactly_once}) {
-        place p;
+        fixture p;
         mqtt_client client(p.io, protocol_version::v3_1_1);
         REQUIRE(p.connect(client, "a", false) == reason_code::success);
         client.subscribe("t");
@@ -235,7 +235,7 @@ TEST_CASE("what was not acknowledged is sent again on the next connection, marke
 }
 
 TEST_CASE("a QoS 2 message that a client sends again after a lost connection is taken once, and acknowledged") {
-    place p({.recorded_messages = 10});
+    fixture p({.recorded_messages = 10});
     mqtt_client client(p.io, protocol_version::v3_1_1);
     REQUIRE(p.connect(client, "a", false) == reason_code::success);
     client.stream().incoming().cut_after = client.stream().incoming().bytes;  // PUBREC does not get through
@@ -251,7 +251,7 @@ TEST_CASE("a QoS 2 message that a client sends again after a lost connection is 
 
 TEST_CASE("overlapping subscriptions deliver a message once, with the highest QoS and all their identifiers") {
     // Shows [MQTT-3.3.4-2] [MQTT-3.3.4-3] [MQTT-3.3.4-4].
-    place p;
+    fixture p;
     mqtt_client client(p.io);
     REQUIRE(p.connect(client, "a") == reason_code::success);
     mqtt::properties first, second;
@@ -271,7 +271,7 @@ TEST_CASE("overlapping subscriptions deliver a message once, with the highest Qo
 
 TEST_CASE("subscribing anew to the same filter replaces the subscription") {
     // Shows [MQTT-3.8.4-3].
-    place p;
+    fixture p;
     mqtt_client client(p.io);
     REQUIRE(p.connect(client, "a") == reason_code::success);
     client.subscribe("t", qos::exactly_once);
@@ -284,7 +284,7 @@ TEST_CASE("subscribing anew to the same filter replaces the subscription") {
 
 TEST_CASE("unsubscribing ends delivery, and says whether there was a subscription") {
     // Shows [MQTT-3.10.4-2].
-    place p;
+    fixture p;
     mqtt_client client(p.io);
     REQUIRE(p.connect(client, "a") == reason_code::success);
     client.subscribe("t");
@@ -294,7 +294,7 @@ TEST_CASE("unsubscribing ends delivery, and says whether there was a subscriptio
 }
 
 TEST_CASE("a shared subscription gives each message to one of its members in turn, the connected ones first") {
-    place p;
+    fixture p;
     mqtt_client a(p.io), b(p.io), alone(p.io);
     REQUIRE(p.connect(a, "a") == reason_code::success);
     REQUIRE(p.connect(b, "b") == reason_code::success);
@@ -317,7 +317,7 @@ TEST_CASE("a shared subscription gives each message to one of its members in tur
 }
 
 TEST_CASE("MQTT 3.1.1 has shared subscriptions as MQTT 5 has, and both may be members of one") {
-    place p;
+    fixture p;
     mqtt_client old(p.io, protocol_version::v3_1_1), modern(p.io);
     REQUIRE(p.connect(old, "a") == reason_code::success);
     REQUIRE(p.connect(modern, "b") == reason_code::success);
@@ -333,7 +333,7 @@ TEST_CASE("MQTT 3.1.1 has shared subscriptions as MQTT 5 has, and both may be me
 
 TEST_CASE("with no local a client does not get what it publishes itself") {
     // Shows [MQTT-3.8.3-3].
-    place p;
+    fixture p;
     mqtt_client a(p.io), b(p.io);
     REQUIRE(p.connect(a, "a") == reason_code::success);
     REQUIRE(p.connect(b, "b") == reason_code::success);
@@ -345,7 +345,7 @@ TEST_CASE("with no local a client does not get what it publishes itself") {
 
 TEST_CASE("the retain flag is cleared for established subscriptions unless they want it as published") {
     // Shows [MQTT-3.3.1-12] [MQTT-3.3.1-13].
-    place p;
+    fixture p;
     mqtt_client plain(p.io), kept(p.io);
     REQUIRE(p.connect(plain, "plain") == reason_code::success);
     REQUIRE(p.connect(kept, "kept") == reason_code::success);
@@ -361,7 +361,7 @@ TEST_CASE("the retain flag is cleared for established subscriptions unless they 
 TEST_CASE("a new subscriber gets the retained messages that match, with the retain flag, in both versions") {
     // Shows [MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-7] [MQTT-3.3.1-6 of 3.1.1] [MQTT-3.3.1-8 of 3.1.1].
     for (auto const version : versions) {
-        place p;
+        fixture p;
         p.broker.publish("a/1", "old", qos::at_least_once, true);
         p.broker.publish("a/1", "new", qos::at_least_once, true);
         p.broker.publish("a/2", "two", qos::at_most_once, true);
@@ -387,7 +387,7 @@ TEST_CASE("a new subscriber gets the retained messages that match, with the reta
 
 TEST_CASE("retain handling decides whether retained messages are sent") {
     // Shows [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11] [MQTT-3.8.4-4].
-    place p;
+    fixture p;
     p.broker.publish("t", "x", qos::at_most_once, true);
     mqtt_client client(p.io);
     REQUIRE(p.connect(client, "a") == reason_code::success);
@@ -407,7 +407,7 @@ TEST_CASE("retain handling decides whether retained messages are sent") {
 
 TEST_CASE("properties of a message reach the subscriber; those of the connection do not") {
     // Shows [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-18] [MQTT-3.3.2-20].
-    place p;
+    fixture p;
     mqtt_client client(p.io);
     REQUIRE(p.connect(client, "a") == reason_code::success);
     client.subscribe("t");
@@ -432,7 +432,7 @@ TEST_CASE("properties of a message reach the subscriber; those of the connection
 }
 
 TEST_CASE("messages pass between clients of different versions") {
-    place p;
+    fixture p;
     mqtt_client v3(p.io, protocol_version::v3_1_1), v5(p.io);
     REQUIRE(p.connect(v3, "v3") == reason_code::success);
     REQUIRE(p.connect(v5, "v5") == reason_code::success);
@@ -450,7 +450,7 @@ TEST_CASE("messages pass between clients of different versions") {
 TEST_CASE("the will is published when a connection fails, and not after DISCONNECT") {
     // Shows [MQTT-3.1.2-7] [MQTT-3.1.2-8] [MQTT-3.1.2-10] [MQTT-3.1.2-15] [MQTT-3.14.4-3].
     for (auto const version : versions) {
-        place p;
+        fixture p;
         mqtt_client watcher(p.io, version), client(p.io, version);
         REQUIRE(p.connect(watcher, "watcher") == reason_code::success);
         watcher.subscribe("gone/#");
@@ -471,7 +471,7 @@ TEST_CASE("the will is published when a connection fails, and not after DISCONNE
 }
 
 TEST_CASE("MQTT 5: a client may have its will published although it disconnects in good order") {
-    place p;
+    fixture p;
     mqtt_client watcher(p.io), client(p.io);
     REQUIRE(p.connect(watcher, "watcher") == reason_code::success);
     watcher.subscribe("gone");
@@ -484,7 +484,7 @@ TEST_CASE("MQTT 5: a client may have its will published although it disconnects 
 
 TEST_CASE("no more QoS 1 and 2 messages are in flight than the client's receive maximum") {
     // Shows [MQTT-3.3.4-9].
-    place p;
+    fixture p;
     mqtt_client client(p.io);
     mqtt::properties props;
     props.receive_maximum = 2;
@@ -509,7 +509,7 @@ TEST_CASE("no more QoS 1 and 2 messages are in flight than the client's receive 
 TEST_CASE("a client that exceeds the broker's receive maximum is disconnected") {
     testing::broker_options options;
     options.accepts.receive_maximum = 2;
-    place p(options);
+    fixture p(options);
     p.broker.hold_acknowledgements(true);
     mqtt_client client(p.io);
     REQUIRE(p.connect(client, "a") == reason_code::success);
@@ -524,7 +524,7 @@ TEST_CASE("a client that exceeds the broker's receive maximum is disconnected") 
 
 TEST_CASE("messages that a client says are too large for it are left out") {
     // Shows [MQTT-3.1.2-25].
-    place p;
+    fixture p;
     mqtt_client client(p.io);
     mqtt::properties props;
     props.maximum_packet_size = 50;
@@ -542,7 +542,7 @@ TEST_CASE("a packet larger than the broker accepts ends the connection") {
         testing::broker_options options;
         options.accepts.maximum_packet_size = 100;
         options.maximum_packet_size_v3_1_1 = 100;
-        place p(options);
+        fixture p(options);
         mqtt_client client(p.io, version);
         REQUIRE(p.connect(client, "a") == reason_code::success);
         client.send("\x30\x70");
@@ -561,7 +561,7 @@ TEST_CASE("the broker announces what it does not support, and refuses it") {
     options.accepts.wildcard_subscription_available = false;
     options.accepts.shared_subscription_available = false;
     options.accepts.subscription_identifier_available = false;
-    place p(options);
+    fixture p(options);
     mqtt_client client(p.io);
     REQUIRE(p.connect(client, "a") == reason_code::success);
     CHECK(client.server.maximum_qos == qos::at_least_once);
@@ -587,7 +587,7 @@ TEST_CASE("a subscription that the broker does not support is refused with its o
     testing::broker_options options;
     options.accepts.wildcard_subscription_available = false;
     options.accepts.shared_subscription_available = false;
-    place p(options);
+    fixture p(options);
     mqtt_client client(p.io);
     REQUIRE(p.connect(client, "a") == reason_code::success);
     client.send(std::string("\x82\x07\0\1\0\0\1#\0", 9));
@@ -614,7 +614,7 @@ TEST_CASE("a violation of the protocol ends the connection with its reason") {
         {std::string("\xd0\0", 2), reason_code::protocol_error},                   // PINGRESP from a client
     };
     for (auto const& v : violations) {
-        place p;
+        fixture p;
         mqtt_client client(p.io);
         REQUIRE(p.connect(client, "a") == reason_code::success);
         client.send(v.bytes);
@@ -627,7 +627,7 @@ TEST_CASE("a violation of the protocol ends the connection with its reason") {
 
 TEST_CASE("what does not begin with CONNECT is not answered") {
     // Shows [MQTT-3.1.0-1] [MQTT-3.1.0-1 of 3.1.1].
-    place p;
+    fixture p;
     mqtt_client client(p.io);
     p.attach(client);
     client.send(std::string("\xc0\0", 2));
@@ -638,7 +638,7 @@ TEST_CASE("what does not begin with CONNECT is not answered") {
 
 TEST_CASE("MQTT 3.1 and versions to come are told that they are not supported") {
     for (auto const* bytes : {"\x10\x0e\0\6MQIsdp\3\2\0\0\0\0", "\x10\x0d\0\4MQTT\7\2\0\0\0\0\0"}) {
-        place p;
+        fixture p;
         mqtt_client client(p.io, protocol_version::v3_1_1);
         p.attach(client);
         client.state.connect(*std::make_unique<send_buffer>(), mqtt::connect{}, {});
@@ -652,7 +652,7 @@ TEST_CASE("MQTT 3.1 and versions to come are told that they are not supported") 
 TEST_CASE("the user decides who may connect") {
     // Shows [MQTT-3.1.4-2] [MQTT-3.2.2-7].
     for (auto const version : versions) {
-        place p;
+        fixture p;
         p.broker.hooks().on_connect = [](testing::connect_attempt& attempt) {
             if (attempt.packet.password == "right") return reason_code::success;
             attempt.reason_string = "wrong password";
@@ -672,7 +672,7 @@ TEST_CASE("the user decides who may connect") {
 
 TEST_CASE("the user decides what is published, and sees what is") {
     // Shows [MQTT-3.3.5-2 of 3.1.1].
-    place p;
+    fixture p;
     std::vector<std::string> seen;
     p.broker.hooks().authorize_publish = [](testing::client_info const& who, mqtt::publish const& m) {
         if (m.topic == "deadly") return testing::publish_verdict{reason_code::quota_exceeded, true};
@@ -703,7 +703,7 @@ TEST_CASE("the user decides what is published, and sees what is") {
 TEST_CASE("the user decides about each subscription") {
     // Shows [MQTT-3.8.4-5] [MQTT-3.8.4-6] [MQTT-3.8.4-7] [MQTT-3.9.3-1].
     for (auto const version : versions) {
-        place p;
+        fixture p;
         p.broker.hooks().authorize_subscribe = [](testing::client_info const&, mqtt::subscribe const&,
                                                   mqtt::subscription_request const& request) {
             return request.filter == "secret" ? reason_code::not_authorized : reason_code::granted_qos_1;
@@ -721,7 +721,7 @@ TEST_CASE("the user decides about each subscription") {
 }
 
 TEST_CASE("a hook may publish") {
-    place p;
+    fixture p;
     p.broker.hooks().on_publish = [&](testing::client_info const&, mqtt::publish const& m) {
         if (m.topic == "ask") p.broker.publish("answer", m.payload, qos::at_least_once);
     };
@@ -733,7 +733,7 @@ TEST_CASE("a hook may publish") {
 }
 
 TEST_CASE("a test can refuse the next connections, drop a client, and disconnect one") {
-    place p;
+    fixture p;
     std::vector<std::string> gone;
     p.broker.hooks().on_disconnect = [&](std::string_view client) { gone.emplace_back(client); };
     p.broker.refuse_next(2, reason_code::server_busy);
@@ -756,7 +756,7 @@ TEST_CASE("a test can refuse the next connections, drop a client, and disconnect
 }
 
 TEST_CASE("acknowledgements can be held back") {
-    place p;
+    fixture p;
     p.broker.hold_acknowledgements(true);
     mqtt_client client(p.io);
     REQUIRE(p.connect(client, "a") == reason_code::success);
@@ -769,7 +769,7 @@ TEST_CASE("acknowledgements can be held back") {
 }
 
 TEST_CASE("the messages received last are recorded on demand") {
-    place p({.recorded_messages = 2});
+    fixture p({.recorded_messages = 2});
     mqtt_client client(p.io);
     REQUIRE(p.connect(client, "a") == reason_code::success);
     client.publish("t", "1", qos::at_least_once);
@@ -788,7 +788,7 @@ TEST_CASE("the messages received last are recorded on demand") {
 }
 
 TEST_CASE("QoS 0 messages for a client that does not read are dropped beyond a limit, the others wait") {
-    place p({.output_limit = 10'000});
+    fixture p({.output_limit = 10'000});
     mqtt_client slow(p.io);
     REQUIRE(p.connect(slow, "slow") == reason_code::success);
     slow.subscribe("t");
@@ -811,7 +811,7 @@ TEST_CASE("QoS 0 messages for a client that does not read are dropped beyond a l
 }
 
 TEST_CASE("the queue of a session is limited") {
-    place p({.queue_limit = 3});
+    fixture p({.queue_limit = 3});
     mqtt_client client(p.io, protocol_version::v3_1_1);
     REQUIRE(p.connect(client, "a", false) == reason_code::success);
     client.subscribe("t");
@@ -825,7 +825,7 @@ TEST_CASE("the queue of a session is limited") {
 }
 
 TEST_CASE("many messages leave in few writes") {
-    place p;
+    fixture p;
     mqtt_client client(p.io);
     REQUIRE(p.connect(client, "a") == reason_code::success);
     client.subscribe("t");
@@ -836,7 +836,7 @@ TEST_CASE("many messages leave in few writes") {
 }
 
 TEST_CASE("a client that sends its farewell and closes has everything handled") {
-    place p({.recorded_messages = 1});
+    fixture p({.recorded_messages = 1});
     mqtt_client client(p.io);
     REQUIRE(p.connect(client, "a") == reason_code::success);
     client.begin_publish({.topic = "t", .payload = "last", .qos = qos::at_least_once});
@@ -848,7 +848,7 @@ TEST_CASE("a client that sends its farewell and closes has everything handled") 
 }
 
 TEST_CASE("closing the broker ends every connection, and it can be used again") {
-    place p;
+    fixture p;
     mqtt_client client(p.io, protocol_version::v3_1_1);
     REQUIRE(p.connect(client, "a", false) == reason_code::success);
     p.broker.close();
@@ -888,7 +888,7 @@ TEST_CASE("an execution context can go while connections are open") {
 }
 
 TEST_CASE("a client over TCP is served") {
-    place p;
+    fixture p;
     auto const port = p.broker.listen_tcp();
     CHECK(port != 0);
     asio::ip::tcp::socket socket(p.io);

@@ -28,9 +28,9 @@ constexpr auto q0 = qos::at_most_once;
 constexpr auto q1 = qos::at_least_once;
 constexpr auto q2 = qos::exactly_once;
 
-struct place : test::timed_broker {
-    place() : place({.accepts = {}}) {}  // without topic aliases, for plain CONNACKs
-    explicit place(testing::broker_options options) : timed_broker(std::move(options)) {}
+struct fixture : test::timed_broker {
+    fixture() : fixture({.accepts = {}}) {}  // without topic aliases, for plain CONNACKs
+    explicit fixture(testing::broker_options options) : timed_broker(std::move(options)) {}
     std::size_t publish(std::string_view topic, qos quality, mqtt::properties const* props = nullptr) {
         mqtt::publish m{.topic = topic, .payload = "p", .qos = quality};
         if (props != nullptr) m.props = props;
@@ -41,8 +41,8 @@ struct place : test::timed_broker {
 // A client without any rules of its own: it says packets and hears packets.
 class peer final : public testing::detail::broker_connection {
   public:
-    peer(place& p, protocol_version v)
-        : runnel::testing::detail::broker_connection({"memory", "", false}), place_(p), version_(v) {}
+    peer(fixture& p, protocol_version v)
+        : runnel::testing::detail::broker_connection({"memory", "", false}), fixture_(p), version_(v) {}
     ~peer() { leave(); }
 
     void wake() override {}
@@ -55,19 +55,19 @@ class peer final : public testing::detail::broker_connection {
         leave();
         closing = aborted = false;
         attached_ = true;
-        place_.core.opened(*this, place_.now);
+        fixture_.core.opened(*this, fixture_.now);
     }
     // The network connection ends.
     void leave() {
         if (!attached_) return;
         attached_ = false;
-        place_.core.closed(*this, place_.now);
+        fixture_.core.closed(*this, fixture_.now);
         out.clear();
     }
 
     void say(std::string const& bytes) {
         std::string_view input = bytes;
-        place_.core.receive(*this, input, place_.now);
+        fixture_.core.receive(*this, input, fixture_.now);
         CHECK(input.empty());
     }
     template <class Packet>
@@ -78,7 +78,7 @@ class peer final : public testing::detail::broker_connection {
     std::string bytes() {
         std::string const all(out.view());
         out.clear();
-        if (attached_) place_.core.sent(*this, place_.now);
+        if (attached_) fixture_.core.sent(*this, fixture_.now);
         return all;
     }
     std::string heard() { return test::in_words(bytes(), version_); }
@@ -106,7 +106,7 @@ class peer final : public testing::detail::broker_connection {
     bool aborted = false;
 
   private:
-    place& place_;
+    fixture& fixture_;
     protocol_version version_;
     bool attached_ = false;
 };
@@ -119,7 +119,7 @@ std::string connack_bytes(protocol_version version, bool present = false) {
 
 TEST_CASE("a CONNECT is answered by one CONNACK of success [MQTT-3.1.4-5]") {
     for (auto const version : both_versions) {
-        place p;
+        fixture p;
         peer c(p, version);
         CHECK(c.connect("a") == connack_bytes(version));
         c.say_packet(mqtt::pingreq{});
@@ -129,7 +129,7 @@ TEST_CASE("a CONNECT is answered by one CONNACK of success [MQTT-3.1.4-5]") {
 
 TEST_CASE("client identifiers of 1 to 23 letters and digits are accepted [MQTT-3.1.3-5]") {
     for (auto const version : both_versions) {
-        place p;
+        fixture p;
         peer c(p, version);
         for (std::string_view const id :
              {"0", "0123456789abcdefghijklm", "nopqrstuvwxyzABCDEFGHIJ", "DEFGHIJKLMNOPQRSTUVWXYZ"}) {
@@ -141,7 +141,7 @@ TEST_CASE("client identifiers of 1 to 23 letters and digits are accepted [MQTT-3
 
 TEST_CASE("a client whose identifier is rejected is told so, and its connection closed [MQTT-3.1.3-8]") {
     for (auto const version : both_versions) {
-        place p;
+        fixture p;
         p.core.hooks.on_connect = [](auto&) { return reason_code::client_identifier_not_valid; };
         peer c(p, version);
         CHECK(c.connect("a") == hex(version == v5 ? "20 03 00 85 00" : "20 02 00 02"));
@@ -153,7 +153,7 @@ TEST_CASE("a client whose identifier is rejected is told so, and its connection 
 
 TEST_CASE("nothing that comes behind a refused CONNECT is processed [MQTT-3.1.4-6]") {
     for (auto const version : both_versions) {
-        place p;
+        fixture p;
         p.core.hooks.on_connect = [](auto&) { return reason_code::not_authorized; };
         peer c(p, version);
         c.open();
@@ -169,7 +169,7 @@ TEST_CASE("nothing that comes behind a refused CONNECT is processed [MQTT-3.1.4-
 
 TEST_CASE("a clean start drops the old session and begins a new one [MQTT-3.1.2-4] [MQTT-3.1.4-4]") {
     for (auto const version : both_versions) {
-        place p;
+        fixture p;
         peer c(p, version);
         CHECK(c.connect("a", false) == connack_bytes(version));
         c.subscribe("t");
@@ -183,7 +183,7 @@ TEST_CASE("a clean start drops the old session and begins a new one [MQTT-3.1.2-
 TEST_CASE("a CONNECT that breaks the rules is answered by CONNACK in MQTT 5 only, never by DISCONNECT") {
     // Shows [MQTT-3.14.0-1] [MQTT-3.2.2-6 of 3.1.1].
     for (auto const version : both_versions) {
-        place p;
+        fixture p;
         peer c(p, version);
         c.open();
         c.say(test::packet(0x10, hex(version == v5 ? "0004 'MQTT' 05 03 0000 00 0001 'a'"
@@ -198,7 +198,7 @@ TEST_CASE("a CONNECT that breaks the rules is answered by CONNACK in MQTT 5 only
 }
 
 TEST_CASE("an authentication method is refused, and the connection closed [MQTT-4.12.0-1]") {
-    place p;
+    fixture p;
     peer c(p, v5);
     c.open();
     mqtt::properties method;
@@ -211,7 +211,7 @@ TEST_CASE("an authentication method is refused, and the connection closed [MQTT-
 TEST_CASE("a violation of the protocol closes the connection") {
     // Shows [MQTT-4.8.0-1 of 3.1.1] [MQTT-3.14.4-2].
     for (auto const version : both_versions) {
-        place p;
+        fixture p;
         peer c(p, version);
         c.connect("a");
         c.say(hex("36 05 0001 't' 0001"));  // QoS 3
@@ -224,7 +224,7 @@ TEST_CASE("a violation of the protocol closes the connection") {
 }
 
 TEST_CASE("what the client did not ask for is not in the answers [MQTT-3.1.2-28] [MQTT-3.1.2-29]") {
-    place p;
+    fixture p;
     p.core.hooks.authorize_publish = [](auto&, auto&) {
         return testing::publish_verdict{reason_code::not_authorized, false};
     };
@@ -251,7 +251,7 @@ TEST_CASE("what the client did not ask for is not in the answers [MQTT-3.1.2-28]
 TEST_CASE("reason strings that make a packet too large for the client are left out") {
     // Shows [MQTT-3.2.2-19] [MQTT-3.14.2-3].
     for (bool const limited : {false, true}) {
-        place p;
+        fixture p;
         bool accepting = false;
         p.core.hooks.on_connect = [&](testing::connect_attempt& attempt) {
             attempt.reason_string = "a reason of more than twenty bytes";
@@ -280,7 +280,7 @@ TEST_CASE("reason strings that make a packet too large for the client are left o
 
 TEST_CASE("a session lasts as long as its connection at least [MQTT-4.1.0-2 of 3.1.1]") {
     for (auto const version : both_versions) {
-        place p;
+        fixture p;
         peer c(p, version);
         c.connect("a");
         c.subscribe("t");
@@ -293,7 +293,7 @@ TEST_CASE("a session lasts as long as its connection at least [MQTT-4.1.0-2 of 3
 TEST_CASE("the will is published with the retain flag of CONNECT, and none without a will") {
     // Shows [MQTT-3.1.2-14] [MQTT-3.1.2-15] [MQTT-3.1.2-12 of 3.1.1].
     for (auto const version : both_versions) {
-        place p;
+        fixture p;
         peer watcher(p, version), c(p, version);
         watcher.connect("watcher");
         watcher.subscribe("#");
@@ -314,7 +314,7 @@ TEST_CASE("the will is published with the retain flag of CONNECT, and none witho
 }
 
 TEST_CASE("the user properties of a will keep their order [MQTT-3.1.3-10]") {
-    place p;
+    fixture p;
     peer watcher(p, v5), c(p, v5);
     watcher.connect("watcher");
     watcher.subscribe("gone");
@@ -331,7 +331,7 @@ TEST_CASE("the user properties of a will keep their order [MQTT-3.1.3-10]") {
 
 TEST_CASE("a retained message outlives the session of its publisher [MQTT-3.1.2-7 of 3.1.1]") {
     for (auto const version : both_versions) {
-        place p;
+        fixture p;
         peer c(p, version), later(p, version);
         c.connect("a");
         c.say_packet(mqtt::publish{.topic = "t", .payload = "x", .retain = true});
@@ -345,7 +345,7 @@ TEST_CASE("a retained message outlives the session of its publisher [MQTT-3.1.2-
 TEST_CASE("a message with the retain flag takes the place of the retained one, one without leaves it alone") {
     // Shows [MQTT-3.3.1-8] [MQTT-3.3.1-7 of 3.1.1] [MQTT-3.3.1-9 of 3.1.1].
     for (auto const version : both_versions) {
-        place p;
+        fixture p;
         peer c(p, version), old(p, version), later(p, version);
         old.connect("old");
         old.subscribe("t");
@@ -367,7 +367,7 @@ TEST_CASE("a message with the retain flag takes the place of the retained one, o
 
 TEST_CASE("the DUP flag of a publisher does not reach subscribers [MQTT-3.3.1-3]") {
     for (auto const version : both_versions) {
-        place p;
+        fixture p;
         peer sender(p, version), receiver(p, version);
         sender.connect("sender");
         receiver.connect("receiver");
@@ -380,7 +380,7 @@ TEST_CASE("the DUP flag of a publisher does not reach subscribers [MQTT-3.3.1-3]
 
 TEST_CASE("of overlapping subscriptions the highest QoS counts, in MQTT 3.1.1 too [MQTT-3.3.5-1 of 3.1.1]") {
     for (auto const version : both_versions) {
-        place p;
+        fixture p;
         peer c(p, version);
         c.connect("a");
         c.subscribe("a/#", q0);
@@ -392,7 +392,7 @@ TEST_CASE("of overlapping subscriptions the highest QoS counts, in MQTT 3.1.1 to
 }
 
 TEST_CASE("a message that has been sent with QoS 2 does not expire any more [MQTT-4.3.3-7]") {
-    place p;
+    fixture p;
     mqtt::properties expiring;
     expiring.message_expiry_interval = 1;
     peer c(p, v5);
@@ -406,7 +406,7 @@ TEST_CASE("a message that has been sent with QoS 2 does not expire any more [MQT
 }
 
 TEST_CASE("a QoS 2 message that has expired meanwhile goes on to its PUBCOMP [MQTT-4.3.3-13]") {
-    place p;
+    fixture p;
     mqtt::properties expiring;
     expiring.message_expiry_interval = 1;
     peer c(p, v5), away(p, v5);
@@ -423,7 +423,7 @@ TEST_CASE("a QoS 2 message that has expired meanwhile goes on to its PUBCOMP [MQ
 }
 
 TEST_CASE("members of a shared subscription get messages with the QoS of their own [MQTT-4.8.2-3]") {
-    place p;
+    fixture p;
     peer a(p, v5), b(p, v5);
     a.connect("a");
     b.connect("b");
@@ -439,7 +439,7 @@ TEST_CASE("a QoS 2 message of a shared subscription stays with the member that i
     // Shows [MQTT-4.8.2-4] [MQTT-4.8.2-5] [MQTT-4.8.2-6].
     enum class fate { returns, ends, refuses };
     for (auto const fate : {fate::returns, fate::ends, fate::refuses}) {
-        place p;
+        fixture p;
         peer a(p, v5), b(p, v5);
         for (auto* const member : {&a, &b}) {
             member->connect(member == &a ? "a" : "b", false);
@@ -468,7 +468,7 @@ TEST_CASE("what a member of a shared subscription has not acknowledged when its 
     // 4.8.2: QoS 1, and whatever has not been sent yet.
     testing::broker_options options{.accepts = {}};
     options.in_flight = 2;
-    place p(options);
+    fixture p(options);
     peer a(p, v5), b(p, v5);
     auto const give = [&](std::string_view payload) {
         p.core.publish({.topic = "t", .payload = payload, .qos = q1}, p.now);
@@ -503,7 +503,7 @@ TEST_CASE("what a member of a shared subscription has not acknowledged when its 
 TEST_CASE("SUBSCRIBE is answered by a SUBACK with its packet identifier and a reason for each filter, in order") {
     // Shows [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-2.2.1-6].
     for (auto const version : both_versions) {
-        place p;
+        fixture p;
         peer c(p, version);
         c.connect("a");
         mqtt::subscription_request const requests[] = {{.filter = "a", .maximum_qos = q2},
@@ -517,7 +517,7 @@ TEST_CASE("a filter with wildcards is refused where they are not supported [MQTT
     testing::broker_options options;
     options.accepts.wildcard_subscription_available = false;
     for (auto const version : both_versions) {
-        place p(options);
+        fixture p(options);
         peer c(p, version);
         c.connect("a");
         mqtt::subscription_request const request{.filter = "a/#"};
@@ -530,7 +530,7 @@ TEST_CASE("a filter with wildcards is refused where they are not supported [MQTT
 TEST_CASE("a subscription takes the place of that with the same filter, and limits the QoS to what it was granted") {
     // Shows [MQTT-3.8.4-3] [MQTT-3.8.4-8].
     for (auto const version : both_versions) {
-        place p;
+        fixture p;
         peer c(p, version);
         c.connect("a");
         c.subscribe("t", q2);
@@ -544,7 +544,7 @@ TEST_CASE("a subscription takes the place of that with the same filter, and limi
 TEST_CASE("UNSUBSCRIBE compares filters byte by byte, and is answered by one UNSUBACK for all of them, in order") {
     // Shows [MQTT-3.10.4-1] [MQTT-3.10.4-2] [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.10.4-6] [MQTT-3.11.3-1].
     for (auto const version : both_versions) {
-        place p;
+        fixture p;
         peer c(p, version);
         c.connect("a");
         c.subscribe("a/b");
@@ -566,7 +566,7 @@ TEST_CASE("UNSUBSCRIBE compares filters byte by byte, and is answered by one UNS
 
 TEST_CASE("deliveries begun before UNSUBSCRIBE are completed, over connections too [MQTT-3.10.4-3]") {
     for (auto const version : both_versions) {
-        place p;
+        fixture p;
         peer c(p, version);
         c.connect("a", false);
         c.subscribe("t");

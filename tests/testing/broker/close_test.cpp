@@ -27,8 +27,8 @@ using test::mqtt_client;
 constexpr auto v3 = protocol_version::v3_1_1;
 constexpr auto v5 = protocol_version::v5;
 
-struct place {
-    explicit place(testing::broker_options options = {}) : broker(io.get_executor(), std::move(options)) {}
+struct fixture {
+    explicit fixture(testing::broker_options options = {}) : broker(io.get_executor(), std::move(options)) {}
 
     void attach(mqtt_client& client) {
         auto [near, far] = memory_stream<>::pair(io.get_executor());
@@ -70,7 +70,7 @@ std::size_t client_count() {
 }  // namespace
 
 TEST_CASE("close ends everything at once: sessions that last, wills that wait, clients in each state") {
-    place p;
+    fixture p;
     mqtt_client away(p.io), kept(p.io, v3), connected(p.io), silent(p.io), refused(p.io), held(p.io, v3);
     lasting_connect const first("away"), second("connected");
     REQUIRE(p.connect(away, first.packet) == reason_code::success);
@@ -101,7 +101,7 @@ TEST_CASE("close ends everything at once: sessions that last, wills that wait, c
 }
 
 TEST_CASE("close ends what has been attached in the same turn") {
-    place p;
+    fixture p;
     mqtt_client client(p.io);
     p.attach(client);
     p.broker.close();
@@ -110,7 +110,7 @@ TEST_CASE("close ends what has been attached in the same turn") {
 }
 
 TEST_CASE("what has become due while a broker was closed is done when it serves again") {
-    place p({.recorded_messages = 1});
+    fixture p({.recorded_messages = 1});
     mqtt_client client(p.io), other(p.io);
     lasting_connect c("a");
     c.will_props.will_delay_interval = 0;
@@ -127,7 +127,7 @@ TEST_CASE("what has become due while a broker was closed is done when it serves 
 }
 
 TEST_CASE("connections beyond the limit are closed at once") {
-    place p({.connection_limit = 2});
+    fixture p({.connection_limit = 2});
     mqtt_client a(p.io), b(p.io), c(p.io);
     REQUIRE(p.connect(a, {.client_id = "a"}) == reason_code::success);
     p.attach(b);  // says nothing, and counts all the same
@@ -148,7 +148,7 @@ TEST_CASE("many clients are served, whatever the slow and the stalled ones among
     // One in ten does not read, one in ten is slow, one in ten does not acknowledge, one in ten is away.
     auto const count = client_count();
     constexpr std::size_t messages = 40;
-    place p({.output_limit = 100'000, .queue_limit = messages});
+    fixture p({.output_limit = 100'000, .queue_limit = messages});
     std::vector<std::unique_ptr<mqtt_client>> clients;
     for (std::size_t i = 0; i < count; ++i) {
         auto& c = *clients.emplace_back(std::make_unique<mqtt_client>(p.io, i % 2 == 0 ? v3 : v5));

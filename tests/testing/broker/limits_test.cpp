@@ -33,7 +33,7 @@ constexpr auto q0 = qos::at_most_once;
 constexpr auto q1 = qos::at_least_once;
 constexpr auto q2 = qos::exactly_once;
 
-struct place : test::timed_broker {
+struct fixture : test::timed_broker {
     using timed_broker::timed_broker;
     std::size_t publish(std::string_view topic, std::string_view payload, qos quality, bool retain = false,
                         mqtt::properties const* props = nullptr) {
@@ -55,8 +55,8 @@ struct heard_packet {
 // A client without any rules of its own, that reads when it is told to.
 class peer final : public testing::detail::broker_connection {
   public:
-    peer(place& p, protocol_version v)
-        : runnel::testing::detail::broker_connection({"memory", "", false}), place_(p), version_(v) {
+    peer(fixture& p, protocol_version v)
+        : runnel::testing::detail::broker_connection({"memory", "", false}), fixture_(p), version_(v) {
         open();
     }
     ~peer() { leave(); }
@@ -68,14 +68,14 @@ class peer final : public testing::detail::broker_connection {
         leave();
         closing = false;
         attached_ = true;
-        place_.core.opened(*this, place_.now);
+        fixture_.core.opened(*this, fixture_.now);
     }
     void leave() {
         if (!std::exchange(attached_, false)) return;
-        place_.core.closed(*this, place_.now);
+        fixture_.core.closed(*this, fixture_.now);
         out.clear();
     }
-    void say(std::string_view input) { place_.core.receive(*this, input, place_.now); }
+    void say(std::string_view input) { fixture_.core.receive(*this, input, fixture_.now); }
     template <class Packet>
     void say_packet(Packet const& p) {
         say(test::encoded(p, version_));
@@ -95,7 +95,7 @@ class peer final : public testing::detail::broker_connection {
     std::vector<heard_packet> read() {
         send_buffer taken;
         taken.swap(out);
-        if (attached_) place_.core.sent(*this, place_.now);
+        if (attached_) fixture_.core.sent(*this, fixture_.now);
         std::vector<heard_packet> all;
         for (auto bytes = taken.view(); !bytes.empty();) {
             auto const f = mqtt::next_frame(bytes);
@@ -131,7 +131,7 @@ class peer final : public testing::detail::broker_connection {
     }
 
   private:
-    place& place_;
+    fixture& fixture_;
     protocol_version version_;
     bool attached_ = false;
 };
@@ -146,7 +146,7 @@ mqtt::properties lasting() {
 
 TEST_CASE("an identifier that the broker assigns is that of no other session [MQTT-3.2.2-16]") {
     for (auto const version : both_versions) {
-        place p;
+        fixture p;
         peer a(p, version), kept(p, v5), b(p, version), c(p, version);
         REQUIRE(a.connect({.client_id = "runnel-1"}) == 0);
         auto const props = lasting();
@@ -166,7 +166,7 @@ TEST_CASE("a will is published after each DISCONNECT but that with 0x00 [MQTT-3.
     for (int code = 0; code < 256; ++code) {
         auto const reason = static_cast<reason_code>(code);
         if (!mqtt::allowed_in(reason, packet_type::disconnect, mqtt::role::client)) continue;
-        place p;
+        fixture p;
         peer watcher(p, v5), c(p, v5);
         watcher.connect({.client_id = "watcher"});
         watcher.subscribe("gone");
@@ -184,7 +184,7 @@ TEST_CASE("a will is published after each DISCONNECT but that with 0x00 [MQTT-3.
 
 TEST_CASE("a will is authorised, recorded and told of as any message of its client") {
     for (auto const version : both_versions) {
-        place p({.recorded_messages = 10});
+        fixture p({.recorded_messages = 10});
         strings asked, told;
         p.core.hooks.authorize_publish = [&](testing::client_info const& who, mqtt::publish const& m) {
             asked.push_back(std::string(who.name) + " " + who.from.transport + " " + std::string(m.topic));
@@ -216,7 +216,7 @@ TEST_CASE("a will is authorised, recorded and told of as any message of its clie
 TEST_CASE("each retained message reaches a new subscription, however many there are") {
     // Shows that none is dropped for want of room: 3.3.1.3.
     for (auto const quality : {q0, q1}) {
-        place p({.output_limit = 300'000, .queue_limit = 100, .queue_bytes = 200'000});
+        fixture p({.output_limit = 300'000, .queue_limit = 100, .queue_bytes = 200'000});
         std::string const filling(1000, 'x');
         for (int i = 10'000; i < 15'000; ++i)
             p.publish("t/" + std::to_string(i), std::to_string(i) + filling, quality, true);
@@ -262,7 +262,7 @@ TEST_CASE("retained messages are looked up by the beginning of the filter, howev
 
 TEST_CASE("a message does not overtake the retained one of its topic, nor come twice for it") {
     for (auto const quality : {q0, q1}) {
-        place p;
+        fixture p;
         std::string const filling(60'000, 'x');
         for (auto const* topic : {"a", "b", "c", "d"}) p.publish(topic, topic + filling, quality, true);
         peer c(p, v3);
@@ -280,7 +280,7 @@ TEST_CASE("a message does not overtake the retained one of its topic, nor come t
 }
 
 TEST_CASE("retained messages of QoS 1 that wait go on after a lost connection, and stop with the subscription") {
-    place p({.queue_limit = 2});
+    fixture p({.queue_limit = 2});
     for (int i = 0; i < 9; ++i) p.publish("t/" + std::to_string(i), std::to_string(i), q1, true);
     auto props = lasting();
     props.receive_maximum = 1;
@@ -299,7 +299,7 @@ TEST_CASE("retained messages of QoS 1 that wait go on after a lost connection, a
 }
 
 TEST_CASE("a client that subscribes again and again without reading makes the broker hold no more") {
-    place p;
+    fixture p;
     for (int i = 0; i < 1000; ++i) p.publish("t/" + std::to_string(i), std::string(1000, 'x'), q0, true);
     peer c(p, v5);
     REQUIRE(c.connect({.client_id = "a"}) == 0);
@@ -310,7 +310,7 @@ TEST_CASE("a client that subscribes again and again without reading makes the br
 }
 
 TEST_CASE("a slow client that pings is heard, however much waits for it") {
-    place p({.output_limit = 100'000});
+    fixture p({.output_limit = 100'000});
     peer c(p, v3);
     REQUIRE(c.connect({.client_id = "slow", .keep_alive = 10}) == 0);
     c.subscribe("t", q0);
@@ -326,7 +326,7 @@ TEST_CASE("a slow client that pings is heard, however much waits for it") {
 }
 
 TEST_CASE("a client that does not take its answers is read no more, but is not silent as long as it takes some") {
-    place p({.output_limit = 1000});
+    fixture p({.output_limit = 1000});
     peer c(p, v3);
     REQUIRE(c.connect({.client_id = "a", .keep_alive = 10}) == 0);
     while (p.core.wants_input(c)) c.say(test::hex("C0 00"));
@@ -342,7 +342,7 @@ TEST_CASE("a client that does not take its answers is read no more, but is not s
 
 TEST_CASE("messages that have expired make room for those that have not [MQTT-3.3.2-5]") {
     for (auto const quality : {q0, q1}) {
-        place p({.output_limit = 70'000, .queue_limit = 3});
+        fixture p({.output_limit = 70'000, .queue_limit = 3});
         mqtt::properties expiring;
         expiring.message_expiry_interval = 10;
         auto const props = lasting();
@@ -365,7 +365,7 @@ TEST_CASE("messages that have expired make room for those that have not [MQTT-3.
 }
 
 TEST_CASE("a QoS 2 message that is not acknowledged does not stop those behind it") {
-    place p;
+    fixture p;
     peer c(p, v3);
     REQUIRE(c.connect({.client_id = "a"}) == 0);
     c.subscribe("#");
@@ -381,7 +381,7 @@ TEST_CASE("a QoS 2 message that is not acknowledged does not stop those behind i
 }
 
 TEST_CASE("messages wait in the queue for a packet identifier") {
-    place p;
+    fixture p;
     peer c(p, v3);
     REQUIRE(c.connect({.client_id = "a"}) == 0);
     c.subscribe("#");
@@ -397,7 +397,7 @@ TEST_CASE("messages wait in the queue for a packet identifier") {
 }
 
 TEST_CASE("a client that has no room for the answer to its request is disconnected, and nothing is done") {
-    place p;
+    fixture p;
     mqtt::properties small;
     small.maximum_packet_size = 20;
     std::vector<mqtt::subscription_request> const requests(20, {.filter = "t"});
@@ -417,7 +417,7 @@ TEST_CASE("a client that has no room for the answer to its request is disconnect
 }
 
 TEST_CASE("a CONNACK that is too large for the client is not sent [MQTT-3.1.2-24]") {
-    place p;
+    fixture p;
     peer old(p, v5);
     REQUIRE(old.connect({.client_id = "a"}) == 0);
     bool refuses = false;
@@ -440,7 +440,7 @@ TEST_CASE("a CONNACK that is too large for the client is not sent [MQTT-3.1.2-24
 }
 
 TEST_CASE("the bytes of a session's queue are bounded, but one message of any size is taken") {
-    place p({.queue_bytes = 20'000});
+    fixture p({.queue_bytes = 20'000});
     auto const props = lasting();
     mqtt::connect const packet{.client_id = "a", .clean_start = false, .props = &props};
     peer c(p, v5);
@@ -466,7 +466,7 @@ TEST_CASE("the bytes of a session's queue are bounded, but one message of any si
 }
 
 TEST_CASE("retained messages beyond the limits are refused, and go to nobody") {
-    place p({.retained_limit = 2, .retained_bytes = 10'000});
+    fixture p({.retained_limit = 2, .retained_bytes = 10'000});
     peer c(p, v5);
     REQUIRE(c.connect({.client_id = "a"}) == 0);
     c.subscribe("#", q0);
@@ -493,7 +493,7 @@ TEST_CASE("retained messages beyond the limits are refused, and go to nobody") {
 
 TEST_CASE("subscriptions and sessions beyond the limits are refused") {
     for (auto const version : both_versions) {
-        place p({.subscription_limit = 2, .session_limit = 2});
+        fixture p({.subscription_limit = 2, .session_limit = 2});
         peer a(p, version), b(p, version), c(p, version);
         REQUIRE(a.connect({.client_id = "a"}) == 0);
         auto const reason = [&](std::string_view filter) {
@@ -554,7 +554,7 @@ TEST_CASE("a broker with all limits at their least, or at their greatest, serves
                                            .connection_limit = most,
                                            .maximum_keep_alive = 65'535};
     for (auto const& options : {least, greatest}) {
-        place p(options);
+        fixture p(options);
         peer c(p, v5);
         mqtt::properties props;
         props.session_expiry_interval = 0xFFFF'FFFE;
@@ -570,7 +570,7 @@ TEST_CASE("a broker with all limits at their least, or at their greatest, serves
 
 TEST_CASE("a shared subscription skips members that take nothing") {
     for (auto const quality : {q0, q1}) {
-        place p;
+        fixture p;
         peer stalled(p, v3), good(p, v5);
         REQUIRE(stalled.connect({.client_id = "stalled"}) == 0);
         REQUIRE(good.connect({.client_id = "good"}) == 0);
@@ -590,7 +590,7 @@ TEST_CASE("a shared subscription skips members that take nothing") {
 }
 
 TEST_CASE("MQTT 3.1.1: a shared subscription without a group or with wildcards in it is refused") {
-    place p;
+    fixture p;
     peer c(p, v3);
     REQUIRE(c.connect({.client_id = "a"}) == 0);
     for (auto const* filter : {"$share/g", "$share//t", "$share/+/t", "$share"}) {
@@ -600,7 +600,7 @@ TEST_CASE("MQTT 3.1.1: a shared subscription without a group or with wildcards i
 }
 
 TEST_CASE("a session that was to end with its connection is not made to last: DISCONNECT 0x82 (3.14.2.2.2)") {
-    place p;
+    fixture p;
     peer watcher(p, v5), c(p, v5);
     watcher.connect({.client_id = "watcher"});
     watcher.subscribe("gone");
@@ -623,7 +623,7 @@ TEST_CASE("the keep alive may be limited, and is told to clients that ask for mo
     };
     for (auto const& [asked, cut_after, told] :
          {row{0, 15s, true}, row{60, 15s, true}, row{10, 15s, false}, row{4, 6s, false}}) {
-        place p({.maximum_keep_alive = 10});
+        fixture p({.maximum_keep_alive = 10});
         peer c(p, v5);
         c.say_packet(mqtt::connect{.client_id = "a", .keep_alive = asked});
         mqtt::connack answer;
@@ -644,7 +644,7 @@ TEST_CASE("the keep alive may be limited, and is told to clients that ask for mo
 TEST_CASE("MQTT 3.1 is served on demand") {
     auto const connect = "10 0F 00 06 'MQIsdp' 03 02 00 00 00 01 'a'";
     for (bool const served : {false, true}) {
-        place p({.accepts_v3_1 = served});
+        fixture p({.accepts_v3_1 = served});
         peer c(p, v3);
         c.say(test::hex(connect));
         CHECK(c.closing == !served);
@@ -659,7 +659,7 @@ TEST_CASE("MQTT 3.1 is served on demand") {
 
 TEST_CASE("MQTT 3.1.1: the QoS of subscriptions is ignored on demand") {
     for (bool const ignored : {false, true}) {
-        place p({.ignores_subscription_qos_v3_1_1 = ignored});
+        fixture p({.ignores_subscription_qos_v3_1_1 = ignored});
         p.publish("t", "retained", q1, true);
         peer c(p, v3), modern(p, v5);
         for (auto* const one : {&c, &modern}) {

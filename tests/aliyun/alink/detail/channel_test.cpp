@@ -5,7 +5,7 @@
 
 #include <doctest/doctest.h>
 
-#include "support/alink_place.hpp"
+#include "support/alink_fixture.hpp"
 #include <map>
 #include <string>
 #include <string_view>

@@ -2,7 +2,7 @@
 
 #include <doctest/doctest.h>
 
-#include "support/alink_place.hpp"
+#include "support/alink_fixture.hpp"
 #include <chrono>
 #include <string>
 #include <string_view>
@@ -14,7 +14,7 @@ namespace {
 
 using namespace std::chrono_literals;
 using test::alink_device;
-using test::alink_place;
+using test::alink_fixture;
 using test::json;
 using test::own;
 using test::task;
@@ -23,8 +23,8 @@ namespace alink = test::alink;
 namespace mqtt = test::mqtt;
 using alink::errc;
 
-struct place : alink_place {
-    explicit place(alink::options o = {}) : device(session, thermostat, noting(std::move(o))) {
+struct fixture : alink_fixture {
+    explicit fixture(alink::options o = {}) : device(session, thermostat, noting(std::move(o))) {
         cloud.on_message = [this](auto const&, mqtt::publish const& m) {
             sent.push_back(std::string(m.topic) + " " + std::string(m.payload));
             qualities.push_back(m.qos);
@@ -58,7 +58,7 @@ asio::awaitable<json> echo(json input) { co_return input; }
 }  // namespace
 
 TEST_CASE("properties are set by a handler, and the platform is told that they are") {
-    place p;
+    fixture p;
     json seen;
     p.device.on_properties([&](json values) -> asio::awaitable<void> {
         seen = std::move(values);
@@ -75,7 +75,7 @@ TEST_CASE("properties are set by a handler, and the platform is told that they a
 TEST_CASE("a service returns its output parameters, called asynchronously, by RRPC, and by RRPC with its topic") {
     alink::options o;
     o.features = o.features | alink::feature::custom_rrpc;
-    place p(o);
+    fixture p(o);
     p.device.on_service("add", [](json input) -> asio::awaitable<json> {
         json const sum = {{"sum", input.at("a").get<int>() + input.at("b").get<int>()}};
         co_return sum;
@@ -97,7 +97,7 @@ TEST_CASE("a service returns its output parameters, called asynchronously, by RR
 }
 
 TEST_CASE("properties may be set by RRPC too") {
-    place p;
+    fixture p;
     json seen;
     p.device.on_properties([&](json values) -> asio::awaitable<void> {
         seen = std::move(values);
@@ -111,7 +111,7 @@ TEST_CASE("properties may be set by RRPC too") {
 }
 
 TEST_CASE("a handler refuses with a code and a text of its own") {
-    place p;
+    fixture p;
     p.device.on_service("open", [](json) -> asio::awaitable<json> {
         throw alink::refusal(100001, "the valve is stuck");
         co_return json();
@@ -125,7 +125,7 @@ TEST_CASE("a handler refuses with a code and a text of its own") {
 
 TEST_CASE(
     "a parameter that is missing or of another type is refused for the handler, what else it throws is not shown") {
-    place p;
+    fixture p;
     p.device.on_service("set", [](json input) -> asio::awaitable<json> {
         json const doubled = {{"twice", 2 * input.at("value").get<double>()}};
         co_return doubled;
@@ -154,7 +154,7 @@ TEST_CASE(
 }
 
 TEST_CASE("a handler's reply that cannot be sent becomes an error") {
-    place p;
+    fixture p;
     p.device.on_service("name", [](json) -> asio::awaitable<json> {
         json const bad = {{"name", "\xFF"}};
         co_return bad;
@@ -167,7 +167,7 @@ TEST_CASE("a handler's reply that cannot be sent becomes an error") {
 }
 
 TEST_CASE("a slow handler holds up neither others nor acknowledgements") {
-    place p;
+    fixture p;
     int ended = 0;
     p.device.on_service("slow", [&](json) -> asio::awaitable<json> {
         asio::steady_timer timer(p.io, 20ms);
@@ -185,7 +185,7 @@ TEST_CASE("a slow handler holds up neither others nor acknowledgements") {
 }
 
 TEST_CASE("a handler may make requests itself") {
-    place p;
+    fixture p;
     p.device.on_properties([&](json values) -> asio::awaitable<void> { co_await p.device.post_properties(values); });
     p.start();
     json const wanted = {{"Temperature", 20}};
@@ -196,7 +196,7 @@ TEST_CASE("a handler may make requests itself") {
 TEST_CASE("more calls at a time than allowed are refused") {
     alink::options o;
     o.maximum_calls = 2;
-    place p(o);
+    fixture p(o);
     p.device.on_service("slow", [&](json) -> asio::awaitable<json> {
         asio::steady_timer timer(p.io, 10ms);
         co_await timer.async_wait(asio::use_awaitable);
@@ -217,7 +217,7 @@ TEST_CASE("more calls at a time than allowed are refused") {
 TEST_CASE("messages wait for run in a queue of bounded length") {
     alink::options o;
     o.maximum_waiting = 2;
-    place p(o);
+    fixture p(o);
     p.device.on_service("echo", echo);
     p.run(p.device.start());
     for (int i = 0; i < 5; ++i) p.send(own + "/thing/service/echo", R"({"id":"1","params":{}})");
@@ -229,7 +229,7 @@ TEST_CASE("messages wait for run in a queue of bounded length") {
 }
 
 TEST_CASE("cancelling run ends the handlers, which answer no more") {
-    place p;
+    fixture p;
     bool destroyed = false;
     struct mark {
         bool& at;
@@ -254,7 +254,7 @@ TEST_CASE("cancelling run ends the handlers, which answer no more") {
 }
 
 TEST_CASE("run ends with the session, and its handlers with it") {
-    place p;
+    fixture p;
     bool ended = false;
     p.device.on_service("slow", [&](json) -> asio::awaitable<json> {
         asio::steady_timer timer(p.io, 1h);
@@ -273,7 +273,7 @@ TEST_CASE("run ends with the session, and its handlers with it") {
 }
 
 TEST_CASE("bad calls are refused with a clear reply where it is known to whom, and never end run") {
-    place p;
+    fixture p;
     p.device.on_service("echo", echo);
     p.device.on_properties(echo);
     p.start();
@@ -314,7 +314,7 @@ TEST_CASE("bad calls are refused with a clear reply where it is known to whom, a
 }
 
 TEST_CASE("a call that wants no reply gets none") {
-    place p;
+    fixture p;
     p.device.on_service("echo", echo);
     p.start();
     CHECK(p.send(own + "/thing/service/echo", R"({"id":"1","sys":{"ack":0},"params":{}})").empty());
@@ -322,7 +322,7 @@ TEST_CASE("a call that wants no reply gets none") {
 }
 
 TEST_CASE("RRPC of any form is answered by its handler, and with an error where there is none or it fails") {
-    place p;
+    fixture p;
     p.start();
     CHECK(json::parse(p.run(p.cloud.rrpc(thermostat, "hello")))["code"] == 404);
     CHECK(json::parse(p.run(p.cloud.rrpc(thermostat, R"({"id":"5","method":"thing.service.none"})")))["code"] == 404);
@@ -337,7 +337,7 @@ TEST_CASE("RRPC of any form is answered by its handler, and with an error where 
 }
 
 TEST_CASE("RRPC with a topic of one's own is answered on it, once") {
-    place p;
+    fixture p;
     std::vector<std::string> requests;
     std::string const topic = "/a1B2c3D4e5F/thermostat-7/user/ask";
     p.device.on_custom_rrpc(topic, [&](std::string request) -> asio::awaitable<std::string> {
@@ -355,7 +355,7 @@ TEST_CASE("RRPC with a topic of one's own is answered on it, once") {
 TEST_CASE("raw data and broadcasts come to their handlers") {
     alink::options o;
     o.features = o.features | alink::feature::raw | alink::feature::broadcast;
-    place p(o);
+    fixture p(o);
     std::vector<std::string> seen;
     auto const note = [&](std::string bytes) -> asio::awaitable<std::string> {
         seen.push_back(std::move(bytes));
@@ -380,7 +380,7 @@ TEST_CASE("raw data and broadcasts come to their handlers") {
 }
 
 TEST_CASE("handlers that bring a topic with them cannot be set once the device has started") {
-    place p;
+    fixture p;
     p.run(p.device.start());
     CHECK_THROWS_AS(p.device.on_service("late", echo), std::logic_error);
     auto const raw = [](std::string s) -> asio::awaitable<std::string> { co_return s; };
@@ -390,7 +390,7 @@ TEST_CASE("handlers that bring a topic with them cannot be set once the device h
 }
 
 TEST_CASE("a message that cannot be meant for the device is ignored") {
-    place p;
+    fixture p;
     p.device.on_properties(echo);
     p.start();
     CHECK(p.send(own + "/thing/service/property/set_reply", R"({"id":"1","code":200})").empty());

@@ -3,7 +3,7 @@
 
 #include <doctest/doctest.h>
 
-#include "support/alink_place.hpp"
+#include "support/alink_fixture.hpp"
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -41,9 +41,9 @@ using gateway_type = alink::gateway<session_type>;
 using sub_device_type = alink::sub_device<session_type>;
 
 // A gateway that runs with two sub-devices, which belong to it and whose `run` runs as well.
-struct place {
-    explicit place(std::chrono::milliseconds timeout = 10s,
-                   aliyun::pace limits = {.qos_0 = 0, .qos_1 = 0, .connects = 0})
+struct fixture {
+    explicit fixture(std::chrono::milliseconds timeout = 10s,
+                     aliyun::pace limits = {.qos_0 = 0, .qos_1 = 0, .connects = 0})
         : cloud(io.get_executor()),
           session(io.get_executor(), hub, transport(), session_options(), limits),
           gateway(session, hub, options(timeout)) {
@@ -112,7 +112,7 @@ json const values = {{"Humidity", 41}};
 }  // namespace
 
 TEST_CASE("a logout while the login is under way has the last word") {
-    place p;
+    fixture p;
     p.cloud.delay_answers(20ms);
     task<void> login(p.io, p.first().login());
     test::settle(p.io);
@@ -130,7 +130,7 @@ TEST_CASE("a logout while the login is under way has the last word") {
 }
 
 TEST_CASE("a login before the logout has been sent has the last word, too") {
-    place p;
+    fixture p;
     p.cloud.delay_answers(20ms);
     task<void> login(p.io, p.first().login());
     test::settle(p.io);
@@ -143,7 +143,7 @@ TEST_CASE("a login before the logout has been sent has the last word, too") {
 }
 
 TEST_CASE("a login while the logout is under way is made behind it") {
-    place p;
+    fixture p;
     p.run(p.first().login());
     p.cloud.delay_answers(20ms);
     task<json> logout(p.io, p.first().logout());
@@ -158,7 +158,7 @@ TEST_CASE("a login while the logout is under way is made behind it") {
 
 TEST_CASE("a logout that was called off, or not answered, is made all the same") {
     for (bool const cancelled : {true, false}) {
-        place p(50ms);
+        fixture p(50ms);
         p.run(p.first().login());
         p.cloud.drop_next(1);
         task<json> logout(p.io, p.first().logout());
@@ -174,7 +174,7 @@ TEST_CASE("a logout that was called off, or not answered, is made all the same")
 }
 
 TEST_CASE("a logout that is refused leaves the sub-device logged in, says so, and is made later") {
-    place p;
+    fixture p;
     p.run(p.first().login());
     p.cloud.answer_next(1, {.code = 429});
     CHECK(test::error_of(p.io, p.first().logout()) == errc::throttled);
@@ -185,7 +185,7 @@ TEST_CASE("a logout that is refused leaves the sub-device logged in, says so, an
 }
 
 TEST_CASE("a sub-device that only listens gets its login back when the platform was busy, and that is told") {
-    place p;
+    fixture p;
     p.first().on_properties([](json) -> asio::awaitable<void> { co_return; });
     task<void> running(p.io, p.first().run());
     p.run(p.first().start());
@@ -200,7 +200,7 @@ TEST_CASE("a sub-device that only listens gets its login back when the platform 
 }
 
 TEST_CASE("a login that is refused for good after a reconnect is told, and not tried again") {
-    place p;
+    fixture p;
     p.run(p.first().login());
     p.cloud.thing(sensor).disabled = true;
     p.reconnect();
@@ -213,7 +213,7 @@ TEST_CASE("a login that is refused for good after a reconnect is told, and not t
 }
 
 TEST_CASE("a sub-device's request waits for the connection and the login, and ends in time") {
-    place p(5s);
+    fixture p(5s);
     p.run(p.first().login());
     p.down = true;
     REQUIRE(p.cloud.drop_device(hub));
@@ -231,7 +231,7 @@ TEST_CASE("a sub-device's request waits for the connection and the login, and en
 }
 
 TEST_CASE("without a connection nobody is logged in: a logout has nothing to do") {
-    place p(5s);
+    fixture p(5s);
     p.run(p.first().login());
     p.down = true;
     REQUIRE(p.cloud.drop_device(hub));
@@ -246,7 +246,7 @@ TEST_CASE("without a connection nobody is logged in: a logout has nothing to do"
 
 TEST_CASE("a reconnect while a login or a logout is under way does not wait for its answer") {
     for (bool const in : {true, false}) {
-        place p;
+        fixture p;
         if (!in) p.run(p.first().login());
         p.cloud.drop_next(1);
         task<void> changing(p.io, in ? p.first().login() : test::only(p.first().logout()));
@@ -261,7 +261,7 @@ TEST_CASE("a reconnect while a login or a logout is under way does not wait for 
 }
 
 TEST_CASE("two logouts at the same time, and one of many, are each answered once") {
-    place p;
+    fixture p;
     p.run(p.first().login());
     p.run(p.sub[1]->login());
     p.cloud.delay_answers(5ms);
@@ -279,7 +279,7 @@ TEST_CASE("a login of several whose answer nobody can read may have been made: t
     for (runnel::testing::wrong_answer const wrong :
          {runnel::testing::wrong_answer{.garbage = true}, {.wrong_id = true}}) {
         for (bool const in : {true, false}) {
-            place p(30ms);
+            fixture p(30ms);
             p.cloud.answer_next(1, wrong);
             task<void> one(p.io, p.first().login()), two(p.io, p.sub[1]->login());
             CHECK(test::wait_until(p.io, [&] { return p.requests.size() == 1; }));
@@ -299,7 +299,7 @@ TEST_CASE("a login of several whose answer nobody can read may have been made: t
 }
 
 TEST_CASE("a login of several that is refused for the sake of one is made for each alone, with pauses") {
-    place p;
+    fixture p;
     p.cloud.thing(sensor).disabled = true;
     task<void> one(p.io, p.first().login()), two(p.io, p.sub[1]->login());
     CHECK(one.run_for_error() == errc::session_device_disabled);
@@ -311,7 +311,7 @@ TEST_CASE("a login of several that is refused for the sake of one is made for ea
 
 TEST_CASE("a request and then a logout, in one turn or at any later time, leave the sub-device logged out") {
     for (int const turns : {0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30}) {
-        place p;
+        fixture p;
         task<json> post(p.io, p.first().post_properties(values));
         for (int i = 0; i < turns; ++i) p.io.poll_one();
         auto const logout = test::error_of(p.io, p.first().logout());
@@ -325,7 +325,7 @@ TEST_CASE("a request and then a logout, in one turn or at any later time, leave 
 }
 
 TEST_CASE("a request decides when it is called, and not again when it is awaited, or when its turn comes") {
-    place p;
+    fixture p;
     p.run(p.first().login());
     auto posting = p.first().post_properties(values);
     p.run(p.first().logout());
@@ -349,7 +349,7 @@ TEST_CASE("a request decides when it is called, and not again when it is awaited
 }
 
 TEST_CASE("what waits for its turn when the connection is lost follows the login on the next one") {
-    place p(5s, {.qos_0 = 6, .qos_1 = 6, .span = 20ms, .connects = 0});
+    fixture p(5s, {.qos_0 = 6, .qos_1 = 6, .span = 20ms, .connects = 0});
     p.run(p.first().login());
     std::vector<std::unique_ptr<task<json>>> posts;
     for (int i = 0; i < 30; ++i) {
@@ -374,7 +374,7 @@ TEST_CASE("what waits for its turn when the connection is lost follows the login
 }
 
 TEST_CASE("a sub-device that is taken out of the topology is not logged in any more, and can come back") {
-    place p;
+    fixture p;
     p.run(p.first().login());
     std::array const ids = {alink::id_of(sensor)};
     p.run(p.gateway.remove(ids));
@@ -387,7 +387,7 @@ TEST_CASE("a sub-device that is taken out of the topology is not logged in any m
 
 TEST_CASE("a sub-device that was perhaps taken out of the topology is logged in again, if it can be") {
     for (bool const removed : {true, false}) {
-        place p(30ms);
+        fixture p(30ms);
         p.run(p.first().login());
         p.cloud.answer_next(1, {.silent = !removed, .garbage = removed});
         std::array const ids = {alink::id_of(sensor)};
@@ -403,7 +403,7 @@ TEST_CASE("a sub-device that was perhaps taken out of the topology is logged in 
 }
 
 TEST_CASE("the first request of a sub-device ends with the session, as the later ones do") {
-    place p;
+    fixture p;
     p.run(p.first().login());
     p.cloud.drop_next(1);
     task<json> post(p.io, p.first().post_properties(values));
@@ -420,7 +420,7 @@ TEST_CASE("the first request of a sub-device ends with the session, as the later
 
 TEST_CASE("the longest timeouts are longer than any clock, and no error") {
     constexpr auto longest = std::chrono::milliseconds::max();
-    place p(longest);
+    fixture p(longest);
     p.run(p.first().login());
     p.run(p.first().post_properties(values, {.timeout = longest}));
     p.run(p.first().post_properties(values, {.timeout = std::chrono::hours(24 * 365 * 290)}));
@@ -603,7 +603,7 @@ struct random_run {
     std::set<int> posted, stored;
     int count = 0;
     std::uint64_t shadow_calls = 0;
-    place p;
+    fixture p;
 };
 
 unsigned number_in(char const* variable, unsigned otherwise) {

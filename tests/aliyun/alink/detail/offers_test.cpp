@@ -3,7 +3,7 @@
 
 #include <doctest/doctest.h>
 
-#include "support/alink_place.hpp"
+#include "support/alink_fixture.hpp"
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,7 +13,7 @@
 namespace {
 
 using test::alink_device;
-using test::alink_place;
+using test::alink_fixture;
 using test::json;
 using test::task;
 using test::thermostat;
@@ -21,8 +21,8 @@ namespace alink = test::alink;
 namespace digest = runnel::digest;
 using alink::errc;
 
-struct place : alink_place {
-    place() : device(session, thermostat, noting()) {}
+struct fixture : alink_fixture {
+    fixture() : device(session, thermostat, noting()) {}
 
     void start() {
         running.emplace(io, device.run());
@@ -73,7 +73,7 @@ auto fetcher(std::string bytes, std::size_t size) {
 }  // namespace
 
 TEST_CASE("versions and progress are reported") {
-    place p;
+    fixture p;
     p.run(p.device.report_version("1.0.1"));
     p.run(p.device.report_version("2.0", "MCU"));
     p.run(p.device.report_progress(50, "half of it", "MCU"));
@@ -83,7 +83,7 @@ TEST_CASE("versions and progress are reported") {
 }
 
 TEST_CASE("an upgrade on offer is downloaded in pieces, checked, and reported on") {
-    place p;
+    fixture p;
     bool installed = false;
     p.device.on_firmware([&](alink::firmware f) -> asio::awaitable<void> {
         CHECK(f.module == "MCU");
@@ -102,7 +102,7 @@ TEST_CASE("an upgrade on offer is downloaded in pieces, checked, and reported on
 }
 
 TEST_CASE("an upgrade of several files is downloaded file by file") {
-    place p;
+    fixture p;
     std::vector<std::string> got;
     alink::firmware f;
     f.version = "3";
@@ -132,13 +132,13 @@ TEST_CASE("what is wrong with a download comes to the caller and to the platform
         {image() + "!", errc::size_mismatch, "-2"},
     };
     for (auto const& e : examples) {
-        place p;
+        fixture p;
         alink::firmware f;
         REQUIRE(decode(offer(image()), f) == errc::ok);
         CHECK(test::error_of(p.io, p.device.download(f, fetcher(e.bytes, 100))) == e.error);
         CHECK(p.steps().back() == e.step);
     }
-    place p;
+    fixture p;
     alink::firmware f;
     REQUIRE(decode(offer(image()), f) == errc::ok);
     auto const failing = [](alink::remote_file const&, alink::pieces&) -> asio::awaitable<void> {
@@ -151,7 +151,7 @@ TEST_CASE("what is wrong with a download comes to the caller and to the platform
 }
 
 TEST_CASE("an upgrade can be asked for") {
-    place p;
+    fixture p;
     CHECK_FALSE(p.run(p.device.query_firmware("MCU")));
     p.cloud.offer_firmware(thermostat, offer(image()));
     auto const found = p.run(p.device.query_firmware("MCU"));
@@ -161,7 +161,7 @@ TEST_CASE("an upgrade can be asked for") {
 }
 
 TEST_CASE("an offer that is not as it should be is a fault") {
-    place p;
+    fixture p;
     int called = 0;
     p.device.on_firmware([&](alink::firmware) -> asio::awaitable<void> {
         ++called;
@@ -178,7 +178,7 @@ TEST_CASE("an offer that is not as it should be is a fault") {
 }
 
 TEST_CASE("a configuration is asked for, pushed, downloaded and checked") {
-    place p;
+    fixture p;
     CHECK_FALSE(p.run(p.device.get_configuration()));
     std::string const bytes = "interval = 5\n";
     json const config = {

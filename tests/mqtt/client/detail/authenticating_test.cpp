@@ -20,7 +20,7 @@ namespace mqtt = runnel::mqtt;
 using mqtt::errc;
 using mqtt::reason_code;
 using test::hex;
-using test::memory_place;
+using test::memory_fixture;
 using test::memory_session;
 using test::quick;
 using test::scripted_peer;
@@ -73,8 +73,8 @@ struct slow {
 };
 
 // A broker that wants to hear 2 and 11, in answer to 1 and 10.
-struct counting_place : memory_place {
-    counting_place() {
+struct counting_fixture : memory_fixture {
+    counting_fixture() {
         broker.hooks().authenticate = [this](runnel::testing::authentication_attempt& a) {
             heard.emplace_back(a.data.value_or(""));
             if (a.method != "counting") return reason_code::bad_authentication_method;
@@ -99,7 +99,7 @@ struct counting_place : memory_place {
 }  // namespace
 
 TEST_CASE("a session authenticates by steps before each connection, and again on the same one") {
-    counting_place p;
+    counting_fixture p;
     auto const s = p.session();
     task<void> running(p.io, s->run());
     test::run(p.io, s->connected());
@@ -117,7 +117,7 @@ TEST_CASE("a session authenticates by steps before each connection, and again on
 }
 
 TEST_CASE("messages flow while a session authenticates again") {
-    counting_place p;
+    counting_fixture p;
     auto const s = p.session();
     task<void> running(p.io, s->run());
     test::run(p.io, s->connected());
@@ -129,7 +129,7 @@ TEST_CASE("messages flow while a session authenticates again") {
 }
 
 TEST_CASE("a method that the server does not know ends run") {
-    memory_place p;
+    memory_fixture p;
     memory_session s(p.io.get_executor(), p.transport, quick("client", v5));
     int beginnings = 0;
     s.set_authenticator(counter{&beginnings});
@@ -138,7 +138,7 @@ TEST_CASE("a method that the server does not know ends run") {
 }
 
 TEST_CASE("a server that does not prove who it is gets no message") {
-    counting_place p;
+    counting_fixture p;
     p.farewell = "come in";
     std::size_t messages = 0;
     p.broker.hooks().on_publish = [&](auto const&, auto const&) { ++messages; };
@@ -151,7 +151,7 @@ TEST_CASE("a server that does not prove who it is gets no message") {
 }
 
 TEST_CASE("a refused re-authentication ends the connection") {
-    counting_place p;
+    counting_fixture p;
     auto const s = p.session();
     task<void> running(p.io, s->run());
     test::run(p.io, s->connected());
@@ -161,7 +161,7 @@ TEST_CASE("a refused re-authentication ends the connection") {
 }
 
 TEST_CASE("there is nothing to authenticate again without a connection, or without an authenticator") {
-    counting_place p;
+    counting_fixture p;
     CHECK(test::error_of(p.io, p.session()->reauthenticate()) == errc::not_connected);
     test::connected_session plain(quick("client", v5));
     CHECK(test::error_of(plain.io, plain.session.reauthenticate()) == errc::not_connected);
@@ -172,7 +172,7 @@ TEST_CASE("there is nothing to authenticate again without a connection, or witho
 
 TEST_CASE("the connection ends when the authenticator does not accept the server's new proof [MQTT-4.12.1-2]") {
     std::vector<mqtt::session_event> lost;
-    counting_place p;
+    counting_fixture p;
     auto options = quick("client", v5);
     options.on_event = [&](mqtt::session_event const& e) {
         if (e.what == mqtt::session_event::kind::disconnected) lost.push_back(e);
@@ -229,7 +229,7 @@ TEST_CASE("a re-authentication that is cancelled at any point can be brought to 
     for (bool const waits : {false, true}) {
         for (int turns = 0; turns < 60; ++turns) {
             CAPTURE(turns);
-            counting_place p;
+            counting_fixture p;
             memory_session s(p.io.get_executor(), p.transport, quick("client", v5));
             s.set_authenticator(slow{.quick = !waits});
             task<void> running(p.io, s.run());
@@ -262,7 +262,7 @@ TEST_CASE("a re-authentication ends with the connection, with run, and with the 
         for (int turns = 0; turns < 40; ++turns) {
             CAPTURE(static_cast<int>(how));
             CAPTURE(turns);
-            counting_place p;
+            counting_fixture p;
             std::optional<memory_session> s(std::in_place, p.io.get_executor(), p.transport, quick("client", v5));
             s->set_authenticator(slow{});
             std::optional<task<void>> running(std::in_place, p.io, s->run());
@@ -293,7 +293,7 @@ TEST_CASE("a re-authentication ends with the connection, with run, and with the 
 }
 
 TEST_CASE("two that authenticate again take turns") {
-    counting_place p;
+    counting_fixture p;
     auto const s = p.session();
     task<void> running(p.io, s->run());
     test::run(p.io, s->connected());

@@ -46,8 +46,8 @@ void for_each_kind(F&& f) {
 }
 
 // A broker whose client has subscribed in an earlier process.
-struct place_with_history : test::memory_place {
-    place_with_history(mqtt::protocol_version version, std::vector<std::string_view> filters) {
+struct fixture_with_history : test::memory_fixture {
+    fixture_with_history(mqtt::protocol_version version, std::vector<std::string_view> filters) {
         memory_session before(io.get_executor(), transport, lasting(version));
         task<void> running(io, before.run());
         for (auto const filter : filters)
@@ -73,7 +73,7 @@ std::string payloads(memory_session::subscription& s) {
 
 // A session whose `run` and events can be followed.
 struct followed {
-    followed(test::memory_place& place, mqtt::session_options o) : of(place) {
+    followed(test::memory_fixture& fixture, mqtt::session_options o) : of(fixture) {
         o.on_event = [this](mqtt::session_event const& e) {
             told.push_back(e);
             if (on_told) on_told(e);
@@ -98,7 +98,7 @@ struct followed {
         return s;
     }
 
-    test::memory_place& of;
+    test::memory_fixture& of;
     events told;
     std::function<void(mqtt::session_event const&)> on_told;
     std::unique_ptr<memory_session> session;
@@ -109,21 +109,21 @@ struct followed {
 
 TEST_CASE("messages that come before their subscriptions are made wait for them, in order of arrival") {
     for_each_kind([](auto version, qos quality) {
-        place_with_history place(version, {"a/#", "b/#"});
+        fixture_with_history fixture(version, {"a/#", "b/#"});
         for (auto const payload : {"1", "2", "3"}) {
-            place.broker.publish("a/x", payload, quality);
-            place.broker.publish("b/x", payload, quality);
+            fixture.broker.publish("a/x", payload, quality);
+            fixture.broker.publish("b/x", payload, quality);
         }
-        followed f(place, lasting(version));
+        followed f(fixture, lasting(version));
         CHECK(f.session->counters().messages_received == 6);
         auto a = f.subscribe("a/#");
         CHECK(payloads(a) == "123");
-        place.broker.publish("b/x", "4", quality);
-        place.settle();
+        fixture.broker.publish("b/x", "4", quality);
+        fixture.settle();
         std::string seen;
-        test::run(place.io,
+        test::run(fixture.io,
                   test::only(f.session->subscribe("b/#", [&](mqtt::publish const& m) { seen += m.payload; })));
-        place.settle();
+        fixture.settle();
         CHECK(seen == "1234");
         CHECK(f.session->counters().messages_unrouted == 0);
         CHECK(count(f.told, mqtt::session_event::kind::unrouted) == 1);
@@ -136,16 +136,16 @@ TEST_CASE("messages that come before their subscriptions are made wait for them,
 
 TEST_CASE("a message that no subscription comes for is acknowledged when its time is over, and told of") {
     for_each_kind([](auto version, qos quality) {
-        place_with_history place(version, {"a"});
-        place.broker.publish("a", "1", quality);
+        fixture_with_history fixture(version, {"a"});
+        fixture.broker.publish("a", "1", quality);
         auto o = lasting(version);
         o.unrouted_timeout = 20ms;
-        followed f(place, o);
+        followed f(fixture, o);
         CHECK(f.session->counters().messages_unrouted == 0);
         f.reconnect();
-        REQUIRE(test::wait_until(place.io, [&] { return f.session->counters().messages_unrouted == 1; }));
+        REQUIRE(test::wait_until(fixture.io, [&] { return f.session->counters().messages_unrouted == 1; }));
         CHECK(count(f.told, mqtt::session_event::kind::given_up) == 1);
-        place.settle();
+        fixture.settle();
         f.reconnect();
         auto a = f.subscribe("a");
         CHECK(payloads(a) == "");
@@ -154,21 +154,21 @@ TEST_CASE("a message that no subscription comes for is acknowledged when its tim
 
 TEST_CASE("messages that nobody wants any more do not use up what the server may send") {
     for (auto const version : test::versions) {
-        place_with_history place(version, {"old"});
+        fixture_with_history fixture(version, {"old"});
         auto o = lasting(version);
         o.unrouted_timeout = 20ms;
         o.receive_maximum = 10;
-        followed f(place, o);
+        followed f(fixture, o);
         auto wanted = f.subscribe("new");
-        place.broker.publish("old", "x", qos::at_least_once);
-        REQUIRE(test::wait_until(place.io, [&] { return f.session->counters().messages_unrouted == 1; }));
+        fixture.broker.publish("old", "x", qos::at_least_once);
+        REQUIRE(test::wait_until(fixture.io, [&] { return f.session->counters().messages_unrouted == 1; }));
         for (int i = 0; i < 100; ++i) {
-            place.broker.publish("old", "x", qos::at_least_once);
-            place.broker.publish("new", "x", qos::at_least_once);
+            fixture.broker.publish("old", "x", qos::at_least_once);
+            fixture.broker.publish("new", "x", qos::at_least_once);
         }
         std::size_t received = 0;
         while (received < 100) {
-            place.settle();
+            fixture.settle();
             auto const n = payloads(wanted).size();
             if (n == 0) break;
             received += n;
@@ -178,11 +178,11 @@ TEST_CASE("messages that nobody wants any more do not use up what the server may
 }
 
 TEST_CASE("with unrouted_timeout of 0 nothing is kept") {
-    place_with_history place(mqtt::protocol_version::v5, {"a"});
-    place.broker.publish("a", "1", qos::at_least_once);
+    fixture_with_history fixture(mqtt::protocol_version::v5, {"a"});
+    fixture.broker.publish("a", "1", qos::at_least_once);
     auto o = lasting(mqtt::protocol_version::v5);
     o.unrouted_timeout = 0ms;
-    followed f(place, o);
+    followed f(fixture, o);
     CHECK(f.session->counters().messages_unrouted == 1);
     CHECK(count(f.told, mqtt::session_event::kind::unrouted) == 0);
 }
@@ -191,24 +191,24 @@ TEST_CASE(
     "a message whose handler throws has not been taken: it comes again after the next run, to that handler only") {
     for_each_kind([](auto version, qos quality) {
         for (bool const with_store : {false, true}) {
-            test::memory_place place;
+            test::memory_fixture fixture;
             auto o = lasting(version);
             if (with_store) o.store = std::make_shared<test::memory_store>();
-            followed f(place, o);
+            followed f(fixture, o);
             int good = 0, bad = 0;
-            auto const s = test::run(place.io, f.session->subscribe("a/#", [&](mqtt::publish const&) { ++good; }));
+            auto const s = test::run(fixture.io, f.session->subscribe("a/#", [&](mqtt::publish const&) { ++good; }));
             auto inbox = f.subscribe("+/b");
-            auto const t = test::run(place.io, f.session->subscribe("a/b", [&](mqtt::publish const&) {
+            auto const t = test::run(fixture.io, f.session->subscribe("a/b", [&](mqtt::publish const&) {
                 if (++bad == 1) throw std::runtime_error("no database");
             }));
-            place.broker.publish("a/b", "1", quality);
+            fixture.broker.publish("a/b", "1", quality);
             CHECK_THROWS_AS(f.running->run(), std::runtime_error);
             CHECK(bad == 1);
             f.start();
             CHECK(good == 1);
             CHECK(bad == 2);
             CHECK(payloads(inbox) == "1");
-            place.settle();
+            fixture.settle();
             f.reconnect();
             CHECK(good == 1);
             CHECK(bad == 2);
@@ -219,23 +219,23 @@ TEST_CASE(
 
 TEST_CASE("a subscription that nobody reads stops no other, and is told of") {
     for_each_kind([](auto version, qos quality) {
-        test::memory_place place;
+        test::memory_fixture fixture;
         auto o = lasting(version);
         o.receive_maximum = 10;
         o.stalled_after = 20ms;
-        followed f(place, o);
+        followed f(fixture, o);
         auto unread = f.subscribe("config");
         auto work = f.subscribe("work");
-        place.broker.publish("config", "1", quality);
+        fixture.broker.publish("config", "1", quality);
         std::size_t received = 0;
         for (int i = 0; i < 100; ++i) {
-            place.broker.publish("work", "x", quality);
-            place.settle();
+            fixture.broker.publish("work", "x", quality);
+            fixture.settle();
             received += payloads(work).size();
         }
         CHECK(received == 100);
         auto const stalled = mqtt::session_event::kind::stalled;
-        REQUIRE(test::wait_until(place.io, [&] { return count(f.told, stalled) == 1; }));
+        REQUIRE(test::wait_until(fixture.io, [&] { return count(f.told, stalled) == 1; }));
         CHECK(f.told.back().detail == "config");
         CHECK(payloads(unread) == "1");
     });
@@ -243,22 +243,22 @@ TEST_CASE("a subscription that nobody reads stops no other, and is told of") {
 
 TEST_CASE("a subscription whose handle is let go of holds up nobody, and its messages wait for another") {
     for_each_kind([](auto version, qos quality) {
-        test::memory_place place;
+        test::memory_fixture fixture;
         auto o = lasting(version);
         o.receive_maximum = 10;
-        followed f(place, o);
+        followed f(fixture, o);
         {
             auto const first = f.subscribe("config");
             auto const copy = first;
-            place.broker.publish("config", "1", quality);
-            place.settle();
+            fixture.broker.publish("config", "1", quality);
+            fixture.settle();
         }
-        place.broker.publish("config", "2", quality);
+        fixture.broker.publish("config", "2", quality);
         auto work = f.subscribe("work");
         std::size_t received = 0;
         for (int i = 0; i < 100; ++i) {
-            place.broker.publish("work", "x", quality);
-            place.settle();
+            fixture.broker.publish("work", "x", quality);
+            fixture.settle();
             received += payloads(work).size();
         }
         CHECK(received == 100);
@@ -270,17 +270,17 @@ TEST_CASE("a subscription whose handle is let go of holds up nobody, and its mes
 
 TEST_CASE("what an inbox of a subscription that was refused holds is not lost") {
     for (auto const quality : acknowledged_qualities) {
-        place_with_history place(mqtt::protocol_version::v5, {"a"});
+        fixture_with_history fixture(mqtt::protocol_version::v5, {"a"});
         bool refuses = true;
-        place.broker.hooks().authorize_subscribe = [&](auto&&...) {
+        fixture.broker.hooks().authorize_subscribe = [&](auto&&...) {
             return std::exchange(refuses, false) ? mqtt::reason_code::not_authorized : mqtt::reason_code::success;
         };
-        place.broker.publish("a", "1", quality);
-        followed f(place, lasting(mqtt::protocol_version::v5));
+        fixture.broker.publish("a", "1", quality);
+        followed f(fixture, lasting(mqtt::protocol_version::v5));
         std::error_code error;
-        test::run(place.io, test::only(f.session->subscribe("a", {}, error)));
+        test::run(fixture.io, test::only(f.session->subscribe("a", {}, error)));
         CHECK(error == mqtt::reason_code::not_authorized);
-        place.settle();
+        fixture.settle();
         auto a = f.subscribe("a");
         CHECK(payloads(a) == "1");
     }
@@ -288,20 +288,20 @@ TEST_CASE("what an inbox of a subscription that was refused holds is not lost") 
 
 TEST_CASE("messages that wait in an inbox are not copied by connections that are lost") {
     for_each_kind([](auto version, qos quality) {
-        test::memory_place place;
-        followed f(place, lasting(version));
+        test::memory_fixture fixture;
+        followed f(fixture, lasting(version));
         auto inbox = f.subscribe("a");
-        for (auto const payload : {"1", "2", "3", "4", "5"}) place.broker.publish("a", payload, quality);
-        place.settle();
+        for (auto const payload : {"1", "2", "3", "4", "5"}) fixture.broker.publish("a", payload, quality);
+        fixture.settle();
         auto first = inbox.try_receive();  // and one that the application holds
         for (int i = 0; i < 20; ++i) f.reconnect();
         CHECK(inbox.size() == 4);
         CHECK(payloads(inbox) == "2345");
-        place.settle();
+        fixture.settle();
         f.reconnect();
         CHECK(inbox.size() == 0);
         first.reset();
-        place.settle();
+        fixture.settle();
         f.reconnect();
         CHECK(inbox.size() == 0);
     });
@@ -309,26 +309,26 @@ TEST_CASE("messages that wait in an inbox are not copied by connections that are
 
 TEST_CASE("a message that is given back, or destroyed for an exception, comes again on the next connection") {
     for_each_kind([](auto version, qos quality) {
-        test::memory_place place;
-        followed f(place, lasting(version));
+        test::memory_fixture fixture;
+        followed f(fixture, lasting(version));
         auto inbox = f.subscribe("a");
         auto other = f.subscribe("+");
-        for (auto const payload : {"1", "2", "3"}) place.broker.publish("a", payload, quality);
-        place.settle();
+        for (auto const payload : {"1", "2", "3"}) fixture.broker.publish("a", payload, quality);
+        fixture.settle();
         inbox.try_receive()->abandon();
         auto const work = [](memory_session::subscription& s) -> asio::awaitable<void> {
             auto const m = co_await s.receive();
             throw std::runtime_error("the bridge's other end has gone");
         };
-        CHECK_THROWS_AS(test::run(place.io, work(inbox)), std::runtime_error);
+        CHECK_THROWS_AS(test::run(fixture.io, work(inbox)), std::runtime_error);
         CHECK(payloads(inbox) == "3");
         CHECK(payloads(other) == "123");
-        place.settle();
+        fixture.settle();
         CHECK(inbox.size() == 0);
         f.reconnect();
         CHECK(payloads(inbox) == "12");
         CHECK(payloads(other) == "");
-        place.settle();
+        fixture.settle();
         f.reconnect();
         CHECK(inbox.size() == 0);
     });
@@ -336,20 +336,20 @@ TEST_CASE("a message that is given back, or destroyed for an exception, comes ag
 
 TEST_CASE("in MQTT 3.1.1, too, what waits in inboxes is bounded, and all arrives") {
     for (auto const quality : acknowledged_qualities) {
-        test::memory_place place;
+        test::memory_fixture fixture;
         auto o = lasting(mqtt::protocol_version::v3_1_1);
         o.receive_maximum = 10;
-        followed f(place, o);
+        followed f(fixture, o);
         auto inbox = f.subscribe("a");
         std::string const large(50'000, 'x');
         int const all = 1000;
-        for (int i = 0; i < all; ++i) place.broker.publish("a", large, quality);
-        place.settle();
+        for (int i = 0; i < all; ++i) fixture.broker.publish("a", large, quality);
+        fixture.settle();
         CHECK(inbox.size() < 30);
         int received = 0;
         while (auto const m = inbox.try_receive()) {
             ++received;
-            if (inbox.size() == 0) place.settle();
+            if (inbox.size() == 0) fixture.settle();
         }
         CHECK(received == all);
         CHECK(f.session->counters().connections == 1);
@@ -358,14 +358,14 @@ TEST_CASE("in MQTT 3.1.1, too, what waits in inboxes is bounded, and all arrives
 
 TEST_CASE("in MQTT 3.1.1 a reader that waits for answers of the server gets them, and no message is lost") {
     for (auto const quality : acknowledged_qualities) {
-        test::memory_place place;
+        test::memory_fixture fixture;
         auto o = lasting(mqtt::protocol_version::v3_1_1);
         o.receive_maximum = 10;
-        followed f(place, o);
+        followed f(fixture, o);
         auto inbox = f.subscribe("in");
         auto result = f.subscribe("out", {.inbox = 100'000});
         int const all = 200;
-        for (int i = 0; i < all; ++i) place.broker.publish("in", std::to_string(i), quality);
+        for (int i = 0; i < all; ++i) fixture.broker.publish("in", std::to_string(i), quality);
         std::string expected, seen;
         for (int i = 0; i < all; ++i) expected += std::to_string(i) + ' ';
         auto const bridge = [&]() -> asio::awaitable<void> {
@@ -378,28 +378,28 @@ TEST_CASE("in MQTT 3.1.1 a reader that waits for answers of the server gets them
         auto const drain = [&]() -> asio::awaitable<void> {
             for (;;) co_await result.receive();
         };
-        task<void> draining(place.io, drain());
-        test::run(place.io, bridge());
+        task<void> draining(fixture.io, drain());
+        test::run(fixture.io, bridge());
         CHECK(seen == expected);
         draining.cancel();
-        place.settle();
+        fixture.settle();
     }
 }
 
 TEST_CASE("a handler that is called with a kept message may subscribe, and gets what was kept before that") {
     for_each_kind([](auto version, qos quality) {
-        place_with_history place(version, {"a", "b"});
-        place.broker.publish("b", "1", quality);
-        place.broker.publish("a", "2", quality);
-        followed f(place, lasting(version));
+        fixture_with_history fixture(version, {"a", "b"});
+        fixture.broker.publish("b", "1", quality);
+        fixture.broker.publish("a", "2", quality);
+        followed f(fixture, lasting(version));
         std::string seen;
         std::unique_ptr<task<void>> second;
         auto const subscribe_too = [&](mqtt::publish const&) {
             auto subscribing = f.session->subscribe("b", [&](mqtt::publish const& m) { seen += m.payload; });
-            second = std::make_unique<task<void>>(place.io, test::only(std::move(subscribing)));
+            second = std::make_unique<task<void>>(fixture.io, test::only(std::move(subscribing)));
         };
-        test::run(place.io, test::only(f.session->subscribe("a", subscribe_too)));
-        place.settle();
+        test::run(fixture.io, test::only(f.session->subscribe("a", subscribe_too)));
+        fixture.settle();
         CHECK(seen == "1");
         REQUIRE(second != nullptr);
         CHECK(second->done());
@@ -408,80 +408,80 @@ TEST_CASE("a handler that is called with a kept message may subscribe, and gets 
 
 TEST_CASE("what waits in an inbox that is let go of goes to another subscription, also one made before") {
     for_each_kind([](auto version, qos quality) {
-        test::memory_place place;
-        followed f(place, lasting(version));
+        test::memory_fixture fixture;
+        followed f(fixture, lasting(version));
         auto s = f.subscribe("a");
-        for (auto const payload : {"4", "5"}) place.broker.publish("a", payload, quality);
-        place.settle();
+        for (auto const payload : {"4", "5"}) fixture.broker.publish("a", payload, quality);
+        fixture.settle();
         s = f.subscribe("a");  // made before the old one goes
-        place.settle();
+        fixture.settle();
         CHECK(payloads(s) == "45");
-        place.settle();
+        fixture.settle();
         f.reconnect();
         CHECK(s.size() == 0);
     });
 }
 
 TEST_CASE("an event handler may let go of a subscription where what another one holds is told of") {
-    place_with_history place(mqtt::protocol_version::v5, {"a"});
+    fixture_with_history fixture(mqtt::protocol_version::v5, {"a"});
     bool refuses = false;
-    place.broker.hooks().authorize_subscribe = [&](auto&&...) {
+    fixture.broker.hooks().authorize_subscribe = [&](auto&&...) {
         return std::exchange(refuses, false) ? mqtt::reason_code::not_authorized : mqtt::reason_code::success;
     };
-    place.broker.publish("a", "1", qos::at_least_once);
+    fixture.broker.publish("a", "1", qos::at_least_once);
     std::vector<memory_session::subscription> others;
-    followed f(place, lasting(mqtt::protocol_version::v5));
+    followed f(fixture, lasting(mqtt::protocol_version::v5));
     f.on_told = [&](mqtt::session_event const& e) {
         if (e.what == mqtt::session_event::kind::unrouted) others.clear();
     };
     for (auto const filter : {"x", "y", "z"}) others.push_back(f.subscribe(filter));
     refuses = true;
     std::error_code error;
-    test::run(place.io, test::only(f.session->subscribe("a", {}, error)));
+    test::run(fixture.io, test::only(f.session->subscribe("a", {}, error)));
     CHECK(error == mqtt::reason_code::not_authorized);
-    place.settle();
+    fixture.settle();
     CHECK(others.empty());
     auto a = f.subscribe("a");
     CHECK(payloads(a) == "1");
 }
 
 TEST_CASE("getting messages again that were given back leaves the receive maximum as it is") {
-    test::memory_place place;
+    test::memory_fixture fixture;
     std::vector<std::uint16_t> announced;
-    place.broker.hooks().on_connect = [&](runnel::testing::connect_attempt& c) {
+    fixture.broker.hooks().on_connect = [&](runnel::testing::connect_attempt& c) {
         announced.push_back(c.packet.props.get<mqtt::property_id::receive_maximum>().value_or(65535));
         return mqtt::reason_code::success;
     };
     auto o = lasting(mqtt::protocol_version::v5);
     o.receive_maximum = 2;
-    followed f(place, o);
+    followed f(fixture, o);
     auto s = f.subscribe("a");
-    for (auto const payload : {"1", "2", "3"}) place.broker.publish("a", payload, qos::at_least_once);
-    place.settle();
+    for (auto const payload : {"1", "2", "3"}) fixture.broker.publish("a", payload, qos::at_least_once);
+    fixture.settle();
     s.try_receive()->abandon();
     s.try_receive()->abandon();
-    REQUIRE(test::wait_until(place.io, [&] { return s.size() == 2; }));
+    REQUIRE(test::wait_until(fixture.io, [&] { return s.size() == 2; }));
     CHECK(payloads(s) == "12");
-    place.settle();
+    fixture.settle();
     CHECK(payloads(s) == "3");
     CHECK(announced == std::vector<std::uint16_t>{2, 2});
 }
 
 TEST_CASE("in MQTT 3.1.1 what comes at once is kept for subscriptions, even if that is more than the receive maximum") {
     for (auto const quality : acknowledged_qualities) {
-        place_with_history place(mqtt::protocol_version::v3_1_1, {"a"});
+        fixture_with_history fixture(mqtt::protocol_version::v3_1_1, {"a"});
         std::string expected;
         for (int i = 0; i < 50; ++i) {
-            place.broker.publish("a", std::to_string(i), quality);
+            fixture.broker.publish("a", std::to_string(i), quality);
             expected += std::to_string(i);
         }
         auto o = lasting(mqtt::protocol_version::v3_1_1);
         o.receive_maximum = 10;
-        followed f(place, o);
+        followed f(fixture, o);
         auto s = f.subscribe("a");
         std::string all = payloads(s);
         // What was left out while SUBACK was awaited comes on another connection.
-        CHECK(test::wait_until(place.io, [&] { return (all += payloads(s)).size() >= expected.size(); }));
+        CHECK(test::wait_until(fixture.io, [&] { return (all += payloads(s)).size() >= expected.size(); }));
         CHECK(all == expected);
         CHECK(f.session->counters().messages_unrouted == 0);
     }
@@ -517,11 +517,11 @@ TEST_CASE("a dead connection is noticed while messages wait to be read and the s
 
 TEST_CASE("a message is given back whether the coroutine that fails has it as a variable or as a parameter") {
     for_each_kind([](auto version, qos quality) {
-        test::memory_place place;
-        followed f(place, lasting(version));
+        test::memory_fixture fixture;
+        followed f(fixture, lasting(version));
         auto inbox = f.subscribe("a");
-        for (auto const payload : {"1", "2", "3"}) place.broker.publish("a", payload, quality);
-        place.settle();
+        for (auto const payload : {"1", "2", "3"}) fixture.broker.publish("a", payload, quality);
+        fixture.settle();
         auto const fails = [](mqtt::message m) -> asio::awaitable<void> {
             CHECK(static_cast<bool>(m));
             throw std::runtime_error("the bridge's other end has gone");
@@ -531,17 +531,17 @@ TEST_CASE("a message is given back whether the coroutine that fails has it as a 
             auto failing = fails(std::move(m));
             co_await std::move(failing);
         };
-        CHECK_THROWS_AS(test::run(place.io, fails(*inbox.try_receive())), std::runtime_error);
-        CHECK_THROWS_AS(test::run(place.io, passes_on(*inbox.try_receive())), std::runtime_error);
+        CHECK_THROWS_AS(test::run(fixture.io, fails(*inbox.try_receive())), std::runtime_error);
+        CHECK_THROWS_AS(test::run(fixture.io, passes_on(*inbox.try_receive())), std::runtime_error);
         // What a lambda has captured lives until its coroutine has ended, and its exception has been dealt with.
         asio::co_spawn(
-            place.io,
+            fixture.io,
             [captured = *inbox.try_receive(), &passes_on]() mutable -> asio::awaitable<void> {
                 auto passing = passes_on(std::move(captured));
                 co_await std::move(passing);
             },
             [](std::exception_ptr) {});
-        place.settle();
+        fixture.settle();
         f.reconnect();
         CHECK(payloads(inbox) == "123");
     });
@@ -549,23 +549,23 @@ TEST_CASE("a message is given back whether the coroutine that fails has it as a 
 
 TEST_CASE("what was on its way when the application unsubscribed holds up nothing") {
     for_each_kind([](auto version, qos quality) {
-        test::memory_place place({.in_flight = 5});
+        test::memory_fixture fixture({.in_flight = 5});
         auto o = lasting(version);
         o.receive_maximum = 5;
-        followed f(place, o);
+        followed f(fixture, o);
         auto old = f.subscribe("old/+");
         auto other = f.subscribe("other");
-        for (int i = 0; i < 50; ++i) place.broker.publish("old/x", "", quality);
-        place.settle();
+        for (int i = 0; i < 50; ++i) fixture.broker.publish("old/x", "", quality);
+        fixture.settle();
         CHECK(old.size() == 5);
-        test::run(place.io, f.session->unsubscribe(old));
-        place.broker.publish("other", "1", quality);
+        test::run(fixture.io, f.session->unsubscribe(old));
+        fixture.broker.publish("other", "1", quality);
         while (old.try_receive()) {
         }
-        place.settle();
+        fixture.settle();
         CHECK(payloads(other) == "1");
         CHECK(count(f.told, mqtt::session_event::kind::unrouted) == 0);
-        place.settle();
+        fixture.settle();
         f.reconnect();
         CHECK(payloads(other) == "");
     });
@@ -573,27 +573,27 @@ TEST_CASE("what was on its way when the application unsubscribed holds up nothin
 
 TEST_CASE("a server that sends no more, as all that it sends at a time was given back, is asked for it again") {
     for_each_kind([](auto version, qos quality) {
-        test::memory_place place({.in_flight = 3});
+        test::memory_fixture fixture({.in_flight = 3});
         auto o = lasting(version);
         o.stalled_after = 10ms;
-        followed f(place, o);
+        followed f(fixture, o);
         auto inbox = f.subscribe("a");
-        for (auto const text : {"1", "2", "3", "4"}) place.broker.publish("a", text, quality);
-        place.settle();
+        for (auto const text : {"1", "2", "3", "4"}) fixture.broker.publish("a", text, quality);
+        fixture.settle();
         auto const times = [&] { return count(f.told, mqtt::session_event::kind::asking_again); };
         auto held = inbox.try_receive();
         for (int i = 0; i < 2; ++i) inbox.try_receive()->abandon();
         // The application may still take the other one.
-        test::wait_until(place.io, [] { return false; }, 50ms);
+        test::wait_until(fixture.io, [] { return false; }, 50ms);
         CHECK(times() == 0);
         held->abandon();
         CHECK(inbox.size() == 0);
-        REQUIRE(test::wait_until(place.io, [&] { return inbox.size() == 3; }));
+        REQUIRE(test::wait_until(fixture.io, [&] { return inbox.size() == 3; }));
         CHECK(times() == 1);
         CHECK(payloads(inbox) == "123");
-        place.settle();
+        fixture.settle();
         CHECK(payloads(inbox) == "4");
-        test::wait_until(place.io, [] { return false; }, 50ms);
+        test::wait_until(fixture.io, [] { return false; }, 50ms);
         CHECK(times() == 1);
         CHECK(f.session->counters().connections == 2);
     });
@@ -602,18 +602,18 @@ TEST_CASE("a server that sends no more, as all that it sends at a time was given
 TEST_CASE("what is given back again and again is asked for at growing intervals, and not where it would be lost") {
     for (bool const lasts : {true, false}) {
         CAPTURE(lasts);
-        test::memory_place place;
+        test::memory_fixture fixture;
         auto o = lasts ? lasting(mqtt::protocol_version::v3_1_1) : quick();
         o.clean_start = !lasts;
         o.stalled_after = 10ms;
-        followed f(place, o);
+        followed f(fixture, o);
         auto inbox = f.subscribe("a");
-        place.broker.publish("a", "1", qos::at_least_once);
+        fixture.broker.publish("a", "1", qos::at_least_once);
         auto const give_back = [&] {
             while (auto m = inbox.try_receive()) m->abandon();
             return false;
         };
-        test::wait_until(place.io, give_back, 200ms);
+        test::wait_until(fixture.io, give_back, 200ms);
         auto const connections = f.session->counters().connections;
         if (lasts) {
             CHECK(connections > 1);

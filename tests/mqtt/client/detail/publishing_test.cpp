@@ -25,13 +25,13 @@ using mqtt::qos;
 using mqtt::reason_code;
 using outcome = publish_result::outcome;
 using test::connected_session;
-using test::memory_place;
+using test::memory_fixture;
 using test::memory_session;
 using test::quick;
 using test::task;
 
 // A session whose `run` has not begun, and what the broker receives once it has.
-struct waiting_session : memory_place {
+struct waiting_session : memory_fixture {
     explicit waiting_session(mqtt::session_options o = quick()) : session(io.get_executor(), transport, std::move(o)) {
         broker.hooks().on_publish = [this](auto const&, mqtt::publish const& m) { arrived.emplace_back(m.payload); };
     }
@@ -151,7 +151,7 @@ TEST_CASE("overflow::drop_oldest drops and counts QoS 0 messages, and no others"
 }
 
 TEST_CASE("publishing with a deadline ends when the session is destroyed") {
-    memory_place p;
+    memory_fixture p;
     std::optional<memory_session> s(std::in_place, p.io.get_executor(), p.transport, quick());
     task<publish_result> pending(p.io, s->publish("t", "m", {.qos = qos::at_least_once, .timeout = 1h}));
     p.settle();
@@ -160,7 +160,7 @@ TEST_CASE("publishing with a deadline ends when the session is destroyed") {
 }
 
 TEST_CASE("a message that expires while there is no connection ends, and is not sent") {
-    memory_place p;
+    memory_fixture p;
     bool online = false;
     p.on_open = [&](auto&) {
         if (!online) throw std::system_error(asio::error::connection_refused);

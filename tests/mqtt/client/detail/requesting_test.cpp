@@ -157,7 +157,7 @@ TEST_CASE("the context may end when a request has been told of the end of the se
 
 TEST_CASE("a pending request ends with the session, at each of its steps") {
     for (int turns = 0; turns < 12; ++turns) {
-        test::memory_place p;
+        test::memory_fixture p;
         std::optional<memory_session> s(std::in_place, p.io.get_executor(), p.transport, quick("client", v5));
         task<void> running(p.io, s->run());
         task<mqtt::message> pending(p.io, s->request("nobody", "", 1h));

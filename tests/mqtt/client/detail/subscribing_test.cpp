@@ -298,7 +298,7 @@ TEST_CASE("a subscription that is given up before it was sent silences no other"
 }
 
 TEST_CASE("subscriptions that are given up again and again without a connection leave nothing behind") {
-    test::memory_place p;
+    test::memory_fixture p;
     p.on_open = [](auto&) { throw std::system_error(asio::error::connection_refused); };
     memory_session s(p.io.get_executor(), p.transport, quick());
     task<void> running(p.io, s.run());

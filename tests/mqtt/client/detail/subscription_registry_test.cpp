@@ -20,7 +20,7 @@ using namespace runnel::mqtt;
 using registry = runnel::mqtt::detail::subscription_registry<test::executor>;
 using entry = registry::entry;
 
-struct place {
+struct fixture {
     asio::io_context io;
     runnel::wait_list<test::executor> waiters{io.get_executor()};
     subscriptions wishes;
@@ -49,7 +49,7 @@ struct place {
 TEST_CASE("filters with a prefix that servers know get the messages behind it, be there few or many") {
     for (int others : {0, 10})
         for (std::string_view const prefix : {"$share/group/", "$queue/", "$q/", "$exclusive/"}) {
-            place p;
+            fixture p;
             for (int i = 0; i < others; ++i) p.add("other/" + std::to_string(i));
             auto const s = p.add(std::string(prefix) + "a/+");
             CHECK(p.dispatch("a/b").matched == 1);
@@ -58,13 +58,13 @@ TEST_CASE("filters with a prefix that servers know get the messages behind it, b
             p.all.remove(s.get());
             CHECK(p.dispatch("a/b").matched == 0);
         }
-    place p;
+    fixture p;
     auto const s = p.add("$queue/a");
     CHECK(p.dispatch("$queue/a").matched == 1);  // at a server that does not know the prefix
 }
 
 TEST_CASE("the subscription identifier decides where the topic does not, for filters that only the server knows") {
-    place p;
+    fixture p;
     auto const special = p.add("$stream/a");
     auto const plain = p.add("b");
     CHECK(p.dispatch("x", 0, qos::at_least_once, 1).matched == 1);
@@ -75,7 +75,7 @@ TEST_CASE("the subscription identifier decides where the topic does not, for fil
 }
 
 TEST_CASE("a message given back goes to those only that have not had it, and is done when all are") {
-    place p;
+    fixture p;
     auto const a = p.add("t");
     auto const b = p.add("+");
     auto const c = p.add("#");
@@ -104,7 +104,7 @@ TEST_CASE("a message given back goes to those only that have not had it, and is 
 }
 
 TEST_CASE("a message that comes again for some of its subscriptions is in the lane of the others of its topic") {
-    place p;
+    fixture p;
     auto const a = p.add("t");
     auto const b = p.add("+");
     auto const first = p.dispatch("t", 7);
@@ -120,7 +120,7 @@ TEST_CASE("a message that comes again for some of its subscriptions is in the la
 }
 
 TEST_CASE("a handler may receive the message that it is told of from another inbox") {
-    place p;
+    fixture p;
     auto const a = p.add("t");
     auto const b = p.add("t");
     delivery const d{3, 1, qos::exactly_once};
@@ -132,7 +132,7 @@ TEST_CASE("a handler may receive the message that it is told of from another inb
 
 TEST_CASE("what nobody will read is kept, unless others have it or have had it") {
     using enum registry::unread;
-    place p;
+    fixture p;
     auto const a = p.add("t");
     delivery const d{1, 1, qos::at_least_once};
     p.dispatch("t", 1);
@@ -151,7 +151,7 @@ TEST_CASE("what nobody will read is kept, unless others have it or have had it")
 }
 
 TEST_CASE("a message that the server sends once for several subscriptions goes to all that it names") {
-    place p;
+    fixture p;
     auto const special = p.add("$stream/a");
     auto const plain = p.add("b");
     auto const other = p.add("+");
@@ -166,7 +166,7 @@ TEST_CASE("a message that the server sends once for several subscriptions goes t
 }
 
 TEST_CASE("a handler may let go of an inbox that has the message which it is told of") {
-    place p;
+    fixture p;
     auto const a = p.add("t");
     auto const b = p.add("t");
     delivery const d{3, 1, qos::exactly_once};
@@ -181,7 +181,7 @@ TEST_CASE("a handler may let go of an inbox that has the message which it is tol
 }
 
 TEST_CASE("what a subscription has given back is new to others once that subscription has ended") {
-    place p;
+    fixture p;
     delivery const d{5, 1, qos::at_least_once};
     auto a = p.add("t");
     SUBCASE("by an inbox") {
@@ -201,7 +201,7 @@ TEST_CASE("what a subscription has given back is new to others once that subscri
 }
 
 TEST_CASE("what a subscription gives back after its end is done if all others have had it") {
-    place p;
+    fixture p;
     delivery const d{5, 1, qos::exactly_once};
     auto const a = p.add("t");
     auto const b = p.add("t");
@@ -229,7 +229,7 @@ TEST_CASE("what a subscription gives back after its end is done if all others ha
 TEST_CASE("if there is no memory to give a message to all its subscriptions none has it, and all get it again") {
     for (std::size_t n = 1;; ++n) {
         CAPTURE(n);
-        place p;
+        fixture p;
         std::shared_ptr<entry> const all[] = {p.add("t"), p.add("+"), p.add("#")};
         delivery const d{7, 1, qos::exactly_once};
         bool failed = false;
@@ -251,7 +251,7 @@ TEST_CASE("if there is no memory to give a message to all its subscriptions none
 
 TEST_CASE("what is given back without memory comes again, if need be to those who have had it") {
     for (std::size_t n = 1; n < 3; ++n) {
-        place p;
+        fixture p;
         auto const a = p.add("t");
         auto const b = p.add("+");
         delivery const d{7, 1, qos::at_least_once};
@@ -269,7 +269,7 @@ TEST_CASE("what is given back without memory comes again, if need be to those wh
 }
 
 TEST_CASE("the handler of a subscription that gets no more messages is not called, and they are done with") {
-    place p;
+    fixture p;
     auto const s = p.add("t");
     int calls = 0;
     s->handler = [&](publish const&) { ++calls; };
@@ -284,7 +284,7 @@ TEST_CASE("the handler of a subscription that gets no more messages is not calle
 }
 
 TEST_CASE("nobody waits for a message that has gone with its session") {
-    place p;
+    fixture p;
     auto const a = p.add("t");
     auto const b = p.add("+");
     delivery const d{7, 1, qos::at_least_once};
@@ -309,7 +309,7 @@ TEST_CASE("nobody waits for a message that has gone with its session") {
 }
 
 TEST_CASE("a subscription from which nobody receives is told of once, and one from which somebody does is not") {
-    place p;
+    fixture p;
     auto const s = p.add("t");
     int told = 0;
     auto const look = [&] { return p.all.find_stalled([&](entry const&) { ++told; }); };
@@ -329,14 +329,14 @@ TEST_CASE("a subscription from which nobody receives is told of once, and one fr
 }
 
 TEST_CASE("a topic that two subscriptions match does not share its lane with one that the last of them matches") {
-    place p;
+    fixture p;
     p.add("x");
     p.add("+");
     CHECK(p.dispatch("x", 1).lane != p.dispatch("y", 2).lane);
 }
 
 TEST_CASE("of several handlers that fail the first is told of") {
-    place p;
+    fixture p;
     for (auto const* text : {"first", "second"})
         p.add("t")->handler = [text](publish const&) { throw std::runtime_error(text); };
     CHECK(p.dispatch("t", 1).failed);
@@ -345,7 +345,7 @@ TEST_CASE("of several handlers that fail the first is told of") {
 }
 
 TEST_CASE("where all the identifiers of a message are of filters that match it, no other filter gets it") {
-    place p;
+    fixture p;
     auto const special = p.add("$stream/a");
     constexpr std::string_view filters[] = {"$stream/a", "t"};
     auto const both = std::make_shared<entry>(p.waiters.queue(), filters, subscribe_options{});

@@ -28,8 +28,8 @@ std::string answer_to(std::string_view nonce, std::string_view key = secret) {
 }
 
 // A broker that knows the method; its nonces are numbers.
-struct place {
-    place() {
+struct fixture {
+    fixture() {
         core.hooks.authenticate = [this](testing::authentication_attempt& a) {
             steps.push_back((a.again ? "again " : "") + std::string(a.client) + ' ' + std::to_string(a.step));
             if (a.method != method) return bad_authentication_method;
@@ -52,7 +52,7 @@ struct place {
 
 // A client that answers challenges.
 struct client final : testing::detail::broker_connection, mqtt::session_handler {
-    explicit client(place& p, std::string_view k = secret)
+    explicit client(fixture& p, std::string_view k = secret)
         : runnel::testing::detail::broker_connection({"memory", "", false}),
           where(p),
           key(k),
@@ -103,7 +103,7 @@ struct client final : testing::detail::broker_connection, mqtt::session_handler 
     void on_disconnect(mqtt::disconnect const& p) { disconnected = p.reason; }
 
     static constexpr auto version = mqtt::protocol_version::v5;
-    place& where;
+    fixture& where;
     std::string key;
     mqtt::session_state state;
     send_buffer sending;
@@ -114,7 +114,7 @@ struct client final : testing::detail::broker_connection, mqtt::session_handler 
 }  // namespace
 
 TEST_CASE("a broker authenticates a client by a challenge [MQTT-4.12.0-2]") {
-    place p;
+    fixture p;
     client c(p);
     c.connect();
     CHECK(c.connack == success);
@@ -124,7 +124,7 @@ TEST_CASE("a broker authenticates a client by a challenge [MQTT-4.12.0-2]") {
 }
 
 TEST_CASE("a client without an identifier of its own is told the assigned one after the challenge") {
-    place p;
+    fixture p;
     client c(p);
     c.connect(method, "");
     CHECK(c.connack == success);
@@ -133,7 +133,7 @@ TEST_CASE("a client without an identifier of its own is told the assigned one af
 }
 
 TEST_CASE("an identifier assigned before a challenge is not that of a client that comes meanwhile [MQTT-3.2.2-16]") {
-    place p;
+    fixture p;
     client c(p), other(p);
     mqtt::properties props;
     props.authentication_method = method;
@@ -152,7 +152,7 @@ TEST_CASE("an identifier assigned before a challenge is not that of a client tha
 }
 
 TEST_CASE("a broker refuses a client that fails the challenge [MQTT-4.12.0-4]") {
-    place p;
+    fixture p;
     client c(p, "a guess");
     c.connect();
     CHECK(c.connack == not_authorized);
@@ -162,7 +162,7 @@ TEST_CASE("a broker refuses a client that fails the challenge [MQTT-4.12.0-4]") 
 }
 
 TEST_CASE("a broker refuses methods that it does not know [MQTT-4.12.0-1]") {
-    place p;
+    fixture p;
     client c(p);
     c.connect("PLAIN");
     CHECK(c.connack == bad_authentication_method);
@@ -173,7 +173,7 @@ TEST_CASE("a broker refuses methods that it does not know [MQTT-4.12.0-1]") {
 }
 
 TEST_CASE("on_connect is asked before the challenge, and may name the session") {
-    place p;
+    fixture p;
     p.core.hooks.on_connect = [](testing::connect_attempt& a) {
         a.session_name = "device-7";
         return a.packet.client_id == "client" ? success : banned;
@@ -189,7 +189,7 @@ TEST_CASE("on_connect is asked before the challenge, and may name the session") 
 }
 
 TEST_CASE("a client may authenticate anew as often as it likes, and goes on meanwhile") {
-    place p;
+    fixture p;
     client c(p);
     c.connect();
     p.steps.clear();
@@ -206,7 +206,7 @@ TEST_CASE("a client may authenticate anew as often as it likes, and goes on mean
 }
 
 TEST_CASE("a client that fails to authenticate anew is disconnected [MQTT-4.12.1-2]") {
-    place p;
+    fixture p;
     client c(p);
     c.connect();
     c.key = "forgotten";
@@ -229,7 +229,7 @@ TEST_CASE("before CONNACK a broker takes AUTH only, in its turn and of the same 
         std::string("\xF1\x00", 2),
     };
     for (auto const& bytes : wrongs) {
-        place p;
+        fixture p;
         client c(p);
         c.say(test::encoded(mqtt::connect{.client_id = "client", .props = &right}, client::version));
         CHECK_FALSE(c.closing);
@@ -246,7 +246,7 @@ TEST_CASE("before CONNACK a broker takes AUTH only, in its turn and of the same 
 }
 
 TEST_CASE("a client may give up before it is authenticated") {
-    place p;
+    fixture p;
     client c(p);
     mqtt::properties props;
     props.authentication_method = method;
@@ -259,7 +259,7 @@ TEST_CASE("a client may give up before it is authenticated") {
 }
 
 TEST_CASE("the steps of a client that comes again begin anew") {
-    place p;
+    fixture p;
     client c(p);
     mqtt::properties props;
     props.authentication_method = method;
@@ -274,7 +274,7 @@ TEST_CASE("the steps of a client that comes again begin anew") {
 }
 
 TEST_CASE("a challenge that is too large for the client is not sent [MQTT-3.1.2-24]") {
-    place p;
+    fixture p;
     client c(p);
     mqtt::properties props;
     props.authentication_method = method;

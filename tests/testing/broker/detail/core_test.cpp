@@ -16,7 +16,7 @@ using mqtt::protocol_version;
 using mqtt::qos;
 using mqtt::reason_code;
 
-struct place : test::timed_broker {
+struct fixture : test::timed_broker {
     using timed_broker::timed_broker;
     std::size_t publish(mqtt::publish const& m) { return core.publish(m, now); }
 };
@@ -24,10 +24,10 @@ struct place : test::timed_broker {
 // A client that talks to the core without a network in between.
 class client final : public testing::detail::broker_connection, public mqtt::session_handler {
   public:
-    explicit client(place& p, protocol_version version = protocol_version::v5)
+    explicit client(fixture& p, protocol_version version = protocol_version::v5)
         : runnel::testing::detail::broker_connection({"memory", "", false}),
           state(mqtt::role::client, version),
-          place_(p) {}
+          fixture_(p) {}
     ~client() { leave(); }
 
     void wake() override {}
@@ -40,7 +40,7 @@ class client final : public testing::detail::broker_connection, public mqtt::ses
         leave();
         closing = aborted = false;
         attached_ = true;
-        place_.core.opened(*this, place_.now);
+        fixture_.core.opened(*this, fixture_.now);
     }
     reason_code connect(mqtt::connect const& packet) {
         open();
@@ -59,18 +59,18 @@ class client final : public testing::detail::broker_connection, public mqtt::ses
         if (!attached_) return;
         attached_ = false;
         state.connection_lost();
-        place_.core.closed(*this, place_.now);
+        fixture_.core.closed(*this, fixture_.now);
         out.clear();
     }
     // What both have to say to each other.
     void exchange() {
         while (attached_ && (!out.empty() || !sending.empty())) {
             auto input = sending.view();
-            place_.core.receive(*this, input, place_.now);
+            fixture_.core.receive(*this, input, fixture_.now);
             sending.clear();
             send_buffer reply;
             reply.swap(out);
-            place_.core.sent(*this, place_.now);
+            fixture_.core.sent(*this, fixture_.now);
             auto bytes = reply.view();
             CHECK(state.receive(bytes, sending, *this) == mqtt::errc::ok);
         }
@@ -102,7 +102,7 @@ class client final : public testing::detail::broker_connection, public mqtt::ses
     mqtt::capabilities own;
 
   private:
-    place& place_;
+    fixture& fixture_;
     bool attached_ = false;
 };
 
@@ -111,7 +111,7 @@ class client final : public testing::detail::broker_connection, public mqtt::ses
 TEST_CASE("a client that is silent for one and a half times its keep alive is cut off, and its will is published") {
     // Shows [MQTT-3.1.2-22] [MQTT-3.2.2-22].
     for (auto const version : {protocol_version::v3_1_1, protocol_version::v5}) {
-        place p;
+        fixture p;
         client watcher(p, version), c(p, version);
         watcher.connect({.client_id = "watcher"});
         watcher.subscribe("gone");
@@ -137,7 +137,7 @@ TEST_CASE("a client that is silent for one and a half times its keep alive is cu
 }
 
 TEST_CASE("a client without keep alive may be silent for ever") {
-    place p;
+    fixture p;
     client c(p);
     c.connect({.client_id = "a"});
     CHECK_FALSE(p.core.next_deadline());
@@ -148,7 +148,7 @@ TEST_CASE("a client without keep alive may be silent for ever") {
 TEST_CASE("the server's keep alive takes the place of the client's") {
     testing::broker_options options;
     options.server_keep_alive = 4;
-    place p(options);
+    fixture p(options);
     client c(p);
     c.connect({.client_id = "a", .keep_alive = 1000});
     CHECK(c.props.server_keep_alive == 4);
@@ -157,7 +157,7 @@ TEST_CASE("the server's keep alive takes the place of the client's") {
 }
 
 TEST_CASE("a connection on which nobody sends CONNECT is cut") {
-    place p;
+    fixture p;
     client c(p);
     c.open();
     p.pass(9s);
@@ -168,7 +168,7 @@ TEST_CASE("a connection on which nobody sends CONNECT is cut") {
 
 TEST_CASE("a session lasts for its session expiry interval") {
     // Shows [MQTT-4.1.0-1] [MQTT-4.1.0-2].
-    place p;
+    fixture p;
     client c(p);
     mqtt::properties props;
     props.session_expiry_interval = 60;
@@ -193,7 +193,7 @@ TEST_CASE("a session lasts for its session expiry interval") {
 TEST_CASE("the broker may limit the session expiry interval, and says so") {
     testing::broker_options options;
     options.maximum_session_expiry = 10;
-    place p(options);
+    fixture p(options);
     client c(p);
     mqtt::properties props;
     props.session_expiry_interval = 60;
@@ -207,7 +207,7 @@ TEST_CASE("the broker may limit the session expiry interval, and says so") {
 }
 
 TEST_CASE("DISCONNECT may change the session expiry interval, but not from zero") {
-    place p;
+    fixture p;
     client c(p);
     mqtt::properties lasting, ending;
     lasting.session_expiry_interval = 60;
@@ -226,7 +226,7 @@ TEST_CASE("DISCONNECT may change the session expiry interval, but not from zero"
 }
 
 TEST_CASE("a broker takes topic aliases, and gives some to clients that take them") {
-    place p;
+    fixture p;
     client from(p), to(p);
     from.connect({.client_id = "from"});
     CHECK(from.props.topic_alias_maximum == 16);
@@ -246,7 +246,7 @@ TEST_CASE("a broker takes topic aliases, and gives some to clients that take the
 }
 
 TEST_CASE("a message sent again has the rest of its expiry interval [MQTT-3.3.2-6]") {
-    place p;
+    fixture p;
     client c(p);
     mqtt::properties lasting, expiring;
     lasting.session_expiry_interval = 3600;
@@ -263,7 +263,7 @@ TEST_CASE("a message sent again has the rest of its expiry interval [MQTT-3.3.2-
 
 TEST_CASE("a will waits for its delay, and is not published if the client comes back before") {
     // Shows [MQTT-3.1.3-9].
-    place p;
+    fixture p;
     client watcher(p), c(p);
     watcher.connect({.client_id = "watcher"});
     watcher.subscribe("gone");
@@ -290,7 +290,7 @@ TEST_CASE("a will waits for its delay, and is not published if the client comes 
 }
 
 TEST_CASE("a will is published at the latest when its session ends") {
-    place p;
+    fixture p;
     client watcher(p), c(p);
     watcher.connect({.client_id = "watcher"});
     watcher.subscribe("gone");
@@ -314,7 +314,7 @@ TEST_CASE("a will is published at the latest when its session ends") {
 
 TEST_CASE("the expiry of a message counts down while it waits, and then it is not delivered") {
     // Shows [MQTT-3.3.2-5] [MQTT-3.3.2-6].
-    place p;
+    fixture p;
     client c(p);
     mqtt::properties lasting, expiring;
     lasting.session_expiry_interval = 3600;
@@ -334,7 +334,7 @@ TEST_CASE("the expiry of a message counts down while it waits, and then it is no
 }
 
 TEST_CASE("a retained message expires") {
-    place p;
+    fixture p;
     mqtt::properties expiring;
     expiring.message_expiry_interval = 10;
     p.publish({.topic = "t", .payload = "x", .retain = true, .props = &expiring});
@@ -352,7 +352,7 @@ TEST_CASE("a retained message expires") {
 }
 
 TEST_CASE("a will's expiry counts from its publication") {
-    place p;
+    fixture p;
     client watcher(p), c(p);
     watcher.connect({.client_id = "watcher"});
     watcher.subscribe("gone");
@@ -369,7 +369,7 @@ TEST_CASE("a will's expiry counts from its publication") {
 }
 
 TEST_CASE("input is handled in whatever pieces it comes") {
-    place p({.recorded_messages = 1});
+    fixture p({.recorded_messages = 1});
     client c(p);
     c.open();
     std::string const bytes("\x10\x0d\0\4MQTT\5\2\0\0\0\0\0\x30\x05\0\1t\0x\xe0\0", 24);

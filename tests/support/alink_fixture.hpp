@@ -27,9 +27,9 @@ inline constexpr aliyun::device thermostat{"a1B2c3D4e5F", "thermostat-7", "a sec
 inline std::string const own = "/sys/a1B2c3D4e5F/thermostat-7";
 
 /// The simulated platform, in memory, with one known device's session, which is connected.
-struct alink_place {
-    explicit alink_place(aliyun::device const& who = thermostat,
-                         mqtt::protocol_version version = mqtt::protocol_version::v3_1_1, bool clean_start = false)
+struct alink_fixture {
+    explicit alink_fixture(aliyun::device const& who = thermostat,
+                           mqtt::protocol_version version = mqtt::protocol_version::v3_1_1, bool clean_start = false)
         : cloud(io.get_executor()), session(io.get_executor(), transport(), options(who, version, clean_start)) {
         cloud.add_device(who);
         session_running.emplace(io, session.run());
