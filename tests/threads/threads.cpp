@@ -18,6 +18,7 @@
 
 #include "interop/transports.hpp"
 #include "support/number_options.hpp"
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdint>
@@ -104,9 +105,11 @@ class fixture {
         asio::dispatch(broker_strand_, asio::use_future(std::move(f))).get();
     }
 
+    // In turn, and each at most every 200 ms, however few there are: else none would get anywhere.
     void cut_until_done(std::vector<std::future<std::uint64_t>> const& lives) {
+        auto const round = std::max<std::uint64_t>(settings_.sessions, 40);
         for (std::uint64_t i = 0; lives.back().wait_for(5ms) != std::future_status::ready; ++i)
-            on_broker([&] { broker_.drop_client("threads-" + std::to_string(i % settings_.sessions)); });
+            on_broker([&] { broker_.drop_client("threads-" + std::to_string(i % round)); });
     }
 
     std::future<std::uint64_t> start(std::uint64_t i) {

@@ -35,7 +35,11 @@ asio::awaitable<std::size_t, Executor> race(wait_list<Executor>& waiters, Task..
         std::size_t first = none;
         std::exception_ptr error;
         waiter<Executor> ended;
+        waiter<Executor> all_ended;
     } state;
+    // Made before anything runs: with RUNNEL_ASIO_PUBLIC_ONLY they take memory.
+    auto until_one_ends = waiters.wait(state.ended);
+    auto until_all_end = waiters.wait_out(state.all_ended);
 
     auto const spawn = [&](asio::awaitable<void, Executor> task, std::size_t index) {
         asio::co_spawn(waiters.get_executor(), RUNNEL_STD_ERRORS(std::move(task)),
@@ -46,6 +50,7 @@ asio::awaitable<std::size_t, Executor> race(wait_list<Executor>& waiters, Task..
                            }
                            --state.running;
                            waiters.wake(state.ended);
+                           if (state.running == 0) waiters.wake(state.all_ended);
                        }));
     };
     // For want of memory a task may not begin: then those that have begun must end before this does.
@@ -65,9 +70,9 @@ asio::awaitable<std::size_t, Executor> race(wait_list<Executor>& waiters, Task..
 
     bool const throws = co_await asio::this_coro::throw_if_cancelled();
     co_await asio::this_coro::throw_if_cancelled(false);
-    if (state.running == sizeof...(Task)) co_await waiters.wait(state.ended);
+    if (state.running == sizeof...(Task)) co_await std::move(until_one_ends);
     for (auto& signal : state.signals) signal.emit(asio::cancellation_type::terminal);
-    while (state.running != 0) co_await waiters.wait(state.ended);
+    if (state.running != 0) co_await std::move(until_all_end);
     co_await asio::this_coro::throw_if_cancelled(throws);
 
     if (failure) std::rethrow_exception(failure);

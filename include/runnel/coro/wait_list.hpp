@@ -309,8 +309,12 @@ class wait_list final : private wait_list_registry::entry {
 
     /// `co_await list.wait(w)` suspends the coroutine until `wake` or cancellation; then `w.result` tells which. Throws
     /// nothing itself. A coroutine that has been cancelled already goes on with `operation_aborted` at once; if
-    /// RUNNEL_ASIO_PUBLIC_ONLY is set, Asio throws that at the `co_await`, and the coroutine is not waiting.
-    auto wait(waiter_type& w) { return detail::suspend<Executor>(taker{this, &w}); }
+    /// RUNNEL_ASIO_PUBLIC_ONLY is set, Asio throws that at the `co_await`, and the coroutine is not waiting; then this
+    /// call may throw `std::bad_alloc`, too.
+    auto wait(waiter_type& w) { return detail::suspend<Executor>(taker<true>{this, &w}); }
+
+    /// The same until `wake` alone: cancellation has no effect. For who must not go on before others have ended.
+    auto wait_out(waiter_type& w) { return detail::suspend<Executor>(taker<false>{this, &w}); }
 
     /// Lets the waiting coroutine go on with `result`, in a later turn of the executor. No effect if it does not wait.
     void wake(waiter_type& w, std::error_code result) {
@@ -342,17 +346,25 @@ class wait_list final : private wait_list_registry::entry {
     using source = typename detail::suspended<Executor>::source;
 
     // What is done with a coroutine that has been suspended.
+    template <bool IsCancellable>
     struct taker {
-        wait_list* place;
+        wait_list* list;
         waiter_type* w;
-        void operator()(source s) const { place->take(*w, std::move(s)); }
+        void operator()(source s) const {
+            auto const& coroutine = list->take(*w, std::move(s));
+            if constexpr (IsCancellable) list->let_cancel(*w, coroutine);
+        }
     };
 
-    void take(waiter_type& w, source s) {
+    auto const& take(waiter_type& w, source s) {
         auto const& coroutine = w.coroutine_.emplace(std::move(s));
         if (w.result) w.result.clear();
         w.list_ = this;
         w.insert_before(waiting_);
+        return coroutine;
+    }
+
+    void let_cancel(waiter_type& w, detail::suspended<Executor> const& coroutine) {
         auto slot = coroutine.get_cancellation_slot();
         if (!slot.is_connected()) return;
         if (coroutine.is_cancelled())

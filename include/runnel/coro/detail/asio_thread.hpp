@@ -112,7 +112,7 @@ class suspended {
 };
 
 /// `co_await suspend<Executor>(function)` suspends the coroutine and calls `function(source)`, which sees to it that it
-/// is resumed. `function` is copied.
+/// is resumed. `function` is copied. It is this call that takes memory, and not the wait.
 template <class Executor, class Function>
 asio::awaitable<void, Executor> suspend(Function function) {
     asio::use_awaitable_t<Executor> token;
