@@ -17,7 +17,6 @@
 
 namespace runnel::detail {
 
-/// Which side of a TLS connection one is.
 /// One TLS connection without I/O: encrypted bytes go in through `incoming` and come out through `outgoing`, of which
 /// OpenSSL reads and to which it writes directly, without BIO pairs and their copies.
 ///
@@ -28,10 +27,10 @@ class tls_engine {
 
     /// `server_name`: what a client connects to, a host name or an address; it is sent to the server (SNI, names only)
     /// and the certificate is checked against it. `headroom`: that of the stream below.
-    tls_engine(tls_context context, tls_role role, std::string_view server_name, std::size_t headroom)
+    tls_engine(tls_context const& context, tls_role role, std::string_view server_name, std::size_t headroom)
         : outgoing(headroom),
-          context_(std::move(context)),
-          handle_(SSL_new(context_.native_handle())),
+          context_(context.current()),
+          handle_(SSL_new(context_->native_handle())),
           ssl_(handle_.get()) {
         BIO* const bio = ssl_ != nullptr ? BIO_new(method()) : nullptr;
         if (bio == nullptr) throw std::bad_alloc();
@@ -120,7 +119,7 @@ class tls_engine {
     }
 
     /// Whether a session of before was resumed, so that no certificates were exchanged.
-    bool resumed() const noexcept { return !context_.has_pre_shared_key() && SSL_session_reused(ssl_) == 1; }
+    bool resumed() const noexcept { return !context_->has_pre_shared_key() && SSL_session_reused(ssl_) == 1; }
 
     /// Whether the peer has ended its bytes in good order (close_notify).
     bool closed_by_peer() const noexcept { return closed_by_peer_; }
@@ -163,14 +162,14 @@ class tls_engine {
     void become_client(std::string name) {
         SSL_set_connect_state(ssl_);
         if (name.ends_with('.')) name.pop_back();  // a fully qualified name; certificates have no final dot
-        bool const verify = context_.verify() != tls_verify::none_insecure || context_.has_pre_shared_key();
+        bool const verify = context_->verify() != tls_verify::none_insecure || context_->has_pre_shared_key();
         SSL_set_verify(ssl_, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, tell_missing_names);
         X509_VERIFY_PARAM* const param = SSL_get0_param(ssl_);
         bool const is_host = may_be_host(name);
         bool const address = is_host && X509_VERIFY_PARAM_set1_ip_asc(param, name.c_str()) == 1;
         bool accepted = address;
         if (!address && is_host) {
-            unsigned const subject = context_.accepts_common_name() ? 0 : X509_CHECK_FLAG_NEVER_CHECK_SUBJECT;
+            unsigned const subject = context_->accepts_common_name() ? 0 : X509_CHECK_FLAG_NEVER_CHECK_SUBJECT;
             X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | subject);
             // SNI is for names only (RFC 6066 3). This is SSL_set_tlsext_host_name without that macro's C cast.
             accepted = X509_VERIFY_PARAM_set1_host(param, name.data(), name.size()) == 1 &&
@@ -178,15 +177,15 @@ class tls_engine {
         }
         bool const no_memory = !accepted && ERR_GET_REASON(ERR_peek_last_error()) == ERR_R_MALLOC_FAILURE;
         ERR_clear_error();
-        bool const needs_name = context_.verify() == tls_verify::full && !context_.has_pre_shared_key();
+        bool const needs_name = context_->verify() == tls_verify::full && !context_->has_pre_shared_key();
         if (no_memory)
             failure_ = {std::make_error_code(std::errc::not_enough_memory), {}};
         else if (needs_name && !accepted)
             failure_ = {transport_errc::host_name_missing, name};
-        if (auto* const sessions = context_.sessions()) {
+        if (auto* const sessions = context_->sessions()) {
             owner_.server = std::move(name);
             // Without memory for that, no session is kept.
-            SSL_set_ex_data(ssl_, tls_context::session_owner_index(), &owner_);
+            SSL_set_ex_data(ssl_, tls_context_state::session_owner_index(), &owner_);
             auto const kept = sessions->take(owner_.server);
             owner_.resumable = kept.verified;
             if (kept.session) SSL_set_session(ssl_, kept.session.get());
@@ -206,14 +205,14 @@ class tls_engine {
     // A session of TLS 1.2 stays good when it has been resumed; of TLS 1.3 the server sends new ones.
     void keep_session() {
         if (owner_.server.empty()) return;
-        auto const& verified = tls_context::verified(ssl_, owner_);
+        auto const& verified = tls_context_state::verified(ssl_, owner_);
         if (resumed() && SSL_version(ssl_) < TLS1_3_VERSION)
-            context_.sessions()->put(owner_.server, SSL_get0_session(ssl_), verified);
+            context_->sessions()->put(owner_.server, SSL_get0_session(ssl_), verified);
     }
 
     void become_server() {
         SSL_set_accept_state(ssl_);
-        bool const ask = context_.requires_client_certificate();
+        bool const ask = context_->requires_client_certificate();
         // Without one OpenSSL refuses to resume a session whose client has shown a certificate.
         static constexpr unsigned char id_context[] = "runnel";
         if (ask) SSL_set_session_id_context(ssl_, id_context, sizeof(id_context) - 1);
@@ -224,7 +223,7 @@ class tls_engine {
         failure_ =
             out_of_memory_ ? tls_failure{std::make_error_code(std::errc::not_enough_memory), {}} : take_tls_error(ssl_);
         // With a wrong key the handshake itself comes out wrong, of which each version of TLS has its own words.
-        if (!shaken_hands_ && context_.has_pre_shared_key() && is_refusal_of_key(failure_.code))
+        if (!shaken_hands_ && context_->has_pre_shared_key() && is_refusal_of_key(failure_.code))
             failure_.code = transport_errc::pre_shared_key_refused;
         // A handshake of TLS 1.2 is over for both sides at once (of TLS 1.3 sooner for the client): what comes later
         // does not refuse it, but ends this connection, as when the peer's wish for another handshake was not granted.
@@ -284,7 +283,7 @@ class tls_engine {
         void operator()(SSL* s) const noexcept { SSL_free(s); }
     };
 
-    tls_context context_;
+    std::shared_ptr<tls_context_state const> context_;
     tls_session_owner owner_;  // a client's, if sessions are kept
     std::unique_ptr<SSL, freer> handle_;
     SSL* ssl_;
