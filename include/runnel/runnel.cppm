@@ -59,6 +59,12 @@ module;
 #include <vector>
 
 #ifndef _WIN32
+#include <sys/stat.h>
+#ifdef _WIN32
+#include <io.h>
+#else
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/ioctl.h>
@@ -111,6 +117,7 @@ export extern "C++" {
 #ifdef RUNNEL_MODULE_TLS
 #include <runnel/tls.hpp>
 #include <runnel/websocket/transport_from.hpp>
+#include <runnel/transport/socket_options.hpp>
 #endif
 #ifdef RUNNEL_MODULE_SQLITE
 #include <runnel/mqtt/store/sqlite_store.hpp>

@@ -6,6 +6,7 @@
 #include <runnel/transport/asio_stream.hpp>
 #include <runnel/transport/connect_failed.hpp>
 #include <runnel/transport/detail/connect_race.hpp>
+#include <runnel/transport/socket_setup.hpp>
 
 #include RUNNEL_ASIO_IP(tcp.hpp)
 
@@ -47,6 +48,8 @@ struct basic_tcp {
     /// of `connect_timeout`; addresses that led to nothing before (no answer to the handshake above, say) come last,
     /// and wait four times as long.
     std::chrono::milliseconds attempt_delay{250};
+    /// A local address or interface to connect from, the class of packets and others: `socket_options`.
+    socket_setup socket = {};
 
     friend bool operator==(basic_tcp const&, basic_tcp const&) = default;
 
@@ -62,31 +65,31 @@ struct basic_tcp {
     std::string url() const { return "tcp://" + authority_of(host, effective_port()); }
 
     /// Resolves the host, each time anew, and connects to whichever of its addresses answers first (RFC 8305); see
-    /// `attempt_delay`. Throws `connect_failed` with the errors of all addresses, or an error of name resolution; and
-    /// `std::out_of_range` if an option is not possible.
+    /// `attempt_delay`. Throws `connect_failed` with the errors of all addresses, an error of name resolution or of
+    /// `socket`; and `std::out_of_range` if an option is not possible.
     asio::awaitable<stream_type, Executor> open(Executor executor, connect_progress* progress = nullptr) const {
         check(*this);
         return detail::connect_race<Executor>::template run<stream_type>(
             std::move(executor), {host, effective_port()},
             std::min<std::chrono::milliseconds>(attempt_delay, longest_delay),
-            [this](auto& socket, auto const& endpoint) { return set_up(socket, endpoint); }, "connecting to " + url(),
+            [this](auto& opened, auto const& endpoint) { return set_up(opened, endpoint); }, "connecting to " + url(),
             progress);
     }
 
   private:
     static constexpr std::chrono::hours longest_delay{1};  // so that times do not overflow
 
-    RUNNEL_COLD std::error_code set_up(socket_type& socket, asio::ip::tcp::endpoint const& endpoint) const {
+    RUNNEL_COLD std::error_code set_up(socket_type& opened, asio::ip::tcp::endpoint const& endpoint) const {
         asio_error_code error;
-        socket.open(endpoint.protocol(), error);
+        opened.open(endpoint.protocol(), error);
         if (error) return error;
         // The sizes matter to the handshake (window scale), so they are set before connecting.
-        if (send_buffer_size > 0) socket.set_option(asio::socket_base::send_buffer_size(send_buffer_size), error);
+        if (send_buffer_size > 0) opened.set_option(asio::socket_base::send_buffer_size(send_buffer_size), error);
         if (!error && receive_buffer_size > 0)
-            socket.set_option(asio::socket_base::receive_buffer_size(receive_buffer_size), error);
-        if (!error && no_delay) socket.set_option(asio::ip::tcp::no_delay(true), error);
-        if (!error && keep_alive) socket.set_option(asio::socket_base::keep_alive(true), error);
-        return error;
+            opened.set_option(asio::socket_base::receive_buffer_size(receive_buffer_size), error);
+        if (!error && no_delay) opened.set_option(asio::ip::tcp::no_delay(true), error);
+        if (!error && keep_alive) opened.set_option(asio::socket_base::keep_alive(true), error);
+        return error ? std::error_code(error) : socket.apply(opened.native_handle(), endpoint.address().is_v6());
     }
 };
 
