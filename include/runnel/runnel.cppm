@@ -58,16 +58,17 @@ module;
 #include <utility>
 #include <vector>
 
-#ifndef _WIN32
+#include <fcntl.h>
 #include <sys/stat.h>
 #ifdef _WIN32
 #include <io.h>
 #else
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 #endif
 #ifdef __linux__
@@ -82,9 +83,12 @@ module;
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/ocsp.h>
 #include <openssl/pem.h>
 #include <openssl/rand.h>
 #include <openssl/ssl.h>
+#include <openssl/store.h>
+#include <openssl/ui.h>
 #include <openssl/x509.h>
 #include <openssl/x509_vfy.h>
 #include <openssl/x509v3.h>
@@ -113,11 +117,13 @@ export extern "C++" {
 #include <runnel/transport/memory.hpp>
 #include <runnel/transport/proxy/http.hpp>
 #include <runnel/transport/proxy/socks5.hpp>
+#include <runnel/transport/socket_options.hpp>
 #include <runnel/transport/unix_socket.hpp>
 #ifdef RUNNEL_MODULE_TLS
 #include <runnel/tls.hpp>
+#include <runnel/transport/tls/key_uri.hpp>
+#include <runnel/transport/tls/ocsp.hpp>
 #include <runnel/websocket/transport_from.hpp>
-#include <runnel/transport/socket_options.hpp>
 #endif
 #ifdef RUNNEL_MODULE_SQLITE
 #include <runnel/mqtt/store/sqlite_store.hpp>

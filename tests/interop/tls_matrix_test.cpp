@@ -1,16 +1,20 @@
 #include <runnel/mqtt/client/session.hpp>
 #include <runnel/transport/tcp.hpp>
+#include <runnel/transport/tls/ocsp.hpp>
 #include <runnel/transport/tls/tls.hpp>
 
 #include <asio/error.hpp>
 #include <doctest/doctest.h>
 
 #include "support/any_certificate.hpp"
+#include "support/certificate_status.hpp"
 #include "support/process.hpp"
 #include "support/run.hpp"
 #include "support/skip.hpp"
 #include "support/streams.hpp"
+#include <algorithm>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <sys/stat.h>
@@ -150,13 +154,16 @@ struct row {
     then next = then::opens;
     arguments s_server = {};
     std::function<void(tls_options&, any_certificate const&)> client = {};
+    std::function<std::string(any_certificate const&)> status = {};  // an OCSP response that it staples
 };
 
 void check(row const& r, any_certificate const& issuer = authority(), std::string const& chain = {}) {
     CAPTURE(r.what);
     any_certificate const own(r.certificate, issuer);
+    test::scratch_directory const files;
     server const peer(own, chain, [&] {
         auto more = r.s_server;
+        if (r.status) more.insert(more.end(), {"-status_file", files.write("status", r.status(own))});
         more.insert(more.end(), {"-rev", "-quiet"});
         return more;
     }());
@@ -349,6 +356,135 @@ TEST_CASE("s_server: pins") {
            .next = then::gives_up,
            .client = pin(tls_verify::full, true)});
     check({.what = "the right one is all", .certificate = bad, .client = pin(tls_verify::pinned_key, true)});
+}
+
+TEST_CASE("s_server: certificates that have been revoked, by a list of the authority") {
+    using runnel::tls_crl_check;
+    any_certificate const other({}, authority());
+    auto const lists = [&](std::function<std::string(any_certificate const&)> list) {
+        return [list](tls_options& o, any_certificate const& own) {
+            o.crl_check = tls_crl_check::chain;
+            o.crl_pem = list(own);
+        };
+    };
+    auto const row_of = [&](char const* what, transport_errc expected, then next, auto list) {
+        check({.what = what, .expected = expected, .next = next, .client = lists(list)});
+    };
+    check({.what = "another one has been revoked",
+           .client = lists([&](auto const&) { return authority().revocation_list({&other}); })});
+    row_of("this one has been revoked", transport_errc::certificate_revoked, then::gives_up,
+           [](auto const& own) { return authority().revocation_list({&own}); });
+    row_of("the list has expired", transport_errc::revocation_list_expired, then::retries,
+           [](auto const&) { return authority().revocation_list({}, -2 * hour, -hour); });
+    row_of("there is no list of this authority", transport_errc::revocation_list_missing, then::gives_up,
+           [](auto const&) { return any_certificate(authority_request("other")).revocation_list({}); });
+}
+
+TEST_CASE("s_server: the status that is stapled to a certificate") {
+    auto const checked = [](runnel::ocsp_demand demand) {
+        return [demand](tls_options& o, auto const&) { o.status_check = runnel::ocsp_stapling({.demand = demand}); };
+    };
+    auto const always = checked(runnel::ocsp_demand::always);
+    auto const if_stapled = checked(runnel::ocsp_demand::if_stapled);
+    using test::certificate_status;
+    using test::status_request;
+    auto const status = [](auto change) {
+        return [change](any_certificate const& own) {
+            status_request r{.certificate = own, .authority = authority(), .signer = authority()};
+            change(r);
+            return certificate_status(r);
+        };
+    };
+    auto const good = status([](auto&) {});
+    check({.what = "good", .client = always, .status = good});
+    check({.what = "good, and nobody asks", .status = good});
+    check({.what = "none, where one is not demanded", .client = if_stapled});
+    auto const refused = [&](char const* what, transport_errc expected, then next, auto of) {
+        check({.what = what, .expected = expected, .next = next, .client = if_stapled, .status = of});
+    };
+    check({.what = "none, where one is demanded",
+           .expected = transport_errc::certificate_status_missing,
+           .next = then::retries,
+           .client = always});
+    refused("revoked", transport_errc::certificate_revoked, then::gives_up,
+            status([](auto& r) { r.status = V_OCSP_CERTSTATUS_REVOKED; }));
+    refused("it has expired", transport_errc::certificate_status_expired, then::retries, status([](auto& r) {
+                r.since = -2 * hour;
+                r.until = -hour;
+            }));
+    refused("by another authority", transport_errc::certificate_status_invalid, then::gives_up,
+            [](any_certificate const& own) {
+                any_certificate const other(authority_request("authority"));
+                return certificate_status({.certificate = own, .authority = authority(), .signer = other});
+            });
+}
+
+TEST_CASE("s_server: an authority between is trusted for itself, if that is asked for") {
+    any_certificate const between(authority_request("between"), authority());
+    auto const anchored = [&](bool partial) {
+        return [&between, partial](tls_options& o, auto const&) {
+            o.ca_pem = between.certificate_pem();
+            o.partial_chain = partial;
+        };
+    };
+    check({.what = "asked for", .client = anchored(true)}, between);
+    check({.what = "asked for, and sent along", .client = anchored(true)}, between, between.certificate_pem());
+    check({.what = "not asked for",
+           .expected = transport_errc::certificate_untrusted,
+           .next = then::gives_up,
+           .client = anchored(false)},
+          between);
+    check({.what = "a server of the root",
+           .expected = transport_errc::certificate_untrusted,
+           .next = then::gives_up,
+           .client = anchored(true)});
+}
+
+TEST_CASE("s_server: the key log has what OpenSSL's own has for the same connection") {
+    auto const sorted_lines = [](std::string const& text) {
+        std::istringstream in(text);
+        std::vector<std::string> lines;
+        for (std::string line; std::getline(in, line);)
+            if (!line.starts_with('#')) lines.push_back(line);
+        std::sort(lines.begin(), lines.end());
+        return lines;
+    };
+    for (auto const version : {tls_version::v1_2, tls_version::v1_3}) {
+        test::scratch_directory const files;
+        check({.what = "with a key log",
+               .s_server = {"-keylogfile", (files.path() / "theirs").string()},
+               .client = [&](tls_options& o, auto const&) {
+                   o.maximum = version;
+                   o.key_log_file = (files.path() / "mine").string();
+               }});
+        auto const mine = sorted_lines(files.read("mine"));
+        CHECK(mine.size() == (version == tls_version::v1_2 ? 1 : 5));
+        CHECK(mine == sorted_lines(files.read("theirs")));
+    }
+}
+
+TEST_CASE("s_server: a session's next attempt uses the settings that its context was given meanwhile") {
+    any_certificate const own({}, authority());
+    any_certificate const other(authority_request("other"));
+    server const peer(own, {}, {});
+    auto t = peer.reached_as("localhost", trusting(authority().certificate_pem()));
+    t.next.host = "127.0.0.1";
+    peer.type(connack);
+    asio::io_context io;
+    mqtt::session_options options;
+    options.credentials.client_id = "matrix";
+    options.keep_alive = std::chrono::seconds(0);
+    options.reconnect.initial = std::chrono::milliseconds(10);
+    int connected = 0;
+    options.on_event = [&](mqtt::session_event const& e) {
+        if (e.what != mqtt::session_event::kind::connected) return;
+        ++connected;
+        t.context.replace(trusting(other.certificate_pem()));
+        peer.type("q\n");
+    };
+    mqtt::session<transport> s(io.get_executor(), t, options);
+    CHECK(test::error_of(io, s.run()) == transport_errc::certificate_untrusted);
+    CHECK(connected == 1);
 }
 
 TEST_CASE("s_server: versions, suites, protocols and names that are not common") {

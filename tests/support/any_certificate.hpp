@@ -21,6 +21,7 @@ struct certificate_request {
     std::string usage = "serverAuth";          ///< extended key usage; empty: none
     std::string constraints = "CA:FALSE";      ///< basic constraints
     std::string name_constraints = {};         ///< of an authority; empty: none
+    std::string features = {};                 ///< "status_request": must staple; empty: none
     int rsa_bits = 0;                          ///< 0: a key on the curve P-256
     EVP_MD const* (*digest)() = EVP_sha256;    ///< of the signature
     long valid_from = -3600, valid_to = 3600;  ///< seconds from now on
@@ -42,6 +43,30 @@ class any_certificate {
             [&](BIO* out) { return PEM_write_bio_PrivateKey(out, key_.get(), nullptr, nullptr, 0, nullptr, nullptr); });
     }
 
+    X509* handle() const noexcept { return certificate_.get(); }
+    EVP_PKEY* key() const noexcept { return key_.get(); }
+
+    /// A revocation list of this authority, PEM; seconds from now on.
+    std::string revocation_list(std::vector<any_certificate const*> const& revoked, long from = -3600,
+                                long to = 3600) const {
+        std::unique_ptr<X509_CRL, void (*)(X509_CRL*)> const list(X509_CRL_new(), X509_CRL_free);
+        X509_CRL* const l = list.get();
+        auto const time = [](long seconds) {
+            return std::unique_ptr<ASN1_TIME, void (*)(ASN1_TIME*)>(X509_gmtime_adj(nullptr, seconds), ASN1_TIME_free);
+        };
+        bool well = X509_CRL_set_version(l, X509_CRL_VERSION_2) == 1 &&
+                    X509_CRL_set_issuer_name(l, X509_get_subject_name(handle())) == 1 &&
+                    X509_CRL_set1_lastUpdate(l, time(from).get()) == 1 &&
+                    X509_CRL_set1_nextUpdate(l, time(to).get()) == 1;
+        for (auto const* const r : revoked) {
+            X509_REVOKED* const entry = X509_REVOKED_new();
+            well = well && X509_REVOKED_set_serialNumber(entry, X509_get_serialNumber(r->handle())) == 1 &&
+                   X509_REVOKED_set_revocationDate(entry, time(-60).get()) == 1 && X509_CRL_add0_revoked(l, entry) == 1;
+        }
+        if (!well || X509_CRL_sign(l, key(), EVP_sha256()) <= 0) throw std::runtime_error("no revocation list");
+        return text([&](BIO* out) { return PEM_write_bio_X509_CRL(out, l); });
+    }
+
   private:
     any_certificate(certificate_request const& r, any_certificate const* issuer)
         : key_(r.rsa_bits == 0 ? EVP_EC_gen("P-256") : EVP_RSA_gen(static_cast<unsigned>(r.rsa_bits)), EVP_PKEY_free),
@@ -61,7 +86,8 @@ class any_certificate {
              std::initializer_list<std::pair<int, std::string>>{{NID_basic_constraints, "critical," + r.constraints},
                                                                 {NID_ext_key_usage, r.usage},
                                                                 {NID_subject_alt_name, r.alternative_names},
-                                                                {NID_name_constraints, r.name_constraints}}) {
+                                                                {NID_name_constraints, r.name_constraints},
+                                                                {NID_tlsfeature, r.features}}) {
             if (value.empty()) continue;
             std::unique_ptr<X509_EXTENSION, void (*)(X509_EXTENSION*)> const made(
                 X509V3_EXT_conf_nid(nullptr, nullptr, nid, value.c_str()), X509_EXTENSION_free);

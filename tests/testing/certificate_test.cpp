@@ -82,3 +82,26 @@ TEST_CASE("a self-signed certificate is its own issuer, and each certificate has
     auto const other = parse(certificate_authority::self_signed().certificate_pem);
     CHECK(ASN1_INTEGER_cmp(X509_get0_serialNumber(certificate.get()), X509_get0_serialNumber(other.get())) != 0);
 }
+
+TEST_CASE("an authority's revocation list has the certificates that it is told, and no others") {
+    certificate_authority const ca;
+    auto const good = ca.issue_server();
+    auto const bad = ca.issue_server();
+    auto const list = ca.revocation_list({bad}, std::chrono::hours(-2), std::chrono::hours(1));
+    std::unique_ptr<BIO, int (*)(BIO*)> const bio(BIO_new_mem_buf(list.data(), static_cast<int>(list.size())),
+                                                  BIO_free);
+    std::unique_ptr<X509_CRL, void (*)(X509_CRL*)> const read(
+        PEM_read_bio_X509_CRL(bio.get(), nullptr, nullptr, nullptr), X509_CRL_free);
+    REQUIRE(read != nullptr);
+    auto const has = [&](identity const& one) {
+        X509_REVOKED* found = nullptr;
+        return X509_CRL_get0_by_serial(read.get(), &found, X509_get_serialNumber(parse(one.certificate_pem).get())) ==
+               1;
+    };
+    CHECK(has(bad));
+    CHECK_FALSE(has(good));
+    CHECK(X509_cmp_current_time(X509_CRL_get0_lastUpdate(read.get())) < 0);
+    CHECK(X509_cmp_current_time(X509_CRL_get0_nextUpdate(read.get())) > 0);
+    CHECK(X509_CRL_verify(read.get(), X509_get0_pubkey(parse(ca.certificate_pem()).get())) == 1);
+    CHECK_THROWS_AS(ca.revocation_list({identity{}}), std::system_error);
+}

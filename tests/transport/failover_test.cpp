@@ -270,17 +270,21 @@ TEST_CASE("errors that only new settings mend are told from those that pass, eac
         }
         return n;
     };
-    CHECK(lasting(test::enumerators<transport_errc>()) == 24);
+    CHECK(lasting(test::enumerators<transport_errc>()) == 26);
     CHECK(lasting(test::enumerators<proxy_errc>()) == 4);
     for (std::error_code const e :
          {make_error_code(transport_errc::file_unreadable), make_error_code(transport_errc::certificate_revoked),
           make_error_code(transport_errc::pre_shared_key_refused), make_error_code(transport_errc::handshake_refused),
-          make_error_code(transport_errc::key_not_pinned), make_error_code(proxy_errc::target_invalid),
+          make_error_code(transport_errc::key_not_pinned), make_error_code(transport_errc::revocation_list_missing),
+          make_error_code(transport_errc::certificate_status_invalid), make_error_code(proxy_errc::target_invalid),
           make_error_code(proxy_errc::credentials_refused)})
         CHECK(is_lasting_error(e));
     for (std::error_code const e :
          {refused, std::error_code(), make_error_code(transport_errc::not_tls), make_error_code(transport_errc::ok),
           make_error_code(transport_errc::certificate_expired),
+          make_error_code(transport_errc::revocation_list_expired),
+          make_error_code(transport_errc::certificate_status_missing),
+          make_error_code(transport_errc::certificate_status_expired),
           make_error_code(transport_errc::certificate_not_yet_valid), make_error_code(transport_errc::stream_broken),
           make_error_code(proxy_errc::refused), make_error_code(proxy_errc::host_unreachable),
           make_error_code(static_cast<transport_errc>(10'000)), make_error_code(static_cast<proxy_errc>(10'000))})

@@ -100,6 +100,24 @@ class certificate_authority {
         return make_identity(options, nullptr, nullptr);
     }
 
+    /// A revocation list (CRL) of this authority, PEM, for `tls_options::crl_pem`, with the certificates of these.
+    /// Valid from `valid_from` to `valid_to`, from now on.
+    std::string revocation_list(std::vector<identity> const& revoked,
+                                std::chrono::seconds valid_from = std::chrono::hours(-48),
+                                std::chrono::seconds valid_to = std::chrono::hours(24 * 30)) const {
+        crl_ptr const list(check(X509_CRL_new()));
+        check(X509_CRL_set_version(list.get(), X509_CRL_VERSION_2));
+        check(X509_CRL_set_issuer_name(list.get(), X509_get_subject_name(certificate_.get())));
+        check(X509_CRL_set1_lastUpdate(list.get(), time_ptr(from_now(valid_from)).get()));
+        check(X509_CRL_set1_nextUpdate(list.get(), time_ptr(from_now(valid_to)).get()));
+        for (auto const& one : revoked) revoke(list.get(), one);
+        check(X509_CRL_sort(list.get()));
+        check(X509_CRL_sign(list.get(), key_.get(), EVP_sha256()));
+        bio_ptr const bio(check(BIO_new(BIO_s_mem())));
+        check(PEM_write_bio_X509_CRL(bio.get(), list.get()));
+        return text_of(bio.get());
+    }
+
   private:
     template <auto Free>
     struct freer {
@@ -112,6 +130,9 @@ class certificate_authority {
     using certificate_ptr = std::unique_ptr<X509, freer<X509_free>>;
     using extension_ptr = std::unique_ptr<X509_EXTENSION, freer<X509_EXTENSION_free>>;
     using bio_ptr = std::unique_ptr<BIO, freer<BIO_free_all>>;
+    using crl_ptr = std::unique_ptr<X509_CRL, freer<X509_CRL_free>>;
+    using revoked_ptr = std::unique_ptr<X509_REVOKED, freer<X509_REVOKED_free>>;
+    using time_ptr = std::unique_ptr<ASN1_TIME, freer<ASN1_TIME_free>>;
 
     // Most functions of OpenSSL return something positive or a pointer when all is well.
     template <class Result>
@@ -124,6 +145,21 @@ class certificate_authority {
         }();
         if (!well) take_openssl_error(transport_errc::certificate_unusable).raise("making a certificate");
         return result;
+    }
+
+    static ASN1_TIME* from_now(std::chrono::seconds span) {
+        return check(X509_gmtime_adj(nullptr, static_cast<long>(span.count())));
+    }
+
+    static void revoke(X509_CRL* list, identity const& one) {
+        bio_ptr const bio(
+            check(BIO_new_mem_buf(one.certificate_pem.data(), static_cast<int>(one.certificate_pem.size()))));
+        certificate_ptr const certificate(check(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr)));
+        revoked_ptr entry(check(X509_REVOKED_new()));
+        check(X509_REVOKED_set_serialNumber(entry.get(), X509_get_serialNumber(certificate.get())));
+        check(X509_REVOKED_set_revocationDate(entry.get(), time_ptr(from_now(std::chrono::seconds(-60))).get()));
+        check(X509_CRL_add0_revoked(list, entry.get()));
+        static_cast<void>(entry.release());  // the list's now
     }
 
     static key_ptr make_key() { return key_ptr(check(EVP_EC_gen("P-256"))); }

@@ -28,6 +28,11 @@ enum class transport_errc {
     certificate_revoked,
     certificate_missing,
     certificate_invalid,
+    revocation_list_missing,
+    revocation_list_expired,
+    certificate_status_missing,
+    certificate_status_expired,
+    certificate_status_invalid,
     host_name_mismatch,
     host_name_missing,
     certificate_without_names,
@@ -76,6 +81,14 @@ constexpr char const* describe(transport_errc e) noexcept {
         case transport_errc::certificate_revoked: return "the peer's certificate has been revoked";
         case transport_errc::certificate_missing: return "the peer sent no certificate";
         case transport_errc::certificate_invalid: return "the peer's certificate is not valid";
+        case transport_errc::revocation_list_missing: return "no revocation list (CRL) of the certificate's authority";
+        case transport_errc::revocation_list_expired:
+            return "the revocation list (CRL) is not valid now, by this machine's clock";
+        case transport_errc::certificate_status_missing: return "the peer sent no status of its certificate (OCSP)";
+        case transport_errc::certificate_status_expired:
+            return "the status of the peer's certificate (OCSP) is not valid now, by this machine's clock";
+        case transport_errc::certificate_status_invalid:
+            return "the status of the peer's certificate (OCSP) proves nothing";
         case transport_errc::host_name_mismatch: return "the peer's certificate is for another host name or address";
         case transport_errc::host_name_missing: return "no host name to check the peer's certificate against";
         case transport_errc::certificate_without_names:

@@ -8,9 +8,11 @@
 namespace runnel {
 
 /// Whether a certificate is refused because of the time: of this machine's clock, perhaps, which a device that has just
-/// been switched on may not have set yet. It passes with the time, or when the peer's certificate is renewed.
+/// been switched on may not have set yet. It passes with the time, or when the peer's certificate is renewed, or the
+/// revocation list or status that is out of date.
 inline bool is_certificate_time_error(std::error_code const& e) noexcept {
-    return e == transport_errc::certificate_expired || e == transport_errc::certificate_not_yet_valid;
+    return e == transport_errc::certificate_expired || e == transport_errc::certificate_not_yet_valid ||
+           e == transport_errc::revocation_list_expired || e == transport_errc::certificate_status_expired;
 }
 
 /// Whether a transport will fail with this error again and again until somebody changes its settings or the peer's:
@@ -30,6 +32,8 @@ constexpr bool is_lasting(transport_errc e) noexcept {
         case transport_errc::certificate_revoked:
         case transport_errc::certificate_missing:
         case transport_errc::certificate_invalid:
+        case transport_errc::revocation_list_missing:
+        case transport_errc::certificate_status_invalid:
         case transport_errc::host_name_mismatch:
         case transport_errc::host_name_missing:
         case transport_errc::certificate_without_names:
@@ -45,6 +49,9 @@ constexpr bool is_lasting(transport_errc e) noexcept {
         case transport_errc::ok:
         case transport_errc::certificate_expired:
         case transport_errc::certificate_not_yet_valid:
+        case transport_errc::revocation_list_expired:
+        case transport_errc::certificate_status_missing:
+        case transport_errc::certificate_status_expired:
         case transport_errc::not_tls:
         case transport_errc::tls_protocol_error:
         case transport_errc::stream_truncated:

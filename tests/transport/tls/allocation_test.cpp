@@ -1,5 +1,6 @@
 #include <runnel/testing/certificate.hpp>
 #include <runnel/transport/memory.hpp>
+#include <runnel/transport/tls/ocsp.hpp>
 #include <runnel/transport/tls/tls.hpp>
 
 #include <asio/co_spawn.hpp>
@@ -83,6 +84,9 @@ TEST_CASE("a TLS stream allocates nothing in steady state, OpenSSL itself at mos
             options.ca_pem = authority.certificate_pem();
             options.certificate_pem = own.certificate_pem;
             options.private_key_pem = own.private_key_pem;
+            options.crl_check = runnel::tls_crl_check::chain;
+            options.crl_pem = authority.revocation_list({});
+            options.status_check = runnel::ocsp_stapling();
             runnel::tls_context const context(options);
             auto [a, b] = runnel::memory_stream<>::pair(io.get_executor());
             stream_type client(std::move(a), context, runnel::tls_role::client, "localhost");
@@ -179,6 +183,9 @@ TEST_CASE("whichever allocation of OpenSSL's fails, both ends of a stream end, a
         options.ca_pem = authority.certificate_pem();
         options.certificate_pem = own.certificate_pem;
         options.private_key_pem = own.private_key_pem;
+        options.crl_check = runnel::tls_crl_check::chain;
+        options.crl_pem = authority.revocation_list({});
+        options.status_check = runnel::ocsp_stapling();
         std::size_t failures = 0, errors = 0;
         for (std::size_t n = 1;; n += 1 + n % 7) {
             CAPTURE(n);
@@ -212,6 +219,9 @@ TEST_CASE("whichever allocation of OpenSSL's fails, a context is made, or an err
     options.ca_pem = authority.certificate_pem();
     options.certificate_pem = own.certificate_pem;
     options.private_key_pem = own.private_key_pem;
+    options.crl_check = runnel::tls_crl_check::chain;
+    options.crl_pem = authority.revocation_list({});
+    options.status_check = runnel::ocsp_stapling();
     std::size_t errors = 0;
     for (std::size_t n = 1;; n += 1 + n % 3) {
         CAPTURE(n);

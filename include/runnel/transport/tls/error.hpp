@@ -65,6 +65,9 @@ inline transport_errc verification_error(long result) noexcept {
         case X509_V_ERR_CERT_HAS_EXPIRED: return transport_errc::certificate_expired;
         case X509_V_ERR_CERT_NOT_YET_VALID: return transport_errc::certificate_not_yet_valid;
         case X509_V_ERR_CERT_REVOKED: return transport_errc::certificate_revoked;
+        case X509_V_ERR_UNABLE_TO_GET_CRL: return transport_errc::revocation_list_missing;
+        case X509_V_ERR_CRL_HAS_EXPIRED:
+        case X509_V_ERR_CRL_NOT_YET_VALID: return transport_errc::revocation_list_expired;
         case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT: return transport_errc::certificate_self_signed;
         case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
         case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
@@ -80,6 +83,18 @@ inline transport_errc verification_error(long result) noexcept {
     }
 }
 
+/// The code for what was found wrong with the status that came with a certificate, as the verification's outcome was
+/// set to it: see `detail::judge_certificate_status`.
+inline transport_errc certificate_status_error(long result) noexcept {
+    switch (result) {
+        case X509_V_ERR_CERT_REVOKED: return transport_errc::certificate_revoked;
+        case X509_V_ERR_OCSP_VERIFY_NEEDED: return transport_errc::certificate_status_missing;
+        case X509_V_ERR_CERT_HAS_EXPIRED:
+        case X509_V_ERR_CERT_NOT_YET_VALID: return transport_errc::certificate_status_expired;
+        default: return transport_errc::certificate_status_invalid;
+    }
+}
+
 /// The code for a reason in OpenSSL's error queue. Reasons above 1000 are alerts which the peer sent (RFC 8446 6).
 inline transport_errc tls_reason_error(int reason) noexcept {
     switch (reason) {
@@ -88,6 +103,7 @@ inline transport_errc tls_reason_error(int reason) noexcept {
         case SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED:
         case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:
         case SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN:
+        case SSL_R_TLSV1_BAD_CERTIFICATE_STATUS_RESPONSE:
         case SSL_R_TLSV1_ALERT_UNKNOWN_CA:
         case SSL_R_TLSV1_ALERT_ACCESS_DENIED: return transport_errc::own_certificate_refused;
         case SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED: return transport_errc::own_certificate_required;
@@ -138,6 +154,14 @@ inline tls_failure take_tls_error(SSL const* ssl) {
         std::string text = X509_verify_cert_error_string(result);
         if (code == transport_errc::host_name_mismatch) text += ", it must be for " + name_asked_for(ssl);
         return {code, std::move(text)};
+    }
+    if (reason == SSL_R_INVALID_STATUS_RESPONSE) {
+        ERR_clear_error();
+        long const result = SSL_get_verify_result(ssl);
+        if (result == X509_V_ERR_OUT_OF_MEM) return {std::make_error_code(std::errc::not_enough_memory), {}};
+        auto const code = certificate_status_error(result);
+        bool const is_said = code != transport_errc::certificate_status_invalid;
+        return {code, is_said ? std::string() : X509_verify_cert_error_string(result)};
     }
     auto failure = take_openssl_error(transport_errc::tls_protocol_error);
     failure.code = tls_reason_error(reason);

@@ -2,6 +2,7 @@
 
 #include <runnel/core/secret.hpp>
 #include <runnel/digest/base64.hpp>
+#include <runnel/transport/tls/detail/key_log.hpp>
 #include <runnel/transport/tls/detail/pem.hpp>
 #include <runnel/transport/tls/detail/session_cache.hpp>
 #include <runnel/transport/tls/error.hpp>
@@ -19,6 +20,7 @@
 #include <filesystem>
 #include <memory>
 #include <new>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -37,6 +39,9 @@ class tls_context_state {
         accept_common_name_ = options.accept_common_name;
         set_protocol(options);
         set_trust(options);
+        set_revocation(options);
+        set_status_check(options);
+        set_key_log(options.key_log_file);
         set_identity(options);
         set_pins(options);
         set_pre_shared_key(options);
@@ -66,6 +71,10 @@ class tls_context_state {
         take_openssl_error(code).raise(doing);
     }
 
+    [[noreturn]] static void refuse(std::string const& text) {
+        throw std::system_error(transport_errc::tls_option_invalid, text);
+    }
+
     void set_protocol(tls_options const& options) {
         if (!context_) fail(transport_errc::tls_option_invalid, "creating a TLS context");
         SSL_CTX* const context = context_.get();
@@ -83,7 +92,7 @@ class tls_context_state {
     void set_trust(tls_options const& options) {
         SSL_CTX* const context = context_.get();
         if (!options.ca_file.empty() || !options.ca_pem.empty())
-            trust(source("ca_file", options.ca_file, options.ca_pem));
+            trust(read_pem("ca_file", options.ca_file, options.ca_pem));
         if (!options.ca_path.empty()) {
             std::error_code error;
             if (!std::filesystem::is_directory(options.ca_path, error) ||
@@ -93,6 +102,7 @@ class tls_context_state {
         if (options.ca_file.empty() && options.ca_pem.empty() && options.ca_path.empty() &&
             SSL_CTX_set_default_verify_paths(context) != 1)
             fail(transport_errc::file_unreadable, "the system's certification authorities");
+        if (options.partial_chain) X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(context), X509_V_FLAG_PARTIAL_CHAIN);
     }
 
     void trust(pem_source const& pem) {
@@ -108,15 +118,85 @@ class tls_context_state {
         if (count == 0 || !ends_in_order()) fail(transport_errc::pem_invalid, pem.name);
     }
 
-    void set_identity(tls_options const& options) {
-        if (options.certificate_file.empty() && options.certificate_pem.empty()) {
-            if (!options.private_key_file.empty() || !options.private_key_pem.empty())
-                throw std::system_error(transport_errc::tls_option_invalid, "a private key without a certificate");
+    // Whether chains of certificates are verified at all. What would not be looked at is refused, so that nobody takes
+    // it for protection.
+    static bool verifies_chains(tls_options const& options) noexcept {
+        if (!options.psk_key.empty() || options.verify == tls_verify::pinned_key) return false;
+        return options.verify == tls_verify::full || options.require_client_certificate;
+    }
+
+    void set_revocation(tls_options const& options) {
+        bool const lists = !options.crl_file.empty() || !options.crl_pem.empty();
+        if (options.crl_check == tls_crl_check::off) {
+            if (lists) refuse("crl_file and crl_pem need crl_check");
             return;
         }
-        use_chain(source("certificate_file", options.certificate_file, options.certificate_pem));
-        use_key(source("private_key_file", options.private_key_file, options.private_key_pem),
-                options.private_key_password);
+        if (!lists && options.ca_path.empty()) refuse("crl_check needs crl_file, crl_pem or ca_path");
+        if (!verifies_chains(options)) refuse("crl_check where no chain of certificates is verified");
+        checks_lists_ = true;
+        unsigned long const all = options.crl_check == tls_crl_check::chain ? X509_V_FLAG_CRL_CHECK_ALL : 0;
+        X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(context_.get()), X509_V_FLAG_CRL_CHECK | all);
+        if (lists) add_lists(read_pem("crl_file", options.crl_file, options.crl_pem));
+    }
+
+    void add_lists(pem_source const& pem) {
+        X509_STORE* const store = SSL_CTX_get_cert_store(context_.get());
+        bio_ptr const bio = pem.open();
+        int count = 0;
+        while (crl_ptr const list{PEM_read_bio_X509_CRL(bio.get(), nullptr, no_password, nullptr)}) {
+            ++count;
+            if (X509_STORE_add_crl(store, list.get()) != 1) fail(transport_errc::certificate_unusable, pem.name);
+        }
+        if (count == 0 || !ends_in_order()) fail(transport_errc::pem_invalid, pem.name);
+    }
+
+    void set_status_check(tls_options const& options) {
+        if (!options.status_check) return;
+        if (options.verify != tls_verify::full || !options.psk_key.empty())
+            refuse("status_check where no chain of a server is verified");
+        status_check_ = options.status_check;
+        SSL_CTX_set_tlsext_status_type(context_.get(), TLSEXT_STATUSTYPE_ocsp);
+        SSL_CTX_set_tlsext_status_cb(context_.get(), judge_status);
+        SSL_CTX_set_tlsext_status_arg(context_.get(), this);
+    }
+
+    static int judge_status(SSL* ssl, void* self) noexcept {
+        if (SSL_is_server(ssl) == 1) return SSL_TLSEXT_ERR_NOACK;
+        if (SSL_session_reused(ssl) == 1) return 1;  // it was asked for then
+        auto const verdict = static_cast<tls_context_state const*>(self)->status_check_->judge(ssl);
+        if (verdict.error != X509_V_OK) {
+            SSL_set_verify_result(ssl, verdict.error);
+            return 0;
+        }
+        auto* const owner = static_cast<tls_session_owner*>(SSL_get_ex_data(ssl, session_owner_index()));
+        if (owner != nullptr) {
+            verified(ssl, *owner);
+            owner->verified->expires = (std::min)(owner->verified->expires, verdict.expires);
+        }
+        return 1;
+    }
+
+    void set_key_log(std::string const& file) {
+        if (file.empty()) return;
+        key_log_.emplace(file);
+        SSL_CTX_set_keylog_callback(context_.get(), log_key);
+    }
+    static void log_key(SSL const* ssl, char const* line) noexcept { state_of(ssl).key_log_->write(line); }
+
+    void set_identity(tls_options const& options) {
+        if (options.certificate_file.empty() && options.certificate_pem.empty()) {
+            if (!options.private_key_file.empty() || !options.private_key_pem.empty() || options.private_key)
+                refuse("a private key without a certificate");
+            return;
+        }
+        use_chain(read_pem("certificate_file", options.certificate_file, options.certificate_pem));
+        bool const as_pem = !options.private_key_file.empty() || !options.private_key_pem.empty();
+        if (options.private_key && as_pem) refuse("private_key beside private_key_file or private_key_pem");
+        if (options.private_key)
+            use_key(options.private_key.get(), "private_key");
+        else
+            read_key(read_pem("private_key_file", options.private_key_file, options.private_key_pem),
+                     options.private_key_password);
     }
 
     void use_chain(pem_source const& pem) {
@@ -133,31 +213,31 @@ class tls_context_state {
         if (!ends_in_order()) fail(transport_errc::pem_invalid, pem.name);
     }
 
-    void use_key(pem_source const& pem, std::string const& password) {
+    void read_key(pem_source const& pem, std::string const& password) {
         bio_ptr const bio = pem.open();
         password_use use{&password, false};
         key_ptr const key{PEM_read_bio_PrivateKey(bio.get(), nullptr, give_password, &use)};
-        if (!key) {
-            fail(use.asked ? transport_errc::private_key_password_wrong : transport_errc::pem_invalid, pem.name);
-        }
-        if (SSL_CTX_use_PrivateKey(context_.get(), key.get()) != 1 || SSL_CTX_check_private_key(context_.get()) != 1) {
-            bool const other = ERR_GET_LIB(ERR_peek_last_error()) == ERR_LIB_X509;
-            fail(other ? transport_errc::private_key_mismatch : transport_errc::private_key_unusable, pem.name);
-        }
+        if (!key) fail(use.asked ? transport_errc::private_key_password_wrong : transport_errc::pem_invalid, pem.name);
+        use_key(key.get(), pem.name);
+    }
+
+    void use_key(EVP_PKEY* key, std::string const& name) {
+        if (SSL_CTX_use_PrivateKey(context_.get(), key) == 1 && SSL_CTX_check_private_key(context_.get()) == 1) return;
+        bool const other = ERR_GET_LIB(ERR_peek_last_error()) == ERR_LIB_X509;
+        fail(other ? transport_errc::private_key_mismatch : transport_errc::private_key_unusable, name);
     }
 
     void set_pins(tls_options const& options) {
         for (std::string const& pin : options.pins) {
             auto bytes = digest::decode_base64(pin);
-            if (!bytes || bytes->size() != 32)
-                throw std::system_error(transport_errc::tls_option_invalid, "pins: '" + pin + "' is no SHA-256");
+            if (!bytes || bytes->size() != 32) refuse("pins: '" + pin + "' is no SHA-256");
             pins_.push_back(std::move(*bytes));
         }
         // What would not be looked at is refused, so that nobody takes it for protection.
         if (options.verify == tls_verify::none_insecure && !options.pins.empty())
-            throw std::system_error(transport_errc::tls_option_invalid, "pins beside tls_verify::none_insecure");
+            refuse("pins beside tls_verify::none_insecure");
         if (options.verify == tls_verify::pinned_key && options.pins.empty())
-            throw std::system_error(transport_errc::tls_option_invalid, "tls_verify::pinned_key without pins");
+            refuse("tls_verify::pinned_key without pins");
         if (!options.pins.empty()) SSL_CTX_set_cert_verify_callback(context_.get(), verify_pins, this);
     }
 
@@ -184,9 +264,8 @@ class tls_context_state {
         if (options.psk_identity.empty() && options.psk_key.empty()) return;
         if (options.psk_identity.empty() || options.psk_identity.size() > 255 ||
             options.psk_identity.find('\0') != std::string::npos)
-            throw std::system_error(transport_errc::tls_option_invalid, "psk_identity has 1 to 255 bytes, no zeros");
-        if (options.psk_key.size() < 16 || options.psk_key.size() > 64)
-            throw std::system_error(transport_errc::tls_option_invalid, "psk_key has 16 to 64 bytes");
+            refuse("psk_identity has 1 to 255 bytes, no zeros");
+        if (options.psk_key.size() < 16 || options.psk_key.size() > 64) refuse("psk_key has 16 to 64 bytes");
         SSL_CTX* const context = context_.get();
         psk_identity_ = options.psk_identity;
         psk_key_ = options.psk_key;
@@ -208,8 +287,8 @@ class tls_context_state {
         static int const index = checked_index(SSL_CTX_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr));
         return index;
     }
-    static tls_context_state const& state_of(SSL* ssl) noexcept {
-        return *static_cast<tls_context_state const*>(SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), state_index()));
+    static tls_context_state& state_of(SSL const* ssl) noexcept {
+        return *static_cast<tls_context_state*>(SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), state_index()));
     }
 
     static unsigned copy_key(tls_context_state const& own, unsigned char* key, unsigned capacity) noexcept {
@@ -238,7 +317,7 @@ class tls_context_state {
     void set_resumption(tls_options const& options) {
         SSL_CTX* const context = context_.get();
         if (options.resumption_limit.count() < 0 || options.resumption_limit > std::chrono::hours(7 * 24))
-            throw std::system_error(transport_errc::tls_option_invalid, "resumption_limit is 0 s to 7 days");
+            refuse("resumption_limit is 0 s to 7 days");
         resumption_limit_ = options.resumption_limit;
         session_owner_index();  // what can fail comes first
         if (SSL_CTX_set_ex_data(context, state_index(), this) != 1) throw std::bad_alloc();
@@ -265,21 +344,38 @@ class tls_context_state {
     // Where dates do not count, nothing expires.
     static tls_verification verified_now(SSL* ssl) noexcept {
         tls_verification made{.at = tls_moment::now()};
-        if (state_of(ssl).verify_ == tls_verify::full) made.expires = first_expiry(SSL_get0_verified_chain(ssl));
+        auto const& own = state_of(ssl);
+        if (own.verify_ == tls_verify::full) made.expires = own.until(SSL_get0_verified_chain(ssl));
         return made;
     }
 
-    static std::chrono::system_clock::time_point first_expiry(STACK_OF(X509) * chain) noexcept {
-        using clock = std::chrono::system_clock;
-        auto first = (clock::time_point::max)();
-        for (int i = 0; i < sk_X509_num(chain); ++i) {  // none: -1
-            int days = 0;
-            int seconds = 0;
-            if (ASN1_TIME_diff(&days, &seconds, nullptr, X509_get0_notAfter(sk_X509_value(chain, i))) != 1) return {};
-            // What is far off cannot be counted by the clock, and does not matter.
-            if (days < 365)
-                first = (std::min)(first, clock::now() + std::chrono::hours(24 * days) + std::chrono::seconds(seconds));
+    // Until when the verification of a chain holds.
+    std::chrono::system_clock::time_point until(STACK_OF(X509) * chain) const noexcept {
+        auto const end = first_expiry(chain);
+        return checks_lists_ ? (std::min)(end, first_expiry_of_lists()) : end;
+    }
+
+    // The lists that are out of date already were not needed.
+    std::chrono::system_clock::time_point first_expiry_of_lists() const noexcept {
+        auto first = (std::chrono::system_clock::time_point::max)();
+        X509_STORE* const store = SSL_CTX_get_cert_store(context_.get());
+        if (X509_STORE_lock(store) != 1) return {};
+        STACK_OF(X509_OBJECT)* const all = X509_STORE_get0_objects(store);
+        for (int i = 0; i < sk_X509_OBJECT_num(all); ++i) {
+            X509_CRL* const list = X509_OBJECT_get0_X509_CRL(sk_X509_OBJECT_value(all, i));
+            ASN1_TIME const* const next = list != nullptr ? X509_CRL_get0_nextUpdate(list) : nullptr;
+            if (next == nullptr) continue;
+            auto const end = time_of(next);
+            if (end > std::chrono::system_clock::now()) first = (std::min)(first, end);
         }
+        X509_STORE_unlock(store);
+        return first;
+    }
+
+    static std::chrono::system_clock::time_point first_expiry(STACK_OF(X509) * chain) noexcept {
+        auto first = (std::chrono::system_clock::time_point::max)();
+        for (int i = 0; i < sk_X509_num(chain); ++i)  // none: -1
+            first = (std::min)(first, time_of(X509_get0_notAfter(sk_X509_value(chain, i))));
         return first;
     }
 
@@ -300,7 +396,7 @@ class tls_context_state {
         using std::chrono::system_clock;
         if (SSL_session_reused(ssl) == 1) return 1;  // it says so already
         ticket_note const note{system_clock::to_time_t(system_clock::now()),
-                               system_clock::to_time_t(first_expiry(SSL_get0_verified_chain(ssl)))};
+                               system_clock::to_time_t(state_of(ssl).until(SSL_get0_verified_chain(ssl)))};
         return SSL_SESSION_set1_ticket_appdata(SSL_get_session(ssl), note.data(), sizeof(note));
     }
 
@@ -322,8 +418,7 @@ class tls_context_state {
 
     void set_alpn(std::vector<std::string> const& names) {
         for (std::string const& name : names) {
-            if (name.empty() || name.size() > 255)
-                throw std::system_error(transport_errc::tls_option_invalid, "alpn: a name has 1 to 255 bytes");
+            if (name.empty() || name.size() > 255) refuse("alpn: a name has 1 to 255 bytes");
             alpn_ += static_cast<char>(static_cast<unsigned char>(name.size()));
             alpn_ += name;
         }
@@ -355,6 +450,9 @@ class tls_context_state {
     tls_verify verify_ = tls_verify::full;
     bool require_client_certificate_ = false;
     bool accept_common_name_ = false;
+    bool checks_lists_ = false;
+    std::shared_ptr<tls_status_check const> status_check_;
+    std::optional<tls_key_log> key_log_;
     std::chrono::seconds resumption_limit_{};
 };
 

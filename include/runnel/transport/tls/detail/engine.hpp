@@ -163,7 +163,7 @@ class tls_engine {
         SSL_set_connect_state(ssl_);
         if (name.ends_with('.')) name.pop_back();  // a fully qualified name; certificates have no final dot
         bool const verify = context_->verify() != tls_verify::none_insecure || context_->has_pre_shared_key();
-        SSL_set_verify(ssl_, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, tell_missing_names);
+        SSL_set_verify(ssl_, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, look_at_failure);
         X509_VERIFY_PARAM* const param = SSL_get0_param(ssl_);
         bool const is_host = may_be_host(name);
         bool const address = is_host && X509_VERIFY_PARAM_set1_ip_asc(param, name.c_str()) == 1;
@@ -192,14 +192,21 @@ class tls_engine {
         }
     }
 
-    // A certificate for another host is told from one that is for none.
-    static int tell_missing_names(int accepted, X509_STORE_CTX* store) noexcept {
+    // A certificate for another host is told from one that is for none, and what is trusted for itself may be in no
+    // list: the trust anchor is no part of the path (RFC 5280 6.1).
+    static int look_at_failure(int accepted, X509_STORE_CTX* store) noexcept {
+        if (accepted == 1) return 1;
         int const error = X509_STORE_CTX_get_error(store);
+        if (error == X509_V_ERR_UNABLE_TO_GET_CRL || error == X509_V_ERR_UNABLE_TO_GET_CRL_ISSUER) {
+            int const depth = X509_STORE_CTX_get_error_depth(store);
+            bool const is_anchor = depth > 0 && depth + 1 == sk_X509_num(X509_STORE_CTX_get0_chain(store));
+            if (is_anchor) X509_STORE_CTX_set_error(store, X509_V_OK);
+            return is_anchor ? 1 : 0;
+        }
         bool const mismatch = error == X509_V_ERR_HOSTNAME_MISMATCH || error == X509_V_ERR_IP_ADDRESS_MISMATCH;
-        if (accepted == 1 || !mismatch) return accepted;
-        if (X509_get_ext_by_NID(X509_STORE_CTX_get0_cert(store), NID_subject_alt_name, -1) < 0)
+        if (mismatch && X509_get_ext_by_NID(X509_STORE_CTX_get0_cert(store), NID_subject_alt_name, -1) < 0)
             X509_STORE_CTX_set_error(store, certificate_without_names_error);
-        return accepted;
+        return 0;
     }
 
     // A session of TLS 1.2 stays good when it has been resumed; of TLS 1.3 the server sends new ones.
@@ -216,7 +223,8 @@ class tls_engine {
         // Without one OpenSSL refuses to resume a session whose client has shown a certificate.
         static constexpr unsigned char id_context[] = "runnel";
         if (ask) SSL_set_session_id_context(ssl_, id_context, sizeof(id_context) - 1);
-        SSL_set_verify(ssl_, ask ? SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT : SSL_VERIFY_NONE, nullptr);
+        SSL_set_verify(ssl_, ask ? SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT : SSL_VERIFY_NONE,
+                       look_at_failure);
     }
 
     void fail() {

@@ -10,6 +10,7 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstdio>
 #include <memory>
@@ -31,6 +32,7 @@ struct openssl_freer {
 using context_ptr = std::unique_ptr<SSL_CTX, openssl_freer<SSL_CTX_free>>;
 using bio_ptr = std::unique_ptr<BIO, openssl_freer<BIO_free_all>>;
 using certificate_ptr = std::unique_ptr<X509, openssl_freer<X509_free>>;
+using crl_ptr = std::unique_ptr<X509_CRL, openssl_freer<X509_CRL_free>>;
 using key_ptr = std::unique_ptr<EVP_PKEY, openssl_freer<EVP_PKEY_free>>;
 
 /// PEM text, and where it is from for errors.
@@ -42,7 +44,7 @@ struct pem_source {
 };
 
 /// Reads the file, or takes the text if there is no file; `what` is the option's name. Throws `file_unreadable`.
-inline pem_source source(char const* what, std::string const& file, std::string const& pem) {
+inline pem_source read_pem(char const* what, std::string const& file, std::string const& pem) {
     if (file.empty()) return {secret_string(pem), std::string(what) + " (from memory)"};
     std::string const name = std::string(what) + " '" + file + "'";
     errno = 0;
@@ -61,6 +63,17 @@ inline pem_source source(char const* what, std::string const& file, std::string 
         throw std::system_error(transport_errc::file_unreadable,
                                 name + " (" + std::generic_category().message(errno) + ")");
     return {std::move(text), name};
+}
+
+/// A moment of a certificate or list, as the clock has it: never, if it is more than a year off, which the clock may
+/// not be able to count; long past, if it cannot be read.
+inline std::chrono::system_clock::time_point time_of(ASN1_TIME const* time) noexcept {
+    using clock = std::chrono::system_clock;
+    int days = 0;
+    int seconds = 0;
+    if (ASN1_TIME_diff(&days, &seconds, nullptr, time) != 1) return {};
+    if (days >= 365) return (clock::time_point::max)();
+    return clock::now() + std::chrono::hours(24 * days) + std::chrono::seconds(seconds);
 }
 
 /// Whether a loop over PEM objects ended because there were no more, and not at a broken one.
