@@ -37,6 +37,7 @@
 #include <runnel/core/authority.hpp>
 #include <runnel/core/bytes.hpp>
 #include <runnel/core/callback.hpp>
+#include <runnel/core/clock.hpp>
 #include <runnel/core/compiler.hpp>
 #include <runnel/core/error.hpp>
 #include <runnel/core/inline_string.hpp>
@@ -65,6 +66,7 @@
 #include <runnel/coro/stream_state.hpp>
 #include <runnel/coro/timer.hpp>
 #include <runnel/coro/wait_list.hpp>
+#include <runnel/coro/waitable_timer.hpp>
 #include <runnel/digest/base64.hpp>
 #include <runnel/digest/detail/x86_sha.hpp>
 #include <runnel/digest/hash.hpp>
@@ -172,17 +174,20 @@
 #include <runnel/testing/broker/detail/delivery.hpp>
 #include <runnel/testing/broker/detail/endings.hpp>
 #include <runnel/testing/broker/detail/outgoing_queue.hpp>
+#include <runnel/testing/broker/detail/packet_faults.hpp>
 #include <runnel/testing/broker/detail/packets.hpp>
 #include <runnel/testing/broker/detail/retained_messages.hpp>
 #include <runnel/testing/broker/detail/session.hpp>
 #include <runnel/testing/broker/detail/stored_message.hpp>
 #include <runnel/testing/broker/detail/subscription_table.hpp>
+#include <runnel/testing/broker/faults.hpp>
 #include <runnel/testing/broker/options.hpp>
 #include <runnel/testing/certificate.hpp>
 #include <runnel/testing/detail/accept_loop.hpp>
 #include <runnel/testing/over_tls.hpp>
 #include <runnel/testing/over_websocket.hpp>
 #include <runnel/testing/proxy.hpp>
+#include <runnel/testing/virtual_time.hpp>
 #include <runnel/tls.hpp>
 #include <runnel/transport/any_transport.hpp>
 #include <runnel/transport/asio_stream.hpp>

@@ -3,6 +3,7 @@
 #include <runnel/aliyun/device.hpp>
 #include <runnel/aliyun/limits.hpp>
 #include <runnel/aliyun/signer.hpp>
+#include <runnel/core/clock.hpp>
 #include <runnel/mqtt/client/session_options.hpp>
 
 #include <chrono>
@@ -44,7 +45,7 @@ class device_signer {
         how.parameters = options_.parameters;
         if (options_.client_id) how.client_id = *options_.client_id;
         if (options_.timestamp) {
-            auto const now = std::chrono::system_clock::now().time_since_epoch();
+            auto const now = system_clock::now().time_since_epoch();
             how.timestamp =
                 static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
         }

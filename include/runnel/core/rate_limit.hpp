@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/core/clock.hpp>
+
 #include <algorithm>
 #include <cassert>
 #include <chrono>
@@ -14,7 +16,7 @@ namespace runnel {
 /// Without a clock: `now` is an argument and does not go back. Allocates once, when it is made.
 class rate_limit {
   public:
-    using clock = std::chrono::steady_clock;
+    using clock = steady_clock;
     using time_point = clock::time_point;
 
     /// `count` 0 stands for no limit. A `period` of more than 100 years is one of 100 years.

@@ -4,11 +4,11 @@
 #include <runnel/coro/asio.hpp>
 #include <runnel/coro/std_errors.hpp>
 #include <runnel/coro/wait_list.hpp>
+#include <runnel/coro/waitable_timer.hpp>
 
 #include RUNNEL_ASIO(bind_cancellation_slot.hpp)
 #include RUNNEL_ASIO(cancellation_signal.hpp)
 #include RUNNEL_ASIO(co_spawn.hpp)
-#include RUNNEL_ASIO(steady_timer.hpp)
 #include RUNNEL_ASIO(this_coro.hpp)
 
 #include <array>
@@ -84,15 +84,13 @@ asio::awaitable<std::size_t, Executor> race(wait_list<Executor>& waiters, Task..
 struct time_limit {
     template <class Rep, class Period>
     constexpr time_limit(std::chrono::duration<Rep, Period> duration) noexcept : value(clock_duration(duration)) {}
-    std::chrono::steady_clock::duration value;
+    steady_clock::duration value;
 };
 
 /// Completes after `duration`.
 template <class Executor>
 asio::awaitable<void, Executor> sleep_for(Executor executor, time_limit duration) {
-    using timer_type =
-        asio::basic_waitable_timer<std::chrono::steady_clock, asio::wait_traits<std::chrono::steady_clock>, Executor>;
-    timer_type timer(std::move(executor), deadline_after(std::chrono::steady_clock::now(), duration.value));
+    waitable_timer<Executor> timer(std::move(executor), deadline_after(steady_clock::now(), duration.value));
     co_await RUNNEL_STD_ERRORS(timer.async_wait(asio::use_awaitable_t<Executor>{}));
 }
 

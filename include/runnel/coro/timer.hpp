@@ -2,10 +2,9 @@
 
 #include <runnel/core/compiler.hpp>
 #include <runnel/coro/asio.hpp>
+#include <runnel/coro/waitable_timer.hpp>
 
-#include RUNNEL_ASIO(basic_waitable_timer.hpp)
 #include RUNNEL_ASIO(defer.hpp)
-#include RUNNEL_ASIO(wait_traits.hpp)
 
 #include <chrono>
 #include <memory>
@@ -21,7 +20,7 @@ namespace runnel {
 template <class Executor>
 class timer {
   public:
-    using clock = std::chrono::steady_clock;
+    using clock = steady_clock;
     using function = void (*)(void* of);
 
     /// Calls `call(of)` on the executor. What it throws leaves the executor's `run`.
@@ -56,13 +55,12 @@ class timer {
     }
 
   private:
-    using timer_type = asio::basic_waitable_timer<clock, asio::wait_traits<clock>, Executor>;
     static constexpr clock::time_point never() noexcept { return (clock::time_point::max)(); }
 
     // Shared with the operations under way.
     struct state {
         state(Executor const& executor, function c, void* o) : timer(executor), call(c), of(o) {}
-        timer_type timer;
+        waitable_timer<Executor> timer;
         function call;
         void* of;
         clock::time_point when = never();

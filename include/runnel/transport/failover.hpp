@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/clock.hpp>
 #include <runnel/core/compiler.hpp>
 #include <runnel/coro/asio.hpp>
 #include <runnel/coro/race.hpp>
@@ -121,7 +122,7 @@ class failover {
     }
 
   private:
-    using clock = std::chrono::steady_clock;
+    using clock = steady_clock;
 
     asio::awaitable<stream_type, executor_type> open_current(executor_type executor, connect_progress& progress,
                                                              connect_budget whole, std::size_t sharers) const {

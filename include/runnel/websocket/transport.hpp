@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/authority.hpp>
+#include <runnel/core/clock.hpp>
 #include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/stream.hpp>
 #include <runnel/websocket/stream.hpp>
@@ -79,14 +80,14 @@ struct over {
             auto stream_below = co_await std::move(opening_below);
             if (progress != nullptr) {
                 progress->at(connect_step::websocket, "WebSocket handshake with " + url());
-                how.timeout = progress->handshake_time(handshake_timeout, std::chrono::steady_clock::now());
+                how.timeout = progress->handshake_time(handshake_timeout, steady_clock::now());
             }
             auto shaking_hands = stream_type::handshake(std::move(stream_below), how, compression);
             try {
                 co_return co_await std::move(shaking_hands);
             } catch (std::system_error const& e) {
                 bool const is_late = e.code() == errc::handshake_timeout && progress != nullptr;
-                if (!is_late || !progress->try_next_address(e, std::chrono::steady_clock::now())) throw;
+                if (!is_late || !progress->try_next_address(e, steady_clock::now())) throw;
             }
         }
     }

@@ -4,6 +4,7 @@
 #include <runnel/aliyun/alink/protocol/log.hpp>
 #include <runnel/aliyun/alink/protocol/shadow.hpp>
 #include <runnel/aliyun/alink/protocol/time.hpp>
+#include <runnel/core/clock.hpp>
 #include <runnel/core/printable.hpp>
 
 #include <chrono>
@@ -147,13 +148,13 @@ class device : public detail::offers<Session> {
     awaitable<time_difference> ask_time() {
         this->begin_request();
         auto const sent = base::now();
-        auto const begin = std::chrono::steady_clock::now();
+        auto const begin = steady_clock::now();
         std::string const id = std::to_string(sent);
         typename base::pending p(this->box(), topic_kind::ntp_response, id);
         auto asking = this->exchange(p, this->topics().template of<topic_kind::ntp_request>().str(),
                                      write(json{{"deviceSendTime", id}}), std::chrono::milliseconds(0));
         co_await std::move(asking);
-        auto const elapsed = std::chrono::steady_clock::now() - begin;
+        auto const elapsed = steady_clock::now() - begin;
         co_return difference(p.time, std::chrono::duration_cast<std::chrono::milliseconds>(elapsed));
     }
 

@@ -302,7 +302,7 @@ class session final : private detail::session_services {
         co_return co_await std::move(responding);
     }
 
-    using clock = std::chrono::steady_clock;
+    using clock = session_clock;
     using stream_type = typename Transport::stream_type;
     static constexpr bool reads_directly =
         requires(stream_type& s, read_outcome& outcome) { s.read_directly(asio::mutable_buffer(), outcome); };

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/clock.hpp>
 #include <runnel/testing/aliyun/detail/answers.hpp>
 #include <runnel/testing/aliyun/detail/calls.hpp>
 #include <runnel/testing/aliyun/platform.hpp>
@@ -238,7 +239,7 @@ class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
         return "/sys/" + names_of(d) + rest;
     }
     static std::int64_t now() {
-        auto const since = std::chrono::system_clock::now().time_since_epoch();
+        auto const since = system_clock::now().time_since_epoch();
         return std::chrono::duration_cast<std::chrono::milliseconds>(since).count();
     }
     std::string next_id() { return std::to_string(++last_message_); }

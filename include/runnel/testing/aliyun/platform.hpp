@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/clock.hpp>
 #include <runnel/coro/asio.hpp>
 #include <runnel/testing/aliyun/detail/rules.hpp>
 #include <runnel/testing/broker/broker.hpp>
@@ -125,7 +126,7 @@ class basic_aliyun_platform {
     detail::aliyun_rules& rules() noexcept { return rules_; }
 
   private:
-    using clock = std::chrono::steady_clock;
+    using clock = steady_clock;
 
     mqtt::reason_code check_connect(connect_attempt& request) {
         std::optional<aliyun_greeting> greeting;

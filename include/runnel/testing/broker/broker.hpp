@@ -3,14 +3,18 @@
 #include <runnel/core/receive_buffer.hpp>
 #include <runnel/coro/asio.hpp>
 #include <runnel/coro/race.hpp>
+#include <runnel/coro/timer.hpp>
 #include <runnel/coro/wait_list.hpp>
+#include <runnel/coro/waitable_timer.hpp>
+#include <runnel/mqtt/codec/fixed_header.hpp>
 #include <runnel/testing/broker/detail/core.hpp>
+#include <runnel/testing/broker/detail/packet_faults.hpp>
+#include <runnel/testing/broker/faults.hpp>
 #include <runnel/testing/detail/accept_loop.hpp>
 #include <runnel/transport/asio_stream.hpp>
 #include <runnel/transport/stream.hpp>
 
 #include RUNNEL_ASIO(basic_socket_acceptor.hpp)
-#include RUNNEL_ASIO(basic_waitable_timer.hpp)
 #include RUNNEL_ASIO(bind_cancellation_slot.hpp)
 #include RUNNEL_ASIO(cancellation_signal.hpp)
 #include RUNNEL_ASIO(co_spawn.hpp)
@@ -155,15 +159,39 @@ class basic_broker {
     /// While held, messages of QoS 1 and 2 are not acknowledged; then all are that are still waiting.
     void hold_acknowledgements(bool hold) { state_->core.hold_acknowledgements(hold); }
 
+    // Faults of single packets, where a client does not expect them. Each happens once, or as often as its selection
+    // says; of several that are for the same packet the one that was asked for first. They hold for the connections
+    // that there are and for those to come. All throw `std::invalid_argument` if no such packet can come.
+
+    /// Loses packets: who has sent them does not know.
+    void lose(packet_selection packets) {
+        state_->core.faults().add(std::move(packets), {.what = packet_fault::kind::lose});
+    }
+    /// Lets packets arrive `by` later, 0 or more. What is delayed counts as not sent, and when the sender ends the
+    /// connection in good order it arrives before the end; a connection that is cut loses it.
+    void delay(packet_selection packets, time_limit by, behind_delayed others = behind_delayed::wait) {
+        state_->core.faults().add(std::move(packets),
+                                  {.what = packet_fault::kind::delay, .delay = by.value, .others = others});
+    }
+    /// Cuts the connection at a packet, as a failing network does. (Over a socket the system may then drop what the
+    /// client has not read yet.)
+    void cut(packet_selection packets, cut_point where = cut_point::behind) {
+        state_->core.faults().add(std::move(packets), {.what = packet_fault::kind::cut, .where = where});
+    }
+    /// Forgets the faults that have not happened. What is delayed already arrives late all the same.
+    void clear_faults() noexcept { state_->core.faults().clear(); }
+    /// How many calls of `lose`, `delay` and `cut` have something left to happen.
+    std::size_t faults_left() const noexcept { return state_->core.faults().size(); }
+
     /// The messages received last from clients, `broker_options::recorded_messages` at most.
     std::deque<received_message> const& received() const noexcept { return state_->core.received(); }
     void clear_received() noexcept { state_->core.clear_received(); }
 
   private:
-    using clock = std::chrono::steady_clock;
+    using clock = steady_clock;
+    using packet_fault = detail::packet_faults::fault;
     using acceptor_type = asio::basic_socket_acceptor<asio::ip::tcp, Executor>;
     using socket_type = asio::basic_stream_socket<asio::ip::tcp, Executor>;
-    using timer_type = asio::basic_waitable_timer<clock, asio::wait_traits<clock>, Executor>;
 
     // A coroutine that runs, and how to stop it.
     struct task {
@@ -214,7 +242,7 @@ class basic_broker {
 
         Executor executor;
         detail::broker_core core;
-        timer_type timer;
+        waitable_timer<Executor> timer;
         std::optional<clock::time_point> armed;
         bool closed = false;
         std::shared_ptr<std::size_t> connections = std::make_shared<std::size_t>();  // links may outlive this
@@ -223,11 +251,17 @@ class basic_broker {
 
     // A client's connection. Nothing runs at the same time, and `core` is entered in one step by all. While a coroutine
     // is suspended, others may write this: `out`, the core, which appends; `write_all` takes it by a swap with a buffer
-    // of its own. `input_ended` is written by `read_all`, `output_ended` by `write_all`, all else by the core. Only
-    // `read_all` reads from the stream, and only `write_all` writes to it.
+    // of its own. `input_ended` is written by `read_all`, `output_ended` by `write_all`, `incoming` by `read_all` and
+    // its timer, `outgoing` by `write_all`, all else by the core. Only `read_all` reads from the stream, and only
+    // `write_all` writes to it.
     struct link final : task, detail::broker_connection {
-        link(shared const& broker, connection_info from)
-            : detail::broker_connection(std::move(from)), count(broker.connections), waiters(broker.executor) {
+        link(shared& broker, connection_info from)
+            : detail::broker_connection(std::move(from)),
+              of(broker),
+              count(broker.connections),
+              waiters(broker.executor),
+              incoming(broker.core.faults(), mqtt::role::client),
+              outgoing(broker.core.faults(), mqtt::role::server) {
             ++*count;
         }
         ~link() { --*count; }
@@ -235,10 +269,37 @@ class basic_broker {
         void wake() override { waiters.wake(writer); }
         void abort() override { this->signal.emit(asio::cancellation_type::terminal); }
 
+        // Sees to what is delayed at its time.
+        void attend_input() {
+            if (auto const next = incoming.next_release())
+                attend(late_input, *next, [](void* self) { static_cast<link*>(self)->let_in(); });
+        }
+        void attend_output() {
+            if (auto const next = outgoing.next_release())
+                attend(late_output, *next, [](void* self) { static_cast<link*>(self)->wake(); });
+        }
+        void attend(std::optional<timer<Executor>>& late, clock::time_point next, timer<Executor>::function call) {
+            if (!late) late.emplace(waiters.get_executor(), call, this);
+            late->set(next);
+        }
+        void let_in() {
+            incoming.release(clock::now(), [this](std::string_view packet) { receive(packet); });
+            if (incoming.is_cut()) abort();
+            waiters.wake(reader);
+            attend_input();
+            of.arm();
+        }
+        void receive(std::string_view packet) { of.core.receive(*this, packet, clock::now()); }
+
+        shared& of;  // as long as it is served
         std::shared_ptr<std::size_t> count;
         wait_list<Executor> waiters;
         waiter<Executor> writer;
         waiter<Executor> reader;
+        detail::packet_gate incoming;
+        detail::packet_gate outgoing;
+        std::optional<timer<Executor>> late_input;
+        std::optional<timer<Executor>> late_output;
         bool input_ended = false;
         bool output_ended = false;
     };
@@ -304,6 +365,8 @@ class basic_broker {
         } catch (std::exception const& e) {
             if (l->session) self->core.log("client " + l->session->name + ": connection lost: " + e.what());
         }
+        l->late_input.reset();
+        l->late_output.reset();
         self->core.closed(*l, clock::now());
         self->arm();
     }
@@ -313,37 +376,82 @@ class basic_broker {
         receive_buffer in;
         try {
             while (true) {
-                while (!self.core.wants_input(l)) co_await wait(l, l.reader);
+                while (!self.core.wants_input(l) || holds_enough(self, l.incoming)) co_await wait(l, l.reader);
                 auto const room = in.prepare_for_packet(l.expected);
                 asio::mutable_buffer const into(room.data(), room.size());
                 std::size_t const n = co_await connection.read_some(into);
                 in.commit(n);
                 auto input = in.data();
                 auto const size = input.size();
-                self.core.receive(l, input, clock::now());
+                take_input(self, l, input);
                 in.consume(size - input.size());
                 self.arm();
+                if (l.incoming.is_cut()) throw_cut();
             }
         } catch (std::system_error const& e) {
             if (e.code() != asio::error::eof) throw;
         }
+        while (l.incoming.holds()) co_await wait(l, l.reader);
         l.input_ended = true;
         self.core.input_ended(l, clock::now());
         self.arm();
         while (!l.output_ended) co_await wait(l, l.reader);
     }
 
+    // What has come goes to the core, packet by packet where one may be lost or late.
+    static void take_input(shared& self, link& l, std::string_view& input) {
+        if (l.incoming.is_open()) return self.core.receive(l, input, clock::now());
+        l.expected = 0;
+        while (!input.empty() && !l.closing && !l.incoming.is_cut()) {
+            auto const found = mqtt::next_frame(input);
+            if (found.status != mqtt::parse_status::complete) return self.core.receive(l, input, clock::now());
+            auto const packet = input.substr(0, found.total_size);
+            input.remove_prefix(packet.size());
+            l.incoming.take(packet, found.header.type, l.client, clock::now(),
+                            [&](std::string_view passed) { l.receive(passed); });
+        }
+        input = {};
+        l.attend_input();
+    }
+
+    // Moves to `writing` what may leave now. Whether anything has been taken out of what had gathered.
+    static bool take_output(shared& self, link& l, send_buffer& writing) {
+        auto const now = clock::now();
+        auto const pass = [&](std::string_view packet) { writing.append(packet); };
+        l.outgoing.release(now, pass);
+        if (l.out.empty() || holds_enough(self, l.outgoing)) return false;
+        if (l.outgoing.is_open() && writing.empty()) {
+            writing.swap(l.out);
+            return true;
+        }
+        for (auto rest = l.out.view(); !rest.empty();) {
+            auto const found = mqtt::next_frame(rest);
+            l.outgoing.take(rest.substr(0, found.total_size), found.header.type, l.client, now, pass);
+            rest.remove_prefix(found.total_size);
+        }
+        l.out.clear();
+        return true;
+    }
+
+    static bool holds_enough(shared const& self, detail::packet_gate const& gate) noexcept {
+        return gate.held_bytes() >= self.core.options().output_limit;
+    }
+    [[noreturn]] static void throw_cut() { throw std::system_error(asio::error::connection_aborted, "cut on purpose"); }
+
     // Writes what has gathered, all at once: the reader handles everything that one read brought before this runs.
     template <class Stream>
     static asio::awaitable<void, Executor> write_all(shared& self, link& l, Stream& connection) {
         send_buffer writing(Stream::headroom);
-        while (!l.closing || !l.out.empty()) {
-            if (l.out.empty()) {
+        while (!l.closing || !l.out.empty() || l.outgoing.holds()) {
+            bool const has_taken = take_output(self, l, writing);
+            l.attend_output();
+            if (l.incoming.is_cut()) throw_cut();
+            if (!has_taken && writing.empty() && !l.outgoing.is_cut()) {
                 co_await wait(l, l.writer);
                 continue;
             }
-            writing.swap(l.out);
-            co_await connection.write(writing);
+            if (!writing.empty()) co_await connection.write(writing);
+            if (l.outgoing.is_cut()) throw_cut();
             self.core.sent(l, clock::now());
             l.waiters.wake(l.reader);
         }

@@ -108,6 +108,9 @@ struct broker_counters {
     std::uint64_t messages_refused = 0;   ///< by `authorize_publish`, or for want of room to retain them
     std::uint64_t messages_dropped = 0;   ///< not sent: the client is too slow or away, or does not take them so large
     std::uint64_t messages_expired = 0;   ///< not sent: their message expiry interval had passed
+    std::uint64_t packets_lost = 0;       ///< on purpose, by `lose`
+    std::uint64_t packets_delayed = 0;    ///< by `delay`, and behind those
+    std::uint64_t connections_cut = 0;    ///< by `cut`
 };
 
 /// Where a connection comes from.

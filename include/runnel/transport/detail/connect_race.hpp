@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/authority.hpp>
+#include <runnel/core/clock.hpp>
 #include <runnel/core/compiler.hpp>
 #include <runnel/core/printable.hpp>
 #include <runnel/core/saturating.hpp>
@@ -154,7 +155,7 @@ class connect_race {
             sockets.reserve(endpoints.size());  // they must not move while they connect
             hopeful = endpoints.size();
             if (progress == nullptr) return;
-            auto const now = std::chrono::steady_clock::now();
+            auto const now = steady_clock::now();
             delay = std::chrono::floor<duration>(progress->budget.spacing(now, hopeful, clock_duration(delay)));
             for (auto const useless : progress->useless())
                 for (std::size_t i = 0; i < hopeful; ++i) {
@@ -177,8 +178,7 @@ class connect_race {
                 if (endpoints[i] != address &&
                     std::ranges::find(failures, endpoints[i], &connect_attempt::endpoint) == failures.end())
                     ++others;
-            if (others != 0)
-                progress.share_with_addresses(others, address.address().to_string(), std::chrono::steady_clock::now());
+            if (others != 0) progress.share_with_addresses(others, address.address().to_string(), steady_clock::now());
         }
 
         // Starts the next attempt if it is due. False: there is nothing to do but to wait.
@@ -207,7 +207,7 @@ class connect_race {
             if (sockets.size() < endpoints.size()) {
                 delay_over.stop();
                 auto const wait = hopeful == 0 || sockets.size() < hopeful ? delay : 4 * delay;
-                delay_over.set(deadline_after(std::chrono::steady_clock::now(), wait));
+                delay_over.set(deadline_after(steady_clock::now(), wait));
             }
             return true;
         }

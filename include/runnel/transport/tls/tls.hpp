@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/authority.hpp>
+#include <runnel/core/clock.hpp>
 #include <runnel/core/compiler.hpp>
 #include <runnel/coro/asio.hpp>
 #include <runnel/coro/async_mutex.hpp>
@@ -346,7 +347,7 @@ struct tls {
                 if (e.code() == asio::error::operation_aborted) throw;
                 auto const error = handshake_error(e, host);
                 bool const is_late = e.code() == transport_errc::connect_timeout && progress != nullptr;
-                if (!is_late || !progress->try_next_address(error, std::chrono::steady_clock::now())) throw error;
+                if (!is_late || !progress->try_next_address(error, steady_clock::now())) throw error;
             }
         }
     }
@@ -355,7 +356,7 @@ struct tls {
     static asio::awaitable<void, executor_type> in_time(asio::awaitable<void, executor_type> handshake,
                                                         connect_progress const* progress) {
         if (progress == nullptr) return handshake;
-        auto const limit = progress->handshake_time(std::chrono::milliseconds(0), std::chrono::steady_clock::now());
+        auto const limit = progress->handshake_time(std::chrono::milliseconds(0), steady_clock::now());
         if (limit.count() == 0) return handshake;
         return within(limit, std::move(handshake), make_error_code(transport_errc::connect_timeout));
     }

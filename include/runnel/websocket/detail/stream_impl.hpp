@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/clock.hpp>
 #include <runnel/core/compiler.hpp>
 #include <runnel/core/send_buffer.hpp>
 #include <runnel/coro/async_mutex.hpp>
@@ -197,7 +198,7 @@ class stream_impl : public stream_state {
     }
 
     asio::awaitable<void, executor_type> close(shared self, close_code code, std::string_view reason) {
-        using clock = std::chrono::steady_clock;
+        using clock = steady_clock;
         self->check();
         auto const begin = clock::now();
         protocol_.close(code, reason);

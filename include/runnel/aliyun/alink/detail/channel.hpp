@@ -5,6 +5,7 @@
 #include <runnel/aliyun/alink/detail/task_group.hpp>
 #include <runnel/aliyun/alink/session.hpp>
 #include <runnel/aliyun/topics.hpp>
+#include <runnel/core/clock.hpp>
 #include <runnel/core/printable.hpp>
 #include <runnel/coro/capture_error.hpp>
 #include <runnel/coro/race.hpp>
@@ -179,7 +180,7 @@ class channel {
         co_return json();
     }
 
-    using clock = std::chrono::steady_clock;
+    using clock = steady_clock;
 
     std::chrono::milliseconds timeout_or_usual(std::chrono::milliseconds timeout) const noexcept {
         return timeout.count() == 0 ? box_->options.timeout : timeout;

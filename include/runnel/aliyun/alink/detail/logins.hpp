@@ -3,6 +3,7 @@
 #include <runnel/aliyun/alink/device.hpp>
 #include <runnel/aliyun/alink/protocol/detail/sub_device_login.hpp>
 #include <runnel/aliyun/alink/protocol/topology.hpp>
+#include <runnel/core/clock.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -35,7 +36,7 @@ class logins : public device<Session> {
 
   protected:
     friend class sub_device<Session>;
-    using clock = std::chrono::steady_clock;
+    using clock = steady_clock;
 
     // What the gateway knows of a sub-device; outlives it, as long as it is in use here.
     struct membership {

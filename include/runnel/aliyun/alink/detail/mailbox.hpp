@@ -3,6 +3,7 @@
 #include <runnel/aliyun/alink/options.hpp>
 #include <runnel/aliyun/alink/protocol/detail/shadow_line.hpp>
 #include <runnel/aliyun/alink/protocol/time.hpp>
+#include <runnel/core/clock.hpp>
 #include <runnel/coro/wait_list.hpp>
 #include <runnel/mqtt/packet/publish.hpp>
 
@@ -31,7 +32,7 @@ namespace runnel::aliyun::alink::detail {
 template <class Executor>
 class mailbox : public std::enable_shared_from_this<mailbox<Executor>> {
   public:
-    using clock = std::chrono::steady_clock;
+    using clock = steady_clock;
 
     /// One who waits for a reply, in its coroutine's frame.
     struct pending : list_link {

@@ -2,6 +2,7 @@
 
 #include <runnel/aliyun/alink/detail/channel.hpp>
 #include <runnel/aliyun/alink/protocol/download.hpp>
+#include <runnel/core/clock.hpp>
 
 #include <chrono>
 #include <concepts>
@@ -108,7 +109,7 @@ class offers : public channel<Session> {
   protected:
     /// Milliseconds since 1970.
     static std::uint64_t now() noexcept {
-        auto const time = std::chrono::system_clock::now().time_since_epoch();
+        auto const time = system_clock::now().time_since_epoch();
         return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(time).count());
     }
 

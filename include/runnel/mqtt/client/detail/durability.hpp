@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/clock.hpp>
 #include <runnel/core/compiler.hpp>
 #include <runnel/mqtt/client/session_options.hpp>
 #include <runnel/mqtt/protocol/session_state.hpp>
@@ -79,8 +80,8 @@ class durability {
     // From the session's clock to milliseconds since 1970.
     static std::chrono::milliseconds epoch() {
         using std::chrono::duration_cast, std::chrono::milliseconds;
-        return duration_cast<milliseconds>(std::chrono::system_clock::now().time_since_epoch()) -
-               duration_cast<milliseconds>(std::chrono::steady_clock::now().time_since_epoch());
+        return duration_cast<milliseconds>(system_clock::now().time_since_epoch()) -
+               duration_cast<milliseconds>(steady_clock::now().time_since_epoch());
     }
 
     session_state& state_;

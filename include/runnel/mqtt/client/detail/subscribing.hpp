@@ -52,7 +52,7 @@ class subscribing final : public subscribing_part {
     using message_handler = std::function<void(publish const&)>;
     template <class T>
     using awaitable = asio::awaitable<T, Executor>;
-    using clock = std::chrono::steady_clock;
+    using clock = session_clock;
 
     RUNNEL_COLD subscribing(session_options const& options, session_state& state, output_queue<Executor>& packets,
                             session_services& services)

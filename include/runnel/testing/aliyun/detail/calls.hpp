@@ -3,9 +3,9 @@
 #include <runnel/coro/asio.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/coro/wait_list.hpp>
+#include <runnel/coro/waitable_timer.hpp>
 
 #include RUNNEL_ASIO(awaitable.hpp)
-#include RUNNEL_ASIO(basic_waitable_timer.hpp)
 #include RUNNEL_ASIO(error.hpp)
 
 #include <chrono>
@@ -67,8 +67,7 @@ class aliyun_calls : public std::enable_shared_from_this<aliyun_calls<Executor>>
     }
 
   private:
-    using timer_type =
-        asio::basic_waitable_timer<std::chrono::steady_clock, asio::wait_traits<std::chrono::steady_clock>, Executor>;
+    using timer_type = waitable_timer<Executor>;
 
     struct call {
         call(aliyun_calls& c, std::string k) : of(c), key(std::move(k)) { of.calls_.insert_or_assign(key, this); }

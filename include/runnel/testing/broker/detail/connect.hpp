@@ -201,6 +201,7 @@ inline void broker_core::accept(broker_connection& c, connect_attempt const& req
     s->asked_expiry = asked_expiry;
     s->expiry = expiry;
     c.session = s;
+    c.client = s->name;
     s->connection = &c;
     ++counters_.accepted;
     if (answer.session_present) ++counters_.resumed;

@@ -3,6 +3,7 @@
 #include <runnel/core/printable.hpp>
 #include <runnel/testing/broker/detail/deadlines.hpp>
 #include <runnel/testing/broker/detail/outgoing_queue.hpp>
+#include <runnel/testing/broker/detail/packet_faults.hpp>
 #include <runnel/testing/broker/detail/retained_messages.hpp>
 #include <runnel/testing/broker/detail/session.hpp>
 #include <runnel/testing/broker/detail/subscription_table.hpp>
@@ -152,6 +153,9 @@ class broker_core {
         }
     }
 
+    /// What is to happen to packets; the driver has them pass gates.
+    packet_faults& faults() noexcept { return faults_; }
+
     bool connected(std::string_view name) const {
         auto const found = sessions_.find(name);
         return found != sessions_.end() && found->second->connected();
@@ -250,6 +254,7 @@ class broker_core {
 
     broker_options options_;
     broker_counters counters_;
+    packet_faults faults_{counters_};
     time_point now_{};
     std::map<std::string, std::shared_ptr<broker_session>, std::less<>> sessions_;
     subscription_table table_;

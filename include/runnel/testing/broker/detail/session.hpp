@@ -57,6 +57,7 @@ class broker_connection {
 
     // For the broker alone:
     std::shared_ptr<broker_session> session;  ///< from CONNECT to the end
+    std::string client;                       ///< the name of that, also afterwards
     std::unique_ptr<client_authentication> authentication;
     time_point heard{};                   ///< when anything came from the client
     std::chrono::milliseconds silence{};  ///< how long it may be silent; 0: without limit

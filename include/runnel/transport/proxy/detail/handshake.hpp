@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/authority.hpp>
+#include <runnel/core/clock.hpp>
 #include <runnel/coro/asio.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/transport/connect_progress.hpp>
@@ -80,7 +81,7 @@ asio::awaitable<typename Way::stream_type, typename Way::executor_type> open_tun
         auto limit = way.handshake_timeout;
         if (progress != nullptr) {
             progress->at(connect_step::proxy, "asking for " + way.url());
-            limit = progress->handshake_time(limit, std::chrono::steady_clock::now());
+            limit = progress->handshake_time(limit, steady_clock::now());
         }
         auto asking = how.ask(tunnel, protocol);
         if (limit.count() != 0)
@@ -89,7 +90,7 @@ asio::awaitable<typename Way::stream_type, typename Way::executor_type> open_tun
             co_await std::move(asking);
         } catch (std::system_error const& e) {
             bool const is_late = e.code() == proxy_errc::handshake_timeout && progress != nullptr;
-            if (!is_late || !progress->try_next_address(e, std::chrono::steady_clock::now())) throw;
+            if (!is_late || !progress->try_next_address(e, steady_clock::now())) throw;
             continue;
         }
         if (protocol.error() != proxy_errc::ok) how.fail(way, protocol);
