@@ -19,6 +19,7 @@
 #include <runnel/mqtt/client/queued_message.hpp>
 #include <runnel/mqtt/client/session_event.hpp>
 #include <runnel/mqtt/client/subscription.hpp>
+#include <runnel/mqtt/protocol/version_choice.hpp>
 #include <runnel/transport/stream.hpp>
 
 #include <chrono>
@@ -111,10 +112,11 @@ class session final : private detail::session_services {
     /// store's error; then nothing of it is stored. Without a store it does nothing.
     void save() { durability_.save(); }
 
-    /// Makes the session authenticate itself by a method of its own (MQTT 5, 4.12) from the next connection on.
+    /// Makes the session authenticate itself by a method of its own (MQTT 5, 4.12) from the next connection on. From
+    /// then on an automatic session speaks MQTT 5 only: else a server could do without.
     template <authenticator<executor_type> A>
     void set_authenticator(A a) {
-        if (options_.version != protocol_version::v5)
+        if (options_.version == protocol_version::v3_1_1)
             throw std::system_error(errc::unsupported_protocol_version, "set_authenticator");
         detail::session_services& services = *this;
         authenticating_ =
@@ -429,7 +431,12 @@ class session final : private detail::session_services {
     RUNNEL_COLD static bool goes_on(session* of, task_share const& here, bool is_cancelled);
     RUNNEL_COLD void begin_run(std::optional<stream_type>& s);
     RUNNEL_COLD void begin_attempt();
-    RUNNEL_COLD void end_attempt();
+    RUNNEL_COLD bool end_attempt();
+    RUNNEL_COLD bool ended_by_peer() const;
+    RUNNEL_COLD bool judge_version();
+    RUNNEL_COLD protocol_version next_version() const {
+        return authenticating_ ? protocol_version::v5 : version_.version();
+    }
     RUNNEL_COLD void forget_connection();
     RUNNEL_COLD session_event how_it_ended();
     RUNNEL_COLD void note(std::system_error const& e) noexcept;
@@ -567,6 +574,7 @@ class session final : private detail::session_services {
     std::uint8_t turns_without_run_ = 0;
     bool begins_anew_ = false;  // this end has ended the connection, to get messages again
     bool must_save_ = false;    // what has been given up, before anybody is told
+    version_choice version_{options_.version};
 };
 
 }  // namespace runnel::mqtt

@@ -26,6 +26,11 @@ struct session_event {
         disconnected,  ///< the attempt (`step`) or the connection has failed with `error`, or ended after
                        ///< `disconnect()`
         waiting,       ///< the next attempt begins after `pause`
+        /// In an automatic session, before `connected`: this connection is one of MQTT 3.1.1, as the server does not
+        /// take
+        /// 5. Options for MQTT 5 have no effect on it. `detail`: how many messages that waited have properties; they
+        /// end with `errc::not_in_this_version`, or, where they have been sent before, perhaps, go without.
+        fallback,
         /// The server has acknowledged 32,767 messages, but not an older one, to the topic in `detail`.
         unacknowledged,
         /// A QoS 1 or 2 message to the topic in `detail` was given up: the server ends each connection on which it is
@@ -82,6 +87,9 @@ RUNNEL_COLD inline std::string to_string(session_event const& e) {
     };
     switch (e.what) {
         case connecting: say("connecting to ", e.url); break;
+        case fallback:
+            say("this is MQTT 3.1.1: options of MQTT 5 have no effect, nor the properties of ", e.detail, " messages");
+            return text;
         case refused: say("refused by the server"); break;
         case connected:
             say("connected");

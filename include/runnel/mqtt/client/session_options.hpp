@@ -53,12 +53,16 @@ enum class overflow : std::uint8_t {
 };
 
 /// How a session connects and behaves. `session`'s constructor refuses what is out of range, and what is for MQTT 5 in
-/// a session of MQTT 3.1.1.
+/// a session of MQTT 3.1.1 (but not in an automatic one).
 struct session_options {
     mqtt::credentials credentials;
     /// If set, is called for each attempt to connect, instead of using `credentials`: for tokens and signed timestamps.
     /// Any `credentials_provider`.
     std::function<mqtt::credentials()> make_credentials;
+    /// `automatic`: MQTT 5, and 3.1.1 where the server refuses 5 or ends the connection without an answer to it. That
+    /// is tried at once, with a `connect_timeout` of its own, and holds until the session turns to another server or
+    /// `run` ends. What only MQTT 5 has is then left out, or is an error: the event `fallback` tells what. See
+    /// `version_choice`.
     protocol_version version = protocol_version::v3_1_1;
 
     /// True: each connection begins a new session, and what the server holds for an old one is lost. False: the session
@@ -163,9 +167,10 @@ struct subscribe_options {
     user_property_list user_properties{};
 };
 
-/// Throws if an option asks for what only MQTT 5 has. Topic aliases are used where they can be.
+/// Throws if an option asks for what only MQTT 5 has, and `version` is 3.1.1. Topic aliases are used where they
+/// can be.
 RUNNEL_COLD inline void check_version(session_options const& o) {
-    if (o.version == protocol_version::v5) return;
+    if (o.version != protocol_version::v3_1_1) return;
     auto const refuse_if = [](bool is, char const* name) RUNNEL_LAMBDA_COLD {
         if (is) RUNNEL_THROW(std::system_error(errc::not_in_this_version, name));
     };
@@ -186,7 +191,7 @@ RUNNEL_COLD inline void check_version(session_options const& o) {
 }
 
 /// Throws `std::out_of_range`, with the range in its text, if the options are not possible, and
-/// `errc::not_in_this_version`, with the option's name, if one is for MQTT 5 and `version` is not.
+/// `errc::not_in_this_version`, with the option's name, if one is for MQTT 5 and `version` is 3.1.1.
 RUNNEL_COLD inline void check(session_options const& o) {
     using namespace std::chrono_literals;
     auto const seconds = [](std::chrono::seconds value, std::int64_t maximum, char const* name) {

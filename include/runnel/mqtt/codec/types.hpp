@@ -5,8 +5,9 @@
 
 namespace runnel::mqtt {
 
-/// The protocol version, with the value that stands for it in CONNECT.
-enum class protocol_version : std::uint8_t { v3_1_1 = 4, v5 = 5 };
+/// The protocol version, with the value that stands for it in CONNECT. `automatic` is for `session_options` only, and
+/// no version: 5 where the server takes it, else 3.1.1.
+enum class protocol_version : std::uint8_t { automatic = 0, v3_1_1 = 4, v5 = 5 };
 
 /// Quality of service: how often a message may arrive.
 enum class qos : std::uint8_t { at_most_once = 0, at_least_once = 1, exactly_once = 2 };

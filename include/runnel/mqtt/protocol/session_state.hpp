@@ -61,16 +61,38 @@ class session_state {
   public:
     enum class phase : std::uint8_t { disconnected, connecting, connected, disconnecting };
 
-    /// `pace`: how fast messages leave.
+    /// `pace`: how fast messages leave. A client's `version` may be `automatic`: see `speak`.
     RUNNEL_COLD explicit session_state(role own, protocol_version version, session_limits limits = {},
                                        publish_pace pace = {})
-        : role_(own), version_(version), limits_(limits) {
+        : role_(own),
+          version_(version == protocol_version::automatic ? protocol_version::v5 : version),
+          queue_version_(version_),
+          limits_(limits) {
         if (!pace.is_limited()) return;
         pacing_ = std::make_unique<pacing>(pace);
-        sends_at_once_ = no_phase;
+        sends_at_once_ = sends_queued_ = no_phase;
     }
 
+    /// That of this connection, or of the last one; before, the one that was asked for.
     protocol_version version() const noexcept { return version_; }
+    /// That of the packets which wait to be sent or acknowledged, and of those in a store.
+    protocol_version queue_version() const noexcept { return queue_version_; }
+
+    /// Client, in an automatic session, between connections: the next one speaks `version`. Whatever that is, messages
+    /// wait as packets of MQTT 5. When a server has accepted MQTT 3.1.1, those that have properties and have not been
+    /// sent end with `not_in_this_version` (`on_refused`); others that have some, and may have arrived with them, go
+    /// without on this connection. `without_properties` counts both.
+    RUNNEL_COLD void speak(protocol_version version) noexcept {
+        assert(phase_ == phase::disconnected);
+        assert(version == queue_version_ || queue_version_ == protocol_version::v5);
+        version_ = version;
+    }
+    /// How many messages have lost their properties, or their turn for having some, as this connection began.
+    std::uint16_t without_properties() const noexcept { return outgoing_.without_properties(); }
+    /// Whether what only MQTT 5 has may be asked for: it is the version of this connection, or may be that of the next.
+    bool may_have_v5() const noexcept {
+        return queue_version_ == protocol_version::v5 && (version_ == protocol_version::v5 || !peer_known_);
+    }
     phase current_phase() const noexcept { return phase_; }
     bool connected() const noexcept { return phase_ == phase::connected; }
     /// What the peer accepts on this connection.
@@ -156,7 +178,7 @@ class session_state {
         assert(role_ == role::server && answer.reason == reason_code::success);
         connection_lost();
         if (version != version_ && answer.session_present) outgoing_.rewrite(version_, version);
-        version_ = version;
+        version_ = queue_version_ = version;
         begin(own, peer, answer.props.get<property_id::authentication_method>());
         authentication_.finish(answer);
         append(out, answer);
@@ -453,7 +475,7 @@ class session_state {
     void restore_unknown(std::uint64_t until) noexcept { outgoing_.restore_unknown(until); }
     void restore_counts(std::uint64_t next, std::uint64_t accepted, bool has_session, protocol_version version) {
         outgoing_.restore_counts(next, accepted);
-        if (version != version_) outgoing_.rewrite(version, version_);
+        if (version != queue_version_) outgoing_.rewrite(version, queue_version_);
         has_session_ = session_stored_ = has_session;
     }
 
@@ -477,7 +499,7 @@ class session_state {
 
     void send_queued(send_buffer& out) { send_queued(out, limits_.unwritten); }
     void send_queued(send_buffer& out, std::size_t unwritten) {
-        if (phase_ == sends_at_once_) outgoing_.send_queued(out, bounds(unwritten), version_);
+        if (phase_ == sends_queued_) outgoing_.send_queued(out, bounds(unwritten), version_);
     }
     detail::outgoing::bounds bounds(std::size_t unwritten) const noexcept {
         return {.window = window_,
@@ -532,7 +554,9 @@ class session_state {
     RUNNEL_COLD void begin_connection(send_buffer& out, Handler& handler, Tell&& tell) {
         if (phase_ != phase::connecting) return;
         peer_known_ = has_session_ = true;
-        outgoing_.refuse_unacceptable(peer_, handler);
+        bool const converts = version_ != queue_version_;
+        if (!is_paced()) sends_at_once_ = converts ? no_phase : phase::connected;
+        outgoing_.refuse_unacceptable(peer_, converts, handler);
         outgoing_.expire(handler);
         if (phase_ != phase::connecting) return;
         phase_ = phase::connected;
@@ -609,8 +633,11 @@ class session_state {
 
     role role_;
     protocol_version version_;
+    protocol_version queue_version_;  // another one where MQTT 3.1.1 is spoken and messages wait as those of MQTT 5
     phase phase_ = phase::disconnected;
-    phase sends_at_once_ = phase::connected;  // in this phase messages are sent as they come; none if at a pace
+    phase sends_at_once_ = phase::connected;  // in this phase messages are sent as they come; none if they are written
+                                              // in another version than they wait in, or at a pace
+    phase sends_queued_ = phase::connected;   // in this one, what is queued; none if at a pace
     session_limits limits_;
     capabilities own_;
     capabilities peer_;

@@ -134,7 +134,7 @@ class session_journal {
         void collect(session_state& state) {
             auto& h = journal_.header_;
             h[0] = format;
-            h[1] = static_cast<char>(state.version());
+            h[1] = static_cast<char>(state.queue_version());
             h[2] = state.has_session() ? 1 : 0;
             write_big_endian(&h[3], state.next_number());
             write_big_endian(&h[11], state.accepted());

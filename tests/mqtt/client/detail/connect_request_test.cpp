@@ -21,7 +21,7 @@ TEST_CASE("CONNECT announces topic aliases if some are wanted") {
         session_options o;
         o.version = protocol_version::v5;
         o.incoming_topic_aliases = aliases;
-        connect_request const request(o, "", 10);
+        connect_request const request(o, o.version, "", 10);
         auto const announced = request.packet().props.get<id::topic_alias_maximum>();
         CHECK(announced == (aliases == 0 ? std::nullopt : std::optional(aliases)));
         CHECK(request.own().topic_alias_maximum == aliases);
@@ -35,7 +35,7 @@ TEST_CASE("a will has its delay, where the version knows one") {
     o.will->delay = 30s;
     for (auto const version : {protocol_version::v3_1_1, protocol_version::v5}) {
         o.version = version;
-        connect_request const request(o, "", 10);
+        connect_request const request(o, o.version, "", 10);
         auto const packet = request.packet();
         REQUIRE(packet.will.has_value());
         CHECK(packet.will->topic == "gone");
@@ -49,11 +49,11 @@ TEST_CASE("a client without an identifier asks for a new session, as the server 
     for (auto const* mine : {"", "me"})
         for (auto const* assigned : {"", "given"}) {
             o.credentials.client_id = mine;
-            connect_request const request(o, assigned, 10);
+            connect_request const request(o, o.version, assigned, 10);
             std::string_view const expected = *mine != '\0' ? mine : assigned;
             CHECK(request.packet().client_id == expected);
             CHECK(request.packet().clean_start == expected.empty());
         }
-    connect_request const anew(o, "", 10, true);
+    connect_request const anew(o, o.version, "", 10, true);
     CHECK(anew.packet().clean_start);
 }

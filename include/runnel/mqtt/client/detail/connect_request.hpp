@@ -16,12 +16,13 @@ namespace runnel::mqtt::detail {
 class connect_request {
   public:
     /// Calls `options.make_credentials` if it is set. `assigned` is the client identifier that the server has chosen on
-    /// an earlier connection, if any; `receive_maximum` is used in place of that of `options`, which must outlive the
-    /// request. `anew`: the server is to drop what it holds of a session, whatever the options say
+    /// an earlier connection, if any; `version` and `receive_maximum` are used in place of those of `options`, which
+    /// must outlive the request. `anew`: the server is to drop what it holds of a session, whatever the options say
     /// (`session_state::must_begin_anew`).
-    RUNNEL_COLD connect_request(session_options const& options, std::string_view assigned,
+    RUNNEL_COLD connect_request(session_options const& options, protocol_version version, std::string_view assigned,
                                 std::uint16_t receive_maximum, bool anew = false)
         : options_(options),
+          version_(version),
           who_(options.make_credentials ? options.make_credentials() : options.credentials),
           anew_(anew) {
         if (who_.client_id.empty()) who_.client_id = assigned;
@@ -89,9 +90,10 @@ class connect_request {
         will_props_.correlation_data = text(w.correlation_data);
         will_props_.user_properties = w.user_properties.list();
     }
-    bool v5() const noexcept { return options_.version == protocol_version::v5; }
+    bool v5() const noexcept { return version_ == protocol_version::v5; }
 
     session_options const& options_;
+    protocol_version version_;
     credentials who_;
     bool anew_;
     properties props_;

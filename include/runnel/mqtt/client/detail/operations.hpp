@@ -65,11 +65,11 @@ template <transport Transport>
 std::optional<negotiated_settings> session<Transport>::negotiated() const {
     if (!state_.connected()) return {};
     negotiated_settings n;
-    n.version = options_.version;
+    n.version = state_.version();
     n.keep_alive = connection_.agreed_keep_alive();
-    n.session_expiry = options_.version == protocol_version::v5 ? options_.session_expiry
-                       : options_.clean_start                   ? std::chrono::seconds(0)
-                                                                : never_expires;
+    n.session_expiry = n.version == protocol_version::v5 ? options_.session_expiry
+                       : options_.clean_start            ? std::chrono::seconds(0)
+                                                         : never_expires;
     n.server = state_.peer();
     if (!server_info_) return n;
     n.assigned_client_id = server_info_->assigned_client_id;
@@ -288,7 +288,7 @@ template <transport Transport>
 auto session<Transport>::requests() -> detail::requesting<executor_type>& {
     if (!requesting_) {
         requesting_ =
-            std::make_unique<detail::requesting<executor_type>>(get_executor(), options_, publishing_, subscriptions());
+            std::make_unique<detail::requesting<executor_type>>(get_executor(), state_, publishing_, subscriptions());
         requesting_->on_response_information(from_server().response_prefix);
     }
     return static_cast<detail::requesting<executor_type>&>(*requesting_);

@@ -33,9 +33,9 @@ class requesting final : public requesting_part, private subscription_watcher {
     template <class T>
     using awaitable = asio::awaitable<T, Executor>;
 
-    requesting(Executor const& executor, session_options const& options, publishing<Executor>& out,
+    requesting(Executor const& executor, session_state const& state, publishing<Executor>& out,
                subscribing<Executor>& in)
-        : options_(options), publishing_(out), subscribing_(in), waiting_(executor) {}
+        : state_(state), publishing_(out), subscribing_(in), waiting_(executor) {}
     requesting(requesting const&) = delete;
     requesting& operator=(requesting const&) = delete;
     ~requesting() override { operation::leave(operations_); }
@@ -46,7 +46,7 @@ class requesting final : public requesting_part, private subscription_watcher {
     /// See `session::request`.
     awaitable<message> request(std::string_view topic, std::string_view payload, std::chrono::milliseconds timeout,
                                publish_options o) {
-        if (options_.version != protocol_version::v5) throw std::system_error(errc::unsupported_protocol_version);
+        if (!state_.may_have_v5()) throw std::system_error(errc::unsupported_protocol_version);
         requester self(*this);
         auto asking = ask(self, topic, payload, o);
         auto limited = within(timeout, std::move(asking), errc::response_timeout);
@@ -166,7 +166,7 @@ class requesting final : public requesting_part, private subscription_watcher {
     // No response can come any more; the next request subscribes anew.
     void on_subscription_lost(std::error_code why) override { requests_.refused(why, waking()); }
 
-    session_options const& options_;
+    session_state const& state_;
     publishing<Executor>& publishing_;
     subscribing<Executor>& subscribing_;
     requests requests_;

@@ -51,10 +51,10 @@ auto session<Transport>::run(task_share here) -> awaitable<void> {
             begin_attempt();  // `attempt` opens and reads, `write_loop` writes
             while (goes_on(this, here, is_cancelled())) co_await connection_.waiters().wait(w);
             bool const opened = s.has_value();
-            end_attempt();
+            bool const in_other_version = end_attempt();
             if (connection_.life().is_ending()) break;
             if (is_cancelled()) throw std::system_error(asio::error::operation_aborted);
-            if (follow_redirect()) continue;
+            if (in_other_version || follow_redirect()) continue;
             begin_pause(schedule, opened);
             while (goes_on(this, here, is_cancelled())) co_await connection_.waiters().wait(w);
             if (is_cancelled()) throw std::system_error(asio::error::operation_aborted);
@@ -86,6 +86,7 @@ void session<Transport>::begin_run(std::optional<stream_type>& s) {
     running_ = true;
     stream_ = &s;
     connection_.begin_run();
+    version_.forget();
     publishing_.reopen();
     packets_.timer().set_forgotten(false);
     if (subscribing_) subscribing_->reopen();
@@ -105,12 +106,15 @@ void session<Transport>::begin_attempt() {
     tell({.what = session_event::kind::connecting, .url = destination_->next_url()});
 }
 
-// The connection, or the attempt to make one, is over. Throws what ends `run`.
+// The connection, or the attempt to make one, is over. Throws what ends `run`. True: the other version of MQTT is to be
+// tried at once.
 template <transport Transport>
-void session<Transport>::end_attempt() {
+bool session<Transport>::end_attempt() {
     session_event event;
+    bool in_other_version = false;
     try {
         judge();
+        in_other_version = judge_version();
         event = how_it_ended();
     } catch (...) {
         forget_connection();
@@ -121,6 +125,21 @@ void session<Transport>::end_attempt() {
     tell(event);
     stream_->reset();
     connection_.rethrow_failure();
+    return in_other_version;
+}
+
+// What the end of the attempt says of the version in which it was made. True: the other one is to be tried at once.
+template <transport Transport>
+bool session<Transport>::judge_version() {
+    auto* const progress = destination_->progress();
+    if (progress == nullptr || authenticating_) return false;  // it was accepted, or there is no choice
+    auto const why = connection_.life().cause();
+    bool const told = why.category() == make_error_code(reason_code{}).category();
+    if (told && why == reason_code::unsupported_protocol_version) return version_.refused();
+    // Not one that has said anything, whatever that was; nor one that finds fault with a certificate.
+    bool const silent = progress->step() == connect_step::accept && connection_.unread().empty() && !told &&
+                        ended_by_peer() && recovery_from(why) == recovery::retry;
+    return silent ? version_.unanswered() : version_.failed();
 }
 
 template <transport Transport>
@@ -191,6 +210,7 @@ bool session<Transport>::follow_redirect() {
     if (has_lasted()) destination_->lasted();
     if (!options_.follow_redirects || !destination_->redirect(connection_.life().cause(), from_server().redirect))
         return false;
+    version_.forget();
     tell({.what = session_event::kind::redirected, .url = destination_->url(), .detail = from_server().detail});
     return true;
 }
@@ -208,6 +228,7 @@ void session<Transport>::begin_pause(reconnect_schedule& schedule, bool opened) 
     end.passing = why == reason_code::protocol_error && connection_.had_freed();
     auto const url = destination_->url();  // of the server that it was
     if (!has_lasted()) destination_->failed(opened || why == errc::connect_timeout);
+    if (destination_->next_url() != url) version_.forget();
     auto const next = schedule.after(end, clock::now(), uniform());
     if (!next.again) throw std::system_error(why, detail_with(url, from_server().detail));
     tell({.what = session_event::kind::waiting,
@@ -365,7 +386,7 @@ std::uint16_t session<Transport>::lane_of(mqtt::publish const& packet) {
 template <transport Transport>
 void session<Transport>::drop(delivery token) {
     ++messages_unrouted_;
-    bool const v5 = options_.version == protocol_version::v5;
+    bool const v5 = state_.version() == protocol_version::v5;
     state_.acknowledge(packets_.out(), token, v5 ? reason_code::implementation_specific_error : reason_code::success);
     packets_.flush();
 }
@@ -406,13 +427,19 @@ RUNNEL_COLD inline bool is_own_network(std::error_code const& e) noexcept {
 
 }  // namespace detail
 
+// Whether the connection has not ended by this end's own doing, nor by the network's.
+template <transport Transport>
+bool session<Transport>::ended_by_peer() const {
+    auto const why = connection_.life().cause();
+    return !connection_.life().is_ending() && why.category() != make_error_code(errc{}).category() &&
+           !detail::is_own_network(why);
+}
+
 // Whether one is given up, now that a connection has ended.
 template <transport Transport>
 void session<Transport>::judge() {
     auto const why = connection_.life().cause();
-    // Not this end's own doing, nor the network's.
-    bool const by_peer = !connection_.life().is_ending() && why.category() != make_error_code(errc{}).category() &&
-                         !detail::is_own_network(why);
+    bool const by_peer = ended_by_peer();
     if (!quarantine_) {
         if (!by_peer || !connected_at_) return;
         quarantine_ = std::make_unique<detail::quarantine>(options_.message_strikes);
@@ -597,7 +624,9 @@ auto session<Transport>::open(std::optional<stream_type>& s, task_share const& h
 template <transport Transport>
 void session<Transport>::send_connect() {
     state_.set_time(to_session_time(clock::now()));
-    detail::connect_request request(options_, server_info_ ? server_info_->assigned_client_id : std::string_view(),
+    state_.speak(next_version());
+    detail::connect_request request(options_, state_.version(),
+                                    server_info_ ? server_info_->assigned_client_id : std::string_view(),
                                     receive_maximum_, state_.must_begin_anew());
     try {
         durability_.check_client(request.client_id());
@@ -606,7 +635,10 @@ void session<Transport>::send_connect() {
     }
     if (authenticating_) request.authenticate(authenticating_->method(), authenticating_->data());
     errc const e = state_.connect(packets_.out(), request.packet(), request.own());
-    if (e != errc::ok) fail(std::make_exception_ptr(std::system_error(e, "CONNECT")));
+    if (e == errc::ok) return;
+    auto why = std::make_exception_ptr(std::system_error(e, "CONNECT"));
+    if (version_.is_guess()) std::rethrow_exception(std::move(why));  // the next one is of MQTT 5 again
+    fail(std::move(why));
 }
 
 // For `negotiated`.
@@ -622,9 +654,10 @@ void session<Transport>::keep_agreed(property_view const& props) {
 template <transport Transport>
 void session<Transport>::accepted_or_refused(connack const& answer) {
     connection_.on_answer();
+    bool const version = answer.reason == reason_code::unsupported_protocol_version;
+    if (!version) version_.answered();
     if (answer.reason != reason_code::success) {
         from_server().refused = answer.reason;
-        bool const version = answer.reason == reason_code::unsupported_protocol_version;
         from_server().detail = printable(
             answer.props.get<property_id::reason_string>().value_or(version ? "see session_options::version" : ""));
         from_server().redirect = answer.props.get<property_id::server_reference>().value_or("");
@@ -633,7 +666,7 @@ void session<Transport>::accepted_or_refused(connack const& answer) {
         return;
     }
     auto keep_alive = options_.keep_alive;
-    if (options_.version == protocol_version::v5) {
+    if (state_.version() == protocol_version::v5) {
         if (auto const seconds = answer.props.get<property_id::server_keep_alive>())
             keep_alive = std::chrono::seconds(*seconds);  // [MQTT-3.1.2-21]
         // From a server that was not asked for one it is ignored (3.2.2.3.7).
@@ -659,6 +692,8 @@ void session<Transport>::accepted_or_refused(connack const& answer) {
     ++connections_;
     if (subscribing_) subscribing_->on_connected();
     if (places_) places_->connected.wake_all({});
+    if (state_.version() != state_.queue_version())
+        tell(session_event::kind::fallback, {}, std::to_string(state_.without_properties()));
     tell(event);
 }
 

@@ -77,7 +77,7 @@ class subscribing final : public subscribing_part {
     awaitable<void> unsubscribe(subscription s, user_properties props) {
         if (!s.state_ || !s.state_->box->is_of(this))  // its wish is another's, and may be gone
             throw std::system_error(errc::disconnected, "this is no subscription of this session");
-        if (!props.empty() && options_.version != protocol_version::v5)
+        if (!props.empty() && !state_.may_have_v5())
             throw std::system_error(errc::not_in_this_version, "user properties");
         note_unwanted(*s.state_);
         unsubscribers_.reserve(unsubscribers_.size() + 1);
@@ -261,7 +261,7 @@ class subscribing final : public subscribing_part {
         std::vector<subscription_request> requests;
         auto const& o = s.options;
         // Where the server has it all the same, what is retained has come.
-        bool const may_have_it = r != nullptr && r->of->is_doubtful && options_.version == protocol_version::v5;
+        bool const may_have_it = r != nullptr && r->of->is_doubtful && state_.version() == protocol_version::v5;
         auto const handling = may_have_it ? (std::max)(o.handling, retain_handling::send_if_new) : o.handling;
         for (auto const& p : s.parts)
             requests.push_back({p.filter, o.maximum_qos, o.no_local, o.retain_as_published, handling});
@@ -269,7 +269,8 @@ class subscribing final : public subscribing_part {
         if (identifier != 0) props.subscription_identifiers = identifier;
         props.user_properties = o.user_properties;
         mqtt::subscribe const packet{.packet_id = 1, .requests = requests, .props = &props};
-        return r == nullptr ? check(packet, options_.version) : state_.subscribe(packets_.out(), packet, r).error;
+        auto const version = state_.may_have_v5() ? protocol_version::v5 : protocol_version::v3_1_1;
+        return r == nullptr ? check(packet, version) : state_.subscribe(packets_.out(), packet, r).error;
     }
 
     // Sends whatever there is to be sent, as far as there are packet identifiers.
@@ -300,7 +301,7 @@ class subscribing final : public subscribing_part {
         auto& s = *static_cast<entry*>(r.of->owner);
         for (auto& p : s.parts) p.granted.reset();
         auto const& peer = state_.peer();
-        bool const named = options_.version == protocol_version::v5 && peer.subscription_identifier_available;
+        bool const named = state_.version() == protocol_version::v5 && peer.subscription_identifier_available;
         return check_or_send(s, named ? r.of->identifier : 0, &r);
     }
 
@@ -309,7 +310,7 @@ class subscribing final : public subscribing_part {
         for (auto const* f : r.filters) filters.push_back(f->name);
         properties props;
         for (auto const* u : unsubscribers_)
-            if (u->ticket == r.ticket) props.user_properties = u->props.list();
+            if (u->ticket == r.ticket && state_.may_have_v5()) props.user_properties = u->props.list();
         mqtt::unsubscribe const packet{.packet_id = 0, .filters = filters, .props = &props};
         return state_.unsubscribe(packets_.out(), packet, &r).error;
     }

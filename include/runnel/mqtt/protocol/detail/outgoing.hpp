@@ -403,15 +403,24 @@ class outgoing {
         });
     }
 
-    /// What the peer does not accept ends; its owner is told by `on_refused`.
+    /// What the peer does not accept ends; its owner is told by `on_refused`. `converts`: what waits are packets of
+    /// MQTT 5, and those that are sent on this connection are of MQTT 3.1.1.
     template <class Handler>
-    void refuse_unacceptable(capabilities const& peer, Handler& handler) {
+    void refuse_unacceptable(capabilities const& peer, bool converts, Handler& handler) {
+        converts_ = converts;
+        without_properties_ = 0;
         for_each_exchange([&](in_flight::entry& e) {
             if (e.at != stage::queued && e.at != stage::resend) return;
-            errc const error = check_publish(peer, e.quality, (e.packet[0] & 1) != 0, e.size);
+            errc error = check_publish(peer, e.quality, (e.packet[0] & 1) != 0, e.size);
+            if (converts && publish_layout(e.bytes()).property_length != 0) {
+                ++without_properties_;
+                if (e.past == in_flight::history::unsent) error = errc::not_in_this_version;
+            }
             if (error != errc::ok) refuse(e, error, handler);
         });
     }
+    /// How many that was, of those that have properties: what may have been sent before goes without them.
+    std::uint16_t without_properties() const noexcept { return without_properties_; }
 
     /// The peer has no session: what was only sent is sent anew; of what was released nobody can tell its fate.
     template <class Handler>
@@ -587,8 +596,12 @@ class outgoing {
         if (e.expires) count_down(e);
         if (e.at == stage::resend) {
             e.packet[0] |= dup;  // [MQTT-3.3.1-1]
-            out.append(e.bytes());
             ++resent_;
+        }
+        if (converts_) [[unlikely]] {
+            append_without_properties(out, e.bytes());
+        } else if (e.at == stage::resend) {
+            out.append(e.bytes());
         } else if (aliases_.maximum() == 0 || !append_aliased(out, e.bytes(), peer_maximum)) {
             out.append(e.bytes());
         }
@@ -646,7 +659,9 @@ class outgoing {
     std::uint64_t resent_ = 0;
     std::uint64_t unknown_until_ = 0;  // with lower numbers: the peer may hold the identifier taken
     std::uint32_t queued_at_most_once_ = 0;
-    bool has_progress_ = false;  // on this connection
+    bool has_progress_ = false;             // on this connection
+    bool converts_ = false;                 // to MQTT 3.1.1, on this connection, the packets, which are of MQTT 5
+    std::uint16_t without_properties_ = 0;  // so many messages, for that reason
 };
 
 }  // namespace runnel::mqtt::detail

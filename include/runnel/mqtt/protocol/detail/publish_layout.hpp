@@ -1,6 +1,9 @@
 #pragma once
 
 #include <runnel/core/bytes.hpp>
+#include <runnel/core/compiler.hpp>
+#include <runnel/core/send_buffer.hpp>
+#include <runnel/mqtt/codec/fixed_header.hpp>
 #include <runnel/mqtt/codec/property_codec.hpp>
 #include <runnel/mqtt/codec/wire.hpp>
 
@@ -46,5 +49,21 @@ struct publish_layout {
         return 0;
     }
 };
+
+/// Appends an encoded PUBLISH of MQTT 5 as one of MQTT 3.1.1.
+RUNNEL_COLD inline void append_without_properties(send_buffer& out, std::string_view packet) {
+    publish_layout const parts(packet);
+    auto const payload = parts.rest.substr(parts.property_length);
+    std::size_t const identifier = (packet[0] & 6) != 0 ? 2 : 0;
+    std::size_t const remaining = field_size(parts.topic) + identifier + payload.size();
+    std::size_t const size = packet_size(remaining);
+    char* at = out.prepare(size);
+    *at++ = packet[0];
+    at = write_variable_integer(at, static_cast<std::uint32_t>(remaining));
+    at = write_field(at, parts.topic);
+    at = write_bytes(at, {parts.identifier, identifier});
+    write_bytes(at, payload);
+    out.commit(size);
+}
 
 }  // namespace runnel::mqtt::detail

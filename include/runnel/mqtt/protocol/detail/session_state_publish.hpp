@@ -78,13 +78,15 @@ inline session_state::begun session_state::choose_alias(send_buffer& out, mqtt::
 
 // Whether a message can be queued, or kept for its acknowledgement; it has a packet identifier if it needs one.
 RUNNEL_ALWAYS_INLINE inline errc session_state::admit(mqtt::publish const& message, publish_size& measured) const {
-    if (errc const e = check(message, version_); e != errc::ok) return e;
-    measured = measure(message, version_);
+    if (errc const e = check(message, queue_version_); e != errc::ok) return e;
+    measured = measure(message, queue_version_);
     std::size_t const size = packet_size(measured.remaining_length);
     if (peer_known_)
         if (errc const e = check_publish(peer_, message.qos, message.retain, size); e != errc::ok) return e;
-    if (!message.props.empty())
+    if (!message.props.empty()) {
+        if (!may_have_v5()) return errc::not_in_this_version;
         if (errc const e = check_properties(message, false); e != errc::ok) return e;
+    }
     if (!outgoing_.has_identifier()) return errc::no_packet_identifier;
     if (outgoing_.size() >= limits_.queued_messages) return errc::queue_full;
     bool const full = outgoing_.bytes() != 0 && outgoing_.bytes() + size > limits_.queued_bytes;
@@ -99,13 +101,15 @@ RUNNEL_NOINLINE inline session_state::begun session_state::send_and_keep(send_bu
     message.packet_id = outgoing_.next_identifier();
     publish_size measured;
     if (errc const e = admit(message, measured); e != errc::ok) return {e};
-    outgoing_.send(out, message, version_, measured, owner);
+    outgoing_.send(out, message, queue_version_, measured, owner);
     return {errc::ok, number};
 }
 
 // Queues a message, and sends it if it is its turn.
 RUNNEL_NOINLINE inline session_state::begun session_state::queue(send_buffer& out, mqtt::publish& message,
                                                                  void* owner) {
+    if (phase_ == sends_queued_ && phase_ != sends_at_once_) [[unlikely]]  // it is written in another version
+        if (message.qos == qos::at_most_once && !outgoing_.holds_at_most_once()) return send_with_alias(out, message);
     outgoing_.make_identifier();
     auto const number = outgoing_.next_number();
     message.packet_id = message.qos == qos::at_most_once ? std::uint16_t{0} : outgoing_.next_identifier();
@@ -116,7 +120,7 @@ RUNNEL_NOINLINE inline session_state::begun session_state::queue(send_buffer& ou
                            check_properties(message, true) == errc::ok;
         return {later ? errc::queue_full : e};
     }
-    outgoing_.queue(message, version_, measured, owner);
+    outgoing_.queue(message, queue_version_, measured, owner);
     RUNNEL_TRY { send_queued(out); }
     RUNNEL_CATCH_ALL {
         outgoing_.take_back(number);
