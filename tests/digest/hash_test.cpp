@@ -4,6 +4,7 @@
 #include <runnel/digest/md5.hpp>
 #include <runnel/digest/sha1.hpp>
 #include <runnel/digest/sha256.hpp>
+#include <runnel/digest/sha512.hpp>
 
 #include <doctest/doctest.h>
 
@@ -31,6 +32,7 @@ struct no_block_size {
 
 static_assert(runnel::digest::hash<byte_sum>);
 static_assert(runnel::digest::hash<md5> && runnel::digest::hash<sha1> && runnel::digest::hash<sha256>);
+static_assert(runnel::digest::hash<sha512> && sha512::digest_size == 64 && sha512::block_size == 128);
 static_assert(!runnel::digest::hash<no_block_size> && !runnel::digest::hash<int>);
 static_assert(md5::digest_size == 16 && sha1::digest_size == 20 && sha256::digest_size == 32);
 
@@ -41,7 +43,7 @@ static_assert(static_cast<unsigned char>(authenticate<byte_sum>("\x01", "\x05")[
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("a digest does not depend on how its input is cut into pieces", H, md5, sha1, sha256) {
+TEST_CASE_TEMPLATE("a digest does not depend on how its input is cut into pieces", H, md5, sha1, sha256, sha512) {
     std::string input;
     for (int i = 0; i < 200; ++i) input += static_cast<char>(i * 7);
     auto const whole = compute<H>(input);
@@ -58,7 +60,7 @@ TEST_CASE_TEMPLATE("a digest does not depend on how its input is cut into pieces
     CHECK(byte_by_byte.finish() == whole);
 }
 
-TEST_CASE_TEMPLATE("a copy of a hash goes on from where the original was", H, md5, sha1, sha256) {
+TEST_CASE_TEMPLATE("a copy of a hash goes on from where the original was", H, md5, sha1, sha256, sha512) {
     H original;
     original.update("a common beginning, ");
     H copy = original;
@@ -68,19 +70,21 @@ TEST_CASE_TEMPLATE("a copy of a hash goes on from where the original was", H, md
     CHECK(copy.finish() == compute<H>("a common beginning, another end"));
 }
 
-TEST_CASE_TEMPLATE("compile time and run time agree at every length around the block size", H, md5, sha1, sha256) {
+TEST_CASE_TEMPLATE("compile time and run time agree at every length around the block size", H, md5, sha1, sha256,
+                   sha512) {
+    constexpr std::size_t around = H::block_size;
     constexpr auto digests = [] {
         std::array<typename H::digest_type, 20> all{};
-        std::array<char, 80> input{};
+        std::array<char, H::block_size + 16> input{};
         for (std::size_t i = 0; i < all.size(); ++i) {
             input.fill(static_cast<char>(i));
-            all[i] = compute<H>({input.data(), 50 + i});
+            all[i] = compute<H>({input.data(), around - 14 + i});
         }
         return all;
     }();
     for (std::size_t i = 0; i < digests.size(); ++i) {
         CAPTURE(i);
-        CHECK(compute<H>(std::string(50 + i, static_cast<char>(i))) == digests[i]);
+        CHECK(compute<H>(std::string(around - 14 + i, static_cast<char>(i))) == digests[i]);
     }
 }
 

@@ -1,7 +1,9 @@
 #include <runnel/digest/hmac.hpp>
 #include <runnel/digest/md5.hpp>
+#include <runnel/digest/pbkdf2.hpp>
 #include <runnel/digest/sha1.hpp>
 #include <runnel/digest/sha256.hpp>
+#include <runnel/digest/sha512.hpp>
 
 #include <doctest/doctest.h>
 #include <openssl/evp.h>
@@ -26,10 +28,11 @@ std::string random_bytes(std::mt19937_64& random, std::size_t longest) {
 EVP_MD const* openssl_of(md5 const*) { return EVP_md5(); }
 EVP_MD const* openssl_of(sha1 const*) { return EVP_sha1(); }
 EVP_MD const* openssl_of(sha256 const*) { return EVP_sha256(); }
+EVP_MD const* openssl_of(sha512 const*) { return EVP_sha512(); }
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("10,000 random inputs have the digests that OpenSSL gives them", H, md5, sha1, sha256) {
+TEST_CASE_TEMPLATE("10,000 random inputs have the digests that OpenSSL gives them", H, md5, sha1, sha256, sha512) {
     std::uint64_t const seed = std::random_device{}();
     CAPTURE(seed);
     std::mt19937_64 random(seed);
@@ -45,13 +48,14 @@ TEST_CASE_TEMPLATE("10,000 random inputs have the digests that OpenSSL gives the
     }
 }
 
-TEST_CASE_TEMPLATE("10,000 random keys and messages have the HMAC that OpenSSL gives them", H, md5, sha1, sha256) {
+TEST_CASE_TEMPLATE("10,000 random keys and messages have the HMAC that OpenSSL gives them", H, md5, sha1, sha256,
+                   sha512) {
     std::uint64_t const seed = std::random_device{}();
     CAPTURE(seed);
     std::mt19937_64 random(seed);
     EVP_MD const* const theirs = openssl_of(static_cast<H const*>(nullptr));
     for (int i = 0; i < inputs; ++i) {
-        std::string const key = random_bytes(random, 150);
+        std::string const key = random_bytes(random, 300);
         std::string const message = random_bytes(random, 300);
         char expected[H::digest_size];
         REQUIRE(HMAC(theirs, key.data(), static_cast<int>(key.size()), octets(message), message.size(),
@@ -59,6 +63,25 @@ TEST_CASE_TEMPLATE("10,000 random keys and messages have the HMAC that OpenSSL g
         auto const code = authenticate<H>(key, message);
         CAPTURE(i);
         REQUIRE(view(code) == std::string_view(expected, sizeof(expected)));
+    }
+}
+
+TEST_CASE_TEMPLATE("1,000 random passwords give the key that OpenSSL derives from them", H, sha1, sha256, sha512) {
+    std::uint64_t const seed = std::random_device{}();
+    CAPTURE(seed);
+    std::mt19937_64 random(seed);
+    EVP_MD const* const theirs = openssl_of(static_cast<H const*>(nullptr));
+    for (int i = 0; i < inputs / 10; ++i) {
+        std::string const password = random_bytes(random, 150), salt = random_bytes(random, 100);
+        auto const iterations = 1 + static_cast<std::uint32_t>(random() % 20);
+        char expected[H::digest_size];
+        REQUIRE(PKCS5_PBKDF2_HMAC(password.data(), static_cast<int>(password.size()), octets(salt),
+                                  static_cast<int>(salt.size()), static_cast<int>(iterations), theirs,
+                                  static_cast<int>(H::digest_size), reinterpret_cast<unsigned char*>(expected)) == 1);
+        pbkdf2<H> key(password, salt, iterations);
+        REQUIRE(key.advance(iterations));
+        CAPTURE(i);
+        REQUIRE(key.key() == std::string_view(expected, sizeof(expected)));
     }
 }
 

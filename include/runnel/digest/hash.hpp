@@ -13,8 +13,8 @@
 
 namespace runnel::digest {
 
-/// A hash function that takes its input in pieces: what `hmac` and `compute` work with. `md5`, `sha1` and `sha256` are
-/// models; another one can be supplied.
+/// A hash function that takes its input in pieces: what `hmac` and `compute` work with. `md5`, `sha1`, `sha256` and
+/// `sha512` are models; another one can be supplied.
 ///
 /// - `digest_size`, `block_size`: bytes of the result, and of the blocks the function works on (HMAC needs the latter).
 /// - A default-constructed object has had no input; a copy goes on from where the original was.
@@ -45,31 +45,41 @@ constexpr std::string_view view(std::array<char, N> const& digest) noexcept {
     return {digest.data(), digest.size()};
 }
 
-/// Reads 32 bits from the four bytes at `in`, in the order `Order`.
-template <std::endian Order>
-constexpr std::uint32_t load_word(char const* in) noexcept {
-    // Written out, because g++ -O2 makes one load of this but not of a loop.
-    auto const byte = [in](int i) { return std::uint32_t{static_cast<unsigned char>(in[i])}; };
-    if constexpr (Order == std::endian::big) return byte(0) << 24 | byte(1) << 16 | byte(2) << 8 | byte(3);
-    return byte(3) << 24 | byte(2) << 16 | byte(1) << 8 | byte(0);
+/// Reads a word of 32 or 64 bits from the bytes at `in`, in the order `Order`.
+template <std::endian Order, std::unsigned_integral Word = std::uint32_t>
+constexpr Word load_word(char const* in) noexcept {
+    constexpr bool big = Order == std::endian::big;
+    if constexpr (sizeof(Word) == 8) {
+        std::uint64_t const first = load_word<Order>(in), second = load_word<Order>(in + 4);
+        return big ? first << 32 | second : second << 32 | first;
+    } else {
+        // Written out, because g++ -O2 makes one load of this but not of a loop.
+        auto const byte = [in](int i) { return Word{static_cast<unsigned char>(in[i])}; };
+        if constexpr (big) return byte(0) << 24 | byte(1) << 16 | byte(2) << 8 | byte(3);
+        return byte(3) << 24 | byte(2) << 16 | byte(1) << 8 | byte(0);
+    }
 }
 
-/// Writes 32 bits to the four bytes at `out`, in the order `Order`.
-template <std::endian Order>
-constexpr void store_word(char* out, std::uint32_t value) noexcept {
-    for (int i = 0; i < 4; ++i)
-        out[Order == std::endian::big ? 3 - i : i] = static_cast<char>(static_cast<unsigned char>(value >> (8 * i)));
+/// Writes a word of 32 or 64 bits to the bytes at `out`, in the order `Order`.
+template <std::endian Order, std::unsigned_integral Word>
+constexpr void store_word(char* out, Word value) noexcept {
+    constexpr int last = sizeof(Word) - 1;
+    for (int i = 0; i <= last; ++i)
+        out[Order == std::endian::big ? last - i : i] = static_cast<char>(static_cast<unsigned char>(value >> (8 * i)));
 }
 
-/// What MD5, SHA-1 and SHA-256 have in common: input gathered into blocks of 64 bytes, each folded into a state of
-/// 32-bit words, and after the last byte a one bit, zeros, and the input's length in bits (RFC 1321 3.1-3.2, FIPS
-/// 180-4 5.1.1).
+/// What MD5, SHA-1 and the SHA-2 functions have in common: input gathered into blocks of 16 words, each folded into a
+/// state of such words, and after the last byte a one bit, zeros, and in the block's last two words the input's length
+/// in bits (RFC 1321 3.1-3.2, FIPS 180-4 5.1). Inputs are shorter than 2^61 bytes.
 ///
-/// `Compression` supplies `state_type`, `initial_state`, `byte_order` and `compress(state, blocks, count)`.
+/// `Compression` supplies `state_type` (an array of words of 32 or 64 bits), `initial_state`, `byte_order` (big, with
+/// words of 64 bits) and `compress(state, blocks, count)`.
 template <class Compression>
 class block_hash {
+    static constexpr std::size_t word_size = sizeof(typename Compression::state_type::value_type);
+
   public:
-    static constexpr std::size_t block_size = 64;
+    static constexpr std::size_t block_size = 16 * word_size;
     static constexpr std::size_t digest_size = sizeof(typename Compression::state_type);
     using digest_type = std::array<char, digest_size>;
 
@@ -92,10 +102,10 @@ class block_hash {
 
     /// The digest of all input so far. The object must then be assigned to before it is used again.
     constexpr digest_type finish() noexcept {
-        constexpr std::size_t length_at = block_size - sizeof(length_);
+        constexpr std::size_t length_at = block_size - sizeof(length_);  // its lower 64 bits
         std::size_t held = static_cast<std::size_t>(length_ % block_size);
         partial_[held++] = static_cast<char>(0x80);
-        if (held > length_at) {
+        if (held > block_size - 2 * word_size) {
             std::fill(partial_.begin() + static_cast<std::ptrdiff_t>(held), partial_.end(), '\0');
             Compression::compress(state_, partial_.data(), 1);
             held = 0;
@@ -111,7 +121,7 @@ class block_hash {
 
         digest_type digest{};
         for (std::size_t i = 0; i < state_.size(); ++i)
-            store_word<Compression::byte_order>(digest.data() + 4 * i, state_[i]);
+            store_word<Compression::byte_order>(digest.data() + word_size * i, state_[i]);
         return digest;
     }
 

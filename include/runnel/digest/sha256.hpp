@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/digest/detail/sha2.hpp>
 #include <runnel/digest/detail/x86_sha.hpp>
 #include <runnel/digest/hash.hpp>
 
@@ -7,10 +8,13 @@ namespace runnel::digest {
 
 /// SHA-256's compression function (FIPS 180-4 6.2.2).
 struct sha256_compression {
-    using state_type = std::array<std::uint32_t, 8>;
+    using word = std::uint32_t;
+    using state_type = std::array<word, 8>;
     static constexpr state_type initial_state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                                                  0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
     static constexpr std::endian byte_order = std::endian::big;
+    static constexpr int upper_0[3] = {2, 13, 22}, upper_1[3] = {6, 11, 25};
+    static constexpr int lower_0[3] = {7, 18, 3}, lower_1[3] = {17, 19, 10};
 
     /// Folds `count` blocks of 64 bytes into `state`.
     static constexpr void compress(state_type& state, char const* blocks, std::size_t count) noexcept {
@@ -23,16 +27,11 @@ struct sha256_compression {
 
     /// The same in plain C++.
     static constexpr void compress_portably(state_type& state, char const* blocks, std::size_t count) noexcept {
-        schedule_type schedule{};
-        for (; count > 0; --count, blocks += 64) {
-            for (std::size_t i = 0; i < schedule.size(); ++i) schedule[i] = load_word<byte_order>(blocks + 4 * i);
-            compress(state, schedule);
-        }
-        secure_wipe(schedule);  // HMAC's first block is the key
+        detail::sha2<sha256_compression>::compress(state, blocks, count);
     }
 
     /// The first 32 bits of the fractional parts of the cube roots of the first 64 primes (FIPS 180-4 4.2.2).
-    static constexpr std::uint32_t constants[64] = {
+    static constexpr word constants[64] = {
         0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
         0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
         0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
@@ -41,45 +40,6 @@ struct sha256_compression {
         0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
         0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
         0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
-
-  private:
-    using schedule_type = std::array<std::uint32_t, 16>;
-
-    template <int A, int B, int C>
-    static constexpr std::uint32_t rotations(std::uint32_t x) noexcept {
-        return std::rotr(x, A) ^ std::rotr(x, B) ^ std::rotr(x, C);
-    }
-
-    // The schedule's word for step `T`, kept in a ring of 16.
-    template <std::size_t T>
-    static constexpr std::uint32_t word(schedule_type& w) noexcept {
-        if constexpr (T >= 16) {
-            std::uint32_t const early = w[(T + 1) % 16];
-            std::uint32_t const late = w[(T + 14) % 16];
-            w[T % 16] += (std::rotr(early, 7) ^ std::rotr(early, 18) ^ (early >> 3)) + w[(T + 9) % 16] +
-                         (std::rotr(late, 17) ^ std::rotr(late, 19) ^ (late >> 10));
-        }
-        return w[T % 16];
-    }
-
-    // The eight variables a..h are not moved from step to step; each step finds them one place further on.
-    template <std::size_t T = 0>
-    static constexpr void steps(state_type& s, schedule_type& w) noexcept {
-        constexpr auto at = [](std::size_t variable) { return (variable + 64 - T) % 8; };
-        std::uint32_t const a = s[at(0)], b = s[at(1)], c = s[at(2)], e = s[at(4)];
-        std::uint32_t const choice = s[at(6)] ^ (e & (s[at(5)] ^ s[at(6)]));
-        std::uint32_t const majority = (a & b) | (c & (a | b));
-        std::uint32_t const t1 = s[at(7)] + rotations<6, 11, 25>(e) + choice + constants[T] + word<T>(w);
-        s[at(3)] += t1;
-        s[at(7)] = t1 + rotations<2, 13, 22>(a) + majority;
-        if constexpr (T + 1 < 64) steps<T + 1>(s, w);
-    }
-
-    static constexpr void compress(state_type& state, schedule_type& schedule) noexcept {
-        state_type s = state;
-        steps(s, schedule);
-        for (std::size_t i = 0; i < state.size(); ++i) state[i] += s[i];
-    }
 };
 
 /// SHA-256 (FIPS 180-4).
