@@ -116,22 +116,23 @@ class Fault:
 
 def read_list(path):
     """The faults of one text file."""
-    file, blocks, block, number = None, [], None, 0
+    file, blocks, block, first = None, [], None, None
     for line_number, line in enumerate(path.read_text().splitlines(), 1):
         key, value = line[:2], line[2:].strip()
         if not line.strip() or key == "//":
             continue
         if key == "@ ":
-            number = int(value)
+            first = int(value)
         elif key == "= ":
             file, block = value, None
         elif key == "# ":
-            block = {"source": f"{path.name}:{line_number}", "file": file, "# ": value, **dict.fromkeys(KEYS, "")}
+            block = {"source": f"{path.name}:{line_number}", "file": file, "# ": value, **dict.fromkeys(KEYS, ""), "@ ": first}
             blocks.append(block)
+            first = None
         elif key.strip() == "&":  # the fault before, at another place, too
             if block is None and not blocks:
                 raise Wrong(f"{path.name}:{line_number}: there is no fault before this")
-            block = {**blocks[-1], "source": f"{path.name}:{line_number}", "file": file, "- ": "", "+ ": "", "&": True}
+            block = {**blocks[-1], "source": f"{path.name}:{line_number}", "file": file, "- ": "", "+ ": "", "&": True, "@ ": None}
             blocks.append(block)
         elif key in KEYS or key.strip() in ("-", "+"):
             if block is None:
@@ -143,10 +144,9 @@ def read_list(path):
     for b in blocks:
         if b["file"] is None or not b["- "]:
             raise Wrong(f"{b['source']}: no file, or no old text")
-    number -= 1
-    faults = []
+    number, faults = -1, []
     for b in blocks:
-        number += "&" not in b
+        number = number + ("&" not in b) if b["@ "] is None else b["@ "]
         faults.append(Fault(b["source"], b["file"], b["# "], *(b[key] for key in KEYS), number, "&" in b))
     return faults
 
