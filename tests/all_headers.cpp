@@ -68,13 +68,16 @@
 #include <runnel/coro/wait_list.hpp>
 #include <runnel/coro/waitable_timer.hpp>
 #include <runnel/digest/base64.hpp>
+#include <runnel/digest/detail/sha2.hpp>
 #include <runnel/digest/detail/x86_sha.hpp>
 #include <runnel/digest/hash.hpp>
 #include <runnel/digest/hex.hpp>
 #include <runnel/digest/hmac.hpp>
 #include <runnel/digest/md5.hpp>
+#include <runnel/digest/pbkdf2.hpp>
 #include <runnel/digest/sha1.hpp>
 #include <runnel/digest/sha256.hpp>
+#include <runnel/digest/sha512.hpp>
 #include <runnel/mqtt/client/authenticator.hpp>
 #include <runnel/mqtt/client/credentials.hpp>
 #include <runnel/mqtt/client/detail/authenticating.hpp>
@@ -98,6 +101,7 @@
 #include <runnel/mqtt/client/publish_result.hpp>
 #include <runnel/mqtt/client/queued_message.hpp>
 #include <runnel/mqtt/client/reconnect.hpp>
+#include <runnel/mqtt/client/scram_authenticator.hpp>
 #include <runnel/mqtt/client/session.hpp>
 #include <runnel/mqtt/client/session_event.hpp>
 #include <runnel/mqtt/client/session_options.hpp>
@@ -137,6 +141,7 @@
 #include <runnel/mqtt/protocol/detail/publish_layout.hpp>
 #include <runnel/mqtt/protocol/detail/quarantine.hpp>
 #include <runnel/mqtt/protocol/detail/received.hpp>
+#include <runnel/mqtt/protocol/detail/scram_text.hpp>
 #include <runnel/mqtt/protocol/detail/session_state_publish.hpp>
 #include <runnel/mqtt/protocol/detail/session_state_receive.hpp>
 #include <runnel/mqtt/protocol/detail/topic_alias.hpp>
@@ -146,6 +151,10 @@
 #include <runnel/mqtt/protocol/publish_queue.hpp>
 #include <runnel/mqtt/protocol/requests.hpp>
 #include <runnel/mqtt/protocol/router.hpp>
+#include <runnel/mqtt/protocol/scram.hpp>
+#include <runnel/mqtt/protocol/scram_client.hpp>
+#include <runnel/mqtt/protocol/scram_error.hpp>
+#include <runnel/mqtt/protocol/scram_server.hpp>
 #include <runnel/mqtt/protocol/session_handler.hpp>
 #include <runnel/mqtt/protocol/session_state.hpp>
 #include <runnel/mqtt/protocol/subscriptions.hpp>
@@ -182,6 +191,7 @@
 #include <runnel/testing/broker/detail/subscription_table.hpp>
 #include <runnel/testing/broker/faults.hpp>
 #include <runnel/testing/broker/options.hpp>
+#include <runnel/testing/broker/scram.hpp>
 #include <runnel/testing/certificate.hpp>
 #include <runnel/testing/detail/accept_loop.hpp>
 #include <runnel/testing/over_tls.hpp>

@@ -93,6 +93,18 @@ void write_proxy_handshakes(std::filesystem::path const& directory) {
     write(directory / "address", "\0::ffff:1.2.3.4"s);
 }
 
+// The first byte says which end it is for; then its two messages.
+void write_scram(std::filesystem::path const& root) {
+    std::filesystem::create_directories(root / "scram");
+    write(root / "scram" / "client", "\1r=nonce1,s=c2FsdA==,i=4096\nv=rmF9pqV8S7suAoZWja4dJRkFsKQ=");
+    write(root / "scram" / "extended", "\1r=nonce1,s=c2FsdA==,i=4096,x=y\ne=other-error");
+    write(root / "scram" / "server",
+          std::string("\0n,,n=a=3Db=2Cc,r=abc\nc=biws,r=abcnonce,p=v0X8v3Bz2T0CJGbJQyF0X+HI4Ts=", 63));
+    write(root / "scram" / "right", std::string("\0n,,n=user,r=own\n", 17));
+    write_words(root / "scram.dict", {"n,,", "y,,", "p=tls-exporter,,", "n,a=", "n=user", "=2C", "=3D", "r=nonce",
+                                      "r=own", ",s=c2FsdA==", ",i=4096", "c=biws", ",p=", "v=", "e=", "m="});
+}
+
 void write_websocket_handshakes(std::filesystem::path const& directory) {
     namespace websocket = runnel::websocket;
     std::filesystem::create_directories(directory);
@@ -277,6 +289,7 @@ int main(int argc, char** argv) {
     write_websocket_frames(root / "websocket_frames");
     write_websocket_handshakes(root / "websocket_handshake");
     write_proxy_handshakes(root / "proxy_handshakes");
+    write_scram(root);
     write_aliyun_texts(root);
     write_alink(root);
     write_stores(root / "session_journal");

@@ -11,7 +11,7 @@ namespace runnel::digest {
 
 /// PBKDF2 (RFC 8018 5.2) with HMAC: a key of `Hash::digest_size` bytes, of a password. It is made to take long, so it
 /// is done in portions: `while (!key.advance(4096)) {...}`. Two compressions of `Hash` an iteration;
-/// docs/performance.md has figures. What was derived from the password is wiped from memory when the object is
+/// docs/sessions.md has figures. What was derived from the password is wiped from memory when the object is
 /// destroyed.
 template <hash Hash>
 class pbkdf2 {
@@ -26,8 +26,8 @@ class pbkdf2 {
         first.update({"\0\0\0\1", 4});  // the number of this block of the key: there is no other
         last_ = key_ = first.finish();
     }
-    pbkdf2(pbkdf2 const&) = delete;
-    pbkdf2& operator=(pbkdf2 const&) = delete;
+    constexpr pbkdf2(pbkdf2 const&) = default;
+    constexpr pbkdf2& operator=(pbkdf2 const&) = default;
     constexpr ~pbkdf2() {
         secure_wipe(last_);
         secure_wipe(key_);
