@@ -134,7 +134,10 @@ class Failure(Exception):
 def run(command, **options):
     done = subprocess.run([str(w) for w in command], capture_output=True, text=True, check=False, errors="replace", **options)
     if done.returncode != 0:
-        output = "\n".join((done.stdout + done.stderr).splitlines()[:60])
+        lines = (done.stdout + done.stderr).splitlines()
+        if len(lines) > 80:  # a compiler says first what is wrong, a test last
+            lines = [*lines[:40], "...", *lines[-40:]]
+        output = "\n".join(lines)
         raise Failure(f"$ {shlex.join(map(str, command))}\n{output}")
     return done.stdout
 
