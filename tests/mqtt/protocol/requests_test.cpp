@@ -130,6 +130,22 @@ void check(world& w, std::string const& events) {
     w.check();
 }
 
+// One request has been asked, and another waits for its turn.
+struct asked_and_waiting {
+    asked_and_waiting() {
+        asked.correlation = "a";
+        waiting.correlation = "b";
+        machine.add(asked);
+        machine.add(waiting);
+        CHECK(machine.next(asked) == step::open);
+        machine.opened(asked, nobody);
+        CHECK(machine.next(asked) == step::send);
+    }
+    static void nobody(requests::entry&) {}
+    requests machine;
+    requests::entry asked, waiting;
+};
+
 }  // namespace
 
 TEST_CASE("after all sequences of events each request is told once, and nobody waits for nobody") {
@@ -159,37 +175,19 @@ TEST_CASE("a response is for one request, and a second one is for nobody") {
 }
 
 TEST_CASE("the message of a request that failed after it was asked is withdrawn, and of one that never was not") {
-    requests m;
-    requests::entry a, b;
-    a.correlation = "a";
-    b.correlation = "b";
-    auto const nobody = [](requests::entry&) {};
-    m.add(a);
-    m.add(b);
-    CHECK(m.next(a) == step::open);
-    m.opened(a, nobody);
-    CHECK(m.next(a) == step::send);
-    m.end(std::make_error_code(std::errc::io_error), nobody);
-    CHECK(a.at == requests::stage::failed);
-    CHECK(m.remove(a, nobody));
+    asked_and_waiting r;
+    r.machine.end(std::make_error_code(std::errc::io_error), r.nobody);
+    CHECK(r.asked.at == requests::stage::failed);
+    CHECK(r.machine.remove(r.asked, r.nobody));
     requests::entry c;
     c.correlation = "c";
-    m.add(c);
-    CHECK_FALSE(m.remove(c, nobody));
+    r.machine.add(c);
+    CHECK_FALSE(r.machine.remove(c, r.nobody));
 }
 
 TEST_CASE("after the server has refused to renew the subscription the next request subscribes anew") {
-    requests m;
-    requests::entry a, b;
-    a.correlation = "a";
-    b.correlation = "b";
-    auto const nobody = [](requests::entry&) {};
-    m.add(a);
-    m.add(b);
-    CHECK(m.next(a) == step::open);
-    m.opened(a, nobody);
-    CHECK(m.next(a) == step::send);
-    m.refused(std::make_error_code(std::errc::permission_denied), nobody);
-    CHECK(a.at == requests::stage::failed);
-    CHECK(m.next(b) == step::open);
+    asked_and_waiting r;
+    r.machine.refused(std::make_error_code(std::errc::permission_denied), r.nobody);
+    CHECK(r.asked.at == requests::stage::failed);
+    CHECK(r.machine.next(r.waiting) == step::open);
 }

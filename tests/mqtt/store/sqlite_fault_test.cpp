@@ -108,6 +108,15 @@ std::size_t check_stored(std::string const& file, std::size_t done) {
     return done + (more ? 1 : 0);
 }
 
+// Behind a step that may have `failed` with `why`: what was told is so, and the next process stores the rest.
+void check_and_go_on(std::string const& file, std::error_code const& why, bool failed, std::size_t volatile& done) {
+    if (!why) CHECK(done == batches);
+    if (!failed) CHECK_FALSE(why);
+    done = check_stored(file, done);
+    CHECK_FALSE(store_all(file, sqlite_options::survives::process, done));
+    CHECK(contents(file) == after(batches));
+}
+
 }  // namespace
 
 TEST_CASE("whichever step of SQLite's I/O fails, a batch is stored as a whole or not at all, and what is told is so") {
@@ -138,11 +147,7 @@ TEST_CASE("whichever step of SQLite's I/O fails, a batch is stored as a whole or
                     failed = files.failed();
                 }
                 CAPTURE(why.message());
-                if (!why) CHECK(done == batches);
-                if (!failed) CHECK_FALSE(why);
-                done = check_stored(file, done);
-                CHECK_FALSE(store_all(file, sqlite_options::survives::process, done));
-                CHECK(contents(file) == after(batches));
+                check_and_go_on(file, why, failed, done);
                 if (!failed) break;
                 ++failures;
             }
@@ -168,11 +173,7 @@ TEST_CASE("whichever allocation of SQLite's fails, a batch is stored as a whole 
             CAPTURE(why.message());
             CHECK((!why || why == static_cast<sqlite_errc>(SQLITE_NOMEM) ||
                    why == static_cast<sqlite_errc>(SQLITE_IOERR_NOMEM)));
-            if (!why) CHECK(done == batches);
-            if (!failed) CHECK_FALSE(why);
-            done = check_stored(file, done);
-            CHECK_FALSE(store_all(file, sqlite_options::survives::process, done));
-            CHECK(contents(file) == after(batches));
+            check_and_go_on(file, why, failed, done);
             if (!failed) break;
             ++failures;
         }
