@@ -12,5 +12,7 @@
 
 template class runnel::mqtt::session<runnel::tcp>;
 template class runnel::mqtt::session<runnel::ws>;
+#if RUNNEL_HAS_LOCAL_SOCKETS
 template class runnel::mqtt::session<runnel::unix_socket>;
+#endif
 template class runnel::mqtt::session<runnel::any_transport>;

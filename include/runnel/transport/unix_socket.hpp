@@ -14,7 +14,14 @@
 #include <system_error>
 #include <utility>
 
+/// Whether there is a `unix_socket` at all.
 #if defined(ASIO_HAS_LOCAL_SOCKETS) || defined(BOOST_ASIO_HAS_LOCAL_SOCKETS)
+#define RUNNEL_HAS_LOCAL_SOCKETS 1
+#else
+#define RUNNEL_HAS_LOCAL_SOCKETS 0
+#endif
+
+#if RUNNEL_HAS_LOCAL_SOCKETS
 
 namespace runnel {
 

@@ -36,7 +36,7 @@ WebSocket websocket_to(url const& where) {
     throw std::invalid_argument(std::string("URL: ").append(where.scheme).append("://").append(why));
 }
 
-#if defined(ASIO_HAS_LOCAL_SOCKETS)
+#if RUNNEL_HAS_LOCAL_SOCKETS
 inline unix_socket unix_socket_at(url const& where) {
     bool const is_path = where.host.empty() && where.port == 0 && where.path.find('?') == where.path.npos;
     if (!is_path || where.path.empty())
@@ -63,7 +63,7 @@ inline unix_socket unix_socket_at(url const& where) {
 /// `session_options::credentials`. Throws `std::invalid_argument` with a text that names what is wrong with the URL.
 RUNNEL_COLD inline any_transport transport_from(url const& where, tls_context context = {}) {
     auto const is = [&](auto const*... names) { return ((where.scheme == names) || ...); };
-#if defined(ASIO_HAS_LOCAL_SOCKETS)
+#if RUNNEL_HAS_LOCAL_SOCKETS
     if (is("unix")) return detail::unix_socket_at(where);
 #endif
     bool const is_plain = is("mqtt", "tcp");
