@@ -70,7 +70,7 @@ RUNNEL_COLD constexpr std::uint16_t read_port(std::string_view text) noexcept {
 
 /// "host:port" as a URL has it (RFC 3986 3.2), without the user's name.
 RUNNEL_COLD RUNNEL_NOINLINE inline std::string authority_of(std::string_view host, std::uint16_t port) {
-    return host_in_url(host) + ':' + std::to_string(port);
+    return host_in_url(host) + ':' + std::to_string(long{port});
 }
 
 }  // namespace runnel

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <new>
 #include <string>
+#include <string_view>
 #include <system_error>
 
 namespace runnel {
@@ -51,6 +52,13 @@ std::error_category const& layer_category() noexcept {
     static auto const* const category =
         ::new (static_cast<void*>(place)) layer_error_category(category_name(Enum{}), describe_value, condition());
     return *category;
+}
+
+/// Whether an error is one of this layer's: by the name of its category, so that who asks does not bring the layer's
+/// texts into the program. Nothing else makes errors of that name.
+template <class Enum>
+bool is_error_of(std::error_code const& e) noexcept {
+    return std::string_view(e.category().name()) == category_name(Enum{});
 }
 
 /// `value` as a `std::error_code` of its layer's category.

@@ -70,7 +70,7 @@ class record_pool {
     }
 
     /// Frees the memory in which no record lies.
-    void release_idle() noexcept {
+    RUNNEL_COLD void release_idle() noexcept {
         if (current_ != nullptr && current_->live == 0) current_ = nullptr;
         spare_ = nullptr;
         spare_bytes_ = 0;

@@ -74,7 +74,7 @@ class ring_queue {
         return static_cast<std::size_t>(number) & (capacity - 1);
     }
 
-    RUNNEL_NOINLINE void grow() {
+    RUNNEL_COLD RUNNEL_NOINLINE void grow() {
         std::size_t const capacity = capacity_ == 0 ? 8 : capacity_ * 2;
         auto larger = std::make_unique_for_overwrite<T[]>(capacity);
         for (auto n = first_; n != next_; ++n) larger[place_of(n, capacity)] = elements_[place_of(n, capacity_)];

@@ -59,7 +59,8 @@ class timer {
 
     // Shared with the operations under way.
     struct state {
-        state(Executor const& executor, function c, void* o) : timer(executor), call(c), of(o) {}
+        RUNNEL_COLD RUNNEL_NOINLINE state(Executor const& executor, function c, void* o)
+            : timer(executor), call(c), of(o) {}
         waitable_timer<Executor> timer;
         function call;
         void* of;

@@ -295,7 +295,7 @@ class wait_list final : private wait_list_registry::entry {
 
     RUNNEL_COLD explicit wait_list(Executor executor) : wait_list(share_type(*new queue_type(std::move(executor)))) {}
     /// A list that shares the queue of others: coroutines woken at any of them go on in the order of their waking.
-    explicit wait_list(share_type queue) : queue_(std::move(queue)) { queue_->registry().add(*this); }
+    RUNNEL_COLD explicit wait_list(share_type queue) : queue_(std::move(queue)) { queue_->registry().add(*this); }
     wait_list(wait_list const&) = delete;
     wait_list& operator=(wait_list const&) = delete;
     RUNNEL_COLD ~wait_list() {

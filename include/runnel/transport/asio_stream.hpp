@@ -136,7 +136,7 @@ class asio_stream {
     /// Ends the flow towards the peer: a socket's sending half is shut down, an `asio::ssl::stream` exchanges
     /// close_notify for at most `shutdown_limit`, any other stream is left as it is. Throws nothing if the peer has
     /// gone already.
-    asio::awaitable<void, executor_type> shutdown() { return shutdown(state_.share()); }
+    RUNNEL_COLD asio::awaitable<void, executor_type> shutdown() { return shutdown(state_.share()); }
 
     static constexpr std::chrono::seconds shutdown_limit{5};
 
@@ -230,9 +230,9 @@ class asio_stream {
         send_buffer& out;
     };
 
-    static asio::awaitable<void, executor_type> nothing() { co_return; }
+    RUNNEL_COLD static asio::awaitable<void, executor_type> nothing() { co_return; }
 
-    static asio::awaitable<void, executor_type> shutdown(state_share<state> s) {
+    RUNNEL_COLD static asio::awaitable<void, executor_type> shutdown(state_share<state> s) {
         s->check();
         if constexpr (requires(Next& n, asio_error_code& e) { n.shutdown(asio::socket_base::shutdown_send, e); }) {
             asio_error_code ignored;

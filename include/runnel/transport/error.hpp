@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/error.hpp>
 
 #include <system_error>
@@ -61,7 +62,7 @@ enum class transport_errc {
 constexpr char const* category_name(transport_errc) noexcept { return "runnel.transport"; }
 
 /// What the error means, in a sentence without a full stop.
-constexpr char const* describe(transport_errc e) noexcept {
+RUNNEL_COLD constexpr char const* describe(transport_errc e) noexcept {
     switch (e) {
         case transport_errc::ok: return "no error";
         case transport_errc::file_unreadable: return "the file cannot be read";

@@ -90,10 +90,8 @@ constexpr bool is_lasting(proxy_errc e) noexcept {
 }
 /// The same of any error: those of others may pass.
 inline bool is_lasting_error(std::error_code const& e) noexcept {
-    if (e.category() == make_error_code(transport_errc{}).category())
-        return is_lasting(static_cast<transport_errc>(e.value()));
-    if (e.category() == make_error_code(proxy_errc{}).category()) return is_lasting(static_cast<proxy_errc>(e.value()));
-    return false;
+    if (is_error_of<transport_errc>(e)) return is_lasting(static_cast<transport_errc>(e.value()));
+    return is_error_of<proxy_errc>(e) && is_lasting(static_cast<proxy_errc>(e.value()));
 }
 
 }  // namespace runnel

@@ -62,12 +62,13 @@ struct basic_tcp {
     /// The port that is connected to.
     std::uint16_t effective_port() const noexcept { return port != 0 ? port : default_port; }
 
-    std::string url() const { return "tcp://" + authority_of(host, effective_port()); }
+    RUNNEL_COLD std::string url() const { return "tcp://" + authority_of(host, effective_port()); }
 
     /// Resolves the host, each time anew, and connects to whichever of its addresses answers first (RFC 8305); see
     /// `attempt_delay`. Throws `connect_failed` with the errors of all addresses, an error of name resolution or of
     /// `socket`; and `std::out_of_range` if an option is not possible.
-    asio::awaitable<stream_type, Executor> open(Executor executor, connect_progress* progress = nullptr) const {
+    RUNNEL_COLD asio::awaitable<stream_type, Executor> open(Executor executor,
+                                                            connect_progress* progress = nullptr) const {
         check(*this);
         return detail::connect_race<Executor>::template run<stream_type>(
             std::move(executor), {host, effective_port()},

@@ -37,6 +37,16 @@ TEST_CASE("user properties that own their memory keep order, and names that repe
     CHECK(all(copy).size() == 3);
 }
 
+TEST_CASE("user properties are copied from a list of objects, and of bytes") {
+    std::string name = "a";
+    user_property const pairs[] = {{name, "1"}, {"b", "2"}};
+    user_properties const copy{user_property_list(pairs)};
+    name = "x";
+    CHECK(all(copy) == std::vector<user_property>{{"a", "1"}, {"b", "2"}});
+    CHECK(user_properties(copy.list()) == copy);
+    CHECK(user_properties(user_property_list()).empty());
+}
+
 TEST_CASE("user properties are sent as properties of a packet, and read again") {
     std::string const longest(65'535, 'x');
     user_properties const p = {{longest, longest}, {"k", "v"}};

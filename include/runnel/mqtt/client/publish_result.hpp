@@ -27,11 +27,19 @@ struct publish_details {
         auto details = std::make_shared<publish_details>();
         details->reason_string = printable(text.value_or(""));
         std::size_t room = 64 * 1024;  // a packet has place for millions of empty ones
+        std::size_t count = 0;
         for (auto const& [name, value] : pairs) {
             auto const size = sizeof(std::pair<std::string, std::string>) + name.size() + value.size();
             if (size > room) break;
             room -= size;
-            details->user_properties.push_back({std::string(name), std::string(value)});
+            ++count;
+        }
+        details->user_properties = std::vector<std::pair<std::string, std::string>>(count);
+        auto from = pairs.begin();
+        for (auto& [name, value] : details->user_properties) {
+            auto const pair = *from++;
+            name = pair.name;
+            value = pair.value;
         }
         return details;
     }

@@ -320,7 +320,7 @@ class session final : private detail::session_services {
     // `run` in progress.
     struct run_guard : detail::operation_base<session> {
         explicit run_guard(session& s) noexcept : detail::operation_base<session>(&s, s.running_here_) {}
-        ~run_guard() {
+        RUNNEL_COLD ~run_guard() {
             if (this->of == nullptr) return;
             std::error_code code = errc::disconnected;
             std::string text;
@@ -354,7 +354,7 @@ class session final : private detail::session_services {
             refused.clear();
         }
     };
-    server_info& from_server() {
+    RUNNEL_COLD server_info& from_server() {
         if (!server_info_) server_info_ = std::make_unique<server_info>();
         return *server_info_;
     }
@@ -514,7 +514,7 @@ class session final : private detail::session_services {
     // --- the end
 
     // Ends `run` with an exception that no new attempt can mend.
-    [[noreturn]] void fail(std::exception_ptr why) {
+    RUNNEL_COLD [[noreturn]] void fail(std::exception_ptr why) {
         connection_.fail(why);
         std::rethrow_exception(std::move(why));
     }

@@ -167,13 +167,14 @@ struct subscribe_options {
     user_property_list user_properties{};
 };
 
-/// Throws if an option asks for what only MQTT 5 has, and `version` is 3.1.1. Topic aliases are used where they
-/// can be.
+/// Throws `errc::not_in_this_version`, with the option's name, if it is used, and only MQTT 5 has it.
+RUNNEL_COLD RUNNEL_NOINLINE inline void check_version(bool may_have_v5, bool is_used, char const* name) {
+    if (is_used && !may_have_v5) RUNNEL_THROW(std::system_error(errc::not_in_this_version, name));
+}
+/// The same for all options, unless `version` is MQTT 5 or may be. Topic aliases are used where they can be.
 RUNNEL_COLD inline void check_version(session_options const& o) {
-    if (o.version != protocol_version::v3_1_1) return;
-    auto const refuse_if = [](bool is, char const* name) RUNNEL_LAMBDA_COLD {
-        if (is) RUNNEL_THROW(std::system_error(errc::not_in_this_version, name));
-    };
+    bool const may_have_v5 = o.version != protocol_version::v3_1_1;
+    auto const refuse_if = [&](bool is, char const* name) { check_version(may_have_v5, is, name); };
     refuse_if(o.request_response_information, "request_response_information");
     refuse_if(!o.request_problem_information, "request_problem_information");
     refuse_if(o.session_expiry != std::chrono::hours(1), "session_expiry");
@@ -190,6 +191,14 @@ RUNNEL_COLD inline void check_version(session_options const& o) {
     refuse_if(!w.user_properties.empty(), "will.user_properties");
 }
 
+/// The same for those of a subscription.
+RUNNEL_COLD inline void check_version(bool may_have_v5, subscribe_options const& o) {
+    check_version(may_have_v5, o.no_local, "no_local");
+    check_version(may_have_v5, o.retain_as_published, "retain_as_published");
+    check_version(may_have_v5, o.handling != retain_handling::send, "handling");
+    check_version(may_have_v5, !o.user_properties.is_blank(), "user_properties");
+}
+
 /// Throws `std::out_of_range`, with the range in its text, if the options are not possible, and
 /// `errc::not_in_this_version`, with the option's name, if one is for MQTT 5 and `version` is 3.1.1.
 RUNNEL_COLD inline void check(session_options const& o) {
@@ -199,17 +208,19 @@ RUNNEL_COLD inline void check(session_options const& o) {
             RUNNEL_THROW(std::out_of_range(std::string(name) + " is " + std::to_string(value.count()) +
                                            " s; it must be 0 to " + std::to_string(maximum) + " s"));
     };
-    auto const positive = [](auto value, char const* name) {
-        if (value < decltype(value){1}) RUNNEL_THROW(std::out_of_range(std::string(name) + " must be 1 or more"));
+    auto const require = [](bool is_possible, char const* name, char const* range) RUNNEL_LAMBDA_COLD {
+        if (!is_possible) RUNNEL_THROW(std::out_of_range(std::string(name) + " must be " + range));
     };
+    auto const positive = [&](auto value, char const* name)
+                              RUNNEL_LAMBDA_ALWAYS_INLINE { require(value >= decltype(value){1}, name, "1 or more"); };
     seconds(o.keep_alive, 65'535, "keep_alive");
     seconds(o.session_expiry, 0xFFFF'FFFF, "session_expiry");
     if (o.will) {
         seconds(o.will->delay, 0xFFFF'FFFF, "will.delay");
         seconds(o.will->message_expiry.value_or(0s), 0xFFFF'FFFF, "will.message_expiry");
     }
-    auto const up_to_a_day = [](std::chrono::milliseconds value, char const* name) {
-        if (value < 0ms || value > 24h) RUNNEL_THROW(std::out_of_range(std::string(name) + " must be 0 to 24 h"));
+    auto const up_to_a_day = [&](std::chrono::milliseconds value, char const* name) {
+        require(value >= 0ms && value <= 24h, name, "0 to 24 h");
     };
     up_to_a_day(o.unrouted_timeout, "unrouted_timeout");
     up_to_a_day(o.stalled_after, "stalled_after");
@@ -224,7 +235,7 @@ RUNNEL_COLD inline void check(session_options const& o) {
     positive(o.maximum_queued_messages, "maximum_queued_messages");
     positive(o.maximum_unwritten, "maximum_unwritten");
     positive(o.pace.span, "pace.span (ms)");
-    if (o.pace.span > 24h) RUNNEL_THROW(std::out_of_range("pace.span must be 24 h or less"));
+    require(o.pace.span <= 24h, "pace.span", "24 h or less");
     check(o.reconnect);
     check_version(o);
 }

@@ -58,9 +58,7 @@ struct subscription_state {
     bool is_granted() const noexcept { return parts.front().granted.has_value(); }
     // The options view what the caller has.
     RUNNEL_COLD RUNNEL_NOINLINE void keep_user_properties() {
-        auto& own = user_properties.emplace();
-        for (auto const& [name, value] : options.user_properties) own.add(name, value);
-        options.user_properties = own.list();
+        options.user_properties = user_properties.emplace(options.user_properties).list();
     }
 
     subscribe_options options;

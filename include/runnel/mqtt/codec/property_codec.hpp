@@ -94,17 +94,22 @@ constexpr char const* skip_property_value(property_type type, char const* at) no
     }
 }
 
+/// The value of the next property `id`, in bytes from `at` to `end` that were validated before; nullptr: there is none.
+RUNNEL_NOINLINE constexpr char const* find_property(property_id id, char const* at, char const* end) noexcept {
+    while (at != end) {
+        auto const found = property_id(static_cast<unsigned char>(*at++));
+        if (found == id) return at;
+        at = skip_property_value(definition_of(found).type, at);
+    }
+    return nullptr;
+}
+
 template <property_id Id, class T>
 constexpr bool property_list_codec<Id, T>::read(char const*& at, char const* end, T& out) noexcept {
-    while (at != end) {
-        auto const id = property_id(static_cast<unsigned char>(*at++));
-        if (id == Id) {
-            out = read_property_value<definition_of(Id).type, T>(at);
-            return true;
-        }
-        at = skip_property_value(definition_of(id).type, at);
-    }
-    return false;
+    char const* value = find_property(Id, at, end);
+    if (value != nullptr) out = read_property_value<definition_of(Id).type, T>(value);
+    at = value != nullptr ? value : end;
+    return value != nullptr;
 }
 
 /// How the value of a member of `properties` that is no list is encoded. (Topic names and binary data are encoded as
@@ -253,12 +258,12 @@ constexpr errc check_property_value(property_definition const& property, std::ui
 RUNNEL_NOINLINE constexpr errc check_property_value(property_definition const& property,
                                                     std::string_view value) noexcept {
     if (property.type == property_type::topic_name) return check_topic_name(value);
-    if (property.type == property_type::string) return check_string(value);
+    if (property.type != property_type::binary_data) return check_string(value);
     return value.size() > max_string_size ? errc::string_too_long : errc::ok;
 }
-constexpr errc check_property_value(property_definition const&, user_property const& value) noexcept {
-    errc const error = check_string(value.name);
-    return error == errc::ok ? check_string(value.value) : error;
+constexpr errc check_property_value(property_definition const& property, user_property const& value) noexcept {
+    errc const error = check_property_value(property, value.name);
+    return error == errc::ok ? check_property_value(property, value.value) : error;
 }
 
 /// Checks a property that is there and to be sent in a packet of this type.

@@ -82,10 +82,8 @@ class property_view {
         if (is_own()) return own_->*field.member;
         if ((present_ & definition_of(Id).bit) == 0) return member_type{};
         if constexpr (field.repeats.empty()) {
-            typename member_type::value_type value{};
-            char const* at = raw_;
-            property_list_codec<Id, typename member_type::value_type>::read(at, at + size_, value);
-            return member_type(value);
+            char const* at = find_property(Id, raw_, raw_ + size_);
+            return member_type(read_property_value<definition_of(Id).type, typename member_type::value_type>(at));
         } else {
             return member_type::from_encoded(raw());
         }

@@ -18,7 +18,9 @@ namespace runnel::mqtt {
 class user_properties {
   public:
     user_properties() noexcept = default;
-    user_properties(std::initializer_list<user_property> list) {
+    user_properties(std::initializer_list<user_property> list) : user_properties(user_property_list(list)) {}
+    /// Copies of what a list views.
+    RUNNEL_COLD explicit user_properties(user_property_list const& list) {
         for (auto const& [name, value] : list) add(name, value);
     }
 

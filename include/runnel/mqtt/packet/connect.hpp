@@ -44,7 +44,7 @@ struct connect_flags {
 };
 
 /// Bytes that follow the fixed header.
-constexpr std::size_t remaining_length(connect const& p, protocol_version version) noexcept {
+RUNNEL_COLD constexpr std::size_t remaining_length(connect const& p, protocol_version version) noexcept {
     bool const v5 = version == protocol_version::v5;
     std::size_t size = 10 + field_size(p.client_id);  // protocol name, version, flags, keep alive
     if (v5) size += encoded_size(p.props, packet_type::connect);
@@ -64,7 +64,7 @@ constexpr std::size_t encoded_size(connect const& p, protocol_version version) n
 
 /// Writes the packet, `encoded_size` bytes; returns the end of what was written. The packet is one that `check`
 /// accepts.
-constexpr char* encode(char* out, connect const& p, protocol_version version) noexcept {
+RUNNEL_COLD constexpr char* encode(char* out, connect const& p, protocol_version version) noexcept {
     bool const v5 = version == protocol_version::v5;
     using bit = connect_flags;
     unsigned flags =
@@ -149,7 +149,7 @@ constexpr errc decode(fixed_header const&, std::string_view body, protocol_versi
 }
 
 /// Checks that a will can be sent in this version.
-constexpr errc check(will const& w, protocol_version version) noexcept {
+RUNNEL_COLD constexpr errc check(will const& w, protocol_version version) noexcept {
     if (w.qos > qos::exactly_once) return errc::invalid_qos;
     if (w.payload.size() > max_string_size) return errc::string_too_long;
     if (errc const error = check_topic_name(w.topic); error != errc::ok) return error;

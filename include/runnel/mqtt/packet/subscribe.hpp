@@ -61,7 +61,7 @@ constexpr std::uint8_t subscription_options(subscription_request const& r, proto
 }
 
 /// Bytes that follow the fixed header.
-constexpr std::size_t remaining_length(subscribe const& p, protocol_version version) noexcept {
+RUNNEL_COLD constexpr std::size_t remaining_length(subscribe const& p, protocol_version version) noexcept {
     std::size_t size = 2;
     if (version == protocol_version::v5) size += encoded_size(p.props, packet_type::subscribe);
     for (auto const& request : p.requests) size += field_size(request.filter) + 1;
@@ -75,7 +75,7 @@ constexpr std::size_t encoded_size(subscribe const& p, protocol_version version)
 
 /// Writes the packet, `encoded_size` bytes; returns the end of what was written. The packet is one that `check`
 /// accepts.
-constexpr char* encode(char* out, subscribe const& p, protocol_version version) noexcept {
+RUNNEL_COLD constexpr char* encode(char* out, subscribe const& p, protocol_version version) noexcept {
     out = write_fixed_header(out, packet_type::subscribe, 2, remaining_length(p, version));
     out = write_big_endian(out, p.packet_id);
     if (version == protocol_version::v5) out = encode(out, p.props, packet_type::subscribe);

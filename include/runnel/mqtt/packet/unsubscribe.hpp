@@ -36,7 +36,7 @@ struct unsubscribe {
 };
 
 /// Bytes that follow the fixed header.
-constexpr std::size_t remaining_length(unsubscribe const& p, protocol_version version) noexcept {
+RUNNEL_COLD constexpr std::size_t remaining_length(unsubscribe const& p, protocol_version version) noexcept {
     std::size_t size = 2;
     if (version == protocol_version::v5) size += encoded_size(p.props, packet_type::unsubscribe);
     for (auto const& filter : p.filters) size += field_size(filter);
@@ -50,7 +50,7 @@ constexpr std::size_t encoded_size(unsubscribe const& p, protocol_version versio
 
 /// Writes the packet, `encoded_size` bytes; returns the end of what was written. The packet is one that `check`
 /// accepts.
-constexpr char* encode(char* out, unsubscribe const& p, protocol_version version) noexcept {
+RUNNEL_COLD constexpr char* encode(char* out, unsubscribe const& p, protocol_version version) noexcept {
     out = write_fixed_header(out, packet_type::unsubscribe, 2, remaining_length(p, version));
     out = write_big_endian(out, p.packet_id);
     if (version == protocol_version::v5) out = encode(out, p.props, packet_type::unsubscribe);

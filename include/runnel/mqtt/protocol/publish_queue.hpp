@@ -62,7 +62,7 @@ class publish_queue {
         : options_(options), state_(session), out_(out) {}
     publish_queue(publish_queue const&) = delete;
     publish_queue& operator=(publish_queue const&) = delete;
-    ~publish_queue() {
+    RUNNEL_COLD ~publish_queue() {
         for (auto* list : {&writing_, &queueing_, &begun_, &late_})
             while (list->linked()) list->next()->unlink();
     }

@@ -26,7 +26,7 @@ class router {
 
     /// Adds an entry. False: it is there already, under the same filter. Takes time in proportion to the number of
     /// entries under this very filter.
-    bool insert(std::string_view filter, T entry) {
+    RUNNEL_COLD bool insert(std::string_view filter, T entry) {
         auto& entries = nodes_[reach(filter)].entries;
         for (auto const& other : entries)
             if (other == entry) return false;
@@ -184,14 +184,14 @@ class router {
         return none;
     }
 
-    void put_slot(std::uint32_t index) noexcept {
+    RUNNEL_COLD void put_slot(std::uint32_t index) noexcept {
         auto const mask = slots_.size() - 1;
         auto i = hash(nodes_[index].parent, nodes_[index].level) & mask;
         while (slots_[i] != none) i = (i + 1) & mask;
         slots_[i] = index;
     }
 
-    void make_room_for_slot() {
+    RUNNEL_COLD void make_room_for_slot() {
         if ((slots_taken_ + 1) * 2 <= slots_.size()) return;
         auto const before =
             std::exchange(slots_, std::vector<std::uint32_t>(slots_.empty() ? 16 : slots_.size() * 2, none));
@@ -199,7 +199,7 @@ class router {
             if (other != none) put_slot(other);
     }
 
-    void add_slot(std::uint32_t index) noexcept {
+    RUNNEL_COLD void add_slot(std::uint32_t index) noexcept {
         put_slot(index);
         ++slots_taken_;
     }
@@ -248,7 +248,7 @@ class router {
         return index;
     }
 
-    std::uint32_t add_node(std::uint32_t parent, std::string_view level) {
+    RUNNEL_COLD std::uint32_t add_node(std::uint32_t parent, std::string_view level) {
         make_room_for_slot();
         if (free_ == none) {
             nodes_.emplace_back().children = none;

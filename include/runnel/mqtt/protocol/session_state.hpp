@@ -72,6 +72,7 @@ class session_state {
         pacing_ = std::make_unique<pacing>(pace);
         sends_at_once_ = sends_queued_ = no_phase;
     }
+    RUNNEL_COLD ~session_state() = default;
 
     /// That of this connection, or of the last one; before, the one that was asked for.
     protocol_version version() const noexcept { return version_; }

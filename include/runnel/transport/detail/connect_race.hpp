@@ -19,6 +19,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <iterator>
+#include <list>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -89,7 +91,7 @@ class connect_race {
             if (s->waiting.result) throw std::system_error(s->waiting.result);
         }
         if (progress != nullptr) s->tell_winner(*progress);
-        co_return Result(std::move(s->sockets[s->winner]));
+        co_return Result(std::move(s->winners_socket()));
     }
 
   private:
@@ -103,11 +105,14 @@ class connect_race {
 
     // Shared with the handlers of what has been started, which may come when the race is over.
     struct state {
-        RUNNEL_COLD state(Executor executor, duration d)
+        RUNNEL_COLD RUNNEL_NOINLINE state(Executor executor, duration d)
             : waiters(std::move(executor)),
               delay_over(waiters.get_executor(), &due, this),
               resolver(waiters.get_executor()),
               delay(d) {}
+        state(state const&) = delete;
+        state& operator=(state const&) = delete;
+        RUNNEL_COLD RUNNEL_NOINLINE ~state() = default;
 
         wait_list<Executor> waiters;
         timer<Executor> delay_over;
@@ -116,15 +121,19 @@ class connect_race {
         waiter<Executor> waiting;
         std::vector<endpoint_type> endpoints;
         std::error_code not_found;
-        std::vector<socket_type> sockets;  // of the endpoints that have been started
-        std::size_t hopeful = 0;           // the first endpoints; those behind them were of no use
+        std::list<socket_type> sockets;  // of the endpoints that have been started; they must not move meanwhile
+        std::size_t hopeful = 0;         // the first endpoints; those behind them were of no use
         std::size_t running = 0;
         std::size_t winner = none;
         bool is_resolving = false;
         bool next_is_due = false;
         std::vector<connect_attempt> failures;
 
-        static void due(void* of) {
+        socket_type& winners_socket() noexcept {
+            return *std::next(sockets.begin(), static_cast<std::ptrdiff_t>(winner));
+        }
+
+        RUNNEL_COLD static void due(void* of) {
             auto& self = *static_cast<state*>(of);
             self.next_is_due = true;
             self.waiters.wake(self.waiting);
@@ -146,13 +155,12 @@ class connect_race {
                 return;
             }
             is_resolving = true;
-            resolver.async_resolve(to.host, std::to_string(to.port), asio::ip::resolver_base::numeric_service,
+            resolver.async_resolve(to.host, std::to_string(long{to.port}), asio::ip::resolver_base::numeric_service,
                                    handler{self, none, {}});
         }
 
         // The addresses are known.
         RUNNEL_COLD void prepare(connect_progress* progress) {
-            sockets.reserve(endpoints.size());  // they must not move while they connect
             hopeful = endpoints.size();
             if (progress == nullptr) return;
             auto const now = steady_clock::now();

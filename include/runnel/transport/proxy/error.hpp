@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/error.hpp>
 
 #include <system_error>
@@ -43,7 +44,7 @@ enum class proxy_errc {
 constexpr char const* category_name(proxy_errc) noexcept { return "runnel.proxy"; }
 
 /// What `e` means, as a phrase.
-constexpr char const* describe(proxy_errc e) noexcept {
+RUNNEL_COLD constexpr char const* describe(proxy_errc e) noexcept {
     switch (e) {
         case proxy_errc::ok: return "no error";
         case proxy_errc::target_invalid:

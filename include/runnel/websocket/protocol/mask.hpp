@@ -174,8 +174,12 @@ RUNNEL_TARGET("avx2") inline void run_avx2(char* to, char const* from, std::size
     run<vector_32>(to, from, size, key);
 }
 
-/// Whether this machine has AVX2.
-inline bool const has_avx2 = RUNNEL_PROCESSOR_HAS("avx2");
+/// Whether this machine has AVX2. (Not a variable at namespace scope, which each program would ask for that includes
+/// this, WebSockets or not.)
+RUNNEL_ALWAYS_INLINE inline bool has_avx2() noexcept {
+    static bool const has = RUNNEL_PROCESSOR_HAS("avx2");
+    return has;
+}
 #endif
 
 }  // namespace mask_steps
@@ -185,7 +189,7 @@ inline bool const has_avx2 = RUNNEL_PROCESSOR_HAS("avx2");
 RUNNEL_ALWAYS_INLINE inline void apply_mask(char* to, char const* from, std::size_t size, mask_key key) noexcept {
     if (size <= 64) return mask_steps::run_short(to, from, size, key);
 #if RUNNEL_X86_64
-    if (size > 256 && mask_steps::has_avx2) return mask_steps::run_avx2(to, from, size, key);
+    if (size > 256 && mask_steps::has_avx2()) return mask_steps::run_avx2(to, from, size, key);
 #endif
     mask_steps::run<mask_steps::vector_16>(to, from, size, key);
 }

@@ -127,6 +127,24 @@ TEST_CASE("no filter at all and a filter that is not valid are refused without a
     c.disconnect();
 }
 
+TEST_CASE("what only MQTT 5 has is refused in a session of MQTT 3.1.1, with its name") {
+    connected_session c;
+    auto const refusal = [&](auto operation) {
+        task failing(c.io, std::move(operation));
+        CHECK(failing.run_for_error() == errc::not_in_this_version);
+        return failing.error_text().substr(0, failing.error_text().find(':'));
+    };
+    mqtt::user_property const pair{"a", "b"};
+    CHECK(refusal(c.session.subscribe("t", {.no_local = true})) == "no_local");
+    CHECK(refusal(c.session.subscribe("t", {.retain_as_published = true})) == "retain_as_published");
+    CHECK(refusal(c.session.subscribe("t", {.handling = mqtt::retain_handling::do_not_send})) == "handling");
+    CHECK(refusal(c.session.subscribe("t", {.user_properties = pair})) == "user_properties");
+    auto const inbox = test::run(c.io, c.session.subscribe("t"));
+    CHECK(refusal(c.session.unsubscribe(inbox, pair)) == "user_properties");
+    test::run(c.io, c.session.unsubscribe(inbox));
+    c.disconnect();
+}
+
 TEST_CASE("all filters are subscribed again when the server has lost the session") {
     auto options = quick();
     options.clean_start = true;

@@ -40,7 +40,7 @@ struct fixture {
         if (identifier != 0) props.subscription_identifiers = identifier;
         publish p{.topic = topic, .payload = "p", .qos = quality, .packet_id = 1};
         if (identifier != 0) p.props = &props;
-        return all.dispatch(p, {number, 1, quality});
+        return all.dispatch(all.only_recipient(p.topic), p, {number, 1, quality});
     }
 };
 
@@ -159,7 +159,7 @@ TEST_CASE("a message that the server sends once for several subscriptions goes t
     std::uint32_t const names[] = {1, 2};
     props.subscription_identifiers = names;
     publish const m{.topic = "b", .payload = "p", .qos = qos::at_least_once, .packet_id = 1, .props = &props};
-    CHECK(p.all.dispatch(m, {1, 1, qos::at_least_once}).matched == 2);
+    CHECK(p.all.dispatch(p.all.only_recipient(m.topic), m, {1, 1, qos::at_least_once}).matched == 2);
     CHECK(special->box->size() == 1);
     CHECK(plain->box->size() == 1);
     CHECK(other->box->size() == 0);

@@ -357,7 +357,7 @@ class connection {
         rest_if_over();
     }
 
-    void rest_if_over() {
+    RUNNEL_COLD void rest_if_over() {
         if (!life_.is(state::over) || reader_.running() || writer_.running()) return;
         waiters_.wake_one();  // first, as it may fail
         life_.rest();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/mqtt/codec/reason_code.hpp>
 #include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/redirect.hpp>
@@ -21,17 +22,17 @@ class destination {
     using executor_type = typename Transport::executor_type;
     using stream_type = typename Transport::stream_type;
 
-    explicit destination(Transport home) : home_(std::move(home)) {}
+    RUNNEL_COLD explicit destination(Transport home) : home_(std::move(home)) {}
 
-    std::string url() const { return current().url(); }
+    RUNNEL_COLD std::string url() const { return current().url(); }
     /// That of the server with which the next attempt begins.
-    std::string next_url() const {
+    RUNNEL_COLD std::string next_url() const {
         if constexpr (requires { current().next().url(); })
             return current().next().url();
         else
             return url();
     }
-    asio::awaitable<stream_type, executor_type> open(executor_type const& executor, connect_budget budget) {
+    RUNNEL_COLD asio::awaitable<stream_type, executor_type> open(executor_type const& executor, connect_budget budget) {
         if (!progress_) progress_ = std::make_unique<connect_progress>();
         progress_->begin(budget);
         return open_stream(current(), executor, progress_.get());
@@ -48,7 +49,7 @@ class destination {
     /// Follows a server that has refused with `use_another_server`, for the next connection, or with `server_moved`,
     /// for good (4.11). False: it has not, it has named none that can be reached, or too many in a row have done so, in
     /// CONNACK or soon behind it.
-    bool redirect(std::error_code why, std::string_view reference) {
+    RUNNEL_COLD bool redirect(std::error_code why, std::string_view reference) {
         constexpr std::uint32_t maximum = 5;
         bool const moved = why == reason_code::server_moved;
         if (!moved && why != reason_code::use_another_server) return false;
@@ -74,7 +75,7 @@ class destination {
 
     /// The server has refused, or the connection has not lasted, or, if not `tried`, the transport itself knows that
     /// there was none. `tried` is also an attempt whose time was over.
-    void failed(bool tried) {
+    RUNNEL_COLD void failed(bool tried) {
         redirects_ = 0;
         elsewhere_.reset();
         if (progress_) progress_->leave_address();

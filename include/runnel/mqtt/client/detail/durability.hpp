@@ -20,7 +20,7 @@ namespace runnel::mqtt::detail {
 class durability {
   public:
     /// Puts back into `state` what the store holds. Throws if it cannot be read, or is another client's.
-    durability(session_options const& options, session_state& state) : state_(state) {
+    RUNNEL_COLD durability(session_options const& options, session_state& state) : state_(state) {
         if (!options.store) return;
         journal_ = options.store.journal(epoch());
         auto const& configured = options.credentials.client_id;
@@ -34,8 +34,8 @@ class durability {
     explicit operator bool() const noexcept { return journal_ != nullptr; }
 
     /// The client identifier of the stored session; empty if there is none.
-    std::string client_id() const { return journal_ ? journal_->client_id() : std::string(); }
-    void set_client_id(std::string_view id) {
+    RUNNEL_COLD std::string client_id() const { return journal_ ? journal_->client_id() : std::string(); }
+    RUNNEL_COLD void set_client_id(std::string_view id) {
         if (journal_) journal_->set_client_id(id);
     }
     /// The session is about to connect with this client identifier, which only a provider of credentials knows before.
@@ -59,7 +59,7 @@ class durability {
     }
 
     /// As `save`, where nobody can be told of an error.
-    void save_quietly() noexcept {
+    RUNNEL_COLD void save_quietly() noexcept {
         try {
             if (journal_) static_cast<void>(commit());
         } catch (...) {

@@ -150,9 +150,7 @@ auto session<Transport>::subscribe(std::span<std::string_view const> filters, me
 
 template <transport Transport>
 auto session<Transport>::unsubscribe(subscription const& s, user_property_list props) -> awaitable<void> {
-    mqtt::user_properties own;
-    for (auto const& [name, value] : props) own.add(name, value);
-    return subscriptions().unsubscribe(s, std::move(own));
+    return subscriptions().unsubscribe(s, user_properties(props));
 }
 
 template <transport Transport>

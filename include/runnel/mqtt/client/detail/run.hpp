@@ -419,10 +419,14 @@ namespace detail {
 // Whether a connection has ended for a reason of this machine's, or of the network on the way, and not of the peer's.
 // (Codes of Asio 1.22 do not equal `std::errc`, nor those of the standard library Asio's.)
 RUNNEL_COLD inline bool is_own_network(std::error_code const& e) noexcept {
-    using namespace asio::error;
-    return e == timed_out || e == operation_aborted || e == network_down || e == network_unreachable ||
-           e == host_unreachable || e == std::errc::timed_out || e == std::errc::operation_canceled ||
-           e == std::errc::network_down || e == std::errc::network_unreachable || e == std::errc::host_unreachable;
+    using asio::error::basic_errors;
+    constexpr std::pair<basic_errors, std::errc> own[] = {
+        {asio::error::timed_out, std::errc::timed_out},
+        {asio::error::operation_aborted, std::errc::operation_canceled},
+        {asio::error::network_down, std::errc::network_down},
+        {asio::error::network_unreachable, std::errc::network_unreachable},
+        {asio::error::host_unreachable, std::errc::host_unreachable}};
+    return std::ranges::any_of(own, [&](auto const& one) { return e == one.first || e == one.second; });
 }
 
 }  // namespace detail

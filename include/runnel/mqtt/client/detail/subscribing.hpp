@@ -77,8 +77,7 @@ class subscribing final : public subscribing_part {
     awaitable<void> unsubscribe(subscription s, user_properties props) {
         if (!s.state_ || !s.state_->box->is_of(this))  // its wish is another's, and may be gone
             throw std::system_error(errc::disconnected, "this is no subscription of this session");
-        if (!props.empty() && !state_.may_have_v5())
-            throw std::system_error(errc::not_in_this_version, "user properties");
+        check_version(state_.may_have_v5(), !props.empty(), "user_properties");
         note_unwanted(*s.state_);
         unsubscribers_.reserve(unsubscribers_.size() + 1);
         unsubscriber self(*this, end(*s.state_), *s.state_, props);
@@ -95,12 +94,12 @@ class subscribing final : public subscribing_part {
     routing dispatch(mqtt::publish const& packet, delivery token) override {
         if (wants_kept_) [[unlikely]]
             if (!take_kept()) return routing::failed;
-        if (token.quality == qos::at_most_once)
-            if (auto* const only = registry_.only_recipient(packet.topic)) [[likely]] {
-                bool held = false;
-                return registry_.give(*only, packet, token, held) ? routing::done : routing::failed;
-            }
-        auto const outcome = registry_.dispatch(packet, token);
+        auto* const only = registry_.only_recipient(packet.topic);
+        if (token.quality == qos::at_most_once && only != nullptr) [[likely]] {
+            bool held = false;
+            return registry_.give(*only, packet, token, held) ? routing::done : routing::failed;
+        }
+        auto const outcome = registry_.dispatch(only, packet, token);
         if (outcome.matched == 0) [[unlikely]]
             return is_unwanted(packet.topic) ? routing::unwanted : routing::nowhere;
         if (token.quality == qos::at_most_once) return outcome.failed ? routing::failed : routing::done;
@@ -117,7 +116,7 @@ class subscribing final : public subscribing_part {
         if (wants_kept_) take_kept();  // older ones of its topic go to their lane first
         return registry_.lane_of(packet);
     }
-    clock::time_point handle_timeout(clock::time_point now) override {
+    RUNNEL_COLD clock::time_point handle_timeout(clock::time_point now) override {
         if (wants_kept_) take_kept();
         registry_.forget_removed();  // where nothing is read, as without a connection
         if (options_.stalled_after.count() == 0) return (clock::time_point::max)();
@@ -128,20 +127,20 @@ class subscribing final : public subscribing_part {
 
     // What the session state tells.
 
-    void on_session_lost() noexcept override {
+    RUNNEL_COLD void on_session_lost() noexcept override {
         registry_.session_lost();
         unwanted_.clear();
         wishes_.connected(false);
     }
     /// The server has accepted the connection: asks for what it does not know.
-    void on_connected() override {
+    RUNNEL_COLD void on_connected() override {
         wishes_.connected(true);
         if (state_.doubts_session()) wishes_.doubt();
         for (auto* u : unsubscribers_)
             if (!wishes_.owes(u->ticket)) settle(*u, {}, {});
         send_due();
     }
-    void on_suback(void* owner, suback const& answer) override {
+    RUNNEL_COLD void on_suback(void* owner, suback const& answer) override {
         auto const* const wish = wishes_.on_suback(*static_cast<subscriptions::request*>(owner), answer.reasons);
         if (wish == nullptr) return;  // it has been removed since
         auto& s = *static_cast<entry*>(wish->owner);
@@ -152,7 +151,7 @@ class subscribing final : public subscribing_part {
         for (auto& p : s.parts) p.granted = static_cast<qos>(p.reason);
         s.answered.wake_all({});
     }
-    void on_unsuback(void* owner, unsuback const& answer) override {
+    RUNNEL_COLD void on_unsuback(void* owner, unsuback const& answer) override {
         auto& request = *static_cast<subscriptions::request*>(owner);
         for (auto* u : unsubscribers_)
             if (u->ticket == request.ticket) note_answer(u->what, request, answer);
@@ -176,7 +175,7 @@ class subscribing final : public subscribing_part {
         unanswered_.wake_all(why);
         registry_.close(why, services_.end());
     }
-    void reopen() noexcept override {
+    RUNNEL_COLD void reopen() noexcept override {
         closed_ = false;
         registry_.reopen();
     }
@@ -188,6 +187,7 @@ class subscribing final : public subscribing_part {
     RUNNEL_COLD awaitable<subscription> subscribe(std::shared_ptr<entry> s) {
         s->end = services_.end();
         if (!s->end->reason_string.empty()) throw ended(errc::disconnected, s->end.get());
+        check_version(state_.may_have_v5(), s->options);
         if (errc const e = check_or_send(*s, 0, nullptr); e != errc::ok) throw std::system_error(e);
         enlist(s);
         remover undo(*this, s.get());
@@ -206,8 +206,8 @@ class subscribing final : public subscribing_part {
     }
 
     RUNNEL_COLD void enlist(std::shared_ptr<entry> const& s) {
-        std::vector<std::string_view> names;
-        for (auto const& p : s->parts) names.push_back(p.filter);
+        std::vector<std::string_view> names(s->parts.size());
+        std::ranges::transform(s->parts, names.begin(), &entry::part::filter);
         s->box->set_source(source_);
         s->wish = &wishes_.add(names, s.get());
         try {
@@ -234,7 +234,7 @@ class subscribing final : public subscribing_part {
     struct unsubscriber : operation {
         unsubscriber(subscribing& s, std::uint64_t t, entry& w, user_properties const& p) noexcept
             : operation(&s, s.operations_), ticket(t), what(w), props(p) {}
-        ~unsubscriber() {
+        RUNNEL_COLD ~unsubscriber() {
             if (this->of != nullptr) std::erase(this->of->unsubscribers_, this);
         }
         std::uint64_t ticket;
@@ -248,7 +248,7 @@ class subscribing final : public subscribing_part {
 
     struct remover : operation {
         remover(subscribing& s, entry* w) noexcept : operation(&s, s.operations_), what(w) {}
-        ~remover() {
+        RUNNEL_COLD ~remover() {
             if (this->of != nullptr && what != nullptr) this->of->abandon(*what);
         }
         entry* what;
@@ -258,13 +258,14 @@ class subscribing final : public subscribing_part {
     // 0: it has none.
     RUNNEL_COLD RUNNEL_NOINLINE errc check_or_send(entry const& s, std::uint32_t identifier,
                                                    subscriptions::request* r) {
-        std::vector<subscription_request> requests;
+        std::vector<subscription_request> requests(s.parts.size());
         auto const& o = s.options;
         // Where the server has it all the same, what is retained has come.
         bool const may_have_it = r != nullptr && r->of->is_doubtful && state_.version() == protocol_version::v5;
         auto const handling = may_have_it ? (std::max)(o.handling, retain_handling::send_if_new) : o.handling;
-        for (auto const& p : s.parts)
-            requests.push_back({p.filter, o.maximum_qos, o.no_local, o.retain_as_published, handling});
+        std::ranges::transform(s.parts, requests.begin(), [&](auto const& p) {
+            return subscription_request{p.filter, o.maximum_qos, o.no_local, o.retain_as_published, handling};
+        });
         properties props;
         if (identifier != 0) props.subscription_identifiers = identifier;
         props.user_properties = o.user_properties;
@@ -306,8 +307,8 @@ class subscribing final : public subscribing_part {
     }
 
     RUNNEL_COLD errc send_unsubscribe(subscriptions::request& r) {
-        std::vector<std::string_view> filters;
-        for (auto const* f : r.filters) filters.push_back(f->name);
+        std::vector<std::string_view> filters(r.filters.size());
+        std::ranges::transform(r.filters, filters.begin(), &subscriptions::filter::name);
         properties props;
         for (auto const* u : unsubscribers_)
             if (u->ticket == r.ticket && state_.may_have_v5()) props.user_properties = u->props.list();
@@ -496,7 +497,7 @@ class subscribing final : public subscribing_part {
         return !failed;
     }
 
-    clock::time_point look_at_inboxes(clock::time_point now) {
+    RUNNEL_COLD clock::time_point look_at_inboxes(clock::time_point now) {
         if (!watches_) return (clock::time_point::max)();
         if (next_look_ <= now) {
             watches_ = registry_.find_stalled([this](entry const& s) {

@@ -26,6 +26,9 @@ class subscription_registry {
     using entry = subscription_state<Executor>;
     using part = typename entry::part;
 
+    subscription_registry() = default;
+    RUNNEL_COLD ~subscription_registry() = default;
+
     /// `s->wish` is set. Nothing changes if there is no memory for it.
     RUNNEL_COLD void add(std::shared_ptr<entry> s) {
         if (entries_.size() == entries_.capacity()) entries_.reserve(2 * entries_.size() + 1);
@@ -79,9 +82,8 @@ class subscription_registry {
 
     /// Gives a message once to each subscription that it matches: to its handler, or into its inbox. In MQTT 5 the
     /// server may name the subscriptions which a message is for, and send another copy for others (3.3.4). A message
-    /// that was given back is given to those only that have not had it.
-    RUNNEL_ALWAYS_INLINE outcome dispatch(publish const& packet, delivery token) {
-        auto* const only = only_recipient(packet.topic);
+    /// that was given back is given to those only that have not had it. `only`: what `only_recipient` says.
+    RUNNEL_ALWAYS_INLINE outcome dispatch(entry* only, publish const& packet, delivery token) {
         if (only == nullptr) [[unlikely]]
             return dispatch_to_all(packet, token);
         bool held = false;
@@ -199,13 +201,13 @@ class subscription_registry {
     }
 
     /// No messages come until `reopen`: all who wait at a subscription go on with an error.
-    void close(std::error_code why, run_end const& end) {
+    RUNNEL_COLD void close(std::error_code why, run_end const& end) {
         for (auto const& s : entries_) {
             s->end = end;
             close(*s, why);
         }
     }
-    void reopen() noexcept {
+    RUNNEL_COLD void reopen() noexcept {
         for (auto const& s : entries_)
             if (!s->is_left) s->closed.clear();
     }
@@ -338,7 +340,7 @@ class subscription_registry {
         bool for_all = false;         // there was no memory to note who is to get it again
         std::vector<entry*> waiting;  // who gets it when it is sent again
 
-        void wants_again(entry* s) noexcept try { waiting.push_back(s); } catch (std::bad_alloc const&) {
+        RUNNEL_COLD void wants_again(entry* s) noexcept try { waiting.push_back(s); } catch (std::bad_alloc const&) {
             for_all = true;
         }
         bool is_done() const noexcept { return holders == 0 && waiting.empty() && !for_all; }
@@ -403,7 +405,7 @@ class subscription_registry {
         return true;
     }
 
-    static void close(entry& s, std::error_code why) {
+    RUNNEL_COLD static void close(entry& s, std::error_code why) {
         s.closed = why;
         s.answered.wake_all(why);
         s.receivers.wake_all(why);

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
+
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
@@ -92,7 +94,7 @@ class identifier_map {
         return place;
     }
 
-    void grow() {
+    RUNNEL_COLD void grow() {
         identifier_map larger;
         larger.capacity_ = capacity_ == 0 ? 8 : capacity_ * 2;
         larger.slots_ = std::make_unique<slot[]>(larger.capacity_);

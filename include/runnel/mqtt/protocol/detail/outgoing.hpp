@@ -139,21 +139,8 @@ class outgoing {
     template <class Handler>
     void expire(Handler& handler) {
         if (now_ <= next_expiry_) return;
-        next_expiry_ = never;
-        std::size_t seen = 0;
-        for_each_exchange([&](in_flight::entry& e) {
-            ++seen;
-            if (!may_expire(e)) return;
-            auto const& expiry = in_flight::expiry_of(e);
-            if (now_ <= expiry.at)
-                next_expiry_ = (std::min)(next_expiry_, expiry.at);
-            else
-                refuse(e, errc::message_expired, handler);
-        });
-        // Looking at all again for each would take all the time there is: of many, a few milliseconds' are told at
-        // once.
-        if (next_expiry_ != never)
-            next_expiry_ = (std::max)(next_expiry_, now_ + std::chrono::milliseconds(seen / 8192));
+        expire_late(
+            {&handler, [](void* h, void* owner, errc why) { static_cast<Handler*>(h)->on_refused(owner, why); }});
     }
 
     /// Notes that a request with the next packet identifier, for so many filters, is being sent.
@@ -570,6 +557,31 @@ class outgoing {
         e.at = stage::rerelease;
         in_flight_.note(e);
     }
+    // A handler, of whatever type.
+    struct refuser {
+        void* handler;
+        void (*tell)(void* handler, void* owner, errc why);
+        void on_refused(void* owner, errc why) { tell(handler, owner, why); }
+    };
+
+    RUNNEL_COLD RUNNEL_NOINLINE void expire_late(refuser handler) {
+        next_expiry_ = never;
+        std::size_t seen = 0;
+        for_each_exchange([&](in_flight::entry& e) {
+            ++seen;
+            if (!may_expire(e)) return;
+            auto const& expiry = in_flight::expiry_of(e);
+            if (now_ <= expiry.at)
+                next_expiry_ = (std::min)(next_expiry_, expiry.at);
+            else
+                refuse(e, errc::message_expired, handler);
+        });
+        // Looking at all again for each would take all the time there is: of many, a few milliseconds' are told at
+        // once.
+        if (next_expiry_ != never)
+            next_expiry_ = (std::max)(next_expiry_, now_ + std::chrono::milliseconds(seen / 8192));
+    }
+
     template <class Handler>
     void refuse(in_flight::entry& e, errc why, Handler& handler) {
         auto* const owner = std::exchange(e.owner, nullptr);
