@@ -106,6 +106,27 @@ TEST_CASE("a session goes to the next of several servers when one refuses it") {
     CHECK_FALSE(running.run_for_error());
 }
 
+TEST_CASE("where a server has named one that does not answer, the next of several is tried") {
+    two_brokers b;
+    asio::ip::tcp::acceptor nobody(b.io, {asio::ip::make_address("127.0.0.1"), 0});
+    auto const port = nobody.local_endpoint().port();
+    nobody.close();
+    b.first.hooks().on_connect = [=](runnel::testing::connect_attempt& a) {
+        a.server_reference = "127.0.0.1:" + std::to_string(port);
+        return reason_code::use_another_server;
+    };
+    runnel::failover const both(std::vector{b.to_first, b.to_second});
+    mqtt::session s(b.io.get_executor(), both, b.options());
+    task<void> running(b.io, s.run());
+    test::run(b.io, s.connected());
+    CHECK(b.second.connected("client"));
+    CHECK(b.first.counters().refused == 1);
+    CHECK(b.count(kind::redirected) == 1);
+    CHECK(b.count(kind::waiting) == 1);
+    test::run(b.io, s.disconnect());
+    CHECK_FALSE(running.run_for_error());
+}
+
 TEST_CASE("a server that another one has named tells nothing of the transport's own endpoints") {
     asio::io_context io;
     std::vector<runnel::memory_stream<>> ends;

@@ -74,12 +74,14 @@ class destination {
     void lasted() noexcept { redirects_ = 0; }
 
     /// The server has refused, or the connection has not lasted, or, if not `tried`, the transport itself knows that
-    /// there was none. `tried` is also an attempt whose time was over.
+    /// there was none. `tried` is also an attempt whose time was over. Of a server that was named by another one that
+    /// one is told: it does not serve itself, and the next of several may.
     RUNNEL_COLD void failed(bool tried) {
         redirects_ = 0;
+        bool const was_elsewhere = elsewhere_ != nullptr;
         elsewhere_.reset();
         if (progress_) progress_->leave_address();
-        if (tried) report(false);
+        if (tried || was_elsewhere) report(false);
     }
 
   private:
