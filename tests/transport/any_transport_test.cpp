@@ -74,6 +74,34 @@ TEST_CASE("a copy of any_transport has a copy of what is in it") {
     CHECK(a.url() == "tcp://x:1883");
 }
 
+TEST_CASE("any_transport that has been moved from is empty, and says so when it is opened") {
+    asio::io_context io;
+    any_transport a = numbered{1};
+    any_transport const b = std::move(a);
+    CHECK(a.url().empty());
+    CHECK_FALSE(a.is_secure());
+    CHECK(a.target<numbered>() == nullptr);
+    a.report(false);
+    CHECK_FALSE(a.redirected("b.example"));
+    CHECK(a != b);
+    CHECK(b != a);
+    any_transport c = a;
+    CHECK(c == a);
+    try {
+        test::run(io, a.open(io.get_executor()));
+        FAIL("it has been opened");
+    } catch (std::system_error const& e) {
+        CHECK(e.code() == std::errc::invalid_argument);
+        CHECK(std::string(e.what()).starts_with("any_transport is empty: "));
+    }
+    mqtt::session<any_transport> session(io.get_executor(), c, test::quick());
+    test::task running(io, session.run());
+    CHECK(running.run_for_error() == std::errc::invalid_argument);
+    a = b;
+    CHECK(a == b);
+    CHECK(a.url() == "numbered://1");
+}
+
 TEST_CASE("any_transport throws what opening what is in it throws") {
     asio::io_context io;
     any_transport const to = numbered{7};

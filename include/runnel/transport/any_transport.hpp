@@ -14,12 +14,14 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <type_traits>
 #include <utility>
 
 namespace runnel {
 
 /// A stream whose type is not known before the program runs. What it costs is a virtual call for each read and write.
+/// One that has been moved from can only be assigned to and destroyed.
 template <class Executor = asio::any_io_executor>
 class basic_any_stream {
   public:
@@ -74,6 +76,10 @@ class basic_any_stream {
 ///
 /// `secure` is false, as it must be known when the program is compiled; `is_secure()` tells. Where a type of this
 /// library depends on `secure` (those of the Aliyun IoT Platform do), name the transport.
+///
+/// One that has been moved from is empty until it is assigned to: it is not secure, its URL is empty, it reaches no
+/// other server, `open` throws `std::errc::invalid_argument` (which ends a session's `run`), and it equals those only
+/// that are empty, too, as its copies are.
 template <class Executor = asio::any_io_executor>
 class basic_any_transport {
   public:
@@ -86,7 +92,7 @@ class basic_any_transport {
     requires(!std::same_as<T, basic_any_transport> && transport<T> && std::same_as<typename T::executor_type, Executor>)
     basic_any_transport(T t) : of_(std::make_unique<holder<T>>(std::move(t))) {}
 
-    basic_any_transport(basic_any_transport const& other) : of_(other.of_->copy()) {}
+    basic_any_transport(basic_any_transport const& other) : of_(other.of_ ? other.of_->copy() : nullptr) {}
     basic_any_transport(basic_any_transport&&) noexcept = default;
     basic_any_transport& operator=(basic_any_transport other) noexcept {
         of_ = std::move(other.of_);
@@ -95,21 +101,25 @@ class basic_any_transport {
     ~basic_any_transport() = default;
 
     /// Whether the peer is authenticated and the bytes are encrypted: TLS somewhere below.
-    bool is_secure() const noexcept { return of_->is_secure(); }
+    bool is_secure() const noexcept { return of_ != nullptr && of_->is_secure(); }
 
-    std::string url() const { return of_->url(); }
+    std::string url() const { return of_ != nullptr ? of_->url() : std::string(); }
 
     /// Opens a stream by the transport in it, and throws what that throws.
     asio::awaitable<stream_type, Executor> open(Executor executor, connect_progress* progress = nullptr) const {
+        if (of_ == nullptr)
+            throw std::system_error(make_error_code(std::errc::invalid_argument), "any_transport is empty");
         return of_->open(std::move(executor), progress);
     }
 
     /// For the transport in it, if that wants to know: see `reporting_transport`.
-    void report(bool well) { of_->report(well); }
+    void report(bool well) {
+        if (of_ != nullptr) of_->report(well);
+    }
 
     /// As the function of the same name for the transport in it.
     std::optional<basic_any_transport> redirected(std::string_view reference) const {
-        return of_->redirected(reference);
+        return of_ != nullptr ? of_->redirected(reference) : std::nullopt;
     }
 
     /// The transport in it, if it is of this type; else null.
@@ -120,7 +130,9 @@ class basic_any_transport {
     }
 
     /// Equal if the types are, and what they connect to.
-    bool operator==(basic_any_transport const& other) const { return of_->equals(*other.of_); }
+    bool operator==(basic_any_transport const& other) const {
+        return of_ != nullptr && other.of_ != nullptr ? of_->equals(*other.of_) : of_ == other.of_;
+    }
 
   private:
     struct base {
