@@ -1,10 +1,11 @@
 #pragma once
 
 #include "support/process.hpp"
-#include <csignal>
+#include <filesystem>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace test {

@@ -20,6 +20,9 @@ namespace mqtt = runnel::mqtt;
 using mqtt::protocol_version;
 using kind = mqtt::session_event::kind;
 
+test::skip_unless const ready([] { return test::rabbitmq::available() && test::mosquitto::available(); },
+                              "RabbitMQ or mosquitto is not installed");
+
 // Which version is spoken on each of two connections, after how many attempts in all; each takes and brings a message.
 void converse(std::uint16_t port, protocol_version expected, std::vector<std::size_t> attempts) {
     asio::io_context io;
@@ -33,7 +36,7 @@ void converse(std::uint16_t port, protocol_version expected, std::vector<std::si
     for (auto const& wanted : attempts) {
         tried = 0;
         test::task<void> running(io, session.run());
-        auto const inbox = test::run(io, session.subscribe("automatic"));
+        auto inbox = test::run(io, session.subscribe("automatic"));
         CHECK(session.negotiated()->version == expected);
         CHECK(tried == wanted);
         test::run(io, session.publish("automatic", "payload", {.qos = mqtt::qos::at_least_once}));
@@ -52,7 +55,6 @@ TEST_CASE("mosquitto speaks MQTT 5 with an automatic session, which asks for not
 }
 
 TEST_CASE("RabbitMQ ends a connection of MQTT 5 without an answer, and speaks MQTT 3.1.1 with an automatic session") {
-    if (!test::rabbitmq::available()) return test::skip("RabbitMQ is not installed");
     test::rabbitmq broker;
     converse(broker.port_tcp(), protocol_version::v3_1_1, {2, 2});
 }
