@@ -35,8 +35,8 @@ class authenticating final : public authenticating_part<Executor> {
     template <class T>
     using awaitable = asio::awaitable<T, Executor>;
 
-    authenticating(session_state& state, output_queue<Executor>& packets, session_services& session, Authenticator a)
-        : core_(std::make_shared<core>(state, packets, session, std::move(a))) {}
+    authenticating(session_state& state, output_queue<Executor>& packets, session_services& of, Authenticator a)
+        : core_(std::make_shared<core>(state, packets, of, std::move(a))) {}
     authenticating(authenticating const&) = delete;
     authenticating& operator=(authenticating const&) = delete;
     ~authenticating() override {
