@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
+
 #include <cstdint>
 #include <memory>
 #include <system_error>
@@ -32,9 +34,10 @@ class socket_setup {
     socket_setup() noexcept = default;
     /// Checks the options: see there for what it throws. Needs their header.
     socket_setup(socket_options const& options);
-    socket_setup(socket_setup const& o) : setup_(o.setup_ ? o.setup_->clone() : nullptr) {}
+    // Out of line, so that those who copy transports are not larger for it.
+    RUNNEL_COLD RUNNEL_NOINLINE socket_setup(socket_setup const& o) : setup_(o.setup_ ? o.setup_->clone() : nullptr) {}
     socket_setup(socket_setup&&) noexcept = default;
-    ~socket_setup() = default;
+    RUNNEL_COLD RUNNEL_NOINLINE ~socket_setup() {}
     socket_setup& operator=(socket_setup const& o) { return *this = socket_setup(o); }
     socket_setup& operator=(socket_setup&&) noexcept = default;
 
