@@ -214,6 +214,7 @@
 #include <runnel/transport/proxy/protocol/http_connect.hpp>
 #include <runnel/transport/proxy/protocol/socks5.hpp>
 #include <runnel/transport/proxy/socks5.hpp>
+#include <runnel/transport/reconnect.hpp>
 #include <runnel/transport/redirect.hpp>
 #include <runnel/transport/stream.hpp>
 #include <runnel/transport/tcp.hpp>
@@ -228,7 +229,9 @@
 #include <runnel/version.hpp>
 #include <runnel/websocket/deflate.hpp>
 #include <runnel/websocket/detail/handshaker.hpp>
+#include <runnel/websocket/detail/reconnecting.hpp>
 #include <runnel/websocket/detail/stream_impl.hpp>
+#include <runnel/websocket/detail/watched_stream.hpp>
 #include <runnel/websocket/error.hpp>
 #include <runnel/websocket/handshake_refused.hpp>
 #include <runnel/websocket/message.hpp>
@@ -240,6 +243,8 @@
 #include <runnel/websocket/protocol/mask.hpp>
 #include <runnel/websocket/protocol/message_buffer.hpp>
 #include <runnel/websocket/protocol/protocol.hpp>
+#include <runnel/websocket/reconnecting_client.hpp>
+#include <runnel/websocket/reconnecting_options.hpp>
 #include <runnel/websocket/stream.hpp>
 #include <runnel/websocket/transport.hpp>
 #include <runnel/websocket/transport_from.hpp>

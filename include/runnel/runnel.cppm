@@ -121,6 +121,7 @@ export extern "C++" {
 #include <runnel/transport/proxy/socks5.hpp>
 #include <runnel/transport/socket_options.hpp>
 #include <runnel/transport/unix_socket.hpp>
+#include <runnel/websocket/reconnecting_client.hpp>
 #ifdef RUNNEL_MODULE_TLS
 #include <runnel/tls.hpp>
 #include <runnel/transport/tls/key_uri.hpp>

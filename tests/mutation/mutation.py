@@ -66,7 +66,7 @@ NEAREST = {
     "mqtt/client": ["mqtt", "mqtt-drivers", "tls"],
     "mqtt/store": ["mqtt", "sqlite", "mqtt-drivers"],
     "websocket/protocol": ["websocket", "websocket-drivers", "zlib"],
-    "websocket": ["websocket", "websocket-drivers", "zlib", "tls"],
+    "websocket": ["websocket", "websocket-drivers", "virtual-time", "zlib", "tls"],
     "transport/tls": ["tls"],
     "transport": ["transport", "transport-drivers", "tls", "mqtt-drivers"],
     "aliyun/alink": ["aliyun", "json"],
