@@ -317,6 +317,7 @@ TEST_CASE("a server that floods has to wait until its messages are taken, and is
     f.start();
     f.time.advance(1h);
     CHECK(f.client->counters().received < 200);
+    CHECK(f.client->counters().pings == 0);
     CHECK(f.client->is_connected());
     for (int i = 0; i < 10'000; ++i) REQUIRE(f.time.run(f.client->next()).data == std::to_string(i));
     CHECK(f.count(kind::lost) == 0);
@@ -402,6 +403,60 @@ TEST_CASE("who waits for a message and is cancelled loses none, also in the turn
     }
 }
 
+TEST_CASE("the queue is bounded in bytes, and a short message does not overtake a long one that waits") {
+    auto o = quick();
+    o.maximum_queued = 10;
+    fixture f(std::move(o));
+    f.send("0123456");
+    f.time.settle();
+    CHECK_FALSE(f.client->try_send(message_kind::text, "0123"));
+    CHECK(f.client->try_send(message_kind::text, "01"));
+    f.send("a long one");
+    f.time.settle();
+    CHECK_FALSE(f.client->try_send(message_kind::text, "x"));
+    f.send("y");
+    f.time.settle();
+    CHECK(f.client->queued() == 2);
+    f.start();
+    for (auto const* const text : {"0123456", "01", "a long one", "y"})
+        CHECK(f.time.run(f.client->next()).data == text);
+    f.client->close();
+    CHECK(f.has_ended());
+}
+
+TEST_CASE("a connection that has lasted ends the row of failures: pauses do not grow") {
+    fixture f;
+    f.server = [](server_stream& s) -> asio::awaitable<void> {
+        co_await sleep_for<asio::any_io_executor>(s.get_executor(), 20s);
+        co_await s.close(ws::close_code::normal);
+    };
+    f.start();
+    f.time.advance(65s);
+    CHECK(f.count(kind::waiting) == 3);
+    for (auto const& e : f.events)
+        if (e.what == kind::waiting) CHECK(e.pause == 1s);
+    f.client->close();
+    CHECK(f.has_ended());
+}
+
+TEST_CASE("who waits for a message is told that run has ended") {
+    fixture f;
+    f.start();
+    bool told = false;
+    asio::co_spawn(f.io, f.client->next(), [&](std::exception_ptr e, ws::received_message) {
+        try {
+            if (e) std::rethrow_exception(e);
+        } catch (std::system_error const& error) {
+            told = error.code() == ws::errc::closing;
+        }
+    });
+    f.time.settle();
+    f.client->close();
+    CHECK(f.has_ended());
+    f.time.settle();
+    CHECK(told);
+}
+
 TEST_CASE("one message of any size is taken, and text that is no UTF-8 is not") {
     auto o = quick();
     o.maximum_queued = 10;
@@ -439,8 +494,10 @@ TEST_CASE("what cannot succeed is not tried again, and what the policy limits is
         f.start();
         f.time.advance(10min);
         CHECK(f.count(kind::connecting) > 5);
+        auto const before = f.time.now();
         f.client->close();
         CHECK(f.has_ended());
+        CHECK(f.time.now() == before);  // in the middle of a pause
         CHECK(f.events.back().what == kind::closed);
     }
 }
@@ -560,6 +617,7 @@ TEST_CASE("close at each moment: run completes, what was queued is sent first if
 TEST_CASE("a server that does not let it close is left after the time limits") {
     auto o = quick();
     o.handshake.stream.close_timeout = 5s;
+    o.maximum_queued_messages = 1;
     fixture f(std::move(o));
     f.on_open = [](memory_stream<>& s) { s.incoming().capacity = 1000; };
     f.server = [](server_stream& s) -> asio::awaitable<void> {
@@ -568,11 +626,20 @@ TEST_CASE("a server that does not let it close is left after the time limits") {
         co_await never.wait(w);
     };
     f.start();
+    f.time.settle();
     f.send(std::string(100'000, 'x'));
     f.time.settle();
+    f.send("queued");
+    f.send("waits for room");
+    f.time.settle();
+    CHECK(f.sent == 2);
     f.client->close();
+    CHECK_FALSE(f.client->try_send(message_kind::text, "too late"));
+    f.time.settle();
+    CHECK(f.refused == 1);
     CHECK(f.has_ended());
     CHECK(f.time.elapsed() <= 10s);
+    CHECK(f.client->queued() == 1);
     CHECK(f.client->counters().in_doubt == 1);
 }
 
@@ -615,7 +682,9 @@ TEST_CASE("over TCP, in real time: a server that resets its first connection") {
             }
             auto second = co_await a.async_accept(asio::use_awaitable);
             using socket = asio_stream<asio::ip::tcp::socket>;
-            auto stream = co_await ws::stream<socket>::accept(socket(std::move(second)), ws::server_options{});
+            ws::server_options options;
+            auto accepting = ws::stream<socket>::accept(socket(std::move(second)), std::move(options));
+            auto stream = co_await std::move(accepting);
             auto const m = co_await stream.read_message();
             std::string const text(m.data);
             co_await stream.write_message(message_kind::text, text);
