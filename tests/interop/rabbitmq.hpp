@@ -11,8 +11,8 @@
 namespace test {
 
 /// Debian's RabbitMQ (3.10) with its plugin for MQTT, which speaks 3.1.1 and ends a connection that asks for MQTT 5
-/// without an answer. An unprivileged node that nobody else knows, on free loopback ports, with an epmd and a database
-/// of its own. Ready when the constructor returns, after ten seconds or so; ends with the object.
+/// without an answer. A node of the tests' own account that nobody else knows, on free loopback ports, with an epmd and
+/// a database of its own. Ready when the constructor returns, after ten seconds or so; ends with the object.
 class rabbitmq {
   public:
     /// Whether it is installed.
@@ -33,6 +33,10 @@ class rabbitmq {
         throw std::runtime_error("RabbitMQ does not start:\n" + log());
     }
 
+    rabbitmq(rabbitmq const&) = delete;
+    rabbitmq& operator=(rabbitmq const&) = delete;
+    ~rabbitmq() { process_->terminate(); }  // its script then ends the node
+
     std::uint16_t port_tcp() const noexcept { return ports_[0]; }
     std::string log() const { return directory_.read("log"); }
 
@@ -50,7 +54,7 @@ class rabbitmq {
                                                "ERL_EPMD_ADDRESS=127.0.0.1"};
         auto daemon = with, node = with;
         daemon.push_back("epmd");
-        epmd_.emplace(daemon, file("epmd.log"));
+        epmd_.emplace(daemon, file("epmd.log"), rights::same);
         for (auto const& [name, value] : std::vector<std::pair<std::string, std::string>>{
                  {"NODENAME", "runnel" + port(0) + "@localhost"},
                  {"CONFIG_FILE", file("rabbitmq.conf")},
@@ -62,7 +66,7 @@ class rabbitmq {
                  {"SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}"}})
             node.push_back("RABBITMQ_" + name + '=' + value);
         node.push_back(program);
-        process_.emplace(node, file("log"));
+        process_.emplace(node, file("log"), rights::same);
         return wait_until_ready(*process_, {port_tcp()}, std::chrono::seconds(120));
     }
 
