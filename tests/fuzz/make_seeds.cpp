@@ -101,8 +101,6 @@ void write_scram(std::filesystem::path const& root) {
     write(root / "scram" / "server",
           std::string("\0n,,n=a=3Db=2Cc,r=abc\nc=biws,r=abcnonce,p=v0X8v3Bz2T0CJGbJQyF0X+HI4Ts=", 63));
     write(root / "scram" / "right", std::string("\0n,,n=user,r=own\n", 17));
-    write_words(root / "scram.dict", {"n,,", "y,,", "p=tls-exporter,,", "n,a=", "n=user", "=2C", "=3D", "r=nonce",
-                                      "r=own", ",s=c2FsdA==", ",i=4096", "c=biws", ",p=", "v=", "e=", "m="});
 }
 
 void write_websocket_handshakes(std::filesystem::path const& directory) {
@@ -309,6 +307,8 @@ int main(int argc, char** argv) {
                  "Sec-WebSocket-Key: ", "Sec-WebSocket-Accept: ", "Sec-WebSocket-Protocol: mqtt",
                  "Sec-WebSocket-Version: 13", "Sec-WebSocket-Extensions: permessage-deflate",
                  "server_no_context_takeover", "client_max_window_bits=15", "Transfer-Encoding: chunked"});
+    write_words(root / "scram.dict", {"n,,", "y,,", "p=tls-exporter,,", "n,a=", "n=user", "=2C", "=3D", "r=nonce",
+                                      "r=own", ",s=c2FsdA==", ",i=4096", "c=biws", ",p=", "v=", "e=", "m="});
     write_words(root / "proxy_handshakes.dict", {"HTTP/1.1 ", "200 OK", "407 ", "Proxy-Authenticate: Basic realm=",
                                                  "Proxy-Authorization: Basic ", "CONNECT ", "Content-Length: "});
     std::filesystem::create_directories(root / "websocket_inflate");

@@ -35,7 +35,8 @@ class scram_authenticator {
   public:
     template <class T>
     using awaitable = asio::awaitable<T, Executor>;
-    /// Is told of keys that have been derived, to be stored for the next process. What it throws ends the attempt.
+    /// Is told of keys that have been derived, once both sides have accepted them, to be stored for the next process.
+    /// What it throws ends the attempt.
     using key_handler = std::function<void(scram_keys const&)>;
 
     /// Throws `std::system_error` with what is wrong about the credentials, `std::out_of_range` for limits.
@@ -50,12 +51,14 @@ class scram_authenticator {
         if (client_.needs_keys()) {
             auto const executor = co_await asio::this_coro::executor;
             while (!client_.derive(iterations_a_turn)) co_await asio::post(executor, asio::use_awaitable_t<Executor>());
-            if (on_keys_) on_keys_(*client_.keys());
+            is_news_ = true;
         }
         co_return client_.answer();
     }
     awaitable<void> finish(std::string data) {
         check(client_.verify(data));
+        if (is_news_ && on_keys_) on_keys_(*client_.keys());
+        is_news_ = false;
         co_return;
     }
 
@@ -69,6 +72,7 @@ class scram_authenticator {
 
     scram_client<M> client_;
     key_handler on_keys_;
+    bool is_news_ = false;  // the keys are those of this exchange
 };
 
 }  // namespace runnel::mqtt

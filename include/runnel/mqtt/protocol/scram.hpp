@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/compiler.hpp>
+#include <runnel/core/printable.hpp>
 #include <runnel/core/random.hpp>
 #include <runnel/core/secret.hpp>
 #include <runnel/core/utf8.hpp>
@@ -104,8 +105,7 @@ scram_verifier scram_verifier_from(scram_keys const& keys) {
 /// which it leaves as it is. Of other texts it is not found out here: they are refused (`text_not_prepared`), unless
 /// the user says that they are prepared; then only what cannot be is refused, controls and what is not UTF-8.
 inline bool is_prepared_for_scram(std::string_view text, bool said_to_be_prepared) noexcept {
-    bool const controls =
-        std::any_of(text.begin(), text.end(), [](char c) { return (c >= 0 && c < ' ') || c == '\x7f'; });
+    bool const controls = std::any_of(text.begin(), text.end(), [](char c) { return is_control({&c, 1}); });
     return !controls && (is_ascii(text) || (said_to_be_prepared && is_utf8(text)));
 }
 
