@@ -160,6 +160,7 @@ TEST_CASE("messages go both ways, of both kinds, and the subprotocol is agreed o
     CHECK(f.client->counters().handed_on == 2);
     CHECK(f.client->counters().in_doubt == 0);
     f.client->close();
+    CHECK_FALSE(f.client->try_send(message_kind::text, "too late"));
     CHECK(f.has_ended());
     CHECK_FALSE(f.error);
     CHECK(f.kinds() == std::vector{kind::connecting, kind::connected, kind::closed});
