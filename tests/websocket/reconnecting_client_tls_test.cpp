@@ -54,7 +54,8 @@ asio::awaitable<void> talk(Client& client, std::string& got) {
         co_await client.send_text("secure");
         auto answering = within(300ms, client.next());
         try {
-            got = (co_await std::move(answering)).data;
+            ws::received_message const answer = co_await std::move(answering);  // the type is named for g++ 12
+            got = answer.data;
         } catch (std::system_error const&) {
         }
     }
