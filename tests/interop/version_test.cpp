@@ -4,8 +4,8 @@
 #include <asio/io_context.hpp>
 #include <doctest/doctest.h>
 
-#include "mosquitto.hpp"
-#include "rabbitmq.hpp"
+#include "interop/mosquitto.hpp"
+#include "interop/rabbitmq.hpp"
 #include "support/run.hpp"
 #include "support/skip.hpp"
 #include <cstdint>
