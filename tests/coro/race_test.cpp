@@ -98,6 +98,18 @@ TEST_CASE("a race completes when all its tasks have ended") {
     CHECK(ended);
 }
 
+TEST_CASE("who wakes all that wait does not end a race before its tasks have ended") {
+    waiters_on p;
+    bool ended = false;
+    test::task racing(p.io, runnel::race(p.waiters, turns(p.waiters, 1), stubborn(p.waiters, ended)));
+    while (!racing.done()) {
+        p.io.poll_one();
+        p.waiters.wake_all(asio::error::operation_aborted);
+        if (racing.done()) CHECK(ended);
+    }
+    CHECK(ended);
+}
+
 TEST_CASE("cancelling a race cancels its tasks, waits for them, and ends with operation_aborted") {
     waiters_on p;
     int aborted = 0;

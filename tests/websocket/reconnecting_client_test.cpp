@@ -1,4 +1,5 @@
 #include <runnel/testing/virtual_time.hpp>
+#include <runnel/transport/failover.hpp>
 #include <runnel/transport/memory.hpp>
 #include <runnel/transport/tcp.hpp>
 #include <runnel/websocket/reconnecting_client.hpp>
@@ -613,6 +614,114 @@ TEST_CASE("close at each moment: run completes, what was queued is sent first if
         CHECK(f.client->counters().handed_on + f.client->queued() + f.refused == 1);
         if (f.client->counters().connections != 0) CHECK(f.client->queued() == 0);
     }
+}
+
+TEST_CASE("it is destroyed at each moment after close, or after it has been cancelled") {
+    for (bool const is_silent : {false, true})
+        for (bool const is_cancelled : {false, true})
+            for (int turns = 0; turns < 48; ++turns)
+                for (int later = 0; later < 14; ++later) {
+                    CAPTURE(turns);
+                    CAPTURE(later);
+                    fixture f;
+                    std::vector<memory_stream<>> kept;
+                    if (is_silent) f.on_stream = [&](memory_stream<> s) { kept.push_back(std::move(s)); };
+                    f.start();
+                    f.send("x");
+                    asio::co_spawn(f.io, f.client->next(), asio::detached);
+                    for (int i = 0; i < turns; ++i) f.io.poll_one();
+                    if (is_cancelled)
+                        f.signal.emit(asio::cancellation_type::terminal);
+                    else
+                        f.client->close();
+                    for (int i = 0; i < later; ++i) f.io.poll_one();
+                    f.client.reset();
+                    REQUIRE(f.has_ended());
+                }
+}
+
+TEST_CASE("close in the handler of the last failure is a close") {
+    auto o = quick();
+    o.reconnect.attempts = 1;
+    fixture f(std::move(o));
+    f.on_open = [](memory_stream<>& s) { s.cut(); };
+    f.on_event = [&](connection_event const& e) {
+        if (e.what == kind::lost) f.client->close();
+    };
+    f.start();
+    CHECK(f.has_ended());
+    CHECK_FALSE(f.error);
+}
+
+TEST_CASE("what is sent while the server closes goes to the next connection") {
+    fixture f;
+    f.next_servers = {[](server_stream& s) -> asio::awaitable<void> {
+        co_await s.write_message(message_kind::text, "bye");
+        co_await s.close(ws::close_code::going_away);
+    }};
+    std::string got;
+    f.server = [&](server_stream& s) -> asio::awaitable<void> {
+        auto const m = co_await s.read_message();
+        got = m.data;
+    };
+    f.start();
+    asio::co_spawn(
+        f.io,
+        [](client_type& c) -> asio::awaitable<void> {
+            auto const m = co_await c.next();
+            co_await c.send_text("answer to " + m.data);
+        }(*f.client),
+        asio::detached);
+    f.time.advance(10min);
+    CHECK(got == "answer to bye");
+    CHECK(f.client->counters().in_doubt == 0);
+}
+
+TEST_CASE("a dead server is noticed in time, though more is sent all the while") {
+    auto o = quick();
+    o.ping_interval = 30s;
+    o.ping_timeout = 10s;
+    fixture f(std::move(o));
+    f.server = [](server_stream& s) -> asio::awaitable<void> {
+        wait_list<asio::any_io_executor> never(s.get_executor());
+        waiter<asio::any_io_executor> w;
+        co_await never.wait(w);
+    };
+    f.start();
+    f.time.settle();
+    while (f.count(kind::lost) == 0 && f.time.elapsed() < 10min) {
+        f.client->try_send(message_kind::text, std::string(100, 'x'));
+        f.time.advance(3s);
+    }
+    CHECK(f.time.elapsed() < 60s);
+}
+
+TEST_CASE("of several servers the next is tried where one refuses each WebSocket") {
+    asio::io_context io;
+    testing::virtual_time time{io};
+    int first = 0, second = 0;
+    auto const serving = [&io](int& count, int status) {
+        return memory_transport{[&io, &count, status](memory_stream<> s) {
+            ++count;
+            auto talk = [](memory_stream<> t, int how) -> asio::awaitable<void> {
+                auto const judge = [how](ws::server_request const&) { return how; };
+                auto accepting = server_stream::accept(std::move(t), ws::server_options(), judge);
+                auto stream = co_await std::move(accepting);
+                auto talking = echo(stream);
+                co_await std::move(talking);
+            };
+            asio::co_spawn(io, talk(std::move(s), status), asio::detached);
+        }};
+    };
+    auto o = quick();
+    o.handshake.subprotocol = {};
+    using several = failover<memory_transport>;
+    ws::reconnecting_client<several> client(io.get_executor(), several({serving(first, 503), serving(second, 101)}), o);
+    asio::co_spawn(io, client.run(), asio::detached);
+    CHECK(time.advance_until([&] { return client.is_connected(); }, 1h));
+    CHECK(first == 1);
+    client.close();
+    time.advance(1min);
 }
 
 TEST_CASE("a server that does not let it close is left after the time limits") {

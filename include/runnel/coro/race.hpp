@@ -14,12 +14,25 @@
 #include <array>
 #include <chrono>
 #include <exception>
+#include <new>
 #include <optional>
 #include <system_error>
 #include <type_traits>
 #include <utility>
 
 namespace runnel {
+
+namespace detail {
+
+/// False: there was no memory for it, which Asio takes from 1.24 on. A task that is not told ends by itself.
+inline bool try_to_cancel(asio::cancellation_signal& signal) try {
+    signal.emit(asio::cancellation_type::terminal);
+    return true;
+} catch (std::bad_alloc const&) {
+    return false;
+}
+
+}  // namespace detail
 
 /// Runs `tasks` side by side until the first of them ends, then cancels the others and waits until all have ended.
 ///
@@ -37,9 +50,11 @@ asio::awaitable<std::size_t, Executor> race(wait_list<Executor>& waiters, Task..
         waiter<Executor> ended;
         waiter<Executor> all_ended;
     } state;
+    // For the end of all, as who wakes those that wait in the other list has not ended the tasks.
+    wait_list<Executor> ending(waiters.queue());
     // Made before anything runs: with RUNNEL_ASIO_PUBLIC_ONLY they take memory.
     auto until_one_ends = waiters.wait(state.ended);
-    auto until_all_end = waiters.wait_out(state.all_ended);
+    auto until_all_end = ending.wait_out(state.all_ended);
 
     auto const spawn = [&](asio::awaitable<void, Executor> task, std::size_t index) {
         asio::co_spawn(waiters.get_executor(), RUNNEL_STD_ERRORS(std::move(task)),
@@ -50,7 +65,7 @@ asio::awaitable<std::size_t, Executor> race(wait_list<Executor>& waiters, Task..
                            }
                            --state.running;
                            waiters.wake(state.ended);
-                           if (state.running == 0) waiters.wake(state.all_ended);
+                           if (state.running == 0) ending.wake(state.all_ended);
                        }));
     };
     // For want of memory a task may not begin: then those that have begun must end before this does.
@@ -71,7 +86,10 @@ asio::awaitable<std::size_t, Executor> race(wait_list<Executor>& waiters, Task..
     bool const throws = co_await asio::this_coro::throw_if_cancelled();
     co_await asio::this_coro::throw_if_cancelled(false);
     if (state.running == sizeof...(Task)) co_await std::move(until_one_ends);
-    for (auto& signal : state.signals) signal.emit(asio::cancellation_type::terminal);
+    if (state.ended.result == std::errc::not_enough_memory) failure = std::make_exception_ptr(std::bad_alloc());
+    for (auto& signal : state.signals)
+        if (!detail::try_to_cancel(signal) && !detail::try_to_cancel(signal))
+            failure = std::make_exception_ptr(std::bad_alloc());
     if (state.running != 0) co_await std::move(until_all_end);
     co_await asio::this_coro::throw_if_cancelled(throws);
 

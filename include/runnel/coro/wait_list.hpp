@@ -22,6 +22,7 @@
 #include <cstddef>
 #include <exception>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <system_error>
 #include <utility>
@@ -308,9 +309,9 @@ class wait_list final : private wait_list_registry::entry {
     share_type const& queue() const noexcept { return queue_; }
 
     /// `co_await list.wait(w)` suspends the coroutine until `wake` or cancellation; then `w.result` tells which. Throws
-    /// nothing itself. A coroutine that has been cancelled already goes on with `operation_aborted` at once; if
-    /// RUNNEL_ASIO_PUBLIC_ONLY is set, Asio throws that at the `co_await`, and the coroutine is not waiting; then this
-    /// call may throw `std::bad_alloc`, too.
+    /// nothing itself; without memory it goes on in a later turn with `std::errc::not_enough_memory`. A coroutine that
+    /// has been cancelled already goes on with `operation_aborted` at once; if RUNNEL_ASIO_PUBLIC_ONLY is set, Asio
+    /// throws that at the `co_await`, and the coroutine is not waiting; then this call may throw `std::bad_alloc`, too.
     auto wait(waiter_type& w) { return detail::suspend<Executor>(taker<true>{this, &w}); }
 
     /// The same until `wake` alone: cancellation has no effect. For who must not go on before others have ended.
@@ -367,12 +368,14 @@ class wait_list final : private wait_list_registry::entry {
     void let_cancel(waiter_type& w, detail::suspended<Executor> const& coroutine) {
         auto slot = coroutine.get_cancellation_slot();
         if (!slot.is_connected()) return;
-        if (coroutine.is_cancelled())
-            wake(w, asio::error::operation_aborted);
-        else
+        if (coroutine.is_cancelled()) return wake(w, asio::error::operation_aborted);
+        try {
             slot.assign([&w](asio::cancellation_type) {
                 if (w.list_ != nullptr) w.list_->wake(w, asio::error::operation_aborted);
             });
+        } catch (std::bad_alloc const&) {  // it could not be cancelled: it does not wait
+            wake(w, std::make_error_code(std::errc::not_enough_memory));
+        }
     }
 
     bool destroy_one() noexcept override {

@@ -104,8 +104,10 @@ class socket_option_setter {
 
     /// An option whose value is a number or a text.
     void set(int level, int name, void const* value, std::size_t size, char const* option) const {
-        if (::setsockopt(socket_, level, name, static_cast<char const*>(value), static_cast<length>(size)) != 0)
-            fail(last_error(), option);
+        if (!try_to_set(level, name, value, size)) fail(last_error(), option);
+    }
+    bool try_to_set(int level, int name, void const* value, std::size_t size) const noexcept {
+        return ::setsockopt(socket_, level, name, static_cast<char const*>(value), static_cast<length>(size)) == 0;
     }
 
     /// What the last call has failed with. To be asked before anything else is done.
@@ -151,10 +153,13 @@ class socket_options_setup final : public socket_setup::base {
 #endif
 #if defined(IP_TOS) && defined(IPV6_TCLASS)
         int const traffic_class = options_.dscp << 2;  // the two bits below are for congestion
-        if (options_.dscp >= 0 && is_v6)
+        if (options_.dscp >= 0 && is_v6) {
             setter.set(IPPROTO_IPV6, IPV6_TCLASS, &traffic_class, sizeof(traffic_class), "dscp");
-        else if (options_.dscp >= 0)
+            // For ::ffff:a.b.c.d, which is reached by IPv4. Other systems than Linux refuse it.
+            setter.try_to_set(IPPROTO_IP, IP_TOS, &traffic_class, sizeof(traffic_class));
+        } else if (options_.dscp >= 0) {
             setter.set(IPPROTO_IP, IP_TOS, &traffic_class, sizeof(traffic_class), "dscp");
+        }
 #endif
 #ifdef TCP_USER_TIMEOUT
         auto const timeout = static_cast<unsigned>(options_.user_timeout.count());

@@ -45,12 +45,15 @@ class reconnecting_client {
     /// Connects, and connects again, until `close`; then it completes, and may be called again. Throws what ended the
     /// last attempt when trying again is pointless or the policy gives up, and `operation_aborted` once cancelled: the
     /// connection is cut then. Throws `std::errc::operation_in_progress` if it runs already.
-    awaitable<void> run() { return impl::run(impl_.share()); }
+    awaitable<void> run() {
+        impl_->ask();
+        return impl::run(impl_.share());
+    }
 
     /// Queues a message; it is sent on the connection that there is, or on the next one. Completes when it has room,
     /// which is at once as a rule. Text must be UTF-8: otherwise throws `errc::invalid_utf8`. What happens without
     /// room, `reconnecting_options::when_full` says: `std::errc::no_buffer_space` is thrown where it refuses. Throws
-    /// `errc::closing` after `close`, until `run` is called again. Cancelled while it waits it throws
+    /// `errc::closing` after `close`, until `run` has ended. Cancelled while it waits it throws
     /// `operation_aborted`, and the message is not sent.
     awaitable<void> send(message_kind kind, std::string data) {
         return impl::send(impl_.share(), kind, std::move(data));

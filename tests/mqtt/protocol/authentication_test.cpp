@@ -99,6 +99,11 @@ TEST_CASE("a server that does not wait for its turn is at fault") {
     session_end d(role::client, v5);
     begin_connect(d);
     CHECK(receive_auth(d, success) == errc::unexpected_packet);  // the first time it ends by CONNACK
+    session_end f(role::client, v5);
+    begin_connect(f);
+    CHECK(receive_auth(f, continue_authentication) == errc::ok);
+    CHECK(receive_connack(f) == errc::authentication_not_due);  // before the client has answered
+    CHECK_FALSE(f.state.connected());
     session_end e(role::client, v5);
     establish(e);
     CHECK(receive_auth(e, continue_authentication) == errc::unexpected_packet);

@@ -29,12 +29,14 @@ class authentication {
     }
 
     /// Checks the server's CONNACK, and ends the first authentication if it accepts the connection. Then it names the
-    /// method of CONNECT [MQTT-4.12.0-5], and none if that does [MQTT-4.12.0-6].
+    /// method of CONNECT [MQTT-4.12.0-5], and none if that does [MQTT-4.12.0-6]. Where the client has not answered the
+    /// server's last step, it has accepted without a proof: `authentication_not_due`.
     errc finish(connack const& answer) noexcept {
         if (is_error(answer.reason)) return errc::ok;
         auto const method = answer.props.get<property_id::authentication_method>();
         if (agreed_ && !method) return errc::authentication_method_missing;
         if (method && (!agreed_ || *method != method_)) return errc::authentication_method_changed;
+        if (turn_ == turn::client) return errc::authentication_not_due;
         turn_ = turn::nobody;
         connected_ = true;
         return errc::ok;

@@ -38,8 +38,9 @@ using store_ptr = std::unique_ptr<X509_STORE, openssl_freer<X509_STORE_free>>;
 
 /// Whether a certificate says that its status comes with it: its TLS features (RFC 7633 4) have status_request (5).
 inline bool must_staple(X509 const* certificate) noexcept {
-    auto* const features = static_cast<TLS_FEATURE*>(X509_get_ext_d2i(certificate, NID_tlsfeature, nullptr, nullptr));
-    bool found = false;
+    int critical = -1;  // none
+    auto* const features = static_cast<TLS_FEATURE*>(X509_get_ext_d2i(certificate, NID_tlsfeature, &critical, nullptr));
+    bool found = features == nullptr && critical != -1;  // what cannot be read may say so
     for (int i = 0; i < sk_ASN1_INTEGER_num(features); ++i)
         found = found || ASN1_INTEGER_get(sk_ASN1_INTEGER_value(features, i)) == TLSEXT_TYPE_status_request;
     TLS_FEATURE_free(features);
@@ -51,7 +52,7 @@ inline bool must_staple(X509 const* certificate) noexcept {
 inline bool is_signed_by(OCSP_BASICRESP* status, X509* authority, STACK_OF(X509) * chain) noexcept {
     store_ptr const store(X509_STORE_new());
     return store && X509_STORE_add_cert(store.get(), authority) == 1 &&
-           OCSP_basic_verify(status, chain, store.get(), OCSP_PARTIAL_CHAIN) == 1;
+           OCSP_basic_verify(status, chain, store.get(), OCSP_PARTIAL_CHAIN | OCSP_NOEXPLICIT) == 1;
 }
 
 /// Whether a status is for the certificate.

@@ -14,6 +14,7 @@
 
 #include RUNNEL_ASIO(this_coro.hpp)
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -34,8 +35,8 @@ namespace runnel::websocket::detail {
 /// `run` is one coroutine with children: while it opens, one that opens; while the WebSocket is open, `read`, `write`,
 /// `watch` and `drain`. All on one executor; between two suspension points each is alone. `queue` and `inbox` are
 /// changed by the user's calls and by `write` and `read`; `opened` by `open` and, when all children have ended, by
-/// `attempt`; `closing` by `close` and, at its beginning, by `run`. After each suspension: `check`, as the client may
-/// be gone.
+/// `attempt`; `closing` by `close`, and by `run` when it is called and when it ends. After each suspension: `check`, as
+/// the client may be gone.
 template <transport Transport, class Compression>
 struct reconnecting : stream_state {
     using executor_type = typename Transport::executor_type;
@@ -97,7 +98,7 @@ struct reconnecting : stream_state {
     }
 
     void close(close_code with, std::string why) {
-        if (!running || closing) return;
+        if (!(running || asked) || closing) return;
         closing = true;
         code = with;
         reason = std::move(why);
@@ -109,6 +110,12 @@ struct reconnecting : stream_state {
 
     // --- run
 
+    // Whoever calls `run` may call `close` before its first turn.
+    void ask() noexcept {
+        if (running) return;
+        asked = true;
+        closing = false;
+    }
     static awaitable<void> run(share self) {
         self->check();
         if (self->running) throw std::system_error(std::make_error_code(std::errc::operation_in_progress));
@@ -136,6 +143,7 @@ struct reconnecting : stream_state {
             self->check();
             if (self->closing) break;
             self->tell({.what = event::kind::lost, .error = end.why, .detail = end.detail, .code = end.code});
+            if (self->closing) break;
             auto const next = schedule.after({.why = end.why, .lasted = end.lasted}, steady_clock::now(),
                                              static_cast<double>(random_32()) / 4294967296.0);
             if (!next.again) {
@@ -193,7 +201,7 @@ struct reconnecting : stream_state {
     struct running_here {
         explicit running_here(share const& s) : self(s) {
             self->running = true;
-            self->closing = self->ended = self->shutting = false;
+            self->asked = self->ended = self->shutting = false;
             self->failure = nullptr;
         }
         running_here(running_here const&) = delete;
@@ -242,6 +250,8 @@ struct reconnecting : stream_state {
         co_await std::move(checking);
         if (self->opened) end.code = self->opened->received_code();
         if (since) end.lasted = steady_clock::now() - *since;
+        if constexpr (reporting_transport<Transport>)
+            if (!since && !self->closing) self->way.report(false);
         self->opened.reset();
         co_return end;
     }
@@ -253,7 +263,8 @@ struct reconnecting : stream_state {
         auto below = co_await std::move(opening);
         self->check();
         self->heard = std::make_shared<std::uint64_t>(0);
-        watched_stream<typename Transport::stream_type> watched(std::move(below), self->heard);
+        self->said = std::make_shared<std::uint64_t>(0);
+        watched_stream<typename Transport::stream_type> watched(std::move(below), self->heard, self->said);
         auto shaking = stream_type::handshake(std::move(watched), std::move(how), self->compression);
         auto made = co_await std::move(shaking);
         self->check();
@@ -264,6 +275,7 @@ struct reconnecting : stream_state {
     // Until the connection is lost, which throws, or closed.
     static awaitable<void> converse(share self) {
         ++self->counters.connections;
+        if constexpr (reporting_transport<Transport>) self->way.report(true);
         self->ping_due = self->held_up = false;
         self->tell({.what = event::kind::connected});
         auto reading = read(self);
@@ -313,12 +325,24 @@ struct reconnecting : stream_state {
                 co_await std::move(pinging);
                 self->check();
             } else if (!self->queue.empty()) {
-                outgoing const message = self->pop();
+                outgoing message = self->pop();
                 ++self->counters.in_doubt;
                 auto writing = self->opened->write_message(message.kind, message.data);
-                co_await std::move(writing);
+                bool is_too_late = false;
+                try {
+                    co_await std::move(writing);
+                } catch (std::system_error const& e) {
+                    self->check();
+                    is_too_late = e.code() == errc::closing;
+                    if (!is_too_late) throw;
+                }
                 self->check();
                 --self->counters.in_doubt;
+                if (is_too_late) {  // the server has closed before all of it was sent: why, the reader tells
+                    self->put_back(message);
+                    waiter<executor_type> never;
+                    co_await self->wait(never);
+                }
                 ++self->counters.handed_on;
             } else if (self->closing) {
                 self->shutting = true;
@@ -348,14 +372,20 @@ struct reconnecting : stream_state {
             self->ping_due = true;
             self->waiters.wake(self->writer);
             for (bool goes_on = true; goes_on;) {
-                auto const backlog = self->opened->backlog();
+                auto const delivered = self->delivered();
                 auto answering = sleep(o.ping_timeout);
                 co_await std::move(answering);
                 self->check();
-                goes_on = *self->heard == seen && self->opened->backlog() != backlog;
+                goes_on = *self->heard == seen && self->delivered() > delivered;
             }
             if (*self->heard == seen && !self->held_up) throw std::system_error(asio::error::timed_out, "ping");
         }
+    }
+
+    // Bytes that have reached the other end, as far as the layers below tell. What is added is no progress.
+    std::uint64_t delivered() {
+        std::uint64_t const held = opened->backlog();
+        return *said - (std::min)(*said, held);
     }
 
     // Ends when what is queued has not been sent for so long after `close`.
@@ -431,6 +461,11 @@ struct reconnecting : stream_state {
         return message;
     }
 
+    void put_back(outgoing& message) {
+        queued_bytes += message.data.size();
+        queue.push_front(std::move(message));
+    }
+
     void wake_receiver() {
         for (auto* const r : receivers)
             if (r->one.is_waiting()) return waiters.wake(r->one);
@@ -470,6 +505,8 @@ struct reconnecting : stream_state {
     waiter<executor_type> stopper;
     waiter<executor_type> drainer;
     std::shared_ptr<std::uint64_t> heard;  // bytes read from the connection
+    std::shared_ptr<std::uint64_t> said;   // and those that were to be written
+    bool asked = false;                    // `run` has been called and has had no turn yet
     bool running = false;
     bool ended = false;  // `run` has been, and is not
     bool closing = false;

@@ -16,15 +16,18 @@ class watched_stream {
     using executor_type = typename Next::executor_type;
     static constexpr std::size_t headroom = Next::headroom;
 
-    /// Adds the bytes that come to `heard`.
-    watched_stream(Next next, std::shared_ptr<std::uint64_t> heard)
-        : next_(std::move(next)), heard_(std::move(heard)) {}
+    /// Adds the bytes that come to `heard`, and those that are to be written to `said`.
+    watched_stream(Next next, std::shared_ptr<std::uint64_t> heard, std::shared_ptr<std::uint64_t> said)
+        : next_(std::move(next)), heard_(std::move(heard)), said_(std::move(said)) {}
 
     executor_type get_executor() { return next_.get_executor(); }
     asio::awaitable<std::size_t, executor_type> read_some(asio::mutable_buffer into) {
         return count(heard_, next_.read_some(into));
     }
-    asio::awaitable<void, executor_type> write(send_buffer& out) { return next_.write(out); }
+    asio::awaitable<void, executor_type> write(send_buffer& out) {
+        *said_ += out.size();
+        return next_.write(out);
+    }
     asio::awaitable<void, executor_type> shutdown() { return next_.shutdown(); }
     std::size_t backlog() { return backlog_of(next_); }
 
@@ -38,6 +41,7 @@ class watched_stream {
 
     Next next_;
     std::shared_ptr<std::uint64_t> heard_;
+    std::shared_ptr<std::uint64_t> said_;
 };
 
 }  // namespace runnel::websocket::detail

@@ -197,7 +197,8 @@ class tls_engine {
     static int look_at_failure(int accepted, X509_STORE_CTX* store) noexcept {
         if (accepted == 1) return 1;
         int const error = X509_STORE_CTX_get_error(store);
-        if (error == X509_V_ERR_UNABLE_TO_GET_CRL || error == X509_V_ERR_UNABLE_TO_GET_CRL_ISSUER) {
+        if (error == X509_V_ERR_UNABLE_TO_GET_CRL || error == X509_V_ERR_UNABLE_TO_GET_CRL_ISSUER ||
+            error == X509_V_ERR_CRL_SIGNATURE_FAILURE) {
             int const depth = X509_STORE_CTX_get_error_depth(store);
             bool const is_anchor = depth > 0 && depth + 1 == sk_X509_num(X509_STORE_CTX_get0_chain(store));
             if (is_anchor) X509_STORE_CTX_set_error(store, X509_V_OK);

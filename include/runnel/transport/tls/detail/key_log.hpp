@@ -66,8 +66,12 @@ class tls_key_log {
     bool is_private() const noexcept {
         struct stat found{};
         if (::fstat(descriptor_, &found) != 0) return false;
-        if (!S_ISREG(found.st_mode)) {
+        if (!S_ISREG(found.st_mode) || found.st_nlink != 1) {
             errno = EINVAL;
+            return false;
+        }
+        if (found.st_uid != ::geteuid()) {
+            errno = EPERM;
             return false;
         }
         return ::fchmod(descriptor_, S_IRUSR | S_IWUSR) == 0;

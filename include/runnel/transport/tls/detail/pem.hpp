@@ -72,6 +72,7 @@ inline std::chrono::system_clock::time_point time_of(ASN1_TIME const* time) noex
     int days = 0;
     int seconds = 0;
     if (ASN1_TIME_diff(&days, &seconds, nullptr, time) != 1) return {};
+    if (days <= -365) return {};
     if (days >= 365) return (clock::time_point::max)();
     return clock::now() + std::chrono::hours(24 * days) + std::chrono::seconds(seconds);
 }
