@@ -94,6 +94,8 @@ TEST_CASE("a client that names an authentication method sends nothing else befor
     c.state.ping(c.out);
     CHECK(c.receive_packet(auth{reason_code::continue_authentication, &method}) == errc::ok);
     CHECK(c.sent() == "");
+    CHECK(c.state.auth(c.out, auth{reason_code::continue_authentication, &method}) == errc::ok);
+    c.out.clear();
     CHECK(c.receive_packet(connack{false, reason_code::success, &method}) == errc::ok);
     CHECK(c.sent() == "PUBLISH qos0 a=p, PUBLISH 2 qos1 b=p");
 }

@@ -1188,6 +1188,7 @@ TEST_CASE("nothing but CONNACK and AUTH comes before CONNACK [MQTT-3.2.0-1]") {
     CHECK(c.state.connect(c.out, {.client_id = "id", .props = &p}, {}) == errc::ok);
     CHECK(c.receive_packet(auth{reason_code::continue_authentication, &p}) == errc::ok);
     CHECK(c.auths.size() == 1);
+    CHECK(c.state.auth(c.out, auth{reason_code::continue_authentication, &p}) == errc::ok);
     CHECK(c.receive_packet(connack{false, success, &p}) == errc::ok);
 }
 
