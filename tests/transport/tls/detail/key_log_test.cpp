@@ -106,6 +106,7 @@ TEST_CASE("client and server log the same secrets of TLS 1.3, a line each") {
 TEST_CASE("the key log is its owner's alone, also if it was there, and is appended to") {
     test::scratch_directory const files;
     auto const file = files.write("keys", "# of before\n");
+    REQUIRE(::chown(file.c_str(), ::geteuid(), ::getegid()) == 0);  // one of somebody else's is refused
     REQUIRE(::chmod(file.c_str(), 0666) == 0);
     auto o = client_options();
     o.key_log_file = file;
