@@ -39,12 +39,8 @@ using arguments = std::vector<std::string>;
 test::skip_unless const ready([] { return !test::child_process::find("openssl").empty(); },
                               "the openssl program is not installed");
 
-certificate_request authority_request(std::string name) {
-    return {.name = std::move(name), .alternative_names = {}, .usage = {}, .constraints = "CA:TRUE"};
-}
-
 any_certificate const& authority() {
-    static any_certificate const made(authority_request("authority"));
+    static any_certificate const made(test::authority_request("authority"));
     return made;
 }
 
@@ -197,7 +193,7 @@ TEST_CASE("s_server: dates of certificates, of which a wrong clock may be the re
            .certificate = {.valid_from = hour, .valid_to = 2 * hour},
            .expected = transport_errc::certificate_not_yet_valid,
            .next = then::retries});
-    auto old = authority_request("old");
+    auto old = test::authority_request("old");
     old.valid_from = -2 * hour;
     old.valid_to = -hour;
     any_certificate const expired(old, authority());
@@ -275,9 +271,9 @@ TEST_CASE("s_server: authorities") {
                             transport_errc expected, std::string host = "localhost") {
         check({.what = what, .host = std::move(host), .expected = expected, .next = then::gives_up}, issuer, chain);
     };
-    any_certificate const other(authority_request("other"));
-    any_certificate const twin(authority_request("authority"));
-    any_certificate const between(authority_request("between"), authority());
+    any_certificate const other(test::authority_request("other"));
+    any_certificate const twin(test::authority_request("authority"));
+    any_certificate const between(test::authority_request("between"), authority());
     auto const untrusted = transport_errc::certificate_untrusted;
     refused("an unknown authority", other, {}, untrusted);
     refused("an unknown authority that is sent along", other, other.certificate_pem(), untrusted);
@@ -292,13 +288,13 @@ TEST_CASE("s_server: authorities") {
     auto const invalid = transport_errc::certificate_invalid;
     any_certificate const no_authority({.name = "no authority"}, authority());
     refused("issued by a server's certificate", no_authority, no_authority.certificate_pem(), invalid);
-    auto last = authority_request("last");
+    auto last = test::authority_request("last");
     last.constraints = "CA:TRUE,pathlen:0";
     any_certificate const short_path(last, authority());
-    any_certificate const too_far(authority_request("too far"), short_path);
+    any_certificate const too_far(test::authority_request("too far"), short_path);
     refused("an authority below one that may have none below", too_far,
             too_far.certificate_pem() + short_path.certificate_pem(), invalid);
-    auto narrow = authority_request("narrow");
+    auto narrow = test::authority_request("narrow");
     narrow.name_constraints = "permitted;DNS:example.org";
     any_certificate const limited(narrow, authority());
     refused("an authority for other names", limited, limited.certificate_pem(), invalid);
@@ -316,7 +312,7 @@ TEST_CASE("s_server: purposes, keys and signatures") {
     refused("an RSA key of 1024 bits", {.rsa_bits = 1024});
     check({.what = "an RSA key of 2048 bits", .certificate = {.rsa_bits = 2048}});
     refused("signed with SHA-1", {.digest = EVP_sha1});
-    auto rsa = authority_request("RSA");
+    auto rsa = test::authority_request("RSA");
     rsa.rsa_bits = 2048;
     any_certificate const old(rsa, authority());
     check({.what = "signed with MD5",
@@ -325,7 +321,7 @@ TEST_CASE("s_server: purposes, keys and signatures") {
            .next = then::gives_up},
           old, old.certificate_pem());
     check({"signed with SHA-256 and RSA"}, old, old.certificate_pem());
-    auto weak = authority_request("weak");
+    auto weak = test::authority_request("weak");
     weak.rsa_bits = 1024;
     any_certificate const small(weak, authority());
     check({.what = "the authority between has an RSA key of 1024 bits",
@@ -377,7 +373,7 @@ TEST_CASE("s_server: certificates that have been revoked, by a list of the autho
     row_of("the list has expired", transport_errc::revocation_list_expired, then::retries,
            [](auto const&) { return authority().revocation_list({}, -2 * hour, -hour); });
     row_of("there is no list of this authority", transport_errc::revocation_list_missing, then::gives_up,
-           [](auto const&) { return any_certificate(authority_request("other")).revocation_list({}); });
+           [](auto const&) { return any_certificate(test::authority_request("other")).revocation_list({}); });
 }
 
 TEST_CASE("s_server: the status that is stapled to a certificate") {
@@ -414,13 +410,13 @@ TEST_CASE("s_server: the status that is stapled to a certificate") {
             }));
     refused("by another authority", transport_errc::certificate_status_invalid, then::gives_up,
             [](any_certificate const& own) {
-                any_certificate const other(authority_request("authority"));
+                any_certificate const other(test::authority_request("authority"));
                 return certificate_status({.certificate = own, .authority = authority(), .signer = other});
             });
 }
 
 TEST_CASE("s_server: an authority between is trusted for itself, if that is asked for") {
-    any_certificate const between(authority_request("between"), authority());
+    any_certificate const between(test::authority_request("between"), authority());
     auto const anchored = [&](bool partial) {
         return [&between, partial](tls_options& o, auto const&) {
             o.ca_pem = between.certificate_pem();
@@ -465,7 +461,7 @@ TEST_CASE("s_server: the key log has what OpenSSL's own has for the same connect
 
 TEST_CASE("s_server: a session's next attempt uses the settings that its context was given meanwhile") {
     any_certificate const own({}, authority());
-    any_certificate const other(authority_request("other"));
+    any_certificate const other(test::authority_request("other"));
     server const peer(own, {}, {});
     auto t = peer.reached_as("localhost", trusting(authority().certificate_pem()));
     t.next.host = "127.0.0.1";
@@ -515,7 +511,7 @@ TEST_CASE("s_server: versions, suites, protocols and names that are not common")
 }
 
 TEST_CASE("s_server: certificates of ours that are refused, and one that is missing") {
-    any_certificate const other(authority_request("other"));
+    any_certificate const other(test::authority_request("other"));
     certificate_request client{.name = "client", .alternative_names = {}, .usage = "clientAuth"};
     auto const show = [](any_certificate const& c, tls_version version) {
         return [&c, version](tls_options& o, auto const&) {
@@ -585,7 +581,7 @@ TEST_CASE("s_server: renegotiation is refused, and the session tries again") {
 TEST_CASE("s_server: what is trusted now decides, not what was when a session of TLS began") {
     for (auto const version : {tls_version::v1_2, tls_version::v1_3}) {
         any_certificate const own({}, authority());
-        any_certificate const other(authority_request("other"));
+        any_certificate const other(test::authority_request("other"));
         asio::io_context io;
         server const peer(own, {}, {"-rev", "-quiet"});
         auto options = trusting(authority().certificate_pem());

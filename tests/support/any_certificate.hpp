@@ -27,6 +27,11 @@ struct certificate_request {
     long valid_from = -3600, valid_to = 3600;  ///< seconds from now on
 };
 
+/// What an authority asks for itself.
+inline certificate_request authority_request(std::string name) {
+    return {.name = std::move(name), .alternative_names = {}, .usage = {}, .constraints = "CA:TRUE"};
+}
+
 /// A certificate of any kind with its key, which may issue others.
 class any_certificate {
   public:

@@ -35,12 +35,15 @@ struct scripted_peer {
     std::size_t connections = 0;
     asio::io_context io;
     std::vector<std::unique_ptr<task<void>>> serving;
-    runnel::memory_transport transport{[this](runnel::memory_stream<> s) {
-        serving.push_back(std::make_unique<task<void>>(io, serve(std::move(s), connections++)));
-    }};
+    runnel::memory_transport transport{[this](runnel::memory_stream<> s) { accept(std::move(s)); }};
 
     explicit scripted_peer(std::function<std::optional<std::string>(heard_packet const&)> script)
         : answer(std::move(script)) {}
+
+    /// Serves a connection.
+    void accept(runnel::memory_stream<> s) {
+        serving.push_back(std::make_unique<task<void>>(io, serve(std::move(s), connections++)));
+    }
 
     /// How many packets of a type it has heard.
     std::size_t count(runnel::mqtt::packet_type type) const {

@@ -724,6 +724,83 @@ TEST_CASE("of several servers the next is tried where one refuses each WebSocket
     time.advance(1min);
 }
 
+namespace {
+
+// A transport of which some copies never open.
+struct stuck_or_not {
+    using executor_type = asio::any_io_executor;
+    using stream_type = memory_stream<>;
+    static constexpr bool secure = false;
+    memory_transport way;
+    bool is_stuck = false;
+
+    std::string url() const { return way.url(); }
+    asio::awaitable<stream_type> open(executor_type executor) const {
+        if (is_stuck) co_await sleep_for<executor_type>(executor, std::chrono::hours(1));
+        auto opening = way.open(executor);
+        co_return co_await std::move(opening);
+    }
+    friend bool operator==(stuck_or_not const&, stuck_or_not const&) = default;
+};
+
+}  // namespace
+
+TEST_CASE("each of several servers has its share of the time to connect, not the first one all of it") {
+    fixture f;
+    auto o = quick();
+    o.connect_timeout = 10s;
+    std::vector<kind> events;
+    o.on_event = [&](connection_event const& e) { events.push_back(e.what); };
+    using several = failover<stuck_or_not>;
+    ws::reconnecting_client<several> client(f.io.get_executor(), several({{f.transport, true}, {f.transport}}), o);
+    asio::co_spawn(f.io, client.run(), asio::detached);
+    CHECK(f.time.advance_until([&] { return client.is_connected(); }, 1min));
+    CHECK(f.time.elapsed() < 10s);
+    CHECK(events == std::vector{kind::connecting, kind::connected});
+    client.close();
+    f.time.advance(1min);
+}
+
+TEST_CASE("an address that is silent is left for the host's next while there is time") {
+    // As `tcp` does for a host of two addresses, of which the first one is silent.
+    struct two_addresses : stuck_or_not {
+        std::vector<int>* tried = nullptr;
+        asio::awaitable<stream_type> open(executor_type executor, connect_progress* progress) const {
+            bool const again = std::ranges::count(progress->useless(), 1u) != 0;
+            tried->push_back(again ? 2 : 1);
+            progress->connected_to(again ? 2 : 1);
+            if (!again) {
+                progress->share_with_addresses(2, "the first", steady_clock::now());
+                auto [client, server] = stream_type::pair(executor);
+                silent->push_back(std::move(server));
+                co_return std::move(client);
+            }
+            auto opening = way.open(executor);
+            co_return co_await std::move(opening);
+        }
+        asio::awaitable<stream_type> open(executor_type executor) const { return open(std::move(executor), nullptr); }
+        std::vector<memory_stream<>>* silent = nullptr;
+        bool operator==(two_addresses const&) const = default;
+    };
+    fixture f;
+    auto o = quick();
+    o.connect_timeout = 10s;
+    o.handshake.timeout = 0s;
+    std::vector<int> tried;
+    std::vector<memory_stream<>> silent;
+    two_addresses both;
+    both.way = f.transport;
+    both.tried = &tried;
+    both.silent = &silent;
+    ws::reconnecting_client<two_addresses> client(f.io.get_executor(), both, o);
+    asio::co_spawn(f.io, client.run(), asio::detached);
+    CHECK(f.time.advance_until([&] { return client.is_connected(); }, 1min));
+    CHECK(tried == std::vector{1, 2});
+    CHECK(f.time.elapsed() < 10s);
+    client.close();
+    f.time.advance(1min);
+}
+
 TEST_CASE("a server that does not let it close is left after the time limits") {
     auto o = quick();
     o.handshake.stream.close_timeout = 5s;

@@ -1,4 +1,5 @@
 #include <runnel/mqtt/client/session.hpp>
+#include <runnel/transport/any_transport.hpp>
 #include <runnel/transport/failover.hpp>
 #include <runnel/transport/tcp.hpp>
 
@@ -474,6 +475,99 @@ TEST_CASE("another server is asked for MQTT 5 again") {
     CHECK(s.tried == versions{v5, v3, v5});
     test::run(s.peer.io, session.disconnect());
     CHECK_FALSE(running.run_for_error());
+}
+
+namespace {
+
+// Two servers, of which the preferred one, `a`, can be reached or not.
+struct two_servers {
+    server s;
+    char at = 'a';  // where the last connection went
+    bool first_is_up = true;
+
+    explicit two_servers(server::rule r) : s(std::move(r)) {}
+
+    runnel::memory_transport to(char name) {
+        runnel::memory_transport t([this, name](runnel::memory_stream<> stream) {
+            if (name == 'a' && !first_is_up) throw std::system_error(asio::error::connection_refused);
+            at = name;
+            s.peer.accept(std::move(stream));
+        });
+        t.host = name;
+        return t;
+    }
+    runnel::failover<runnel::memory_transport> both() {
+        return runnel::failover<runnel::memory_transport>({to('a'), to('b')}, runnel::failover_order::prefer_first);
+    }
+};
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("a server that takes the place of another within one attempt is asked for MQTT 5", Transport,
+                   runnel::failover<runnel::memory_transport>, runnel::any_transport) {
+    two_servers t([&](protocol_version v, std::size_t) {
+        if (v == v3) return accepts_3;
+        return t.at == 'a' ? refuses_5 : accepts_5;
+    });
+    mqtt::session<Transport> session(t.s.peer.io.get_executor(), Transport(t.both()), t.s.options());
+    task<void> running(t.s.peer.io, session.run());
+    test::run(t.s.peer.io, session.connected());
+    CHECK(t.s.tried == versions{v5, v3});
+    t.first_is_up = false;
+    t.s.ends_next = true;
+    CHECK(session.try_publish("t", "p"));
+    test::run(t.s.peer.io, session.connected(1));
+    CHECK(t.s.tried == versions{v5, v3, v5});
+    test::run(t.s.peer.io, session.disconnect());
+    CHECK_FALSE(running.run_for_error());
+}
+
+TEST_CASE("servers that refuse MQTT 5 in turn are tried at once three times, and then after a pause") {
+    two_servers t([&](protocol_version, std::size_t n) {
+        t.first_is_up = !t.first_is_up;
+        return n < 50 ? refuses_5 : accepts_5;
+    });
+    auto const both = t.both();
+    mqtt::session<runnel::failover<runnel::memory_transport>> session(t.s.peer.io.get_executor(), both, t.s.options());
+    task<void> running(t.s.peer.io, session.run());
+    CHECK(running.run_for_error() == reason_code::unsupported_protocol_version);
+    CHECK(t.s.tried.size() == 3);
+    CHECK(t.s.count(kind::waiting) == 0);
+}
+
+TEST_CASE("a subscription of MQTT 3.1.1, which the server cannot name, has its messages beside one that it names") {
+    // MQTT 5, then 3.1.1 with the session, then 5 with it again.
+    server s([](protocol_version, std::size_t n) {
+        reply const said[] = {accepts_5, refuses_5, {hex("20 02 01 00")}, code_1};
+        return n <= 4 ? said[n - 1] : reply{hex("20 03 01 00 00")};
+    });
+    auto const connecting = s.peer.answer;
+    s.peer.answer = [&](test::heard_packet const& p) -> std::optional<std::string> {
+        if (p.type == packet_type::subscribe)
+            return test::packet(0x90, p.identifier() + (s.tried.back() == v5 ? hex("00 00") : hex("00")));
+        if (p.type == packet_type::publish && !s.ends_next) return test::packet(0x30, hex("00 03 'a/b' 02 0B 01 'x'"));
+        return connecting(p);
+    };
+    memory_session session(s.peer.io.get_executor(), s.peer.transport, s.options());
+    task<void> running(s.peer.io, session.run());
+    auto const next_connection = [&](std::uint64_t before) {
+        s.ends_next = true;
+        CHECK(session.try_publish("end", ""));
+        test::run(s.peer.io, session.connected(before));
+    };
+    test::run(s.peer.io, session.connected());
+    int named = 0, unnamed = 0;
+    auto const one = test::run(s.peer.io, session.subscribe("a/#", [&](mqtt::publish const&) { ++named; }));
+    next_connection(1);
+    auto const two = test::run(s.peer.io, session.subscribe("a/b", [&](mqtt::publish const&) { ++unnamed; }));
+    next_connection(2);
+    CHECK(s.tried == versions{v5, v5, v3, v3, v5});
+    CHECK(session.try_publish("ask", ""));
+    CHECK(test::wait_until(s.peer.io, [&] { return named != 0; }));
+    CHECK(named == 1);
+    CHECK(unnamed == 1);
+    running.cancel();
+    CHECK(running.run_for_error() == asio::error::operation_aborted);
 }
 
 TEST_CASE("with an authenticator an automatic session speaks MQTT 5 only") {

@@ -109,3 +109,19 @@ TEST_CASE("the version changes at once only to the other one, and no more than t
         }
     });
 }
+
+TEST_CASE("what is known of a server is not held against another one") {
+    for (bool const refuses : {false, true}) {
+        version_choice c(protocol_version::automatic);
+        c.meet(1);
+        if (refuses) c.refused();
+        c.answered();
+        c.meet(1);
+        CHECK(c.current() == (refuses ? takes3 : takes5));
+        c.meet(2);
+        CHECK(c.current() == open);
+    }
+    version_choice fixed(protocol_version::v3_1_1);
+    fixed.meet(1);
+    CHECK(fixed.version() == protocol_version::v3_1_1);
+}

@@ -28,13 +28,9 @@ using test::certificate_status;
 using test::status_request;
 using test::tls_pair;
 
-certificate_request authority_request(std::string name) {
-    return {.name = std::move(name), .alternative_names = {}, .usage = {}, .constraints = "CA:TRUE"};
-}
-
 struct family {
-    any_certificate root{authority_request("root")};
-    any_certificate between{authority_request("between"), root};
+    any_certificate root{test::authority_request("root")};
+    any_certificate between{test::authority_request("between"), root};
     any_certificate own{{}, root};
     any_certificate other{{}, root};
     any_certificate below{{}, between};
@@ -144,8 +140,8 @@ TEST_CASE("a status is valid from thisUpdate to nextUpdate, give or take the ske
 
 TEST_CASE("a status of somebody else proves nothing, also where none is demanded") {
     constexpr auto invalid = transport_errc::certificate_status_invalid;
-    any_certificate const stranger(authority_request("stranger"));
-    any_certificate const twin(authority_request("root"));
+    any_certificate const stranger(test::authority_request("stranger"));
+    any_certificate const twin(test::authority_request("root"));
     for (auto const demand : {ocsp_demand::if_stapled, ocsp_demand::always}) {
         ocsp_settings const how{.demand = demand};
         auto const by = [&](any_certificate const& signer) {

@@ -27,14 +27,10 @@ using test::any_certificate;
 using test::certificate_request;
 using test::tls_pair;
 
-certificate_request authority_request(std::string name) {
-    return {.name = std::move(name), .alternative_names = {}, .usage = {}, .constraints = "CA:TRUE"};
-}
-
 // A root, an authority between, and servers of both.
 struct family {
-    any_certificate root{authority_request("root")};
-    any_certificate between{authority_request("between"), root};
+    any_certificate root{test::authority_request("root")};
+    any_certificate between{test::authority_request("between"), root};
     any_certificate good{{}, root};
     any_certificate bad{{}, root};
     any_certificate below{{}, between};
@@ -104,7 +100,7 @@ TEST_CASE("an authority's list that is missing, old or of tomorrow has an error 
     CHECK(other == transport_errc::revocation_list_missing);
     CHECK(runnel::is_lasting_error(other));
     // The name is right, the key is not.
-    any_certificate const twin(authority_request("root"));
+    any_certificate const twin(test::authority_request("root"));
     CHECK(meets(with_lists(twin.revocation_list({})), all().good) == transport_errc::certificate_invalid);
 }
 

@@ -91,8 +91,8 @@ class session final : private detail::session_services {
     RUNNEL_COLD ~session();
 
     executor_type const& get_executor() const noexcept { return packets_.queue()->get_executor(); }
-    /// Whether the server has accepted the connection and it has not been lost.
-    bool is_connected() const noexcept { return state_.connected(); }
+    /// Whether the server has accepted the connection, an authenticator the server, and it has not been lost.
+    bool is_connected() const noexcept { return state_.connected() && !connection_.is_held(); }
     session_counters counters() const noexcept;
     /// What holds on the connection; nothing while there is none. From the event `connected` on.
     RUNNEL_COLD std::optional<negotiated_settings> negotiated() const;
@@ -391,6 +391,7 @@ class session final : private detail::session_services {
         void on_suback(void* owner, suback const& answer) { self.subscribing_->on_suback(owner, answer); }
         void on_unsuback(void* owner, unsuback const& answer) { self.subscribing_->on_unsuback(owner, answer); }
         void on_pingresp() { self.connection_.on_answer(); }
+        bool is_held() const noexcept { return self.connection_.is_held(); }
         RUNNEL_COLD void on_auth(auth const& packet) {
             if (auto* const progress = self.destination_->progress())
                 progress->at(connect_step::authenticate, "authentication");
@@ -460,6 +461,7 @@ class session final : private detail::session_services {
     RUNNEL_COLD awaitable<void> open(std::optional<stream_type>& s, task_share const& here);
     RUNNEL_COLD void send_connect();
     RUNNEL_COLD void accepted_or_refused(connack const& answer);
+    RUNNEL_COLD void accepted();
     RUNNEL_COLD void keep_agreed(property_view const& props);
 
     // --- messages
@@ -481,7 +483,10 @@ class session final : private detail::session_services {
     RUNNEL_COLD std::uint16_t lane_of(mqtt::publish const& packet);
     RUNNEL_COLD void drop(delivery token);
     RUNNEL_COLD detail::run_end const& end() override { return publishing_.end(); }
-    RUNNEL_COLD void on_proven() override { connection_.release(); }
+    RUNNEL_COLD void on_proven() override {
+        connection_.release();
+        if (state_.connected()) accepted();
+    }
     RUNNEL_COLD void on_secret() noexcept override { connection_.wipe_when_written(); }
     RUNNEL_COLD unrouted* kept() noexcept override { return unrouted_.get(); }
     RUNNEL_COLD clock::time_point attend_messages(clock::time_point now);
@@ -572,8 +577,9 @@ class session final : private detail::session_services {
     bool is_laden_ = false;       // the application has as many bytes of messages as it may
     bool running_ = false;
     std::uint8_t turns_without_run_ = 0;
-    bool begins_anew_ = false;  // this end has ended the connection, to get messages again
-    bool must_save_ = false;    // what has been given up, before anybody is told
+    bool session_present_ = false;  // as CONNACK says
+    bool begins_anew_ = false;      // this end has ended the connection, to get messages again
+    bool must_save_ = false;        // what has been given up, before anybody is told
     version_choice version_{options_.version};
 };
 

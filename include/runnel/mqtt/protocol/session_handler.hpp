@@ -14,6 +14,8 @@ struct session_handler {
     static constexpr bool is_client = false;
 
     // At the client:
+    /// Whether what has come behind CONNACK is to be left in the input for now.
+    static constexpr bool is_held() noexcept { return false; }
     void on_connack(connack const&) {}                     ///< also a refusal
     void on_session_lost() noexcept {}                     ///< the server has none: before `on_connack`, if that comes
     void on_suback(void* /*owner*/, suback const&) {}      ///< SUBSCRIBE has been answered

@@ -54,7 +54,7 @@ class subscriptions {
     /// That the server may have a filter: the SUBSCRIBE for it has been sent, and no later one for it, nor an
     /// UNSUBSCRIBE, has been granted.
     struct claim {
-        std::uint32_t identifier;  ///< of the subscription
+        std::uint32_t identifier;  ///< of the subscription; 0: SUBSCRIBE had none
         std::uint64_t order;       ///< among all requests
     };
 
@@ -209,8 +209,9 @@ class subscriptions {
     }
 
     /// What is to be sent next, on the connection that there is: from now on it counts as sent, and is known until it
-    /// is answered, taken back, given up, or there is another connection. nullptr: nothing.
-    RUNNEL_COLD request* next() {
+    /// is answered, taken back, given up, or there is another connection. nullptr: nothing. `named`: SUBSCRIBE will
+    /// have the subscription's identifier.
+    RUNNEL_COLD request* next(bool named = true) {
         if (!owed_.empty()) {
             sent_.splice(sent_.end(), owed_, owed_.begin());
             sent_.back().order = ++orders_;
@@ -229,7 +230,7 @@ class subscriptions {
         sent_.back().order = ++orders_;
         for (auto* f : s.filters) {
             sent_.back().filters.push_back(&use(*f));
-            push_claim(*f, {s.identifier, orders_});
+            push_claim(*f, {named ? s.identifier : 0, orders_});
             drop_debts(refused_, moot::this_one, f);  // a new one may come of it
         }
         return &sent_.back();

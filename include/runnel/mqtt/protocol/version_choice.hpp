@@ -2,13 +2,15 @@
 
 #include <runnel/mqtt/codec/types.hpp>
 
+#include <cstddef>
 #include <cstdint>
+#include <utility>
 
 namespace runnel::mqtt {
 
 /// Which version of MQTT a client speaks to its server, where it has the choice (`protocol_version::automatic`): MQTT 5
 /// first, and MQTT 3.1.1 where the server refuses that. Without I/O. What happens are attempts to connect; all but
-/// `answered` and `forget` say whether the other version is to be tried at once, as a part of the same attempt.
+/// `answered`, `forget` and `meet` say whether the other version is to be tried at once, as a part of the same attempt.
 ///
 /// | state    | speaks     | what is known of the server                              |
 /// |----------|------------|----------------------------------------------------------|
@@ -39,6 +41,7 @@ class version_choice {
                  : asked == protocol_version::automatic ? state::open
                                                         : state::fixed3) {}
 
+    constexpr bool is_fixed() const noexcept { return state_ < state::open; }
     constexpr state current() const noexcept { return state_; }
     /// The version of the next CONNECT.
     constexpr protocol_version version() const noexcept {
@@ -57,8 +60,12 @@ class version_choice {
     constexpr bool unanswered() noexcept { return apply(2); }
     /// The attempt has come to nothing for another reason.
     constexpr bool failed() noexcept { return apply(3); }
-    /// The next attempt goes to another server, or is the first of another `run`.
+    /// The next attempt is the first of another `run`.
     constexpr void forget() noexcept { apply(4); }
+    /// CONNECT goes to the server of this key, as a hash of its address: nothing is known of another than the last one.
+    constexpr void meet(std::size_t server) noexcept {
+        if (std::exchange(server_, server) != server) forget();
+    }
 
   private:
     static constexpr unsigned at_once = 0x80;
@@ -74,13 +81,14 @@ class version_choice {
             {on(open), on(takes5), on(last5), on(open), on(last3), on(takes3)},
             {on(open), on(open), on(open), on(open), on(open), on(open)},
         };
-        if (state_ < open) return false;
+        if (is_fixed()) return false;
         unsigned const to = table[event][unsigned(state_) - unsigned(open)];
         state_ = static_cast<state>(to & ~at_once);
         return (to & at_once) != 0;
     }
 
     state state_;
+    std::size_t server_ = 0;
 };
 
 }  // namespace runnel::mqtt

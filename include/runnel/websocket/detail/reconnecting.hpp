@@ -2,10 +2,12 @@
 
 #include <runnel/core/clock.hpp>
 #include <runnel/core/random.hpp>
+#include <runnel/core/saturating.hpp>
 #include <runnel/core/utf8.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/coro/stream_state.hpp>
 #include <runnel/coro/wait_list.hpp>
+#include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/error.hpp>
 #include <runnel/transport/stream.hpp>
 #include <runnel/websocket/detail/watched_stream.hpp>
@@ -237,6 +239,7 @@ struct reconnecting : stream_state {
             self->check();
             if (self->opened) {
                 since = steady_clock::now();
+                self->progress = {};
                 auto conversing = converse(self);
                 co_await std::move(conversing);
             }
@@ -249,7 +252,10 @@ struct reconnecting : stream_state {
         auto checking = throw_if_cancelled(self);
         co_await std::move(checking);
         if (self->opened) end.code = self->opened->received_code();
-        if (since) end.lasted = steady_clock::now() - *since;
+        if (since)
+            end.lasted = steady_clock::now() - *since;
+        else
+            self->progress.leave_address();
         if constexpr (reporting_transport<Transport>)
             if (!since && !self->closing) self->way.report(false);
         self->opened.reset();
@@ -259,17 +265,30 @@ struct reconnecting : stream_state {
     static awaitable<void> open(share self, std::vector<header> more) {
         auto how = self->options.handshake;
         for (auto& one : more) how.headers.push_back(std::move(one));
-        auto opening = open_stream(self->way, self->waiters.get_executor(), nullptr);
-        auto below = co_await std::move(opening);
-        self->check();
-        self->heard = std::make_shared<std::uint64_t>(0);
-        self->said = std::make_shared<std::uint64_t>(0);
-        watched_stream<typename Transport::stream_type> watched(std::move(below), self->heard, self->said);
-        auto shaking = stream_type::handshake(std::move(watched), std::move(how), self->compression);
-        auto made = co_await std::move(shaking);
-        self->check();
-        self->subprotocol = made.subprotocol();
-        self->opened.emplace(std::move(made));
+        auto const now = steady_clock::now();
+        self->progress.begin({now, deadline_after(now, self->options.connect_timeout)});
+        while (!self->opened) {
+            auto opening = open_stream(self->way, self->waiters.get_executor(), &self->progress);
+            auto below = co_await std::move(opening);
+            self->check();
+            self->heard = std::make_shared<std::uint64_t>(0);
+            self->said = std::make_shared<std::uint64_t>(0);
+            watched_stream<typename Transport::stream_type> watched(std::move(below), self->heard, self->said);
+            self->progress.at(connect_step::websocket, "WebSocket handshake with " + self->way.url());
+            auto in_time = how;
+            in_time.timeout = self->progress.handshake_time(how.timeout, steady_clock::now());
+            auto shaking = stream_type::handshake(std::move(watched), std::move(in_time), self->compression);
+            try {
+                auto made = co_await std::move(shaking);
+                self->check();
+                self->subprotocol = made.subprotocol();
+                self->opened.emplace(std::move(made));
+            } catch (std::system_error const& e) {
+                self->check();
+                bool const is_late = e.code() == errc::handshake_timeout;
+                if (!is_late || !self->progress.try_next_address(e, steady_clock::now())) throw;
+            }
+        }
     }
 
     // Until the connection is lost, which throws, or closed.
@@ -486,6 +505,7 @@ struct reconnecting : stream_state {
 
   public:
     Transport way;
+    connect_progress progress;  // of the attempt, and what was of no use in those before
     reconnecting_options options;
     typename Compression::options compression;
     wait_list<executor_type> waiters;

@@ -1,16 +1,22 @@
 #include <runnel/mqtt/client/session.hpp>
 
+#include <asio/error.hpp>
+#include <asio/post.hpp>
 #include <asio/steady_timer.hpp>
+#include <asio/use_awaitable.hpp>
 #include <doctest/doctest.h>
 
 #include "support/memory_sessions.hpp"
 #include "support/packets.hpp"
 #include "support/scripted_peer.hpp"
+#include <algorithm>
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -148,6 +154,63 @@ TEST_CASE("a server that does not prove who it is gets no message") {
     CHECK_THROWS_WITH_AS(running.run(), "not the right server: come in", std::runtime_error);
     p.settle();
     CHECK(messages == 0);
+}
+
+TEST_CASE("what comes in the same read behind CONNACK waits until the authenticator has accepted the server") {
+    struct judge {
+        bool accepts;
+        std::function<bool()> is_connected;
+        std::string method() const { return "m"; }
+        asio::awaitable<std::string> begin() { co_return "b"; }
+        asio::awaitable<std::string> answer(std::string) { co_return ""; }
+        asio::awaitable<void> finish(std::string) {
+            co_await asio::post(asio::use_awaitable);
+            if (!accepts)
+                throw std::system_error(std::make_error_code(std::errc::permission_denied), "not the right server");
+        }
+    };
+    for (bool const accepts : {false, true}) {
+        CAPTURE(accepts);
+        std::vector<std::string> got;
+        std::vector<mqtt::session_event> events;
+        scripted_peer p([&](test::heard_packet const& h) -> std::optional<std::string> {
+            if (h.type == mqtt::packet_type::connect)
+                return test::packet(0x20, hex("01 00") + test::properties_field(hex("15 00 01 'm' 16 00 01 'p'"))) +
+                       test::packet(0x30, hex("00 03 'cmd' 00 'open'")) +
+                       test::packet(0x30, hex("00 03 'cmd' 00 'shut'"));
+            if (h.type == mqtt::packet_type::subscribe) return test::packet(0x90, h.identifier() + hex("00 00"));
+            return "";
+        });
+        auto o = quick("client", v5);
+        o.on_event = [&](auto const& e) { events.push_back(e); };
+        memory_session s(p.io.get_executor(), p.transport, o);
+        s.set_authenticator(judge{accepts, [&s] { return s.is_connected(); }});
+        task<void> connecting(p.io, s.connected());
+        task<memory_session::subscription> subscribing(
+            p.io, s.subscribe("cmd", [&](mqtt::publish const& m) { got.emplace_back(m.payload); }));
+        task<void> running(p.io, s.run());
+        CHECK(test::wait_until(p.io, [&] { return running.done() || subscribing.done(); }));
+        auto const connected =
+            std::ranges::find(events, mqtt::session_event::kind::connected, &mqtt::session_event::what);
+        CHECK((connected != events.end()) == accepts);
+        if (accepts) {
+            CHECK(connected->session_present);
+            CHECK_FALSE(connecting.run_for_error());
+            CHECK(got == std::vector<std::string>{"open", "shut"});
+            CHECK(s.counters().connections == 1);
+            running.cancel();
+            CHECK(running.run_for_error() == asio::error::operation_aborted);
+        } else {
+            CHECK(got.empty());
+            CHECK(connecting.run_for_error() == errc::disconnected);
+            CHECK(s.counters().connections == 0);
+            CHECK(running.run_for_error() == std::errc::permission_denied);
+            auto const ended =
+                std::ranges::find(events, mqtt::session_event::kind::disconnected, &mqtt::session_event::what);
+            REQUIRE(ended != events.end());
+            CHECK(ended->step == runnel::connect_step::authenticate);
+        }
+    }
 }
 
 TEST_CASE("a refused re-authentication ends the connection") {

@@ -186,7 +186,7 @@ auto session<Transport>::reauthenticate() -> awaitable<void> {
 
 template <transport Transport>
 auto session<Transport>::connected() -> awaitable<void> {
-    if (state_.connected()) co_return;
+    if (is_connected()) co_return;
     auto waiting = wait(&places::connected);
     co_await std::move(waiting);
 }

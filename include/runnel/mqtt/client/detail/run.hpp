@@ -46,15 +46,16 @@ auto session<Transport>::run(task_share here) -> awaitable<void> {
     auto const cancellation = co_await asio::this_coro::cancellation_state;
     auto const is_cancelled = [&] { return cancellation.cancelled() != asio::cancellation_type::none; };
     waiter<executor_type> w;
+    unsigned at_once = 0;  // attempts in a row in another version: bounded, whichever servers they come to
     try {
         while (!connection_.life().is_ending()) {
             begin_attempt();  // `attempt` opens and reads, `write_loop` writes
             while (goes_on(this, here, is_cancelled())) co_await connection_.waiters().wait(w);
             bool const opened = s.has_value();
-            bool const in_other_version = end_attempt();
+            at_once = end_attempt() && at_once < 2 ? at_once + 1 : 0;
             if (connection_.life().is_ending()) break;
             if (is_cancelled()) throw std::system_error(asio::error::operation_aborted);
-            if (in_other_version || follow_redirect()) continue;
+            if (at_once != 0 || follow_redirect()) continue;
             begin_pause(schedule, opened);
             while (goes_on(this, here, is_cancelled())) co_await connection_.waiters().wait(w);
             if (is_cancelled()) throw std::system_error(asio::error::operation_aborted);
@@ -210,7 +211,6 @@ bool session<Transport>::follow_redirect() {
     if (has_lasted()) destination_->lasted();
     if (!options_.follow_redirects || !destination_->redirect(connection_.life().cause(), from_server().redirect))
         return false;
-    version_.forget();
     tell({.what = session_event::kind::redirected, .url = destination_->url(), .detail = from_server().detail});
     return true;
 }
@@ -228,7 +228,6 @@ void session<Transport>::begin_pause(reconnect_schedule& schedule, bool opened) 
     end.passing = why == reason_code::protocol_error && connection_.had_freed();
     auto const url = destination_->url();  // of the server that it was
     if (!has_lasted()) destination_->failed(opened || why == errc::connect_timeout);
-    if (destination_->next_url() != url) version_.forget();
     auto const next = schedule.after(end, clock::now(), uniform());
     if (!next.again) throw std::system_error(why, detail_with(url, from_server().detail));
     tell({.what = session_event::kind::waiting,
@@ -542,7 +541,10 @@ auto session<Transport>::attempt(std::optional<stream_type>& s, task_share here)
             handle(read);
             here->check();
             if (authenticating_) [[unlikely]] {
-                co_await authenticating_->go_on(connection_.is_held());
+                bool const was_held = connection_.is_held();
+                co_await authenticating_->go_on(was_held);
+                here->check();
+                if (was_held) handle({});  // what has come behind CONNACK
                 here->check();
             }
         }
@@ -613,6 +615,8 @@ auto session<Transport>::open(std::optional<stream_type>& s, task_share const& h
     auto opened = co_await way->open(get_executor(), {clock::now(), connection_.life().deadline()});
     here->check();
     s.emplace(std::move(opened));
+    // Which of several servers it is only the transport knows, and only now.
+    if (!version_.is_fixed()) version_.meet(std::hash<std::string>{}(way->url()));
     if (authenticating_) {
         way->progress()->at(connect_step::authenticate, "authentication");
         co_await authenticating_->begin();
@@ -687,7 +691,18 @@ void session<Transport>::accepted_or_refused(connack const& answer) {
         keep_agreed(answer.props);
     }
     connection_.accept(keep_alive, authenticating_ != nullptr);
-    session_event event{.what = session_event::kind::connected, .session_present = answer.session_present};
+    session_present_ = answer.session_present;
+    if (authenticating_)
+        destination_->progress()->at(connect_step::authenticate, "authentication");
+    else
+        accepted();
+}
+
+// Both ends have: the server by CONNACK, and where there is an authenticator, that has found the server to be the right
+// one.
+template <transport Transport>
+void session<Transport>::accepted() {
+    session_event event{.what = session_event::kind::connected, .session_present = session_present_};
     event.url = destination_->url();
     if (auto* const progress = destination_->progress()) event.detail = std::move(progress->passed_over);
     destination_->accepted();

@@ -278,7 +278,7 @@ class subscribing final : public subscribing_part {
     RUNNEL_COLD void send_due() {
         unsent_ = false;
         while (state_.connected() && !unsent_) {
-            auto* const request = wishes_.next();
+            auto* const request = wishes_.next(names());
             if (request == nullptr) break;
             bool const subscribes = request->type == packet_type::subscribe;
             errc e{};
@@ -301,9 +301,11 @@ class subscribing final : public subscribing_part {
     RUNNEL_COLD errc send_subscribe(subscriptions::request& r) {
         auto& s = *static_cast<entry*>(r.of->owner);
         for (auto& p : s.parts) p.granted.reset();
-        auto const& peer = state_.peer();
-        bool const named = state_.version() == protocol_version::v5 && peer.subscription_identifier_available;
-        return check_or_send(s, named ? r.of->identifier : 0, &r);
+        return check_or_send(s, names() ? r.of->identifier : 0, &r);
+    }
+    // Whether subscriptions have identifiers on this connection.
+    RUNNEL_COLD bool names() const noexcept {
+        return state_.version() == protocol_version::v5 && state_.peer().subscription_identifier_available;
     }
 
     RUNNEL_COLD errc send_unsubscribe(subscriptions::request& r) {

@@ -311,7 +311,7 @@ class subscription_registry {
     RUNNEL_NOINLINE void name_matches(property_view const& props) {
         auto const identifiers = props.get<property_id::subscription_identifier>();
         if (identifiers.empty()) return;
-        for (auto* p : matches_) p->named = false;
+        for (auto* p : matches_) p->named = p->known->names(0);  // the server cannot name it
         bool any = false;
         bool all = true;
         for (std::uint32_t const i : identifiers) {

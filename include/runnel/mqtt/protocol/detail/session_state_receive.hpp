@@ -21,10 +21,12 @@ errc session_state::receive(std::string_view& input, send_buffer& out, Handler&&
         expected_ = next.total_size;
         if (next.status == parse_status::need_more) return errc::ok;
         if (next.status == parse_status::malformed) return next.error;
-        errc const e = next.header.type == packet_type::publish ? receive_publish(next, out, handler)
-                                                                : receive_other(next, out, handler);
+        bool const is_publish = next.header.type == packet_type::publish;
+        errc const e = is_publish ? receive_publish(next, out, handler) : receive_other(next, out, handler);
         if (e != errc::ok) return e;
         input.remove_prefix(next.total_size);
+        if (!is_publish && handler.is_held()) [[unlikely]]
+            break;
     }
     return errc::ok;
 }
