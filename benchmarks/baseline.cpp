@@ -3,6 +3,7 @@
 //
 //     benchmark-baseline CASE MESSAGES
 
+#include <runnel/transport/any_transport.hpp>
 #include <runnel/transport/tcp.hpp>
 #include <runnel/websocket/transport.hpp>
 
@@ -39,6 +40,8 @@ int main(int argc, char** argv) {
     runnel::tcp const tcp{.host = "127.0.0.1", .port = o.port};
     if (o.group == "ws")
         run(o, server, runnel::websocket::over<runnel::tcp>{.host = "127.0.0.1", .port = o.port});
+    else if (o.group == "any")
+        run(o, server, runnel::any_transport(tcp));
     else
         run(o, server, tcp);
     return 0;

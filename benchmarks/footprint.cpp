@@ -38,8 +38,10 @@ using transport = stream_transport;
 #endif
 #if WITH_ALIYUN
 using session_type = runnel::aliyun::device_session<transport>;
+auto& mqtt_session_of(session_type& device) { return device.mqtt_session(); }
 #else
 using session_type = mqtt::session<transport>;
+auto& mqtt_session_of(session_type& session) { return session; }
 #endif
 
 asio::awaitable<void> talk(session_type& session) {
@@ -51,8 +53,9 @@ asio::awaitable<void> talk(session_type& session) {
     co_await session.unsubscribe(inbox);
 #endif
 #if WITH_REQUEST
-    auto const response = co_await session.request("/a/b/user/v", "?", std::chrono::seconds(5));
-    co_await session.respond(response.view(), "!");
+    auto& mqtt_session = mqtt_session_of(session);
+    auto const response = co_await mqtt_session.request("/a/b/user/v", "?", std::chrono::seconds(5));
+    co_await mqtt_session.respond(response.view(), "!");
 #endif
     co_await session.disconnect();
 }

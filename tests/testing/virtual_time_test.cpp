@@ -216,3 +216,18 @@ TEST_CASE("a context that is stopped does not hang") {
     f.time.advance(1h);
     CHECK(f.log.size() == 1);
 }
+
+TEST_CASE("time ends after a hundred years, and says so") {
+    asio::io_context io;
+    testing::virtual_time time{io};
+    time.advance(testing::virtual_time::maximum - 1h);
+    CHECK_THROWS_AS(time.advance(2h), std::out_of_range);
+    CHECK_THROWS_AS(time.advance((std::chrono::milliseconds::max)()), std::out_of_range);
+    CHECK(time.elapsed() == testing::virtual_time::maximum - 1h);
+    bool is_due = false;
+    asio::co_spawn(io, sleep_for<asio::any_io_executor>(io.get_executor(), (std::chrono::milliseconds::max)()),
+                   [&](std::exception_ptr) { is_due = true; });
+    CHECK_FALSE(time.advance_until([&] { return is_due; }, (std::chrono::milliseconds::max)()));
+    CHECK(time.elapsed() <= testing::virtual_time::maximum);
+    time.advance(30min);
+}

@@ -3,6 +3,9 @@
 #include <runnel/transport/memory.hpp>
 #include <runnel/transport/tcp.hpp>
 
+#include <asio/buffer.hpp>
+#include <asio/ip/tcp.hpp>
+#include <asio/read.hpp>
 #include <doctest/doctest.h>
 
 #include "support/memory_sessions.hpp"
@@ -149,4 +152,24 @@ TEST_CASE("a session tells failover in any_transport how its connections turn ou
     test::run(fixture.io, session.connected());
     CHECK(session.counters().connections == 1);
     test::run(fixture.io, session.disconnect());
+}
+
+TEST_CASE("a session over any_transport writes at once what a socket takes at once, and leaves others as they are") {
+    asio::io_context io;
+    asio::ip::tcp::acceptor acceptor(io, {asio::ip::address_v4::loopback(), 0});
+    any_transport const to = tcp{.host = "127.0.0.1", .port = acceptor.local_endpoint().port()};
+    auto over_socket = test::run(io, to.open(io.get_executor()));
+    auto peer = acceptor.accept();
+    send_buffer out;
+    out.append("bytes");
+    CHECK(over_socket.write_directly(out));
+    CHECK(out.empty());
+    std::string got(5, '\0');
+    asio::read(peer, asio::buffer(got));
+    CHECK(got == "bytes");
+
+    any_stream in_memory(memory_stream<>::pair(io.get_executor()).first);
+    out.append("bytes");
+    CHECK_FALSE(in_memory.write_directly(out));
+    CHECK(out.size() == 5);
 }

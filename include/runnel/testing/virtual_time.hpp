@@ -11,6 +11,7 @@
 #include RUNNEL_ASIO(co_spawn.hpp)
 #include RUNNEL_ASIO(io_context.hpp)
 
+#include <algorithm>
 #include <chrono>
 #include <concepts>
 #include <exception>
@@ -66,9 +67,14 @@ class virtual_time {
     /// What a handler throws leaves this and the functions below.
     void settle() { state_->settle(); }
 
+    /// It goes on for this long at most, so that the calendar has a day for it.
+    static constexpr std::chrono::hours maximum{100 * 365 * 24};
+
     /// Lets `length` pass: what is due meanwhile happens at its time, and in order. Less than nothing is nothing.
+    /// Throws `std::out_of_range` if that is behind `maximum`.
     void advance(time_limit length) {
         auto const end = deadline_after(now(), length.value);
+        if (end > last()) throw std::out_of_range("virtual time ends 100 years after its beginning");
         state_->advance(end, [] { return false; });
         state_->move(end);
         settle();
@@ -78,7 +84,7 @@ class virtual_time {
     /// time, that is at once.
     template <std::predicate Condition>
     bool advance_until(Condition condition, time_limit limit = std::chrono::hours(24)) {
-        state_->advance(deadline_after(now(), limit.value), condition);
+        state_->advance((std::min)(deadline_after(now(), limit.value), last()), condition);
         return condition();
     }
 
@@ -103,6 +109,8 @@ class virtual_time {
     }
 
   private:
+    time_point last() const noexcept { return state_->begin + maximum; }
+
     template <class T>
     struct task {
         asio::cancellation_signal signal;

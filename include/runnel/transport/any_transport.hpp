@@ -40,6 +40,8 @@ class basic_any_stream {
     executor_type get_executor() { return of_->get_executor(); }
     awaitable<std::size_t> read_some(asio::mutable_buffer into) { return of_->read_some(into); }
     awaitable<void> write(send_buffer& out) { return of_->write(out); }
+    /// As that of an `asio_stream`; false where the stream is none.
+    bool write_directly(send_buffer& out) { return of_->write_directly(out); }
     awaitable<void> shutdown() { return of_->shutdown(); }
     std::size_t backlog() { return of_->backlog(); }
 
@@ -49,6 +51,7 @@ class basic_any_stream {
         virtual executor_type get_executor() = 0;
         virtual awaitable<std::size_t> read_some(asio::mutable_buffer into) = 0;
         virtual awaitable<void> write(send_buffer& out) = 0;
+        virtual bool write_directly(send_buffer& out) = 0;
         virtual awaitable<void> shutdown() = 0;
         virtual std::size_t backlog() = 0;
     };
@@ -59,6 +62,12 @@ class basic_any_stream {
         executor_type get_executor() override { return of.get_executor(); }
         awaitable<std::size_t> read_some(asio::mutable_buffer into) override { return of.read_some(into); }
         awaitable<void> write(send_buffer& out) override { return of.write(out); }
+        bool write_directly([[maybe_unused]] send_buffer& out) override {
+            if constexpr (requires { of.write_directly(out); })
+                return of.write_directly(out);
+            else
+                return false;
+        }
         awaitable<void> shutdown() override { return of.shutdown(); }
         std::size_t backlog() override { return backlog_of(of); }
         S of;
@@ -70,9 +79,9 @@ class basic_any_stream {
 /// A transport whose type is not known before the program runs: chosen by a configuration, or made from a URL
 /// (`transport_from`). A copy has a copy of the transport in it.
 ///
-///     runnel::any_transport to = secure ? runnel::any_transport(runnel::wss{...}) :
-///     runnel::any_transport(runnel::tcp{...}); runnel::mqtt::session<runnel::any_transport> session(executor, to,
-///     options);
+///     runnel::any_transport to = runnel::tcp{.host = "a.example"};
+///     if (secure) to = runnel::wss{.host = "a.example"};
+///     runnel::mqtt::session<runnel::any_transport> session(executor, to, options);
 ///
 /// `secure` is false, as it must be known when the program is compiled; `is_secure()` tells. Where a type of this
 /// library depends on `secure` (those of the Aliyun IoT Platform do), name the transport.
