@@ -1,48 +1,14 @@
-// What messages cost through `runnel::mqtt::session`, counted the same each time: the other side is in this thread, and
-// does its part when there is nothing to do for the client. See baseline.py.
-//
-//     benchmark-baseline CASE MESSAGES
+// The rows of sessions over TCP and over WebSocket: see baseline.hpp.
 
-#include <runnel/transport/any_transport.hpp>
-#include <runnel/transport/tcp.hpp>
+#include "baseline.hpp"
+
 #include <runnel/websocket/transport.hpp>
 
-#include "peer_server.hpp"
-#include "session_runnel.hpp"
-
-namespace {
-
-// By this name callgrind is told to leave out what the other side does.
-template <class Next>
-[[gnu::noinline]] void other_side_turn(peer::server& server, Next next) {
-    auto const allocated = ::allocations();
-    auto const called = ::system_calls();
-    server.turn(0);
-    next();
-    bench::apart.allocations += ::allocations() - allocated;
-    bench::apart.system_calls += ::system_calls() - called;
-}
-
-template <class Transport>
-void run(bench::options const& o, peer::server& server, Transport const& transport) {
-    bench::of_runnel::client client(o, transport);
-    client.run_beside([&](auto next) { other_side_turn(server, next); });
-}
-
-}  // namespace
-
 int main(int argc, char** argv) {
-    // As many as are received, warming up included, so that each run counts the same.
-    peer::server server((argc > 2 ? static_cast<std::size_t>(std::atoll(argv[2])) : 0) * 6 / 5 / 1000);
-    std::string port = std::to_string(server.port());
-    std::array arguments{argv[0], port.data(), argc > 1 ? argv[1] : nullptr, argc > 2 ? argv[2] : nullptr};
-    bench::options const o(argc + 1, arguments.data());
-    runnel::tcp const tcp{.host = "127.0.0.1", .port = o.port};
-    if (o.group == "ws")
-        run(o, server, runnel::websocket::over<runnel::tcp>{.host = "127.0.0.1", .port = o.port});
-    else if (o.group == "any")
-        run(o, server, runnel::any_transport(tcp));
-    else
-        run(o, server, tcp);
-    return 0;
+    return bench::counted::main(argc, argv, [](bench::options const& o, runnel::tcp const& tcp, auto run) {
+        if (o.group == "ws")
+            run(runnel::websocket::over<runnel::tcp>{.host = tcp.host, .port = tcp.port});
+        else
+            run(tcp);
+    });
 }

@@ -60,12 +60,14 @@ def instructions(program, case, messages):
     return (totals[1] - totals[0]) / (2 * messages * WARM_UP)
 
 
-def of_messages(program):
+def of_messages(programs):
+    def program(case):
+        return programs["baseline_any" if case.startswith("any/") else "baseline"]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # counts, whatever runs beside
-        counted = list(pool.map(lambda case: instructions(program, *case), CASES.items()))
+        counted = list(pool.map(lambda case: instructions(program(case[0]), *case), CASES.items()))
     for (case, messages), value in zip(CASES.items(), counted):
         yield f"{case}: instructions", round(value, 1)
-        for line in output_of([program, case, str(5 * messages)]).splitlines():
+        for line in output_of([program(case), case, str(5 * messages)]).splitlines():
             found = json.loads(line)
             if found["unit"] in ("allocations/message", "system calls/message"):
                 yield f"{case}: {found['unit'].split('/')[0]}", round(found["value"], 4)
@@ -116,7 +118,7 @@ def main():
     holds = is_the_machine_of(baseline, compiler)
     figures, before = {}, baseline["figures"]
     grown, fallen = [], []
-    for generator in (of_messages(programs["baseline"]), of_idle_sessions(programs["session"], programs["session_peer"]),
+    for generator in (of_messages(programs), of_idle_sessions(programs["session"], programs["session_peer"]),
                       of_code(compiler, options.include)):
         for name, value in generator:
             figures[name] = value
