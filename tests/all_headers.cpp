@@ -61,6 +61,7 @@
 #include <runnel/coro/child_task.hpp>
 #include <runnel/coro/detail/asio_thread.hpp>
 #include <runnel/coro/direct_read.hpp>
+#include <runnel/coro/exception_code.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/coro/std_errors.hpp>
 #include <runnel/coro/stream_state.hpp>
@@ -78,6 +79,7 @@
 #include <runnel/digest/sha1.hpp>
 #include <runnel/digest/sha256.hpp>
 #include <runnel/digest/sha512.hpp>
+#include <runnel/mqtt/client/async.hpp>
 #include <runnel/mqtt/client/authenticator.hpp>
 #include <runnel/mqtt/client/credentials.hpp>
 #include <runnel/mqtt/client/detail/authenticating.hpp>
@@ -108,6 +110,7 @@
 #include <runnel/mqtt/client/subscription.hpp>
 #include <runnel/mqtt/codec/error.hpp>
 #include <runnel/mqtt/codec/fixed_header.hpp>
+#include <runnel/mqtt/codec/owned_properties.hpp>
 #include <runnel/mqtt/codec/packed_list.hpp>
 #include <runnel/mqtt/codec/property.hpp>
 #include <runnel/mqtt/codec/property_codec.hpp>

@@ -81,7 +81,7 @@ WINDOWS_FIRST = """\
 
 
 # Of the tests that need Asio, those that are run where "drivers" is a step.
-DRIVERS = re.compile(r"coro/")
+DRIVERS = re.compile(r"coro/|mqtt/client/async_test")
 
 # Under an emulator these would take many minutes: what they go through is long, and the same on every machine.
 LONG = "*sequence*,*over processes*,*over cut connections*,*the server forgets*,*random*,*whatever happens*"
