@@ -97,6 +97,8 @@
 #include <runnel/mqtt/client/detail/session_timer.hpp>
 #include <runnel/mqtt/client/detail/subscribing.hpp>
 #include <runnel/mqtt/client/detail/subscription_registry.hpp>
+#include <runnel/mqtt/client/detail/threaded_core.hpp>
+#include <runnel/mqtt/client/detail/threaded_parts.hpp>
 #include <runnel/mqtt/client/detail/usual_cause.hpp>
 #include <runnel/mqtt/client/event_stream.hpp>
 #include <runnel/mqtt/client/message.hpp>
@@ -108,6 +110,7 @@
 #include <runnel/mqtt/client/session_event.hpp>
 #include <runnel/mqtt/client/session_options.hpp>
 #include <runnel/mqtt/client/subscription.hpp>
+#include <runnel/mqtt/client/threaded_client.hpp>
 #include <runnel/mqtt/codec/error.hpp>
 #include <runnel/mqtt/codec/fixed_header.hpp>
 #include <runnel/mqtt/codec/owned_properties.hpp>
@@ -148,6 +151,7 @@
 #include <runnel/mqtt/protocol/detail/session_state_publish.hpp>
 #include <runnel/mqtt/protocol/detail/session_state_receive.hpp>
 #include <runnel/mqtt/protocol/detail/topic_alias.hpp>
+#include <runnel/mqtt/protocol/handover_queue.hpp>
 #include <runnel/mqtt/protocol/keep_alive.hpp>
 #include <runnel/mqtt/protocol/lifecycle.hpp>
 #include <runnel/mqtt/protocol/pacing.hpp>

@@ -24,6 +24,7 @@ module;
 #include <chrono>
 #include <cmath>
 #include <concepts>
+#include <condition_variable>
 #include <coroutine>
 #include <cstddef>
 #include <cstdint>
@@ -35,6 +36,7 @@ module;
 #include <filesystem>
 #include <forward_list>
 #include <functional>
+#include <future>
 #include <initializer_list>
 #include <iterator>
 #include <limits>
@@ -52,6 +54,7 @@ module;
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <thread>
 #include <tuple>
 #include <type_traits>
 #include <unordered_map>
@@ -113,6 +116,7 @@ export extern "C++" {
 #include <runnel/core/url.hpp>
 #include <runnel/mqtt/client/async.hpp>
 #include <runnel/mqtt/client/scram_authenticator.hpp>
+#include <runnel/mqtt/client/threaded_client.hpp>
 #include <runnel/mqtt/protocol/scram_server.hpp>
 #include <runnel/runnel.hpp>
 #include <runnel/transport/any_transport.hpp>
