@@ -10,11 +10,12 @@
 #include <asio/use_awaitable.hpp>
 #include <asio/use_future.hpp>
 #include <doctest/doctest.h>
-#if __has_include(<asio/deferred.hpp>) && __has_include(<asio/as_tuple.hpp>)
+#if __has_include(<asio/deferred.hpp>)
 #include <asio/as_tuple.hpp>
 #include <asio/deferred.hpp>
 #define NEW_TOKENS asio
-#else
+#endif
+#if !__has_include(<asio/deferred.hpp>)
 #include <asio/experimental/as_tuple.hpp>
 #include <asio/experimental/deferred.hpp>
 #define NEW_TOKENS asio::experimental
