@@ -89,6 +89,7 @@
 #include <runnel/mqtt/client/detail/durability.hpp>
 #include <runnel/mqtt/client/detail/operation.hpp>
 #include <runnel/mqtt/client/detail/output_queue.hpp>
+#include <runnel/mqtt/client/detail/pieces_part.hpp>
 #include <runnel/mqtt/client/detail/publishing.hpp>
 #include <runnel/mqtt/client/detail/requesting.hpp>
 #include <runnel/mqtt/client/detail/run.hpp>
@@ -102,6 +103,8 @@
 #include <runnel/mqtt/client/detail/usual_cause.hpp>
 #include <runnel/mqtt/client/event_stream.hpp>
 #include <runnel/mqtt/client/message.hpp>
+#include <runnel/mqtt/client/pieces.hpp>
+#include <runnel/mqtt/client/pieces_error.hpp>
 #include <runnel/mqtt/client/publish_result.hpp>
 #include <runnel/mqtt/client/queued_message.hpp>
 #include <runnel/mqtt/client/reconnect.hpp>
@@ -148,13 +151,16 @@
 #include <runnel/mqtt/protocol/detail/quarantine.hpp>
 #include <runnel/mqtt/protocol/detail/received.hpp>
 #include <runnel/mqtt/protocol/detail/scram_text.hpp>
+#include <runnel/mqtt/protocol/detail/session_state_pieces.hpp>
 #include <runnel/mqtt/protocol/detail/session_state_publish.hpp>
 #include <runnel/mqtt/protocol/detail/session_state_receive.hpp>
 #include <runnel/mqtt/protocol/detail/topic_alias.hpp>
 #include <runnel/mqtt/protocol/handover_queue.hpp>
+#include <runnel/mqtt/protocol/incoming_pieces.hpp>
 #include <runnel/mqtt/protocol/keep_alive.hpp>
 #include <runnel/mqtt/protocol/lifecycle.hpp>
 #include <runnel/mqtt/protocol/pacing.hpp>
+#include <runnel/mqtt/protocol/piece_tickets.hpp>
 #include <runnel/mqtt/protocol/publish_queue.hpp>
 #include <runnel/mqtt/protocol/requests.hpp>
 #include <runnel/mqtt/protocol/router.hpp>

@@ -22,7 +22,7 @@ for target in re.findall(r"\]\(([^)#]+)\)", re.sub(r"```.*?```", "", text, flags
         problems.append(f"README.md: {target} does not exist")
 
 # Texts that are no error's.
-NONE = {"success", "no error", "unknown error"} | {f"unknown {what} error" for what in ("WebSocket", "transport", "proxy", "SCRAM")}
+NONE = {"success", "no error", "unknown error"} | {f"unknown {what} error" for what in ("WebSocket", "transport", "proxy", "SCRAM", "pieces")}
 STRING = r'"((?:[^"\\]|\\.)*)"'
 
 

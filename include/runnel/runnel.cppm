@@ -115,6 +115,7 @@ export module runnel;
 export extern "C++" {
 #include <runnel/core/url.hpp>
 #include <runnel/mqtt/client/async.hpp>
+#include <runnel/mqtt/client/pieces.hpp>
 #include <runnel/mqtt/client/scram_authenticator.hpp>
 #include <runnel/mqtt/client/threaded_client.hpp>
 #include <runnel/mqtt/protocol/scram_server.hpp>

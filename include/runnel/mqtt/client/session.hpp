@@ -36,6 +36,7 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -46,6 +47,24 @@ template <class Executor>
 class requesting;
 template <class Executor>
 class subscribing;
+template <class Executor>
+class pieces_part;
+struct pieces_access;
+
+// What a session has besides, if its transport asks for it: `with_pieces`.
+struct no_pieces {
+    template <class Session>
+    explicit no_pieces(Session&) noexcept {}
+};
+template <class Transport>
+struct pieces_of {
+    using type = no_pieces;
+};
+template <class Transport>
+requires requires { typename Transport::pieces_type; }
+struct pieces_of<Transport> {
+    using type = typename Transport::pieces_type;
+};
 }  // namespace detail
 
 // Inside, a session has three kinds of coroutines, on one executor: `run`; a reader and a writer (run.hpp); and the
@@ -286,6 +305,12 @@ class session final : private detail::session_services {
                                            property_view props = {});
 
   private:
+    template <class>
+    friend class detail::pieces_part;
+    friend struct detail::pieces_access;
+    using pieces_type = typename detail::pieces_of<Transport>::type;
+    static constexpr bool has_pieces = !std::is_same_v<pieces_type, detail::no_pieces>;
+
     // Operations that keep what they were given.
     template <class Topic, class Payload>
     static awaitable<publish_result> publish_kept(session& s, Topic topic, Payload payload, publish_options o) {
@@ -371,6 +396,7 @@ class session final : private detail::session_services {
     // What the session state and the connection tell.
     struct listener : session_handler {
         static constexpr bool is_client = true;
+        static constexpr bool takes_pieces = has_pieces;
         session& self;
         explicit listener(session& s) noexcept : self(s) {}
         void on_connack(connack const& answer) { self.accepted_or_refused(answer); }
@@ -381,6 +407,22 @@ class session final : private detail::session_services {
             self.dispatch(packet, token);
         }
         RUNNEL_COLD std::uint16_t lane_of(mqtt::publish const& packet) { return self.lane_of(packet); }
+        auto& pieces()
+        requires has_pieces
+        {
+            return self.pieces_.in();
+        }
+        void on_pieces()
+        requires has_pieces
+        {
+            ++self.messages_received_;
+            self.pieces_.on_piece();
+        }
+        void on_piece()
+        requires has_pieces
+        {
+            self.pieces_.on_piece();
+        }
         void on_published(void* owner, acknowledgement const& ack) { self.publishing_.on_published(owner, ack); }
         void on_sent(void* owner) { self.publishing_.on_sent(owner); }
         void on_lost(void* owner) { on_refused(owner, errc::session_lost); }
@@ -492,6 +534,13 @@ class session final : private detail::session_services {
     RUNNEL_COLD clock::time_point attend_messages(clock::time_point now);
     RUNNEL_COLD awaitable<void> wait_for_room(task_share const& here);
     RUNNEL_COLD void attend_held_up();
+    // Whether nothing is read, as the application does not take its messages.
+    bool is_deaf() const noexcept {
+        if constexpr (has_pieces)
+            return room_ != nullptr || pieces_.is_held();
+        else
+            return room_ != nullptr;
+    }
     RUNNEL_COLD void weigh() noexcept;
     RUNNEL_COLD clock::time_point begin_anew(clock::time_point now);
 
@@ -581,6 +630,7 @@ class session final : private detail::session_services {
     bool begins_anew_ = false;      // this end has ended the connection, to get messages again
     bool must_save_ = false;        // what has been given up, before anybody is told
     version_choice version_{options_.version};
+    RUNNEL_NO_UNIQUE_ADDRESS pieces_type pieces_{*this};
 };
 
 }  // namespace runnel::mqtt

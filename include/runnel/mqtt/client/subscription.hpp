@@ -26,6 +26,8 @@ namespace runnel::mqtt {
 namespace detail {
 template <class Executor>
 class subscribing;
+template <class Executor>
+class pieces_part;
 class subscription_watcher;
 }  // namespace detail
 
@@ -140,6 +142,8 @@ class basic_subscription {
   private:
     template <class>
     friend class detail::subscribing;
+    template <class>
+    friend class detail::pieces_part;
 
     // The handle's copies count as one user of the state, which notices when the last is gone.
     RUNNEL_COLD explicit basic_subscription(std::shared_ptr<subscription_state<Executor>> const& s)

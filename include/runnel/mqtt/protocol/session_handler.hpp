@@ -12,6 +12,8 @@ namespace runnel::mqtt {
 struct session_handler {
     /// True: this end is always a client, so that there is no code for what servers receive.
     static constexpr bool is_client = false;
+    /// True: messages may be received in pieces, by what `session_state::receive_pieces` asks of the handler.
+    static constexpr bool takes_pieces = false;
 
     // At the client:
     /// Whether what has come behind CONNACK is to be left in the input for now.

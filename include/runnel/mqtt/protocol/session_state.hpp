@@ -393,6 +393,10 @@ class session_state {
         return errc::ok;
     }
 
+    /// A PUBLISH that was in the send buffer has been taken out of it, and will not be written: if the peer has never
+    /// been sent it, its exchange ends, and nobody is told. In detail/session_state_pieces.hpp.
+    void take_back_unsent(send_buffer& out, std::uint16_t packet_id);
+
     /// Client: asks for a sign of life.
     void ping(send_buffer& out) { reply(out, pingreq{}); }
 
@@ -603,6 +607,23 @@ class session_state {
         append(out, packet);
         acknowledgement_details_.erase(number);
     }
+
+    // session_state_pieces.hpp, if messages are received in pieces
+    struct piece_step {
+        enum class what : std::uint8_t {
+            go_on,  // what comes is for `receive`
+            again,  // some has been taken
+            stop    // more is to come, or to be taken, first
+        };
+        piece_step(what n, errc e = errc::ok) noexcept : next(n), error(e) {}
+        piece_step(errc e) noexcept : next(what::stop), error(e) {}
+        what next;
+        errc error;
+    };
+    template <class Handler>
+    piece_step receive_pieces(std::string_view& input, send_buffer& out, Handler& handler);
+    template <class Handler>
+    errc begin_pieces(void* who, mqtt::publish const& message, std::uint64_t size, send_buffer& out, Handler& handler);
 
     // session_state_receive.hpp
     bool is_plain_acknowledgement(std::string_view input) const noexcept;

@@ -260,6 +260,8 @@ class connection {
         listener.on_room();
         return writing_;
     }
+    /// Of what is being written, `n` bytes more are, or fewer, than `gather` has counted.
+    void count_written(std::int64_t n) noexcept { bytes_sent_ += static_cast<std::uint64_t>(n); }
     /// Whether a ping is in what is being written.
     bool writes_ping() const noexcept { return keep_alive_.current() == keep_alive::state::writing; }
     /// It has been written; `position` counts only behind a ping.

@@ -149,6 +149,7 @@ void session<Transport>::forget_connection() {
     connection_.reset();
     if (authenticating_) authenticating_->on_connection_lost();
     publishing_.connection_lost();
+    if constexpr (has_pieces) pieces_.connection_lost(connection_.life().cause());
 }
 
 // What there is to tell of the end: by which error, at which step of which attempt, and what usually is the reason.
@@ -273,7 +274,7 @@ void session<Transport>::handle_timeout() {
         }
         next =
             (std::min)({begins_anew, send_due(now), attend_messages(now), quarantine_ ? quarantine_->deadline() : never,
-                        connection_.advance(now, position(), room_ != nullptr)});
+                        connection_.advance(now, position(), is_deaf())});
     }
     if (packets_.timer().is_forgotten()) tell_of_no_run();
     bool const late = publishing_.withdraw_late(now, running_);
@@ -540,6 +541,15 @@ auto session<Transport>::attempt(std::optional<stream_type>& s, task_share here)
             here->check();
             handle(read);
             here->check();
+            if constexpr (has_pieces) {
+                while (pieces_.is_held() && connection_.is_reading()) {
+                    auto waiting = pieces_.until_taken();
+                    co_await std::move(waiting);
+                    here->check();
+                    handle({});  // goes on with what has been read
+                    here->check();
+                }
+            }
             if (authenticating_) [[unlikely]] {
                 bool const was_held = connection_.is_held();
                 co_await authenticating_->go_on(was_held);
@@ -590,6 +600,16 @@ auto session<Transport>::write_loop(stream_type& s, task_share here) -> coroutin
             }
             if (!connection_.has_packets()) break;
             auto& out = connection_.gather(listener(*this));
+            if constexpr (has_pieces) {
+                if (pieces_.is_in(out.view())) {
+                    auto writing = pieces_.write(s, connection_, out, here);
+                    co_await std::move(writing);
+                    here->check();
+                    connection_.on_written(connection_.writes_ping() ? position() : flow_position{});
+                    wake_if_drained();
+                    continue;
+                }
+            }
             // What gathers during a write waits for a turn of its own, so that others have theirs.
             if (!at_once || !write_directly(s, out)) {
                 co_await s.write(out);

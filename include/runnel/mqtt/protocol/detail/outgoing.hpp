@@ -218,6 +218,16 @@ class outgoing {
     /// Whether the peer has acknowledged anything on this connection.
     bool has_progress() const noexcept { return has_progress_; }
 
+    /// The packet of a message that counts as sent has not been, nor has it on an earlier connection: the exchange
+    /// ends. False: the peer may know it.
+    RUNNEL_COLD bool take_back_unsent(std::uint16_t identifier) noexcept {
+        auto* const e = find(identifier);
+        if (e == nullptr || e->at != stage::sent || e->past != in_flight::history::unsent) return false;
+        in_flight_.end(*e);
+        --unacknowledged_;
+        return true;
+    }
+
     /// Drops the QoS 0 message that has been queued longest and for which nobody waits. False: there is none.
     bool drop_oldest_at_most_once() noexcept {
         if (queued_at_most_once_ == 0) return false;

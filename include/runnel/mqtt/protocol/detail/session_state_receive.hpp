@@ -11,6 +11,11 @@ template <class Handler>
 errc session_state::receive(std::string_view& input, send_buffer& out, Handler&& handler) {
     outgoing_.expire(handler);
     while (phase_ != phase::disconnected) {
+        if constexpr (std::remove_reference_t<Handler>::takes_pieces) {
+            auto const step = receive_pieces(input, out, handler);
+            if (step.error != errc::ok || step.next == piece_step::what::stop) return step.error;
+            if (step.next == piece_step::what::again) continue;
+        }
         if (is_plain_acknowledgement(input)) {
             acknowledgement const ack{static_cast<packet_type>(input[0] >> 4), identifier_at(input, 2), {}, {}};
             if (errc const e = receive_acknowledgement(ack, out, handler); e != errc::ok) return e;
