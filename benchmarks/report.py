@@ -30,6 +30,7 @@ from groups.codec import codec
 from groups.figures import Figures
 from groups.fleet import fleet
 from groups.footprint import footprint
+from groups.pieces import pieces
 from groups.session import session, store, ws, wss
 from groups.signer import signer
 from groups.websocket import mask, websocket
@@ -44,6 +45,7 @@ GROUPS = {
     "mask": mask,
     "signer": signer,
     "fleet": fleet,
+    "pieces": pieces,
     "footprint": footprint,
 }
 
