@@ -274,7 +274,7 @@ asio::awaitable<void, Executor> give_whole(publish const& whole, Handler& handle
 /// Throws what `session::publish` does, and `errc::packet_too_large` also if the size is found to be too large for a
 /// server that is connected to later.
 ///
-/// In `session::queued` it has the size of its packet without the payload. `topic`, `source` and `o.props` must stay in
+/// `session::queued` shows it with 24 bytes in the place of its payload. `topic`, `source` and `o.props` must stay in
 /// place until the call has completed.
 template <class Session, payload_source<typename Session::executor_type> Source>
 asio::awaitable<publish_result, typename Session::executor_type> publish_pieces(Session& s, std::string_view topic,
