@@ -82,7 +82,7 @@ SLOWER, MORE = 4, 10
 STEPS = 0.02, 0.2  # seconds: test cases that take longer are tried after the others
 LEFT_OUT = "100?000 small messages*"  # test cases that are about the cost, and wait too long without optimisation
 AT_ONCE = 300  # test cases: a command line has an end
-HIGHEST = 30000  # number of a fault
+HIGHEST = 100000  # number of a fault
 KEYS = "- ", "+ ", "~ ", "> ", "? "  # of a fault, behind what it means
 MEMORY = 4 << 30  # bytes of address space; a fault may well allocate for ever
 

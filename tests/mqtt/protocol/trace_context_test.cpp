@@ -208,6 +208,12 @@ TEST_CASE("a value that is set comes first, once, and nothing else is lost for i
     full.set("more", std::string(256, 'w'));
     CHECK(full.text().starts_with("more=" + std::string(256, 'w') + ",k31=w,new=v,k1=v"));
     CHECK(!full.find("own"));
+    tracestate own;
+    for (auto const key : {"a", "b", "c"}) own.set(key, std::string(120, 'v'));
+    own.set("own", std::string(250, 'v'));
+    CHECK(own.find("own").has_value());
+    CHECK(own.find("c").has_value());
+    CHECK(!own.find("a").has_value());
 }
 
 TEST_CASE("a trace context comes back from the user properties that it was put into") {
