@@ -87,6 +87,22 @@ constexpr bool has_stream(connect_step step) noexcept {
     return false;
 }
 
+/// The name of a step, as a metric's attribute and in a trace.
+RUNNEL_COLD constexpr char const* name(connect_step step) noexcept {
+    switch (step) {
+        case connect_step::none: return "none";
+        case connect_step::open: return "open";
+        case connect_step::resolve: return "resolve";
+        case connect_step::connect: return "connect";
+        case connect_step::proxy: return "proxy";
+        case connect_step::tls: return "tls";
+        case connect_step::websocket: return "websocket";
+        case connect_step::authenticate: return "authenticate";
+        case connect_step::accept: return "accept";
+    }
+    return "unknown";
+}
+
 /// What is known of an attempt to connect: how much time it has, and how far it has come; and of the attempts before,
 /// since the peer has accepted one: which addresses were of no use.
 ///
