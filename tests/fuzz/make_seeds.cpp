@@ -268,6 +268,30 @@ void write_brokers(std::filesystem::path const& directory) {
     }
 }
 
+// Choices, a CONNECT, the size of pieces, then packets that come.
+void write_traces(std::filesystem::path const& directory) {
+    using namespace runnel::mqtt;
+    std::filesystem::create_directories(directory);
+    for (unsigned seed = 0; seed < 64; ++seed) {
+        auto const version = seed % 2 == 0 ? protocol_version::v5 : protocol_version::v3_1_1;
+        test::random_source random(seed);
+        test::random_packets packets(random, version);
+        auto const bytes_of = [&](auto const& packet) {
+            std::string bytes(encoded_size(packet, version), '\0');
+            encode(bytes.data(), packet, version);
+            return bytes;
+        };
+        auto const begin = bytes_of(connect{.client_id = "c", .user_name = "u", .password = "p"});
+        std::string input{static_cast<char>(seed * 5 + 4), static_cast<char>(begin.size())};
+        input.append(begin).append(1, static_cast<char>(seed));
+        while (input.size() < 400)
+            packets.next([&](auto const& packet) {
+                if (encoded_size(packet, version) < 400) input += bytes_of(packet);
+            });
+        write(directory / std::to_string(seed), input);
+    }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -292,6 +316,7 @@ int main(int argc, char** argv) {
     write_alink(root);
     write_stores(root / "session_journal");
     write_brokers(root / "broker_core");
+    write_traces(root / "packet_trace");
     std::filesystem::create_directories(root / "texts");
     write(root / "texts" / "1", "gr\xC3\xBC\xC3\x9F \xF0\x9F\x98\x80 \xE2\x80\xAE \x1B[0m");
     write(root / "texts" / "2", "dGhlIHNhbXBsZSBub25jZQ==");
