@@ -118,7 +118,12 @@ export extern "C++" {
 #include <runnel/mqtt/client/pieces.hpp>
 #include <runnel/mqtt/client/scram_authenticator.hpp>
 #include <runnel/mqtt/client/threaded_client.hpp>
+#include <runnel/mqtt/client/metered.hpp>
+#include <runnel/mqtt/client/scram_authenticator.hpp>
+#include <runnel/mqtt/client/session_meter.hpp>
+#include <runnel/mqtt/client/traced.hpp>
 #include <runnel/mqtt/protocol/scram_server.hpp>
+#include <runnel/mqtt/protocol/trace_context.hpp>
 #include <runnel/runnel.hpp>
 #include <runnel/transport/any_transport.hpp>
 #include <runnel/transport/failover.hpp>

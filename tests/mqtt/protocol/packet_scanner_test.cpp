@@ -118,6 +118,7 @@ TEST_CASE("behind what is no packet all is counted, however it comes") {
             for (std::size_t at = 0; at < flow.size(); at += piece) scanner.feed(flow.substr(at, piece), note(all));
             CHECK(all.size() == 1);
             CHECK(scanner.error() == error);
+            CHECK(!scanner.is_within_packet());
             CHECK(scanner.unread() > 0);
             CHECK(scanner.unread() < flow.size() - 2);
         }

@@ -53,7 +53,7 @@ class packet_scanner {
     /// Bytes that were not looked at, behind an error.
     std::uint64_t unread() const noexcept { return unread_; }
     /// Whether a packet has begun and not ended.
-    bool is_within_packet() const noexcept { return head_size_ != 0 || left_ != 0; }
+    bool is_within_packet() const noexcept { return can_scan() && (head_size_ != 0 || left_ != 0); }
 
   private:
     bool can_scan() const noexcept { return error_ == errc::ok && !is_lost_; }
