@@ -119,7 +119,6 @@ export extern "C++" {
 #include <runnel/mqtt/client/scram_authenticator.hpp>
 #include <runnel/mqtt/client/threaded_client.hpp>
 #include <runnel/mqtt/client/metered.hpp>
-#include <runnel/mqtt/client/scram_authenticator.hpp>
 #include <runnel/mqtt/client/session_meter.hpp>
 #include <runnel/mqtt/client/traced.hpp>
 #include <runnel/mqtt/protocol/scram_server.hpp>
