@@ -15,6 +15,7 @@
 #include "support/trace_lines.hpp"
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -185,6 +186,39 @@ TEST_CASE("what a sink throws is dropped, and the session goes on") {
     t.disconnect();
     CHECK(calls > 7);
     CHECK(t.to.lost_lines() == static_cast<std::uint64_t>(calls));
+}
+
+TEST_CASE("what this end cancels is no failure") {
+    test::memory_fixture f;
+    test::trace_lines lines;
+    traced_memory const to(f.transport, {.level = trace_level::failures, .sink = lines.sink()});
+    auto stream = test::run(f.io, to.open(f.io.get_executor()));
+    char room[10];
+    test::task reading(f.io, stream.read_some(asio::buffer(room)));
+    f.settle();
+    reading.cancel();
+    CHECK(reading.run_for_error() == asio::error::operation_aborted);
+    CHECK(lines.texts.empty());
+}
+
+TEST_CASE("a sink may destroy a stream that is no session's, and is told nothing more of it than its end") {
+    asio::io_context io;
+    test::trace_lines lines;
+    std::optional<runnel::memory_stream<>> peer;
+    std::optional<traced_memory::stream_type> stream;
+    auto const keep = lines.sink();
+    traced_memory const to(runnel::memory_transport([&](runnel::memory_stream<> s) { peer.emplace(std::move(s)); }),
+                           {.sink = [&](mqtt::trace_line const& line) {
+                               keep(line);
+                               if (line.text.starts_with("received")) stream.reset();
+                           }});
+    stream.emplace(test::run(io, to.open(io.get_executor())));
+    runnel::send_buffer out;
+    out.append(test::hex("D0 00 D0 00"));
+    test::run(io, peer->write(out));
+    char room[10];
+    CHECK(test::error_of(io, stream->read_some(asio::buffer(room))) == asio::error::operation_aborted);
+    CHECK(lines.all() == "opening memory://:0\nopen\nreceived PINGRESP, 2 bytes\nclosed: 0 bytes sent, 4 received\n");
 }
 
 TEST_CASE("without a sink nothing is told and nothing is different") {
