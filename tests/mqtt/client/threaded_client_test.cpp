@@ -445,6 +445,11 @@ TEST_CASE("a shorter limit counts") {
     CHECK(first.wait_for(20ms) == std::future_status::timeout);
     CHECK(client.close(10ms).undelivered == 1);
     CHECK(first.get().undelivered == 1);
+    client_type other(nowhere(), idle());
+    auto const lost = other.publish("a", "b", at_least_once);
+    auto const shorter = other.begin_close(50ms), longer = other.begin_close(1h);
+    CHECK(longer.wait_for(20s) == std::future_status::ready);
+    CHECK(shorter.wait_for(0s) == std::future_status::ready);
 }
 
 TEST_CASE("callbacks publish, subscribe and close, and do not wait for themselves") {
