@@ -148,7 +148,15 @@ class connect_progress {
     RUNNEL_COLD RUNNEL_NOINLINE void at(connect_step step, std::string what) {
         step_ = step;
         doing_ = std::move(what);
+        if (watcher_.told != nullptr) watcher_.told(watcher_.of, *this);
     }
+    /// Is told of each step as it begins, by `told(of, *this)`, which does not throw.
+    struct watcher {
+        void (*told)(void* of, connect_progress const&) = nullptr;
+        void* of = nullptr;
+    };
+    /// `by` from now on, in place of the one that is returned.
+    watcher watch(watcher by) noexcept { return std::exchange(watcher_, by); }
     connect_step step() const noexcept { return step_; }
     /// What is being done, or, if that has failed and the error had a text, this.
     std::string const& doing() const noexcept { return doing_; }
@@ -217,6 +225,7 @@ class connect_progress {
 
     connect_step step_ = connect_step::none;
     std::string doing_;
+    watcher watcher_;
     std::uint64_t address_ = 0;
     connect_budget turn_;    // the address's, if it has a share only
     std::string turn_of_;    // the address then

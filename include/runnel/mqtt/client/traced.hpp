@@ -6,7 +6,6 @@
 #include <runnel/core/compiler.hpp>
 #include <runnel/core/printable.hpp>
 #include <runnel/coro/asio.hpp>
-#include <runnel/coro/timer.hpp>
 #include <runnel/mqtt/protocol/packet_trace.hpp>
 #include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/redirect.hpp>
@@ -185,39 +184,26 @@ RUNNEL_COLD void describe_layers(Stream& of, std::string& out) {
     }
 }
 
-/// Tells of the steps of connecting. A transport does not say when it takes one, so this looks each millisecond: a step
-/// that is shorter may be passed over.
-template <class Executor>
+/// Tells of the steps of connecting, and passes them on to who has watched before.
 class step_watch {
   public:
-    static constexpr std::chrono::milliseconds interval{1};
-
-    RUNNEL_COLD step_watch(Executor const& executor, connection_trace& trace, connect_progress const& progress)
-        : trace_(trace), progress_(progress), timer_(executor, &look, this) {
-        if (trace.wants(trace_level::connections)) timer_.soon();
-    }
-
-    connect_step step() const noexcept { return step_; }
+    RUNNEL_COLD step_watch(connection_trace& trace, connect_progress& progress)
+        : trace_(trace), progress_(progress), before_(progress.watch({&told, this})) {}
+    step_watch(step_watch const&) = delete;
+    step_watch& operator=(step_watch const&) = delete;
+    RUNNEL_COLD ~step_watch() { progress_.watch(before_); }
 
   private:
-    RUNNEL_COLD static void look(void* of) {
+    RUNNEL_COLD static void told(void* of, connect_progress const& progress) noexcept {
         auto& self = *static_cast<step_watch*>(of);
-        self.look();
-        self.timer_.set(steady_clock::now() + interval);
-    }
-    RUNNEL_COLD void look() {
-        if (progress_.step() == step_ && progress_.doing() == doing_) return;
-        step_ = progress_.step();
-        doing_ = progress_.doing();
-        if (step_ != connect_step::none && step_ != connect_step::open)
-            trace_.tell(trace_level::connections, [&] { return printable(doing_); });
+        if (self.before_.told != nullptr) self.before_.told(self.before_.of, progress);
+        if (progress.step() != connect_step::none && progress.step() != connect_step::open)
+            self.trace_.tell(trace_level::connections, [&] { return printable(progress.doing()); });
     }
 
     connection_trace& trace_;
-    connect_progress const& progress_;
-    connect_step step_ = connect_step::none;
-    std::string doing_;
-    timer<Executor> timer_;
+    connect_progress& progress_;
+    connect_progress::watcher before_;
 };
 
 }  // namespace detail
@@ -258,7 +244,7 @@ class traced {
         connect_progress own;
         if (progress == nullptr) progress = &own;
         trace.tell(trace_level::connections, [&] { return "opening " + url(); });
-        detail::step_watch<executor_type> const watch(executor, trace, *progress);
+        detail::step_watch const watch(trace, *progress);
         try {
             auto opening = open_stream(next_, executor, progress);
             auto opened = co_await std::move(opening);

@@ -156,7 +156,9 @@ class tls_context_state {
             refuse("status_check where no chain of a server is verified");
         status_check_ = options.status_check;
         SSL_CTX_set_tlsext_status_type(context_.get(), TLSEXT_STATUSTYPE_ocsp);
-        SSL_CTX_set_tlsext_status_cb(context_.get(), judge_status);
+        // As OpenSSL's macro does it, without the cast of C.
+        SSL_CTX_callback_ctrl(context_.get(), SSL_CTRL_SET_TLSEXT_STATUS_REQ_CB,
+                              reinterpret_cast<void (*)()>(&judge_status));
         SSL_CTX_set_tlsext_status_arg(context_.get(), this);
     }
 
