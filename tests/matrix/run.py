@@ -96,7 +96,7 @@ ROWS = {
     "g++": Row("g++", "", "headers tests plain"),
     "g++ strict": Row("g++", "-Wold-style-cast -Wnon-virtual-dtor -Wcast-align -Woverloaded-virtual", "headers"),
     "g++ C++23": Row("g++", "-std=c++23", "headers plain"),
-    "g++ without RTTI": Row("g++", "-fno-rtti", "rules plain"),
+    "g++ without RTTI": Row("g++", "-fno-rtti -DASIO_NO_TYPEID", "rules plain"),
     "g++ without exceptions": Row("g++", "-fno-exceptions -fno-rtti", "rules"),
     "clang 19 without exceptions": Row("clang++-19", "-fno-exceptions -fno-rtti", "rules"),
     "g++ without its extensions": Row("g++", "-DRUNNEL_GNU=0", "headers tests plain"),

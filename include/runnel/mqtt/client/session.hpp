@@ -503,7 +503,7 @@ class session final : private detail::session_services {
     RUNNEL_COLD awaitable<void> open(std::optional<stream_type>& s, task_share const& here);
     RUNNEL_COLD void send_connect();
     RUNNEL_COLD void accepted_or_refused(connack const& answer);
-    RUNNEL_COLD void accepted();
+    RUNNEL_COLD void connection_begins();
     RUNNEL_COLD void keep_agreed(property_view const& props);
 
     // --- messages
@@ -527,7 +527,7 @@ class session final : private detail::session_services {
     RUNNEL_COLD detail::run_end const& end() override { return publishing_.end(); }
     RUNNEL_COLD void on_proven() override {
         connection_.release();
-        if (state_.connected()) accepted();
+        if (state_.connected()) connection_begins();
     }
     RUNNEL_COLD void on_secret() noexcept override { connection_.wipe_when_written(); }
     RUNNEL_COLD unrouted* kept() noexcept override { return unrouted_.get(); }

@@ -715,13 +715,13 @@ void session<Transport>::accepted_or_refused(connack const& answer) {
     if (authenticating_)
         destination_->progress()->at(connect_step::authenticate, "authentication");
     else
-        accepted();
+        connection_begins();
 }
 
 // Both ends have: the server by CONNACK, and where there is an authenticator, that has found the server to be the right
 // one.
 template <transport Transport>
-void session<Transport>::accepted() {
+void session<Transport>::connection_begins() {
     session_event event{.what = session_event::kind::connected, .session_present = session_present_};
     event.url = destination_->url();
     if (auto* const progress = destination_->progress()) event.detail = std::move(progress->passed_over);
