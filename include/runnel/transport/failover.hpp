@@ -62,6 +62,7 @@ class failover {
 
     /// The endpoint with which the next `open` begins.
     Next const& next() const noexcept { return endpoints_[next_]; }
+    std::string next_url() const { return next().url(); }
 
     /// Opens the endpoints in turn, each once, until one succeeds. If none does, throws what the only one has thrown,
     /// or a `std::system_error` whose text has the errors of all that had their turn, and whose code is that of the

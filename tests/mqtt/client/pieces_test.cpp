@@ -864,3 +864,125 @@ TEST_CASE("the protocol's limit holds before there is a connection, and with an 
     test::run(f.io, s.publish("large/1", "fine", {.qos = qos::at_least_once}));
     CHECK(f.broker.received().size() == 1);
 }
+
+namespace {
+
+/// Lets time pass on an executor.
+void let(asio::io_context& io, std::chrono::milliseconds pass) {
+    auto const end = std::chrono::steady_clock::now() + pass;
+    do io.restart();
+    while (io.run_one_until(end) != 0 || std::chrono::steady_clock::now() < end);
+}
+
+/// An authenticator that takes its time over the server's proof.
+struct slow_judge {
+    std::string method() const { return "m"; }
+    asio::awaitable<std::string> begin() { co_return "b"; }
+    asio::awaitable<std::string> answer(std::string) { co_return ""; }
+    asio::awaitable<void> finish(std::string) {
+        co_await sleep_for<test::executor>(co_await asio::this_coro::executor, std::chrono::milliseconds(5));
+    }
+};
+
+}  // namespace
+
+TEST_CASE("a message in pieces is read on though it takes the last place of those that are not taken") {
+    for (auto const version : test::versions) {
+        auto o = with_large_packets();
+        o.version = version;
+        o.receive_maximum = 1;
+        scripted s(version, o);
+        std::string const payload(300'000, 'x');
+        s.on_packet = [&](test::heard_packet const& p) -> std::optional<std::string> {
+            if (p.type != packet_type::publish) return std::nullopt;
+            return s.publish(payload, qos::at_least_once, false, 7);
+        };
+        auto const large = test::run(s.io, s.session.subscribe("large/#"));
+        collector got;
+        test::task<void> receiving(s.io, receive_pieces(s.session, large, got));
+        for (std::size_t n = 1; n <= 2; ++n) {
+            CHECK(s.session.try_publish("go", "on"));
+            CHECK(test::wait_until(s.io, [&] { return got.whole() == n; }));
+        }
+        CHECK(got.all.back().payload == payload);
+        CHECK(s.session.counters().connections == 1);
+        receiving.cancel();
+        CHECK(receiving.run_for_error() == asio::error::operation_aborted);
+    }
+}
+
+TEST_CASE("messages in pieces that come in the same read behind CONNACK are all given once the server is proved") {
+    auto const accepted = [](bool present) {
+        return test::packet(0x20, std::string(1, present ? '\1' : '\0') + std::string(1, '\0') +
+                                      test::properties_field(test::hex("15 00 01 'm' 16 00 01 'p'")));
+    };
+    auto const message = [](char const* text) {
+        return test::packet(0x30, test::field("a") + std::string(1, '\0') + text);
+    };
+    test::scripted_peer peer([&](test::heard_packet const& p) -> std::optional<std::string> {
+        if (p.type == packet_type::connect)
+            return p.connection == 0 ? accepted(false) : accepted(true) + message("one") + message("two");
+        if (p.type == packet_type::subscribe) return test::packet(0x90, p.identifier() + test::hex("00 00"));
+        if (p.type == packet_type::publish) return std::nullopt;
+        return "";
+    });
+    session_type s(peer.io.get_executor(), transport_type{peer.transport}, test::quick("c", protocol_version::v5));
+    s.set_authenticator(slow_judge{});
+    test::task<void> running(peer.io, s.run());
+    test::run(peer.io, s.connected());
+    auto const sub = test::run(peer.io, s.subscribe("a"));
+    collector got;
+    test::task<void> receiving(peer.io, receive_pieces(s, sub, got));
+    test::settle(peer.io);
+    CHECK(s.try_publish("end", ""));
+    CHECK(test::wait_until(peer.io, [&] { return got.whole() == 2; }));
+    receiving.cancel();
+    CHECK(receiving.run_for_error() == asio::error::operation_aborted);
+}
+
+TEST_CASE("receiving is cancelled also when its subscription has ended in the middle of a message") {
+    scripted s(protocol_version::v3_1_1, with_large_packets());
+    s.on_packet = [&](test::heard_packet const& p) -> std::optional<std::string> {
+        if (p.type != packet_type::publish) return std::nullopt;
+        return s.publish(std::string(3000, 'x'), qos::at_least_once).substr(0, 1000);
+    };
+    auto large = test::run(s.io, s.session.subscribe("large/#"));
+    collector got;
+    test::task<void> receiving(s.io, receive_pieces(s.session, large, got));
+    CHECK(s.session.try_publish("go", "on"));
+    CHECK(test::wait_until(s.io, [&] { return !got.all.empty(); }));
+    test::task<void> unsubscribing(s.io, s.session.unsubscribe(large));
+    test::settle(s.io);
+    CHECK_FALSE(receiving.done());
+    receiving.cancel();
+    CHECK(receiving.run_for_error() == asio::error::operation_aborted);
+    CHECK(got.all.back().aborted == asio::error::operation_aborted);
+}
+
+TEST_CASE("a message that an earlier connection has had some of ends the next one if it is given up there") {
+    for (auto const quality : {qos::at_least_once, qos::exactly_once}) {
+        test::memory_fixture f;
+        f.on_open = [&](memory_stream<>& s) {
+            if (f.opened == 1) s.incoming().cut_after = 100'000;
+        };
+        session_type s(f.io.get_executor(), transport_type{f.transport}, with_large_packets());
+        test::task<void> running(f.io, s.run());
+        test::run(f.io, s.connected());
+        std::string const text(4 * piece_size, 'x');
+        slow_source source(f.io.get_executor(), text);
+        test::task<publish_result> publishing(f.io, publish_pieces(s, "large", source, {.qos = quality}));
+        for (int i = 0; i < 100 && s.counters().connections == 1; ++i) {
+            source.go_on();
+            let(f.io, std::chrono::milliseconds(2));
+        }
+        REQUIRE(test::wait_until(f.io, [&] { return s.is_connected() && s.counters().connections == 2; }));
+        let(f.io, std::chrono::milliseconds(5));
+        publishing.cancel();
+        CHECK(publishing.run_for_error() == asio::error::operation_aborted);
+        test::run(f.io, s.drained());
+        CHECK(s.counters().connections == 3);
+        CHECK(test::run(f.io, s.publish("t", "p", {.qos = quality})).what == publish_result::outcome::acknowledged);
+        test::run(f.io, s.disconnect());
+        CHECK_FALSE(running.run_for_error());
+    }
+}

@@ -682,3 +682,40 @@ TEST_CASE("clients are closed at any moment") {
         CHECK(called == messages);
     }
 }
+
+TEST_CASE("a shorter limit counts also while the session has all and waits for a connection") {
+    auto const begin = std::chrono::steady_clock::now();
+    std::future<close_report> first;
+    {
+        client_type c{nowhere(), {}, {.close_limit = 100ms}};
+        c.publish("a", "x").get();
+        first = c.begin_close(1h);
+        std::this_thread::sleep_for(20ms);
+    }
+    CHECK(std::chrono::steady_clock::now() - begin < 30s);
+    CHECK_FALSE(first.get().in_time);
+}
+
+TEST_CASE("what the callback of a displaced message throws is not thrown at who has published another") {
+    asio::io_context io;
+    threaded_options o{.limits = {.messages = 1, .bytes = 1000, .handed_over = 1}, .close_limit = 0ms};
+    o.when_full = when_full::drop_oldest;
+    client_type c{io.get_executor(), nowhere(), {}, o};
+    c.publish("a", "1", {}, [](std::error_code, publish_result const&) { throw std::runtime_error("mine"); });
+    auto const second = c.publish("a", "2");
+    CHECK(c.outstanding() == 1);
+    io.run_for(100ms);
+    REQUIRE(c.error() != nullptr);
+    CHECK_THROWS_WITH_AS(std::rethrow_exception(c.error()), "mine", std::runtime_error);
+}
+
+TEST_CASE("a callback's subscription that has ended is forgotten, and cannot be ended twice") {
+    broker_thread b;
+    client_type c{b.transport()};
+    std::atomic<int> got = 0;
+    auto const handle = c.subscribe("a", [&](publish const&) { ++got; }).get();
+    c.publish("a", "x", at_least_once).get();
+    c.unsubscribe(handle).get();
+    CHECK(got == 1);
+    CHECK_THROWS_AS(c.unsubscribe(handle).get(), std::system_error);
+}

@@ -326,3 +326,15 @@ TEST_CASE("a session may go at any time while it is traced, and the last line is
         if (told > 2) CHECK(lines.texts.back().starts_with("closed: "));
     }
 }
+
+TEST_CASE("the server with which the next attempt begins is that of the failover within") {
+    runnel::failover<runnel::tcp> const both({runnel::tcp{.host = "one"}, runnel::tcp{.host = "two"}});
+    mqtt::traced<runnel::failover<runnel::tcp>> told(both, {});
+    told.report(false);
+    CHECK(told.url() == "tcp://one:1883");
+    CHECK(told.next_url() == "tcp://two:1883");
+    mqtt::detail::destination<mqtt::traced<runnel::failover<runnel::tcp>>> to(told);
+    CHECK(to.next_url() == "tcp://two:1883");
+    mqtt::detail::destination<mqtt::traced<runnel::tcp>> plain(mqtt::traced<runnel::tcp>({.host = "one"}, {}));
+    CHECK(plain.next_url() == "tcp://one:1883");
+}

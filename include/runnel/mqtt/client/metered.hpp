@@ -59,6 +59,12 @@ class metered {
     Next const& next() const noexcept { return next_; }
     /// That of what is wrapped.
     std::string url() const { return next_.url(); }
+    /// The same of where the next `open` begins, if what is wrapped tells: of a `failover`.
+    std::string next_url() const
+    requires requires(Next const& n) { n.next_url(); }
+    {
+        return next_.next_url();
+    }
     /// Of all connections so far. To be read in the executor's thread.
     traffic_counters const& traffic() const noexcept { return *counters_; }
 

@@ -6,6 +6,8 @@
 #include <runnel/mqtt/client/pieces_error.hpp>
 #include <runnel/mqtt/client/session.hpp>
 
+#include RUNNEL_ASIO(error.hpp)
+
 #include <algorithm>
 #include <concepts>
 #include <cstddef>
@@ -266,10 +268,10 @@ asio::awaitable<void, Executor> give_whole(publish const& whole, Handler& handle
 /// or if it is lost before.
 ///
 /// Whatever else ends the call ends the message, too: cancellation, an exception of the source, which is passed on, the
-/// source's end (`pieces_errc`), `run`'s. If nothing of it has been written on this connection, it is withdrawn. Else a
-/// packet stands there half, and cannot be taken back: the connection ends, with `errc::message_discarded`, and `run`
-/// makes another. The same, in the first case, if it was to give its topic an alias. A QoS 2 message that the server
-/// has acknowledged by PUBREC goes on to its end.
+/// source's end (`pieces_errc`), `run`'s. If nothing of it has been written yet, it is withdrawn. Else a packet stands
+/// there half, and cannot be taken back: the connection ends, with `errc::message_discarded`, and `run` makes another.
+/// The same if it has been written on an earlier connection, or was to give its topic an alias. A QoS 2 message that
+/// the server has acknowledged by PUBREC goes on to its end.
 ///
 /// Throws what `session::publish` does, and `errc::packet_too_large` also if the size is found to be too large for a
 /// server that is connected to later.
@@ -382,7 +384,8 @@ asio::awaitable<void, typename Session::executor_type> receive_pieces(Session& s
             if (here->closed && self.message() == nullptr) throw detail::ended(here->closed, here->end.get());
             if (self.of == nullptr) throw std::system_error(errc::disconnected);
             co_await here->receivers.wait(self.waiting);
-            if (self.waiting.result && !here->closed) throw std::system_error(self.waiting.result);
+            bool const is_cancelled = self.waiting.result == asio::error::operation_aborted;
+            if (self.waiting.result && (is_cancelled || !here->closed)) throw std::system_error(self.waiting.result);
         }
     } catch (std::system_error const& e) {
         if (is_begun) handler.aborted(e.code());

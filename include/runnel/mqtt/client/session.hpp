@@ -541,6 +541,13 @@ class session final : private detail::session_services {
         else
             return room_ != nullptr;
     }
+    // Whether the reader is in the middle of a message that is taken in pieces, and counts as not taken meanwhile.
+    bool is_in_pieces() noexcept {
+        if constexpr (has_pieces)
+            return pieces_.in().in_payload();
+        else
+            return false;
+    }
     RUNNEL_COLD void weigh() noexcept;
     RUNNEL_COLD clock::time_point begin_anew(clock::time_point now);
 

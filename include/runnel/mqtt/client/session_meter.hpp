@@ -48,8 +48,10 @@ RUNNEL_COLD constexpr char const* name(session_event::kind kind) noexcept {
 /// | `runnel.mqtt.io` | `By` | `direction`: `receive`, `transmit` |
 /// | `runnel.mqtt.writes` | `{write}` | |
 /// | `runnel.mqtt.store.commits` | `{commit}` | |
-/// | `runnel.mqtt.messages.published`, `.acknowledged`, `.dropped`, `.resent`, `.received`, `.unrouted` | `{message}` |
-/// | | `runnel.mqtt.queued` | `By`, up and down | | | `runnel.mqtt.messages.in_flight` | `{message}`, up and down | |
+/// | `runnel.mqtt.messages.` and `published`, `acknowledged`, `dropped` | `{message}` | |
+/// | `runnel.mqtt.messages.` and `resent`, `received`, `unrouted` | `{message}` | |
+/// | `runnel.mqtt.queued` | `By`, up and down | |
+/// | `runnel.mqtt.messages.in_flight` | `{message}`, up and down | |
 /// | `runnel.mqtt.round_trip` | `s`, a gauge; only once there has been an answer | |
 ///
 /// What each means is said in `session_counters`. Where no kind is named it is a counter, whose name in Prometheus ends

@@ -28,13 +28,13 @@ namespace runnel::mqtt {
 /// How a `threaded_client` behaves, beside its session. Its constructor refuses what is out of range.
 struct threaded_options {
     /// Of messages that `publish` has accepted and that are not done with, those included that the session has.
-    handover_limits limits;
+    handover_limits limits{};
     mqtt::when_full when_full = mqtt::when_full::wait;  ///< what becomes of a message for which there is no room
     /// How long the destructor lets the client deliver, 0 ms to a day.
     std::chrono::milliseconds close_limit{5'000};
-    /// If set, is told once that the session has ended, and with which error, as `error` returns it. On the client's
-    /// thread, like all callbacks; it must not throw.
-    callback<std::exception_ptr> on_end;
+    /// If set, is told once that the session has ended, and with which error, as `error` returns it; not if the
+    /// execution context is destroyed first. On the client's thread, like all callbacks; it must not throw.
+    callback<std::exception_ptr> on_end{};
 };
 
 /// Throws `std::out_of_range`, with the range in its text, unless a limit is 0 ms to a day.
@@ -232,12 +232,13 @@ class threaded_client {
     /// Publishes a message. The future gets what `session::publish` completes with or throws, and besides:
     ///
     /// - without room, as `threaded_options::when_full` says: the call waits; or the message is refused
-    ///   (`errc::queue_full`), as one is that is larger than `limits.bytes`; or this one or older ones are dropped
-    ///   (`errc::message_discarded`);
+    ///   (`errc::queue_full`), or this one or older ones are dropped (`errc::message_discarded`). One that is larger
+    ///   than `limits.bytes` never has room, and is refused, or dropped by `drop_newest`;
     /// - after `options.timeout`, which counts from this call: `errc::message_expired`, if it has not been sent;
     /// - `errc::disconnected` after `close`, or when `run` has ended.
     ///
-    /// `options.props` are copied. Throws `std::bad_alloc` only, and has done nothing then.
+    /// `options.props` are copied. Throws `std::bad_alloc`, or `errc::string_too_long` for properties that cannot be
+    /// encoded, and has done nothing then.
     std::future<publish_result> publish(std::string topic, std::string payload, publish_options options = {}) {
         auto const p = make(std::move(topic), std::move(payload), options);
         auto result = p->promise.emplace().get_future();
@@ -245,8 +246,8 @@ class threaded_client {
         return result;
     }
     /// The same with a callback, which is called exactly once: on the client's thread as a rule; by this call if the
-    /// message is not taken, is dropped, or takes the place of others, whose callbacks are called then: what one of
-    /// those throws, this call throws.
+    /// message is not taken (what it throws then, this call throws). Callbacks of messages whose place this one takes
+    /// are called by this call; what they throw ends the client.
     void publish(std::string topic, std::string payload, publish_options options, publish_callback told) {
         auto const p = make(std::move(topic), std::move(payload), options);
         p->told = std::move(told);
@@ -342,7 +343,7 @@ class threaded_client {
     // As the client may be closed, and go, while this waits.
     void submit(std::shared_ptr<detail::publication> const& p) {
         auto const c = core_;
-        c->submit(p);
+        if (auto failure = c->submit(p)) c->end_by(std::move(failure));
     }
 
     template <class Handle>

@@ -234,6 +234,12 @@ class traced {
     Next const& next() const noexcept { return next_; }
     /// That of what is wrapped.
     std::string url() const { return next_.url(); }
+    /// The same of where the next `open` begins, if what is wrapped tells: of a `failover`.
+    std::string next_url() const
+    requires requires(Next const& n) { n.next_url(); }
+    {
+        return next_.next_url();
+    }
     /// Lines that the sink has not taken, as it has thrown, or that could not be made for want of memory.
     std::uint64_t lost_lines() const noexcept { return target_->lost; }
 

@@ -394,8 +394,9 @@ class session_state {
     }
 
     /// A PUBLISH that was in the send buffer has been taken out of it, and will not be written: if the peer has never
-    /// been sent it, its exchange ends, and nobody is told. In detail/session_state_pieces.hpp.
-    void take_back_unsent(send_buffer& out, std::uint16_t packet_id);
+    /// been sent it, its exchange ends, and nobody is told. False: it may have been on an earlier connection, so that
+    /// this one has to end. In detail/session_state_pieces.hpp.
+    bool take_back_unsent(send_buffer& out, std::uint16_t packet_id);
 
     /// Client: asks for a sign of life.
     void ping(send_buffer& out) { reply(out, pingreq{}); }

@@ -213,6 +213,40 @@ TEST_CASE("what comes in the same read behind CONNACK waits until the authentica
     }
 }
 
+TEST_CASE("who subscribes while the server is not proved yet subscribes once, behind the proof") {
+    scripted_peer p([](test::heard_packet const& h) -> std::optional<std::string> {
+        if (h.type == mqtt::packet_type::connect)
+            return test::packet(0x20, hex("00 00") + test::properties_field(hex("15 00 01 'm' 16 00 01 'p'")));
+        if (h.type == mqtt::packet_type::subscribe) return test::packet(0x90, h.identifier() + hex("00 00"));
+        return "";
+    });
+    memory_session s(p.io.get_executor(), p.transport, quick("client", v5));
+    bool is_proved = false;
+    struct judge {
+        bool* is_proved;
+        std::string method() const { return "m"; }
+        asio::awaitable<std::string> begin() { co_return "b"; }
+        asio::awaitable<std::string> answer(std::string) { co_return ""; }
+        asio::awaitable<void> finish(std::string) {
+            while (!*is_proved) co_await asio::post(asio::use_awaitable);
+        }
+    };
+    s.set_authenticator(judge{&is_proved});
+    task<memory_session::subscription> first(p.io, s.subscribe("a"));
+    task<void> running(p.io, s.run());
+    CHECK(test::wait_until(p.io, [&] { return p.count(mqtt::packet_type::connect) == 1; }));
+    for (int i = 0; i < 100; ++i) p.io.poll_one();
+    task<memory_session::subscription> second(p.io, s.subscribe("b"));
+    for (int i = 0; i < 100; ++i) p.io.poll_one();
+    CHECK(p.count(mqtt::packet_type::subscribe) == 0);
+    is_proved = true;
+    first.run();
+    second.run();
+    CHECK(p.count(mqtt::packet_type::subscribe) == 2);
+    running.cancel();
+    CHECK(running.run_for_error() == asio::error::operation_aborted);
+}
+
 TEST_CASE("a refused re-authentication ends the connection") {
     counting_fixture p;
     auto const s = p.session();

@@ -293,18 +293,18 @@ TEST_CASE("a message that was not written ends, unless the peer may have it") {
         client c(v3);
         CHECK(c.publish("t", quality, &c).error == errc::ok);
         c.take_bytes();
-        c.state.take_back_unsent(c.out, 1);
+        CHECK(c.state.take_back_unsent(c.out, 1));
         CHECK(c.state.unacknowledged() == 0);
         CHECK_FALSE(c.state.holds_messages());
-        c.state.take_back_unsent(c.out, 1);
-        c.state.take_back_unsent(c.out, 77);
+        CHECK(c.state.take_back_unsent(c.out, 1));
+        CHECK(c.state.take_back_unsent(c.out, 77));
         CHECK(c.published.empty());
 
         CHECK(c.publish("t", quality, &c).error == errc::ok);
         c.state.connection_lost();
         c.connect(true);
         c.take_bytes();
-        c.state.take_back_unsent(c.out, 2);
+        CHECK_FALSE(c.state.take_back_unsent(c.out, 2));
         CHECK(c.state.holds_messages());
     }
     // What has waited for the window is sent.
@@ -312,6 +312,6 @@ TEST_CASE("a message that was not written ends, unless the peer may have it") {
     CHECK(c.publish("1", qos::at_least_once).error == errc::ok);
     CHECK(c.publish("2", qos::at_least_once).error == errc::ok);
     c.take_bytes();
-    c.state.take_back_unsent(c.out, 1);
+    CHECK(c.state.take_back_unsent(c.out, 1));
     CHECK(c.sent() == "PUBLISH 2 qos1 2=p");
 }

@@ -27,8 +27,8 @@ class destination {
     RUNNEL_COLD std::string url() const { return current().url(); }
     /// That of the server with which the next attempt begins.
     RUNNEL_COLD std::string next_url() const {
-        if constexpr (requires { current().next().url(); })
-            return current().next().url();
+        if constexpr (requires { current().next_url(); })
+            return current().next_url();
         else
             return url();
     }

@@ -233,8 +233,10 @@ class pieces_part {
             if (self != nullptr && !is_begun) check_size(*self, what.packet);
             if (self == nullptr || self->failed) {
                 // What gives an alias cannot be left out: others may rely on it.
-                if (is_begun || piece_tickets::gives_alias(head)) throw std::system_error(errc::message_discarded);
-                if (head.packet_id != 0) state_.take_back_unsent(packets_.out(), head.packet_id);
+                bool const is_left_out =
+                    !is_begun && !piece_tickets::gives_alias(head) &&
+                    (head.packet_id == 0 || state_.take_back_unsent(packets_.out(), head.packet_id));
+                if (!is_left_out) throw std::system_error(errc::message_discarded);
                 co_return;
             }
             if (!self->filled && offset != self->size) {

@@ -529,7 +529,7 @@ auto session<Transport>::attempt(std::optional<stream_type>& s, task_share here)
     try {
         co_await open(s, here);
         while (connection_.is_reading()) {
-            if (state_.is_full()) [[unlikely]] {
+            if (state_.is_full() && !is_in_pieces()) [[unlikely]] {
                 co_await wait_for_room(here);
                 if (!connection_.is_reading()) break;
             }
@@ -541,6 +541,13 @@ auto session<Transport>::attempt(std::optional<stream_type>& s, task_share here)
             here->check();
             handle(read);
             here->check();
+            if (authenticating_) [[unlikely]] {
+                bool const was_held = connection_.is_held();
+                co_await authenticating_->go_on(was_held);
+                here->check();
+                if (was_held) handle({});  // what has come behind CONNACK
+                here->check();
+            }
             if constexpr (has_pieces) {
                 while (pieces_.is_held() && connection_.is_reading()) {
                     auto waiting = pieces_.until_taken();
@@ -549,13 +556,6 @@ auto session<Transport>::attempt(std::optional<stream_type>& s, task_share here)
                     handle({});  // goes on with what has been read
                     here->check();
                 }
-            }
-            if (authenticating_) [[unlikely]] {
-                bool const was_held = connection_.is_held();
-                co_await authenticating_->go_on(was_held);
-                here->check();
-                if (was_held) handle({});  // what has come behind CONNACK
-                here->check();
             }
         }
         if (server_info_ && server_info_->refused) throw std::system_error(server_info_->refused);
@@ -712,6 +712,7 @@ void session<Transport>::accepted_or_refused(connack const& answer) {
     }
     connection_.accept(keep_alive, authenticating_ != nullptr);
     session_present_ = answer.session_present;
+    if (subscribing_) subscribing_->on_connected();  // what it sends waits with all else
     if (authenticating_)
         destination_->progress()->at(connect_step::authenticate, "authentication");
     else
@@ -729,7 +730,6 @@ void session<Transport>::connection_begins() {
     connected_at_ = clock::now();
     if (quarantine_) quarantine_->connected(*connected_at_);
     ++connections_;
-    if (subscribing_) subscribing_->on_connected();
     if (places_) places_->connected.wake_all({});
     if (state_.version() != state_.queue_version())
         tell(session_event::kind::fallback, {}, std::to_string(state_.without_properties()));

@@ -149,6 +149,17 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
         return result;
     }
 
+    /// Ends the session, for what a callback has thrown on whatever thread.
+    void end_by(std::exception_ptr e) noexcept {
+        try {
+            std::lock_guard const lock(mutex_);
+            if (!is_over_) return asio::post(*executor_, [self = this->shared_from_this(), e] { self->end_run(e); });
+            if (error_ == nullptr) error_ = e;
+        } catch (...) {
+            note(std::move(e));
+        }
+    }
+
     session_type& its_session() noexcept { return *session_; }
 
     /// Subscribes, with a handler or, if that is empty, with a channel that is filled.
@@ -182,8 +193,13 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
         if (handle->of->of.get() != &c) throw std::system_error(errc::disconnected);  // another client's
         auto& from = static_cast<channel&>(*handle->of);
         if (!from.known) throw std::system_error(errc::disconnected);
+        auto const self = c.shared_from_this();
         auto unsubscribing = ops::unsubscribe(*c.session_, *from.known, {});
         co_await std::move(unsubscribing);
+        if (from.is_read) co_return;  // what waits can still be taken
+        from.known.reset();
+        std::lock_guard const lock(c.mutex_);
+        std::erase_if(c.channels_, [&](auto const& one) { return one.get() == &from; });
     }
 
   private:
@@ -389,10 +405,22 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
             auto receiving = from.receive();
             auto received = co_await std::move(receiving);
             auto held = std::make_unique<held_message>(std::move(received));
-            std::lock_guard const lock(c.mutex_);
-            to->messages.push_back(std::move(held));
-            to->changed.notify_one();
+            if (!c.keep(*to, held)) co_return;
         }
+    }
+    // False: nobody will take any.
+    bool keep(channel& c, std::unique_ptr<held_message>& m) {
+        {
+            std::lock_guard const lock(mutex_);
+            if (!c.is_left) {
+                c.messages.push_back(std::move(m));
+                c.changed.notify_one();
+                return true;
+            }
+        }
+        m->is_abandoned = true;
+        m->end();
+        return false;
     }
     void end(channel& c, std::exception_ptr e) {
         std::lock_guard const lock(mutex_);
@@ -436,6 +464,7 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
         auto const why = std::make_exception_ptr(std::system_error(errc::disconnected, std::move(text)));
         session_.reset();
         expiry_.reset();
+        cut_.reset();
         for (auto const& c : channels_) c->known.reset();
         {
             std::lock_guard const lock(mutex_);
@@ -454,7 +483,9 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
     // Someone has asked for it, perhaps once more, with a shorter limit.
     void close() {
         if (closing_timer_ != nullptr) closing_timer_->cancel();
-        if (!session_ || std::exchange(closes_, true)) return;
+        if (!session_) return;
+        cut_in_time();
+        if (std::exchange(closes_, true)) return;
         try {
             asio::co_spawn(*executor_, close_in_order(this->shared_from_this()),
                            [t = token(this->shared_from_this())](std::exception_ptr e) {
@@ -464,23 +495,31 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
             end_run(std::current_exception());
         }
     }
-    static awaitable<void> close_in_order(std::shared_ptr<threaded_core> c) {
-        auto by = steady_clock::now();
-        auto delivering = delivered(c, by);
-        bool const is_delivered = co_await std::move(delivering);
-        if (is_delivered) {
-            bool is_late = false;
-            try {
-                auto ending = within(by - steady_clock::now(), end_in_order(c));
-                co_await std::move(ending);
-            } catch (std::system_error const& e) {
-                is_late = e.code() == std::errc::timed_out;
-            }
-            if (!is_late) co_return;
+    // Whatever is being done then is over by the limit.
+    void cut_in_time() {
+        if (!cut_) cut_.emplace(*executor_);
+        {
+            std::lock_guard const lock(mutex_);
+            cut_->expires_at(close_by_);
         }
-        if (!c->session_) co_return;
-        c->is_cut_ = true;
-        runnel::detail::try_to_cancel(c->stop_);
+        cut_->async_wait([self = this->shared_from_this()](asio_error_code e) {
+            if (!e) self->cut();
+        });
+    }
+    void cut() {
+        if (!session_) return;
+        is_cut_ = true;
+        runnel::detail::try_to_cancel(stop_);
+    }
+    static awaitable<void> close_in_order(std::shared_ptr<threaded_core> c) {
+        auto delivering = delivered(c);
+        bool const is_delivered = co_await std::move(delivering);
+        if (!is_delivered) co_return c->cut();
+        try {
+            auto ending = end_in_order(c);
+            co_await std::move(ending);
+        } catch (std::system_error const&) {  // the session has ended otherwise, or has been cut
+        }
     }
     // QoS 0 messages may still wait in the session for a connection.
     static awaitable<void> end_in_order(std::shared_ptr<threaded_core> c) {
@@ -491,7 +530,7 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
         co_await std::move(disconnecting);
     }
     // Waits until all is told, for as long as there is time. Whether it is, and there still is a session.
-    static awaitable<bool> delivered(std::shared_ptr<threaded_core> c, steady_clock::time_point& by) {
+    static awaitable<bool> delivered(std::shared_ptr<threaded_core> c) {
         waitable_timer<executor_type> timer(*c->executor_);
         struct guard {
             ~guard() { core.closing_timer_ = nullptr; }
@@ -500,6 +539,7 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
         c->closing_timer_ = &timer;
         for (;;) {
             bool is_empty = false;
+            auto by = steady_clock::now();
             {
                 std::lock_guard const lock(c->mutex_);
                 by = c->close_by_;
@@ -518,6 +558,7 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
         auto const self = this->shared_from_this();
         session_.reset();
         expiry_.reset();
+        cut_.reset();
         for (auto const& c : channels_) c->known.reset();
         fail_all(errc::disconnected, failure_of(errc::disconnected), true);
         std::vector<std::promise<close_report>> closers;
@@ -557,6 +598,7 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
     std::vector<std::shared_ptr<channel>> channels_;  // changed with the mutex
     std::exception_ptr failure_;                      // which ends `run`
     std::optional<waitable_timer<executor_type>> expiry_;
+    std::optional<waitable_timer<executor_type>> cut_;
     steady_clock::time_point armed_ = never();
     waitable_timer<executor_type>* closing_timer_ = nullptr;
     bool closes_ = false;

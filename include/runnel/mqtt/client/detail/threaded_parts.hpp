@@ -180,17 +180,17 @@ class threaded_base {
     }
 
     /// Takes a message, or waits, or tells it at once what has become of it. Throws what its callback throws then, or
-    /// `std::bad_alloc`, and has not taken it.
-    void submit(std::shared_ptr<publication> const& p) {
+    /// `std::bad_alloc`, and has not taken it. Returns what a callback of those has thrown whose place it takes.
+    std::exception_ptr submit(std::shared_ptr<publication> const& p) {
         std::error_code refused;
         list_link dropped;
         {
             std::unique_lock lock(mutex_);
             refused = offer(p, dropped, lock);
         }
-        auto const failure = tell_all(dropped, errc::message_discarded);
+        auto failure = tell_all(dropped, errc::message_discarded);
         if (refused) tell(*p, refused);
-        if (failure) std::rethrow_exception(failure);
+        return failure;
     }
 
     /// Takes it, or tells it at once.

@@ -218,11 +218,12 @@ class outgoing {
     /// Whether the peer has acknowledged anything on this connection.
     bool has_progress() const noexcept { return has_progress_; }
 
-    /// The packet of a message that counts as sent has not been, nor has it on an earlier connection: the exchange
-    /// ends. False: the peer may know it.
+    /// The packet of a message that counts as sent has not been: the exchange ends, if there is one. False: the peer
+    /// may know it by an earlier connection, and only the end of this one ends it.
     RUNNEL_COLD bool take_back_unsent(std::uint16_t identifier) noexcept {
         auto* const e = find(identifier);
-        if (e == nullptr || e->at != stage::sent || e->past != in_flight::history::unsent) return false;
+        if (e == nullptr || e->at != stage::sent) return true;
+        if (e->past != in_flight::history::unsent) return false;
         in_flight_.end(*e);
         --unacknowledged_;
         return true;

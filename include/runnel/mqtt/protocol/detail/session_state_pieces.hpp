@@ -91,11 +91,11 @@ errc session_state::begin_pieces(void* who, mqtt::publish const& message, std::u
     return errc::ok;
 }
 
-// The packet with this identifier has been taken out of the send buffer, unsent: nobody is told, and its exchange ends
-// if the peer has never been sent it.
-RUNNEL_COLD inline void session_state::take_back_unsent(send_buffer& out, std::uint16_t packet_id) {
-    if (!outgoing_.take_back_unsent(packet_id)) return;
+// The packet with this identifier has been taken out of the send buffer, unsent: nobody is told.
+RUNNEL_COLD inline bool session_state::take_back_unsent(send_buffer& out, std::uint16_t packet_id) {
+    if (!outgoing_.take_back_unsent(packet_id)) return false;
     if (outgoing_.holds_unsent()) send_queued(out);
+    return true;
 }
 
 }  // namespace runnel::mqtt
