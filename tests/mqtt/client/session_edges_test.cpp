@@ -149,8 +149,8 @@ TEST_CASE("what waits for the authenticator's judgement is written as soon as th
     mqtt::session<late_transport> session(peer.io.get_executor(), late_transport{peer.transport}, quick("client", v5));
     session.set_authenticator(slow_judge{20ms});
     task<void> running(peer.io, session.run());
-    test::run(peer.io, session.connected());
-    handlers_in(peer.io, 10ms);  // CONNECT has been written
+    CHECK(test::wait_until(peer.io, [&] { return peer.count(packet_type::connect) == 1; }));
+    handlers_in(peer.io, 10ms);  // CONNECT has been written, and CONNACK read
     session.try_publish("t", "x", {.qos = qos::at_least_once});
     CHECK(test::wait_until(peer.io, [&] { return peer.count(packet_type::publish) == 1; }, 500ms));
 }
@@ -164,7 +164,7 @@ TEST_CASE("an end in good order does not wait for anything once the server has b
     mqtt::session<late_transport> session(peer.io.get_executor(), late_transport{peer.transport}, options);
     session.set_authenticator(slow_judge{20ms, true});
     task<void> running(peer.io, session.run());
-    test::run(peer.io, session.connected());
+    CHECK(test::wait_until(peer.io, [&] { return peer.count(packet_type::connect) == 1; }));
     handlers_in(peer.io, 10ms);
     task<void> leaving(peer.io, session.disconnect());
     handlers_in(peer.io, 100ms);
