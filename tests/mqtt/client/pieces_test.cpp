@@ -980,7 +980,7 @@ TEST_CASE("a message that an earlier connection has had some of ends the next on
         publishing.cancel();
         CHECK(publishing.run_for_error() == asio::error::operation_aborted);
         test::run(f.io, s.drained());
-        CHECK(s.counters().connections == 3);
+        CHECK(test::wait_until(f.io, [&] { return s.counters().connections == 3; }));
         CHECK(test::run(f.io, s.publish("t", "p", {.qos = quality})).what == publish_result::outcome::acknowledged);
         test::run(f.io, s.disconnect());
         CHECK_FALSE(running.run_for_error());
