@@ -58,7 +58,7 @@ void trace(Transport to, asio::io_context& io, test::trace_lines& lines) {
 TEST_CASE("over TLS, WebSocket and both, packets are traced, and what the layers have agreed on") {
     asio::io_context io;
     runnel::testing::broker broker(io.get_executor());
-    runnel::testing::over_tls const over_tls(runnel::tls_context(test::server_options()));
+    runnel::testing::over_tls const over_tls{runnel::tls_context(test::server_options())};
     runnel::tls_context const trusting(test::client_options());
     {
         test::trace_lines lines;
