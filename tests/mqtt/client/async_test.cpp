@@ -384,6 +384,7 @@ TEST_CASE("what has an effect is not cancelled as if it had none") {
     CHECK(ended == asio::error::operation_aborted);
 }
 
+#ifndef RUNNEL_USE_BOOST_ASIO  // Boost 1.81 brings what is emitted elsewhere to the executor, behind the beginning
 TEST_CASE("an operation that is cancelled before it begins does not begin") {
     fixture f;
     asio::cancellation_signal signal;
@@ -396,6 +397,7 @@ TEST_CASE("an operation that is cancelled before it begins does not begin") {
     CHECK(f.arrived.empty());
     f.disconnect();
 }
+#endif
 
 TEST_CASE("the handler is called on its own executor, and keeps that from running out of work") {
     fixture f;
