@@ -729,6 +729,7 @@ TEST_CASE("bytes that come and go in pieces are counted, and no memory is kept f
     CHECK(after.bytes_received - before.bytes_received == payload.size() + 7);
 }
 
+#ifndef __clang__  // by which Asio's own coroutines end the program when they have no memory to begin
 TEST_CASE("memory may fail at any step of a message in pieces: nothing hangs, and nothing is wrong") {
     auto const payload = test::noise(2 * piece_size);
     std::string_view const parts[] = {payload};
@@ -761,6 +762,7 @@ TEST_CASE("memory may fail at any step of a message in pieces: nothing hangs, an
         REQUIRE(nth < 1000);
     }
 }
+#endif
 
 TEST_CASE("two messages that come together are taken one after another by a slow handler") {
     for (auto const version : test::versions) {
