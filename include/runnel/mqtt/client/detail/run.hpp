@@ -713,7 +713,7 @@ void session<Transport>::accepted_or_refused(connack const& answer) {
     connection_.accept(keep_alive, authenticating_ != nullptr);
     session_present_ = answer.session_present;
     if (subscribing_) subscribing_->on_connected();  // what it sends waits with all else
-    if (authenticating_)
+    if (authenticating_ != nullptr)
         destination_->progress()->at(connect_step::authenticate, "authentication");
     else
         connection_begins();
