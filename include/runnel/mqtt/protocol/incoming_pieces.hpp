@@ -98,7 +98,7 @@ class incoming_pieces {
         // Topic, properties: behind each other, as views into the one string.
         head_.reserve(head.topic.size() + head.props.raw().size());
         head_.append(head.topic).append(head.props.raw());
-        buffer_.reserve(std::min<std::uint64_t>(size, piece_size));
+        buffer_.reserve(static_cast<std::size_t>(std::min<std::uint64_t>(size, piece_size)));
         message_ = head;
         message_.topic = std::string_view(head_).substr(0, head.topic.size());
         message_.props = head.props.relocated(std::string_view(head_).substr(head.topic.size()));
