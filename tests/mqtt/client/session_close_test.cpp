@@ -226,6 +226,55 @@ TEST_CASE("a connection on which a write was reset has been reset, though nothin
     CHECK(cause_of(asio::error::broken_pipe) == asio::error::eof);
 }
 
+namespace {
+
+// Accepts a session and leaves the connection open. How long after DISCONNECT it has found the end of the stream.
+asio::awaitable<std::chrono::steady_clock::duration> wait_for_end(runnel::memory_stream<>& at, std::string connack) {
+    char room[256];
+    auto connecting = at.read_some(asio::buffer(room));
+    co_await std::move(connecting);
+    auto answering = test::write_text(at, std::move(connack));
+    co_await std::move(answering);
+    std::string heard;
+    auto said = std::chrono::steady_clock::time_point();
+    try {
+        for (;;) {
+            auto reading = at.read_some(asio::buffer(room));
+            auto const n = co_await std::move(reading);
+            heard.append(room, n);
+            if (heard.ends_with(hex("E0 00"))) said = std::chrono::steady_clock::now();
+        }
+    } catch (std::system_error const& e) {
+        CHECK(e.code() == asio::error::eof);
+    }
+    co_return std::chrono::steady_clock::now() - said;
+}
+
+}  // namespace
+
+TEST_CASE("a server has a moment to end the connection upon DISCONNECT; then the stream is shut down") {
+    for (auto const version : test::versions) {
+        asio::io_context io;
+        std::optional<runnel::memory_stream<>> server;
+        runnel::memory_transport const to([&](runnel::memory_stream<> s) { server.emplace(std::move(s)); });
+        auto o = test::quick("client", version);
+        o.close_timeout = 10s;
+        test::memory_session s(io.get_executor(), to, o);
+        task<void> running(io, s.run());
+        REQUIRE(test::wait_until(io, [&] { return server.has_value(); }));
+        task<std::chrono::steady_clock::duration> waiting(io, wait_for_end(*server, accepted(version)));
+        test::run(io, s.connected());
+        task<void> ending(io, s.disconnect());
+        auto const after = waiting.run();
+        CHECK(after > 50ms);
+        CHECK(after < 5s);
+        CHECK_FALSE(ending.done());
+        server.reset();
+        CHECK_FALSE(ending.run_for_error());
+        CHECK_FALSE(running.run_for_error());
+    }
+}
+
 TEST_CASE("an end that fails when all has been sent is none the worse for it") {
     slow_server server(protocol_version::v5);
     plan script{.fails_last = true};

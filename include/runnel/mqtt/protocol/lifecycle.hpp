@@ -21,7 +21,7 @@ namespace runnel::mqtt {
 /// | `due`     | nothing yet: the attempt begins at once       |                    |              |
 /// | `opening` | opens the stream, sends CONNECT, awaits its answer | `connect_timeout` | `over`: `connect_timeout` |
 /// | `online`  | the server has accepted: reads and writes     |                    |              |
-/// | `closing` | writes what is left, shuts down, reads on to the peer's end | `close_timeout` | `over`, cut off |
+/// | `closing` | writes what is left, soon shuts down, reads on to the peer's end | `close_timeout` | `over`, cut off |
 /// | `over`    | what runs is ending                           |                    |              |
 /// | `pausing` | waits for the next attempt                    | the pause          | `over`       |
 ///

@@ -86,6 +86,7 @@ class connection {
     /// The attempt begins.
     void open() noexcept {
         life_.open(clock::now(), options_.connect_timeout);
+        parting_ = never;
         had_freed_ = false;
         is_wiped_ = false;
         left_ = {};
@@ -111,6 +112,7 @@ class connection {
     void close(bool may_speak) {
         life_.close(may_speak, clock::now(), options_.close_timeout);
         if (life_.is(state::over)) return stop();
+        if (is_empty()) parting_ = clock::now();
         keep_alive_.end();  // nothing follows DISCONNECT; the time is bounded
         packets_.wake();
         packets_.timer().soon();
@@ -124,6 +126,7 @@ class connection {
             state_.disconnect(packets_.out(), {reason_for(why), {}});
         else
             state_.connection_lost();
+        if (is_empty()) parting_ = clock::now();
         in_.clear();
         packets_.wake();
         packets_.timer().soon();
@@ -241,9 +244,7 @@ class connection {
     bool needs_writer() noexcept { return life_.is_open() && !writer_.running() && has_to_write(); }
 
     /// Whether there is something for the writer to do.
-    bool has_to_write() noexcept {
-        return has_packets() || (life_.is(state::closing) && !is_held_ && !is_output_over_);
-    }
+    bool has_to_write() noexcept { return has_packets() || (may_shut_down() && !is_held_ && !is_output_over_); }
     /// Whether the writer is to end for want of work.
     bool is_resting() const noexcept { return is_resting_; }
 
@@ -273,12 +274,14 @@ class connection {
             wipe_secrets();
         (is_resting_ || writes_ping() ? asked_ : written_at_) = now;
         keep_alive_.on_written(now, position);
+        if (life_.is(state::closing) && is_empty()) [[unlikely]]
+            part(now);
         if (state_.is_paced()) packets_.timer().soon();
     }
     /// Whether there are packets that may be written.
     bool has_packets() noexcept { return !is_held_ && !is_output_over_ && !packets_.out().empty(); }
     /// Whether all that is to be written has been, so that the stream can be shut down.
-    bool is_written() noexcept { return life_.is(state::closing) && !is_held_ && is_empty(); }
+    bool is_written() noexcept { return may_shut_down() && !is_held_ && is_empty(); }
     /// The stream is shut down towards the peer.
     void on_shut_down() noexcept { is_output_over_ = true; }
 
@@ -305,7 +308,10 @@ class connection {
             life_.expire(now, !is_empty() || is_under_way(position));
             stop();
         }
-        return (std::min)(life_.deadline(), keep_alive_.due());
+        auto const due = (std::min)(life_.deadline(), keep_alive_.due());
+        if (!life_.is(state::closing) || is_output_over_) return due;
+        if (may_shut_down()) packets_.wake();
+        return parting_ > now ? (std::min)(due, parting_) : due;
     }
 
     /// Bytes, over all connections.
@@ -323,6 +329,17 @@ class connection {
     static constexpr std::size_t largest_ending = 256;
     static constexpr std::size_t answers_limit = 1024 * 1024;
     static constexpr std::chrono::milliseconds hearing_limit{100};  // what a socket has is read at once
+    static constexpr std::chrono::milliseconds parting_limit{100};
+
+    // A server ends the connection upon DISCONNECT, and may not read what follows: close_notify, a close frame. Then
+    // the network tells of a reset, and not any more what has arrived before. So the server has a moment to go first.
+    RUNNEL_COLD void part(clock::time_point now) {
+        parting_ = now + (std::min<std::chrono::milliseconds>)(options_.close_timeout / 2, parting_limit);
+        packets_.timer().soon();
+    }
+    bool may_shut_down() const noexcept {
+        return life_.is(state::closing) && (is_input_over_ || clock::now() >= parting_);
+    }
 
     // Answers wait for a write that is under way. A peer that keeps to packet identifiers can be owed 65,535
     // acknowledgements, twice; one that asks for more and does not take them fills the memory. No answer is twice as
@@ -385,7 +402,10 @@ class connection {
         self.is_input_over_ = true;
         // What is left is still to be written, if it may be.
         bool const closing = self.life_.is(state::closing) && !self.life_.broken();
-        if (closing && !self.is_held_ && self.has_to_write_or_writes()) return;
+        if (closing && !self.is_held_ && self.has_to_write_or_writes()) {
+            self.packets_.wake();  // it may shut down now
+            return self.packets_.timer().soon();
+        }
         self.end_by(std::move(error));
     }
 
@@ -451,9 +471,10 @@ class connection {
     child_task<Executor> writer_;
     lifecycle life_;
     keep_alive keep_alive_;
-    clock::time_point asked_{};       // something that the server answers at once
-    clock::time_point written_at_{};  // anything else
-    unanswered_exchanges left_{};     // by the last connection
+    clock::time_point parting_ = never;  // from then on a stream that closes is shut down
+    clock::time_point asked_{};          // something that the server answers at once
+    clock::time_point written_at_{};     // anything else
+    unanswered_exchanges left_{};        // by the last connection
     clock::duration round_trip_{};
     std::size_t answers_ = 0;  // bytes that have gathered since the write under way began
     std::uint64_t bytes_received_ = 0;
