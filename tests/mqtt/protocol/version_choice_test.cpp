@@ -110,6 +110,21 @@ TEST_CASE("the version changes at once only to the other one, and no more than t
     });
 }
 
+TEST_CASE("servers that refuse in turn, each another, are tried at once twice, and then wait") {
+    version_choice c(protocol_version::automatic);
+    for (std::size_t server = 0; server < 9; ++server) {
+        CAPTURE(server);
+        c.meet(server);
+        CHECK(c.refused() == (server % 3 != 2));
+    }
+    c.forget();
+    CHECK(c.refused());
+    CHECK(c.refused() == false);
+    c.meet(100);
+    c.answered();
+    CHECK(c.refused());
+}
+
 TEST_CASE("what is known of a server is not held against another one") {
     for (bool const refuses : {false, true}) {
         version_choice c(protocol_version::automatic);

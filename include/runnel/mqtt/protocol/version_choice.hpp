@@ -30,8 +30,8 @@ namespace runnel::mqtt {
 /// | `failed`: in any other way              | open       | takes5    | last5    | open      | last3    | takes3    |
 /// | `forget`: another server, or `run`      | open       | open      | open     | open      | open     | open      |
 ///
-/// (*): at once. No more than two of these follow each other without `answered`. A server that has answered in MQTT 5
-/// is not suspected when it is silent, nor is one that has refused the other version: networks fail, too.
+/// (*): at once; the third in a row, whichever servers they come to, is not. A server that has answered in MQTT 5 is
+/// not suspected when it is silent, nor is one that has refused the other version: networks fail, too.
 class version_choice {
   public:
     enum class state : std::uint8_t { fixed3, fixed5, open, takes5, last5, guess3, last3, takes3 };
@@ -61,14 +61,18 @@ class version_choice {
     /// The attempt has come to nothing for another reason.
     constexpr bool failed() noexcept { return apply(3); }
     /// The next attempt is the first of another `run`.
-    constexpr void forget() noexcept { apply(4); }
+    constexpr void forget() noexcept {
+        in_a_row_ = 0;
+        apply(forgotten);
+    }
     /// CONNECT goes to the server of this key, as a hash of its address: nothing is known of another than the last one.
     constexpr void meet(std::size_t server) noexcept {
-        if (std::exchange(server_, server) != server) forget();
+        if (std::exchange(server_, server) != server) apply(forgotten);
     }
 
   private:
     static constexpr unsigned at_once = 0x80;
+    static constexpr unsigned forgotten = 4;
 
     constexpr bool apply(unsigned event) noexcept {
         using enum state;
@@ -84,10 +88,13 @@ class version_choice {
         if (is_fixed()) return false;
         unsigned const to = table[event][unsigned(state_) - unsigned(open)];
         state_ = static_cast<state>(to & ~at_once);
-        return (to & at_once) != 0;
+        bool const again = (to & at_once) != 0 && in_a_row_ < 2;
+        if (event != forgotten) in_a_row_ = static_cast<std::uint8_t>(again ? in_a_row_ + 1 : 0);
+        return again;
     }
 
     state state_;
+    std::uint8_t in_a_row_ = 0;  // attempts in another version, at once
     std::size_t server_ = 0;
 };
 

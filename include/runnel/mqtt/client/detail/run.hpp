@@ -46,16 +46,15 @@ auto session<Transport>::run(task_share here) -> awaitable<void> {
     auto const cancellation = co_await asio::this_coro::cancellation_state;
     auto const is_cancelled = [&] { return cancellation.cancelled() != asio::cancellation_type::none; };
     waiter<executor_type> w;
-    unsigned at_once = 0;  // attempts in a row in another version: bounded, whichever servers they come to
     try {
         while (!connection_.life().is_ending()) {
             begin_attempt();  // `attempt` opens and reads, `write_loop` writes
             while (goes_on(this, here, is_cancelled())) co_await connection_.waiters().wait(w);
             bool const opened = s.has_value();
-            at_once = end_attempt() && at_once < 2 ? at_once + 1 : 0;
+            bool const at_once = end_attempt();
             if (connection_.life().is_ending()) break;
             if (is_cancelled()) throw std::system_error(asio::error::operation_aborted);
-            if (at_once != 0 || follow_redirect()) continue;
+            if (at_once || follow_redirect()) continue;
             begin_pause(schedule, opened);
             while (goes_on(this, here, is_cancelled())) co_await connection_.waiters().wait(w);
             if (is_cancelled()) throw std::system_error(asio::error::operation_aborted);
