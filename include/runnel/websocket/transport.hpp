@@ -1,13 +1,14 @@
 #pragma once
 
 #include <runnel/core/authority.hpp>
-#include <runnel/core/clock.hpp>
 #include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/stream.hpp>
+#include <runnel/websocket/detail/open_over.hpp>
 #include <runnel/websocket/stream.hpp>
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -71,25 +72,8 @@ struct over {
         Next below = next;
         if (below.host.empty()) below.host = host;
         if (below.port == 0) below.port = effective_port();
-        auto how = options();
-        check(how.stream);
-        check_opening(how.timeout, how.limits);
-        if constexpr (Compression::enabled) check(compression);
-        while (true) {
-            auto opening_below = open_stream(below, executor, progress);
-            auto stream_below = co_await std::move(opening_below);
-            if (progress != nullptr) {
-                progress->at(connect_step::websocket, "WebSocket handshake with " + url());
-                how.timeout = progress->handshake_time(handshake_timeout, steady_clock::now());
-            }
-            auto shaking_hands = stream_type::handshake(std::move(stream_below), how, compression);
-            try {
-                co_return co_await std::move(shaking_hands);
-            } catch (std::system_error const& e) {
-                bool const is_late = e.code() == errc::handshake_timeout && progress != nullptr;
-                if (!is_late || !progress->try_next_address(e, steady_clock::now())) throw;
-            }
-        }
+        return detail::open_over<stream_type, Compression, Next>(std::move(below), std::move(executor), progress,
+                                                                 options(), compression, url(), std::identity{});
     }
 
   private:

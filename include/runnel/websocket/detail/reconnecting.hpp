@@ -10,6 +10,7 @@
 #include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/error.hpp>
 #include <runnel/transport/stream.hpp>
+#include <runnel/websocket/detail/open_over.hpp>
 #include <runnel/websocket/detail/watched_stream.hpp>
 #include <runnel/websocket/reconnecting_options.hpp>
 #include <runnel/websocket/stream.hpp>
@@ -267,28 +268,19 @@ struct reconnecting : stream_state {
         for (auto& one : more) how.headers.push_back(std::move(one));
         auto const now = steady_clock::now();
         self->progress.begin({now, deadline_after(now, self->options.connect_timeout)});
-        while (!self->opened) {
-            auto opening = open_stream(self->way, self->waiters.get_executor(), &self->progress);
-            auto below = co_await std::move(opening);
+        auto const watch = [&self](typename Transport::stream_type below) {
             self->check();
             self->heard = std::make_shared<std::uint64_t>(0);
             self->said = std::make_shared<std::uint64_t>(0);
-            watched_stream<typename Transport::stream_type> watched(std::move(below), self->heard, self->said);
-            self->progress.at(connect_step::websocket, "WebSocket handshake with " + self->way.url());
-            auto in_time = how;
-            in_time.timeout = self->progress.handshake_time(how.timeout, steady_clock::now());
-            auto shaking = stream_type::handshake(std::move(watched), std::move(in_time), self->compression);
-            try {
-                auto made = co_await std::move(shaking);
-                self->check();
-                self->subprotocol = made.subprotocol();
-                self->opened.emplace(std::move(made));
-            } catch (std::system_error const& e) {
-                self->check();
-                bool const is_late = e.code() == errc::handshake_timeout;
-                if (!is_late || !self->progress.try_next_address(e, steady_clock::now())) throw;
-            }
-        }
+            return watched_stream<typename Transport::stream_type>(std::move(below), self->heard, self->said);
+        };
+        auto opening = open_over<stream_type, Compression, Transport const&>(self->way, self->waiters.get_executor(),
+                                                                             &self->progress, std::move(how),
+                                                                             self->compression, self->way.url(), watch);
+        auto made = co_await std::move(opening);
+        self->check();
+        self->subprotocol = made.subprotocol();
+        self->opened.emplace(std::move(made));
     }
 
     // Until the connection is lost, which throws, or closed.
