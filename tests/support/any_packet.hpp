@@ -1,6 +1,6 @@
 #pragma once
 
-#include <runnel/mqtt/packet.hpp>
+#include <runnel/mqtt/protocol/packet_trace.hpp>
 
 #include <utility>
 
@@ -9,26 +9,7 @@ namespace test {
 /// Decodes a frame as the packet that its type says, and calls `f` with it if that succeeds.
 template <class F>
 runnel::mqtt::errc decode_any(runnel::mqtt::frame const& next, runnel::mqtt::protocol_version version, F&& f) {
-    using namespace runnel::mqtt;
-    auto const as = [&]<class Packet>(Packet packet) {
-        errc const error = decode(next.header, next.body, version, packet);
-        if (error == errc::ok) f(packet);
-        return error;
-    };
-    switch (next.header.type) {
-        case packet_type::connect: return as(connect{});
-        case packet_type::connack: return as(connack{});
-        case packet_type::publish: return as(publish{});
-        case packet_type::subscribe: return as(subscribe{});
-        case packet_type::suback: return as(suback{});
-        case packet_type::unsubscribe: return as(unsubscribe{});
-        case packet_type::unsuback: return as(unsuback{});
-        case packet_type::pingreq: return as(pingreq{});
-        case packet_type::pingresp: return as(pingresp{});
-        case packet_type::disconnect: return as(disconnect{});
-        case packet_type::auth: return as(auth{});
-        default: return as(acknowledgement{});
-    }
+    return runnel::mqtt::detail::visit_packet({next.header, next.body}, version, std::forward<F>(f));
 }
 
 }  // namespace test

@@ -8,9 +8,8 @@
 #include <runnel/coro/asio.hpp>
 #include <runnel/mqtt/protocol/packet_trace.hpp>
 #include <runnel/transport/connect_progress.hpp>
-#include <runnel/transport/redirect.hpp>
 #include <runnel/transport/stream.hpp>
-#include <runnel/transport/tapped_stream.hpp>
+#include <runnel/transport/tapped_transport.hpp>
 
 #include RUNNEL_ASIO(error.hpp)
 
@@ -222,24 +221,16 @@ class step_watch {
 /// most `packet_tracer::maximum_kept` bytes are kept. A `session` reads and writes with a coroutine frame for each,
 /// which it does without on a bare socket.
 template <transport Next>
-class traced {
+class traced : public tapped_transport<Next, detail::connection_trace> {
+    using base = tapped_transport<Next, detail::connection_trace>;
+
   public:
-    using executor_type = typename Next::executor_type;
-    using stream_type = tapped_stream<typename Next::stream_type, detail::connection_trace>;
-    static constexpr bool secure = Next::secure;
+    using typename base::executor_type;
+    using typename base::stream_type;
 
     RUNNEL_COLD traced(Next next, trace_options options)
-        : next_(std::move(next)), target_(std::make_shared<detail::trace_target>(std::move(options))) {}
+        : base(std::move(next)), target_(std::make_shared<detail::trace_target>(std::move(options))) {}
 
-    Next const& next() const noexcept { return next_; }
-    /// That of what is wrapped.
-    std::string url() const { return next_.url(); }
-    /// The same of where the next `open` begins, if what is wrapped tells: of a `failover`.
-    std::string next_url() const
-    requires requires(Next const& n) { n.next_url(); }
-    {
-        return next_.next_url();
-    }
     /// Lines that the sink has not taken, as it has thrown, or that could not be made for want of memory.
     std::uint64_t lost_lines() const noexcept { return target_->lost; }
 
@@ -249,10 +240,10 @@ class traced {
         detail::connection_trace trace(target_);
         connect_progress own;
         if (progress == nullptr) progress = &own;
-        trace.tell(trace_level::connections, [&] { return "opening " + url(); });
+        trace.tell(trace_level::connections, [&] { return "opening " + this->url(); });
         detail::step_watch const watch(trace, *progress);
         try {
-            auto opening = open_stream(next_, executor, progress);
+            auto opening = open_stream(this->next(), executor, progress);
             auto opened = co_await std::move(opening);
             trace.tell(trace_level::connections, [&] { return what_is_open(opened, *progress); });
             co_return stream_type(std::move(opened), std::move(trace));
@@ -262,24 +253,13 @@ class traced {
         }
     }
 
-    /// For what is wrapped, if that wants to know: see `reporting_transport`.
-    void report(bool well)
-    requires reporting_transport<Next>
-    {
-        next_.report(well);
-    }
-
     /// As the function of the same name for what is wrapped; the trace goes on.
     RUNNEL_COLD std::optional<traced> redirected(std::string_view reference) const {
-        auto other = runnel::redirected(next_, reference);
-        if (!other) return std::nullopt;
-        traced copy = *this;
-        copy.next_ = std::move(*other);
-        return copy;
+        return base::redirect(*this, reference);
     }
 
     /// Equal if what they wrap is and they share the sink: a copy is equal to its original.
-    friend bool operator==(traced const& a, traced const& b) { return a.next_ == b.next_ && a.target_ == b.target_; }
+    friend bool operator==(traced const& a, traced const& b) { return a.next() == b.next() && a.target_ == b.target_; }
 
   private:
     RUNNEL_COLD static std::string what_is_open(typename Next::stream_type& opened, connect_progress const& progress) {
@@ -304,7 +284,6 @@ class traced {
         });
     }
 
-    Next next_;
     std::shared_ptr<detail::trace_target> target_;
 };
 
