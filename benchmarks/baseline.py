@@ -26,17 +26,18 @@ sys.dont_write_bytecode = True  # nothing is left behind in the source tree
 HERE = pathlib.Path(__file__).resolve().parent
 BASELINE = HERE / "baseline.json"
 GROWTH = 0.03
+WATCHED = ("traced", "quiet", "metered")
 # Messages of the shorter run; the other one is three times as long.
 CASES = {
     f"{below}/{case}": messages
     for case, messages, belows in (
         ("publish_qos0_try", 10_000, ("session", "ws")),
-        ("publish_qos0", 10_000, ("session", "ws", "any")),
+        ("publish_qos0", 10_000, ("session", "ws", "any", *WATCHED)),
         ("publish_qos1_window_20", 10_000, ("session", "ws", "any")),
         ("publish_qos1_window_1000", 10_000, ("session", "ws")),
         ("publish_qos2_window_20", 10_000, ("session", "ws")),
         ("publish_qos2_window_1000", 10_000, ("session", "ws")),
-        ("receive_qos0_view", 20_000, ("session", "ws", "any")),
+        ("receive_qos0_view", 20_000, ("session", "ws", "any", *WATCHED)),
         ("receive_qos0", 20_000, ("session", "ws")),
     )
     for below in belows
@@ -62,7 +63,8 @@ def instructions(program, case, messages):
 
 def of_messages(programs):
     def program(case):
-        return programs["baseline_any" if case.startswith("any/") else "baseline"]
+        below = case.split("/")[0]
+        return programs["baseline_any" if below == "any" else "baseline_watched" if below in WATCHED else "baseline"]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # counts, whatever runs beside
         counted = list(pool.map(lambda case: instructions(program(case[0]), *case), CASES.items()))
     for (case, messages), value in zip(CASES.items(), counted):
