@@ -12,6 +12,7 @@
 
 #include "support/allocation_count.hpp"
 #include "support/run.hpp"
+#include "support/sample.hpp"
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -535,9 +536,9 @@ allocation_failures fail_each_allocation(runnel::mqtt::protocol_version version,
                                          typename allocation_trial<Transport>::reach const& how) {
     using trial = allocation_trial<Transport>;
     allocation_failures all;
-    for (;; ++all.count) {
+    for (std::size_t nth = 1;; nth += every(3), ++all.count) {
         auto const child = ::fork();
-        if (child == 0) be_trial<Transport>(version, by, all.count + 1, how);
+        if (child == 0) be_trial<Transport>(version, by, nth, how);
         int status = 0;
         ::waitpid(child, &status, 0);
         int const code = WIFEXITED(status) ? WEXITSTATUS(status) : static_cast<int>(trial::exit_wrong);
@@ -546,7 +547,7 @@ allocation_failures fail_each_allocation(runnel::mqtt::protocol_version version,
         all.escaped += code == trial::exit_escaped;
         all.terminated += code == trial::exit_terminated;
         if (code == trial::exit_wrong || code > trial::exit_terminated) {
-            MESSAGE("allocation " << all.count + 1 << " of MQTT version " << static_cast<int>(version));
+            MESSAGE("allocation " << nth << " of MQTT version " << static_cast<int>(version));
             ++all.wrong;
         }
     }

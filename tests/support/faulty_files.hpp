@@ -4,6 +4,7 @@
 #include <sqlite3.h>
 
 #include "process.hpp"
+#include "sample.hpp"
 #include <csignal>
 #include <cstddef>
 #include <new>
@@ -144,7 +145,7 @@ template <class Life>
 std::size_t kill_at_each(unsigned steps, Life life) {
     std::size_t kills = 0;
     for (bool const half : {false, true})
-        for (std::size_t n = 1;; ++n) {
+        for (std::size_t n = 1;; n += every(3)) {
             CAPTURE(half);
             CAPTURE(n);
             scratch_directory const directory;

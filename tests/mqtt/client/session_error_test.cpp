@@ -11,6 +11,7 @@
 #include <doctest/doctest.h>
 
 #include "support/memory_sessions.hpp"
+#include "support/sample.hpp"
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
@@ -215,10 +216,10 @@ mqtt::session_options options(fixture& p) {
 }
 
 // All of it takes ten minutes: each step is tried with a fifth of the errors, and each error at a fifth of the steps,
-// unless RUNNEL_EVERY_ERROR is set.
+// or with less (`every`), unless RUNNEL_EVERY_ERROR is set.
 bool is_tried(std::size_t step, std::size_t error) {
     static bool const all = std::getenv("RUNNEL_EVERY_ERROR") != nullptr;
-    return all || (step + error) % 5 == 0;
+    return all || (step + error) % (5 * test::every(3)) == 0;
 }
 
 // Returns how many steps have failed.
@@ -251,7 +252,7 @@ void fail_with_each_error() {
         failures += fail_each_step<Transport>(p, error, number++);
     }
     MESSAGE(failures << " failed steps");
-    CHECK(failures > (Transport::secure ? 40 : 100));
+    CHECK(failures > (Transport::secure ? 12 : 30));
     CHECK(p.broker.counters().protocol_errors == 0);
 }
 
@@ -279,7 +280,7 @@ void fail_for_good() {
         }
     }
     MESSAGE(failures << " failed steps");
-    CHECK(failures > (Transport::secure ? 40 : 100));
+    CHECK(failures > (Transport::secure ? 12 : 30));
 }
 
 }  // namespace

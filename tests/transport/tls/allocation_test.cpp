@@ -10,6 +10,7 @@
 
 #include "support/allocation_count.hpp"
 #include "support/run.hpp"
+#include "support/sample.hpp"
 #include "support/streams.hpp"
 #include <cstddef>
 #include <cstdlib>
@@ -187,7 +188,7 @@ TEST_CASE("whichever allocation of OpenSSL's fails, both ends of a stream end, a
         options.crl_pem = authority.revocation_list({});
         options.status_check = runnel::ocsp_stapling();
         std::size_t failures = 0, errors = 0;
-        for (std::size_t n = 1;; n += 1 + n % 7) {
+        for (std::size_t n = 1;; n += test::every(7) + n % 7) {
             CAPTURE(n);
             std::optional<runnel::tls_context> context;
             context.emplace(options);
@@ -207,7 +208,7 @@ TEST_CASE("whichever allocation of OpenSSL's fails, both ends of a stream end, a
             ++failures;
         }
         MESSAGE(failures << " failed allocations, " << errors << " errors");
-        CHECK(errors > 50);
+        CHECK(errors > 15);
     }
 }
 
@@ -223,7 +224,7 @@ TEST_CASE("whichever allocation of OpenSSL's fails, a context is made, or an err
     options.crl_pem = authority.revocation_list({});
     options.status_check = runnel::ocsp_stapling();
     std::size_t errors = 0;
-    for (std::size_t n = 1;; n += 1 + n % 3) {
+    for (std::size_t n = 1;; n += test::every(5) + n % 3) {
         CAPTURE(n);
         std::exception_ptr error;
         std::optional<runnel::tls_context> context;
@@ -244,5 +245,5 @@ TEST_CASE("whichever allocation of OpenSSL's fails, a context is made, or an err
         errors += error ? 1 : 0;
         if (!failed) break;
     }
-    CHECK(errors > 50);
+    CHECK(errors > 15);
 }
