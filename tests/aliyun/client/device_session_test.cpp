@@ -1,10 +1,13 @@
 #include <runnel/aliyun/alink/session.hpp>
 #include <runnel/aliyun/client/device_session.hpp>
+#include <runnel/mqtt/client/async.hpp>
 #include <runnel/testing/aliyun/platform.hpp>
 
+#include <asio/detached.hpp>
 #include <doctest/doctest.h>
 
 #include <chrono>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
@@ -70,6 +73,47 @@ TEST_CASE("a device publishes and receives through the platform, in both version
         test::run(p.io, p.session->disconnect());
         CHECK_FALSE(p.running->run_for_error());
     }
+}
+
+TEST_CASE("its operations take completion tokens, and keep the limits") {
+    fixture p;
+    auto& s = *p.session;
+    std::exception_ptr why;
+    bool has_ended = false;
+    mqtt::async_run(s, [&](std::exception_ptr e) {
+        why = e;
+        has_ended = true;
+    });
+    std::optional<session_type::subscription> inbox;
+    std::string heard;
+    mqtt::async_connected(s, [&](std::error_code e) {
+        CHECK_FALSE(e);
+        mqtt::async_subscribe(s, own + "get", [&](std::error_code f, session_type::subscription of) {
+            CHECK_FALSE(f);
+            inbox = of;
+            mqtt::async_receive(s, of, [&](std::error_code g, mqtt::message m) {
+                CHECK_FALSE(g);
+                heard = m.payload();
+            });
+            mqtt::async_publish(s, own + "get", "hello", {.qos = qos::at_least_once}, asio::detached);
+        });
+    });
+    REQUIRE(test::wait_until(p.io, [&] { return !heard.empty(); }));
+    CHECK(heard == "hello");
+    CHECK(s.subscriptions() == 1);
+    std::error_code refused;
+    mqtt::async_publish(s, own + "x", "", {.qos = qos::exactly_once},
+                        [&](std::error_code e, mqtt::publish_result) { refused = e; });
+    REQUIRE(test::wait_until(p.io, [&] { return bool(refused); }));
+    CHECK(refused == errc::qos_not_supported);
+    std::size_t ended = 0;
+    mqtt::async_unsubscribe(s, *inbox, [&](std::error_code e) {
+        CHECK_FALSE(e);
+        mqtt::async_disconnect(s, [&](std::error_code f) { ended += !f; });
+    });
+    REQUIRE(test::wait_until(p.io, [&] { return ended == 1 && has_ended; }));
+    CHECK(s.subscriptions() == 0);
+    CHECK(why == nullptr);
 }
 
 TEST_CASE("what the platform would drop or punish is refused before it is sent") {

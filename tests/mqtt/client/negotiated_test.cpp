@@ -151,6 +151,10 @@ TEST_CASE("MQTT 3.1.1 negotiates nothing: a session lasts for ever, or as long a
         CHECK(n->keep_alive == 0s);
         CHECK(n->session_expiry == (clean ? 0s : mqtt::never_expires));
     }
+    fixture f({hex("20 02 00 00")});  // without a client identifier a session has to be clean [MQTT-3.1.3-7]
+    auto const n = f.connect(test::quick("")).negotiated();
+    REQUIRE(n);
+    CHECK(n->session_expiry == 0s);
 }
 
 TEST_CASE("CONNECT has the user properties of the options, and says whether reasons are wanted") {

@@ -298,6 +298,30 @@ TEST_CASE("a handler that takes its time holds the reader back, and keeps its pi
     REQUIRE(test::wait_until(f.io, [&] { return f.session.queued().empty(); }));
 }
 
+TEST_CASE("a handler that holds the reader does not keep a session from ending, which takes close_timeout then") {
+    for (auto const version : test::versions) {
+        auto o = with_large_packets(version);
+        o.close_timeout = std::chrono::milliseconds(50);
+        fixture f(std::move(o));
+        auto const sub = f.subscribe("large/#");
+        slow_collector got(f.io.get_executor());
+        test::task<void> taking(f.io, receive_pieces(f.session, sub, got));
+        REQUIRE(f.session.try_publish("large/1", test::noise(10 * piece_size), {.qos = qos::at_least_once}));
+        REQUIRE(test::wait_until(f.io, [&] { return got.waits == 1; }));
+        auto const begun = runnel::steady_clock::now();
+        auto const error = test::error_of(f.io, f.session.disconnect());
+        CHECK((!error || error == errc::close_timeout));
+        CHECK(runnel::steady_clock::now() - begun < std::chrono::seconds(5));
+        CHECK(f.running.run_for_error() == error);
+        CHECK_FALSE(taking.done());  // the piece is its handler's until it lets go of it
+        got.go_on();
+        CHECK(taking.run_for_error() == errc::disconnected);
+        REQUIRE(got.all.size() == 1);
+        CHECK_FALSE(got.all[0].is_whole);
+        CHECK(got.all[0].aborted == errc::disconnected);
+    }
+}
+
 TEST_CASE("a connection is not taken for dead while nothing is read for a slow handler's sake") {
     auto o = with_large_packets();
     o.keep_alive = std::chrono::seconds(1);

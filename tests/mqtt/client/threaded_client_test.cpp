@@ -255,6 +255,9 @@ TEST_CASE("options out of range are refused") {
     how.limits.messages = 0;
     refused(how, "messages must be 1 or more");
     how = {};
+    how.maximum_requests = 0;
+    refused(how, "maximum_requests must be 1 or more");
+    how = {};
     how.close_limit = -1ms;
     refused(how, "close_limit must be 0 ms to 24 h");
     how.close_limit = 25h;
@@ -420,6 +423,22 @@ TEST_CASE("nothing is taken after close, and closing again tells the same") {
     CHECK(client.close(1s).undelivered == 1);
     CHECK(client.begin_close(1s).get().undelivered == 1);
     CHECK_FALSE(client.wait_connected(1h));
+}
+
+TEST_CASE("what is asked for and not done with is bounded, too") {
+    client_type client(nowhere(), idle(), {.maximum_requests = 2, .close_limit = 0ms});
+    auto first = client.subscribe("a");
+    auto second = client.subscribe("b", [](publish const&) {});
+    CHECK(error_of(client.subscribe("c")) == errc::queue_full);
+    CHECK(error_of(client.on_session([](auto&) {})) == errc::queue_full);
+    client.close(0ms);
+    CHECK(error_of(first) == errc::disconnected);
+    CHECK(error_of(second) == errc::disconnected);
+    CHECK(error_of(client.on_session([](auto&) {})) == errc::disconnected);
+    // There is room again for each that is done with.
+    broker_thread b;
+    client_type other(b.transport(), quick(), {.maximum_requests = 1});
+    for (int i = 0; i < 20; ++i) CHECK(other.on_session([](auto& s) { return s.counters().connections; }).get() <= 1);
 }
 
 TEST_CASE("messages of QoS 0 that wait for a connection are delivered before the end, too") {

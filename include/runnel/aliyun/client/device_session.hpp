@@ -108,10 +108,11 @@ class device_session {
     }
 
     /// See `mqtt::session::disconnect`.
-    awaitable<void> disconnect(mqtt::reason_code reason = mqtt::reason_code::normal_disconnection) {
+    awaitable<void> disconnect(mqtt::reason_code reason = mqtt::reason_code::normal_disconnection,
+                               mqtt::property_view props = {}) {
         state_->stopping = true;
         state_->waiters.wake(state_->stop);
-        return session_.disconnect(reason);
+        return session_.disconnect(reason, props);
     }
 
     /// Publishes, and sends when the rate allows it; see `mqtt::session::publish`. `o.timeout` counts while it waits.
@@ -192,9 +193,9 @@ class device_session {
     }
 
     /// See `mqtt::session::unsubscribe`.
-    awaitable<void> unsubscribe(subscription const& s) {
+    awaitable<void> unsubscribe(subscription const& s, mqtt::user_property_list props = {}) {
         for (std::size_t i = 0; i < s.filters(); ++i) state_->forget(s.filter(i));
-        return session_.unsubscribe(s);
+        return session_.unsubscribe(s, props);
     }
 
     /// How many different filters are subscribed to, or asked for.

@@ -31,8 +31,8 @@
 // `use_awaitable`, `as_tuple`, `detached`, and what `bind_executor`, `bind_allocator` and `bind_cancellation_slot` make
 // of them.
 //
-//     async_publish(session, "topic", json, {.qos = qos::at_least_once}, [](std::error_code e, publish_result r)
-//     {...});
+//     async_publish(session, "topic", json, {.qos = qos::at_least_once},
+//                   [](std::error_code e, publish_result r) { ... });
 //
 // What holds for all of them:
 //
@@ -246,79 +246,88 @@ class filter_list {
     std::vector<std::string> names_;
 };
 
+/// What has the operations of a session: `mqtt::session`, and what wraps one, as `aliyun::device_session` does. For
+/// what that does not have itself there is the session in it.
+template <class S>
+concept session_operations = requires(S& s, std::string_view text, std::span<std::string_view const> filters,
+                                      publish_options p, subscribe_options o, typename S::message_handler handler,
+                                      typename S::subscription sub, user_property_list props, property_view view) {
+    typename S::template awaitable<void>;
+    { s.get_executor() } -> std::convertible_to<typename S::executor_type>;
+    s.publish(text, text, p);
+    s.subscribe(filters, std::move(handler), o);
+    s.unsubscribe(sub, props);
+    s.connected(std::uint64_t{});
+    s.disconnect(reason_code::normal_disconnection, view);
+    s.run();
+};
+
 /// `session::run`. The handler: `void(std::exception_ptr)`.
-template <transport Transport, class Token>
-auto async_run(session<Transport>& s, Token&& token) {
+template <session_operations Session, class Token>
+auto async_run(Session& s, Token&& token) {
     return detail::initiate<std::exception_ptr>(s.get_executor(), detail::changes_something, std::forward<Token>(token),
-                                                [&s] { return detail::operations<session<Transport>>::run(s); });
+                                                [&s] { return detail::operations<Session>::run(s); });
 }
 
 /// `session::publish`. The handler: `void(std::error_code, publish_result)`.
-template <transport Transport, class Token>
-auto async_publish(session<Transport>& s, std::string topic, std::string payload, publish_options o, Token&& token) {
+template <session_operations Session, class Token>
+auto async_publish(Session& s, std::string topic, std::string payload, publish_options o, Token&& token) {
     auto make = [&s, topic = std::move(topic), payload = std::move(payload), o,
                  props = owned_properties(o.props)]() mutable {
-        return detail::operations<session<Transport>>::publish(s, std::move(topic), std::move(payload), o,
-                                                               std::move(props));
+        return detail::operations<Session>::publish(s, std::move(topic), std::move(payload), o, std::move(props));
     };
     return detail::initiate<asio_error_code, publish_result>(s.get_executor(), detail::changes_something,
                                                              std::forward<Token>(token), std::move(make));
 }
-template <transport Transport, class Token>
-auto async_publish(session<Transport>& s, std::string topic, std::string payload, Token&& token) {
+template <session_operations Session, class Token>
+auto async_publish(Session& s, std::string topic, std::string payload, Token&& token) {
     return async_publish(s, std::move(topic), std::move(payload), publish_options{}, std::forward<Token>(token));
 }
 
 /// `session::subscribe` to one filter or several, with a handler for the messages or, if that is left out or empty,
 /// with an inbox, from which `async_receive` takes them. The completion handler: `void(std::error_code, subscription)`.
-template <transport Transport, class Token>
-auto async_subscribe(session<Transport>& s, filter_list filters, typename session<Transport>::message_handler handler,
-                     subscribe_options o, Token&& token) {
+template <session_operations Session, class Token>
+auto async_subscribe(Session& s, filter_list filters, typename Session::message_handler handler, subscribe_options o,
+                     Token&& token) {
     auto make = [&s, filters = std::move(filters).take(), handler = std::move(handler), o,
                  props = user_properties(o.user_properties)]() mutable {
-        return detail::operations<session<Transport>>::subscribe(s, std::move(filters), std::move(handler), o,
-                                                                 std::move(props));
+        return detail::operations<Session>::subscribe(s, std::move(filters), std::move(handler), o, std::move(props));
     };
-    return detail::initiate<asio_error_code, typename session<Transport>::subscription>(
+    return detail::initiate<asio_error_code, typename Session::subscription>(
         s.get_executor(), detail::changes_something, std::forward<Token>(token), std::move(make));
 }
-template <transport Transport, class Token>
-auto async_subscribe(session<Transport>& s, filter_list filters, typename session<Transport>::message_handler handler,
-                     Token&& token) {
+template <session_operations Session, class Token>
+auto async_subscribe(Session& s, filter_list filters, typename Session::message_handler handler, Token&& token) {
     return async_subscribe(s, std::move(filters), std::move(handler), subscribe_options{}, std::forward<Token>(token));
 }
-template <transport Transport, class Token>
-auto async_subscribe(session<Transport>& s, filter_list filters, subscribe_options o, Token&& token) {
-    return async_subscribe(s, std::move(filters), typename session<Transport>::message_handler{}, o,
-                           std::forward<Token>(token));
+template <session_operations Session, class Token>
+auto async_subscribe(Session& s, filter_list filters, subscribe_options o, Token&& token) {
+    return async_subscribe(s, std::move(filters), typename Session::message_handler{}, o, std::forward<Token>(token));
 }
-template <transport Transport, class Token>
-auto async_subscribe(session<Transport>& s, filter_list filters, Token&& token) {
+template <session_operations Session, class Token>
+auto async_subscribe(Session& s, filter_list filters, Token&& token) {
     return async_subscribe(s, std::move(filters), subscribe_options{}, std::forward<Token>(token));
 }
 
 /// `session::unsubscribe`. The handler: `void(std::error_code)`.
-template <transport Transport, class Token>
-auto async_unsubscribe(session<Transport>& s, typename session<Transport>::subscription from, user_properties props,
-                       Token&& token) {
+template <session_operations Session, class Token>
+auto async_unsubscribe(Session& s, typename Session::subscription from, user_properties props, Token&& token) {
     auto make = [&s, from = std::move(from), props = std::move(props)]() mutable {
-        return detail::operations<session<Transport>>::unsubscribe(s, std::move(from), std::move(props));
+        return detail::operations<Session>::unsubscribe(s, std::move(from), std::move(props));
     };
     return detail::initiate<asio_error_code>(s.get_executor(), detail::changes_something, std::forward<Token>(token),
                                              std::move(make));
 }
-template <transport Transport, class Token>
-auto async_unsubscribe(session<Transport>& s, typename session<Transport>::subscription from, Token&& token) {
+template <session_operations Session, class Token>
+auto async_unsubscribe(Session& s, typename Session::subscription from, Token&& token) {
     return async_unsubscribe(s, std::move(from), user_properties{}, std::forward<Token>(token));
 }
 
 /// `subscription::receive` of a subscription of this session. The handler: `void(std::error_code, message)`. It is
 /// called once: who wants the next message calls this again, from the handler, say.
-template <transport Transport, class Token>
-auto async_receive(session<Transport>& s, typename session<Transport>::subscription from, Token&& token) {
-    auto make = [from = std::move(from)]() mutable {
-        return detail::operations<session<Transport>>::receive(std::move(from));
-    };
+template <session_operations Session, class Token>
+auto async_receive(Session& s, typename Session::subscription from, Token&& token) {
+    auto make = [from = std::move(from)]() mutable { return detail::operations<Session>::receive(std::move(from)); };
     return detail::initiate<asio_error_code, message>(s.get_executor(), detail::changes_nothing,
                                                       std::forward<Token>(token), std::move(make));
 }
@@ -380,17 +389,17 @@ auto async_reauthenticate(session<Transport>& s, Token&& token) {
 }
 
 /// `session::connected`. The handler: `void(std::error_code)`.
-template <transport Transport, class Token>
-auto async_connected(session<Transport>& s, Token&& token) {
+template <session_operations Session, class Token>
+auto async_connected(Session& s, Token&& token) {
     return detail::initiate<asio_error_code>(s.get_executor(), detail::changes_nothing, std::forward<Token>(token),
-                                             [&s] { return detail::operations<session<Transport>>::connected(s); });
+                                             [&s] { return detail::operations<Session>::connected(s); });
 }
 /// `session::connected(after)`. The handler: `void(std::error_code, std::uint64_t)`.
-template <transport Transport, class Token>
-auto async_connected(session<Transport>& s, std::uint64_t after, Token&& token) {
+template <session_operations Session, class Token>
+auto async_connected(Session& s, std::uint64_t after, Token&& token) {
     return detail::initiate<asio_error_code, std::uint64_t>(
         s.get_executor(), detail::changes_nothing, std::forward<Token>(token),
-        [&s, after] { return detail::operations<session<Transport>>::connected(s, after); });
+        [&s, after] { return detail::operations<Session>::connected(s, after); });
 }
 
 /// `session::drained`. The handler: `void(std::error_code)`.
@@ -401,16 +410,16 @@ auto async_drained(session<Transport>& s, Token&& token) {
 }
 
 /// `session::disconnect`. The handler: `void(std::error_code)`.
-template <transport Transport, class Token>
-auto async_disconnect(session<Transport>& s, reason_code reason, property_view props, Token&& token) {
+template <session_operations Session, class Token>
+auto async_disconnect(Session& s, reason_code reason, property_view props, Token&& token) {
     auto make = [&s, reason, props = detail::owned(props)]() mutable {
-        return detail::operations<session<Transport>>::disconnect(s, reason, std::move(props));
+        return detail::operations<Session>::disconnect(s, reason, std::move(props));
     };
     return detail::initiate<asio_error_code>(s.get_executor(), detail::changes_something, std::forward<Token>(token),
                                              std::move(make));
 }
-template <transport Transport, class Token>
-auto async_disconnect(session<Transport>& s, Token&& token) {
+template <session_operations Session, class Token>
+auto async_disconnect(Session& s, Token&& token) {
     return async_disconnect(s, reason_code::normal_disconnection, property_view{}, std::forward<Token>(token));
 }
 

@@ -49,8 +49,7 @@ struct with_pieces : Next {
 /// - `read(offset, into)` puts payload from `offset` on into `into`, which is never empty and never goes beyond the
 ///   end, and returns how much: 1 or more bytes, as `std::size_t`, or as an `awaitable` of that, with which it may take
 ///   its time. Offsets follow each other, and start again at 0 if the message has to be sent again.
-/// - `restarts`, a `static constexpr bool`: false if they cannot; then the message is of QoS 0. True if it is not
-/// there.
+/// - `restarts`, a `static constexpr bool`: false if they cannot; then the message is of QoS 0. Without it, true.
 template <class S, class Executor>
 concept payload_source = requires(S& s, std::uint64_t offset, std::span<char> into) {
     { s.size() } -> std::convertible_to<std::uint64_t>;
@@ -124,8 +123,8 @@ class sequence_source {
 /// - `end()`: the message is whole. When it completes, the message is acknowledged.
 /// - `aborted(why)`, which must not throw: the connection has gone in the middle, or `receive_pieces` ends, before
 /// `end`
-///   has completed. Not if `begin` has thrown. The server
-///   sends a message of QoS 1 or 2 again, from its beginning, on the next connection.
+///   has completed. Not if `begin` has thrown. The server sends a message of QoS 1 or 2 again, from its beginning, on
+///   the next connection.
 template <class H, class Executor>
 concept payload_handler =
     requires(H& h, publish const& head, std::uint64_t size, std::string_view bytes, std::error_code why) {
@@ -332,7 +331,8 @@ asio::awaitable<publish_result, typename Session::executor_type> publish_pieces(
 /// when `run` or the subscription ends, a `reason_code` if the server refuses to renew it. What has not been finished
 /// then is given back: it is not acknowledged, the rest of it is passed over, and it comes again on the next
 /// connection. The subscription goes on, and its messages come whole. `handler` must stay in place until the call has
-/// completed.
+/// completed. As nothing is read while it has a piece, `session::disconnect` does not hear the server's end then, and
+/// takes `close_timeout`; the message comes again.
 template <class Session, payload_handler<typename Session::executor_type> Handler>
 asio::awaitable<void, typename Session::executor_type> receive_pieces(Session& s,
                                                                       typename Session::subscription subscription,

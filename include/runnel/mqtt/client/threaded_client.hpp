@@ -30,6 +30,9 @@ struct threaded_options {
     /// Of messages that `publish` has accepted and that are not done with, those included that the session has.
     handover_limits limits{};
     mqtt::when_full when_full = mqtt::when_full::wait;  ///< what becomes of a message for which there is no room
+    /// Calls of `subscribe`, `unsubscribe` and `on_session` that are not done with, 1 or more. The futures of those
+    /// beyond get `errc::queue_full`.
+    std::size_t maximum_requests = 1024;
     /// How long the destructor lets the client deliver, 0 ms to a day.
     std::chrono::milliseconds close_limit{5'000};
     /// If set, is told once that the session has ended, and with which error, as `error` returns it; not if the
@@ -45,6 +48,7 @@ RUNNEL_COLD inline void check_close_limit(char const* name, std::chrono::millise
 /// The same, if the options are not possible.
 RUNNEL_COLD inline void check(threaded_options const& o) {
     check(o.limits);
+    if (o.maximum_requests < 1) RUNNEL_THROW(std::out_of_range("maximum_requests must be 1 or more"));
     check_close_limit("close_limit", o.close_limit);
 }
 
@@ -323,8 +327,8 @@ class threaded_client {
         std::optional<asio::any_io_executor> executor{};
     };
     threaded_client(on where, Transport transport, session_options options, threaded_options how)
-        : core_((check(how),
-                 std::make_shared<core>(std::move(where.executor), how.limits, how.when_full, std::move(how.on_end)))),
+        : core_((check(how), std::make_shared<core>(std::move(where.executor), how.limits, how.when_full,
+                                                    how.maximum_requests, std::move(how.on_end)))),
           close_limit_(how.close_limit) {
         core_->start(std::move(transport), std::move(options));
     }

@@ -67,8 +67,9 @@ std::optional<negotiated_settings> session<Transport>::negotiated() const {
     negotiated_settings n;
     n.version = state_.version();
     n.keep_alive = connection_.agreed_keep_alive();
+    bool const is_clean = options_.clean_start || state_.wants_identifier();  // of CONNECT in MQTT 3.1.1
     n.session_expiry = n.version == protocol_version::v5 ? options_.session_expiry
-                       : options_.clean_start            ? std::chrono::seconds(0)
+                       : is_clean                        ? std::chrono::seconds(0)
                                                          : never_expires;
     n.server = state_.peer();
     if (!server_info_) return n;

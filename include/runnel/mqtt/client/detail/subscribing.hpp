@@ -277,13 +277,14 @@ class subscribing final : public subscribing_part {
     // Sends whatever there is to be sent, as far as there are packet identifiers.
     RUNNEL_COLD void send_due() {
         unsent_ = false;
+        bool const named = names();
         while (state_.connected() && !unsent_) {
-            auto* const request = wishes_.next(names());
+            auto* const request = wishes_.next(named);
             if (request == nullptr) break;
             bool const subscribes = request->type == packet_type::subscribe;
             errc e{};
             try {
-                e = subscribes ? send_subscribe(*request) : send_unsubscribe(*request);
+                e = subscribes ? send_subscribe(*request, named) : send_unsubscribe(*request);
             } catch (...) {
                 wishes_.take_back(*request);
                 throw;
@@ -298,10 +299,10 @@ class subscribing final : public subscribing_part {
         packets_.flush();
     }
 
-    RUNNEL_COLD errc send_subscribe(subscriptions::request& r) {
+    RUNNEL_COLD errc send_subscribe(subscriptions::request& r, bool named) {
         auto& s = *static_cast<entry*>(r.of->owner);
         for (auto& p : s.parts) p.granted.reset();
-        return check_or_send(s, names() ? r.of->identifier : 0, &r);
+        return check_or_send(s, named ? r.of->identifier : 0, &r);
     }
     // Whether subscriptions have identifiers on this connection.
     RUNNEL_COLD bool names() const noexcept {

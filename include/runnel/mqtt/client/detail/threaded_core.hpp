@@ -2,7 +2,6 @@
 
 #include <runnel/coro/capture_error.hpp>
 #include <runnel/coro/exception_code.hpp>
-#include <runnel/coro/race.hpp>
 #include <runnel/coro/waitable_timer.hpp>
 #include <runnel/mqtt/client/async.hpp>
 #include <runnel/mqtt/client/detail/threaded_parts.hpp>
@@ -68,8 +67,8 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
     };
 
     threaded_core(std::optional<asio::any_io_executor> given, handover_limits const& limits, when_full policy,
-                  callback<std::exception_ptr> on_end)
-        : threaded_base(limits, policy),
+                  std::size_t maximum_requests, callback<std::exception_ptr> on_end)
+        : threaded_base(limits, policy, maximum_requests),
           on_end_(std::move(on_end)),
           io_(given ? nullptr : std::make_unique<asio::io_context>(1)),
           base_(given ? *given : asio::any_io_executor(io_->get_executor())) {

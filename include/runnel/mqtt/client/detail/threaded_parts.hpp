@@ -113,7 +113,8 @@ struct threaded_channel {
 /// What does not depend on the transport: what is shared by the threads, with the mutex that guards it.
 class threaded_base {
   public:
-    threaded_base(handover_limits const& limits, when_full policy) : queue_(limits), policy_(policy) {}
+    threaded_base(handover_limits const& limits, when_full policy, std::size_t maximum_controls)
+        : queue_(limits), policy_(policy), maximum_controls_(maximum_controls) {}
     threaded_base(threaded_base const&) = delete;
     threaded_base& operator=(threaded_base const&) = delete;
     virtual ~threaded_base() = default;
@@ -195,15 +196,18 @@ class threaded_base {
 
     /// Takes it, or tells it at once.
     void submit(std::shared_ptr<control> const& c) {
+        errc why = errc::disconnected;
         {
             std::lock_guard const lock(mutex_);
-            if (is_accepting_) {
+            bool const is_full = controls_.size() >= maximum_controls_;
+            if (is_accepting_ && !is_full) {
                 post_turn();
                 c->place = controls_.insert(controls_.end(), c);
                 return;
             }
+            if (is_accepting_) why = errc::queue_full;
         }
-        c->fail(failure_of(errc::disconnected));
+        c->fail(failure_of(why));
     }
 
   protected:
@@ -342,6 +346,7 @@ class threaded_base {
     // All that follows by the mutex.
     handover_queue queue_;
     when_full const policy_;
+    std::size_t const maximum_controls_;
     std::list<std::shared_ptr<control>> controls_;  // that have not been told
     held_message* returned_ = nullptr;
     steady_clock::time_point earliest_ = (steady_clock::time_point::max)();  // deadline of what waits
