@@ -1,27 +1,16 @@
 #include "interop/websocket_peer.hpp"
+#include "support/npm.hpp"
 #include "support/skip.hpp"
 
 // Against the npm package ws, as server and as client, with and without TLS; ws_peer.js is its side of it.
+// RUNNEL_WS_MODULES in the environment names a `node_modules` with it, which then is not installed.
 
 namespace {
 
 using namespace test;
 
-/// A directory with the package: that of RUNNEL_WS_MODULES where it is set, else one that npm installs into.
-std::string modules() {
-    if (child_process::find("node").empty()) return {};
-    if (char const* const given = std::getenv("RUNNEL_WS_MODULES")) return given;
-    if (child_process::find("npm").empty()) return {};
-    static scratch_directory const directory;
-    child_process installing({"npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel", "error",
-                              "--prefix", directory.path().string(), "ws@8"},
-                             (directory.path() / "npm.log").string(), rights::same);
-    if (!installing.wait(std::chrono::seconds(90)) || installing.exit_status() != 0) return {};
-    return (directory.path() / "node_modules").string();
-}
-
 std::string const& installed() {
-    static std::string const found = modules();
+    static std::string const found = npm_modules("RUNNEL_WS_MODULES", "ws@8");
     return found;
 }
 skip_unless const ready([] { return !installed().empty(); },
