@@ -23,6 +23,10 @@ struct mosquitto_options {
     bool log_packets = true;
     /// Lines added to the configuration.
     std::string configuration;
+    /// Lines added to that of each listener.
+    std::string listener_configuration;
+    /// Its name, or where it is.
+    std::string program = "mosquitto";
 };
 
 /// A real broker, Debian's mosquitto, on free loopback ports: an unprivileged process with a configuration,
@@ -66,6 +70,11 @@ class mosquitto {
     void start() {
         if (!try_start()) throw std::runtime_error("mosquitto does not start again:\n" + log());
     }
+    /// Other lines for each listener, from the next `start` on.
+    void configure_listeners(std::string lines) {
+        options_.listener_configuration = std::move(lines);
+        directory_.write("mosquitto.conf", configuration());
+    }
     bool running() { return process_->running(); }
     pid_t pid() const noexcept { return process_->pid(); }
 
@@ -74,8 +83,9 @@ class mosquitto {
 
   private:
     bool try_start() {
-        process_.emplace(std::vector<std::string>{"mosquitto", "-c", (directory_.path() / "mosquitto.conf").string()},
-                         (directory_.path() / "log").string());
+        process_.emplace(
+            std::vector<std::string>{options_.program, "-c", (directory_.path() / "mosquitto.conf").string()},
+            (directory_.path() / "log").string());
         return wait_until_ready(*process_, {ports_.begin(), ports_.end()});
     }
 
@@ -99,7 +109,9 @@ class mosquitto {
     std::string configuration() const {
         auto const file = [&](char const* name) { return (directory_.path() / name).string(); };
         auto const tls = "certfile " + file("server.crt") + "\nkeyfile " + file("server.key") + '\n';
-        auto const listener = [](std::uint16_t port) { return "listener " + std::to_string(port) + " 127.0.0.1\n"; };
+        auto const listener = [&](std::uint16_t port) {
+            return "listener " + std::to_string(port) + " 127.0.0.1\n" + options_.listener_configuration;
+        };
         std::string text = "per_listener_settings false\nlog_dest stderr\nsys_interval 0\n";
         text += options_.log_packets ? "log_type all\n" : "log_type error\n";
         text += "max_inflight_messages " + std::to_string(options_.max_inflight_messages) + '\n';
