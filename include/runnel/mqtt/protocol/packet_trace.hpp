@@ -51,7 +51,7 @@ namespace detail {
 /// A line of limited length.
 class trace_text {
   public:
-    explicit trace_text(std::size_t limit) noexcept : limit_(limit) {}
+    explicit trace_text(std::size_t limit) : limit_(limit) { text_.reserve((std::min)(limit, usual)); }
 
     bool is_full() const noexcept { return text_.size() > limit_; }
 
@@ -82,6 +82,8 @@ class trace_text {
     }
 
   private:
+    static constexpr std::size_t usual = 200;
+
     std::size_t limit_;
     std::string text_;
 };
@@ -360,11 +362,18 @@ class packet_tracer {
             }
         }
         bool const is_wanted = options_.level >= trace_level::packets;
+        if (!is_wanted && !is_malformed(p)) return;
         errc error = errc::ok;
-        if (!is_wanted && (version_ == protocol_version::automatic || !p.is_whole)) return;
-        auto const text = way + describe(p, version_, options_, error);
+        auto text = describe(p, version_, options_, error);
+        text.insert(0, way);
         if (is_wanted || error != errc::ok)
             on_line(error == errc::ok ? trace_level::packets : trace_level::failures, text);
+    }
+
+    // Or in the other version, which is not its fault.
+    bool is_malformed(scanned_packet const& p) const {
+        return version_ != protocol_version::automatic && p.is_whole &&
+               detail::visit_packet(p, version_, [](auto const&) {}) != errc::ok;
     }
 
     packet_trace_options options_;
