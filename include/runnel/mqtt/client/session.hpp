@@ -301,7 +301,8 @@ class session final : private detail::session_services {
     /// too, and `errc::disconnected` if `run` is cancelled.
     ///
     /// What the network has taken counts as sent; that the server has it, only acknowledgements tell (see `drained`).
-    /// A server that does not end the connection upon DISCONNECT is shut out after 100 ms, or half of `close_timeout`.
+    /// A server that does not end the connection upon DISCONNECT is shut out 200 ms after it was heard or has taken
+    /// anything, or when half of `close_timeout` is over.
     RUNNEL_COLD awaitable<void> disconnect(reason_code reason = reason_code::normal_disconnection,
                                            property_view props = {});
 

@@ -193,6 +193,8 @@ class connection {
         in_.commit(n);
         bytes_received_ += n;
         keep_alive_.on_received(now);
+        if (life_.is(state::closing)) [[unlikely]]
+            part(now);
         if (life_.is_violated()) return in_.clear();
         auto input = in_.data();
         std::size_t const before = packets_.out().size();
@@ -274,7 +276,7 @@ class connection {
             wipe_secrets();
         (is_resting_ || writes_ping() ? asked_ : written_at_) = now;
         keep_alive_.on_written(now, position);
-        if (life_.is(state::closing) && is_empty()) [[unlikely]]
+        if (life_.is(state::closing)) [[unlikely]]
             part(now);
         if (state_.is_paced()) packets_.timer().soon();
     }
@@ -310,6 +312,7 @@ class connection {
         }
         auto const due = (std::min)(life_.deadline(), keep_alive_.due());
         if (!life_.is(state::closing) || is_output_over_) return due;
+        if (parting_ <= now && is_under_way(position)) part(now);
         if (may_shut_down()) packets_.wake();
         return parting_ > now ? (std::min)(due, parting_) : due;
     }
@@ -329,12 +332,14 @@ class connection {
     static constexpr std::size_t largest_ending = 256;
     static constexpr std::size_t answers_limit = 1024 * 1024;
     static constexpr std::chrono::milliseconds hearing_limit{100};  // what a socket has is read at once
-    static constexpr std::chrono::milliseconds parting_limit{100};
+    static constexpr std::chrono::milliseconds parting_limit{200};
 
     // A server ends the connection upon DISCONNECT, and may not read what follows: close_notify, a close frame. Then
-    // the network tells of a reset, and not any more what has arrived before. So the server has a moment to go first.
+    // the network tells of a reset, and not any more what has arrived before. So the server has a moment to go first,
+    // which begins anew as long as it is seen to be busy, up to half of the time for closing.
     RUNNEL_COLD void part(clock::time_point now) {
-        parting_ = now + (std::min<std::chrono::milliseconds>)(options_.close_timeout / 2, parting_limit);
+        if (!is_empty()) return;
+        parting_ = (std::min)(now + parting_limit, life_.deadline() - options_.close_timeout / 2);
         packets_.timer().soon();
     }
     bool may_shut_down() const noexcept {
