@@ -72,8 +72,9 @@ struct over {
         Next below = next;
         if (below.host.empty()) below.host = host;
         if (below.port == 0) below.port = effective_port();
-        return detail::open_over<stream_type, Compression, Next>(std::move(below), std::move(executor), progress,
-                                                                 options(), compression, url(), std::identity{});
+        return detail::open_over<stream_type, Compression, Next>(
+            std::move(below), std::move(executor), progress, options(), compression, [url = url()] { return url; },
+            std::identity{});
     }
 
   private:

@@ -228,51 +228,94 @@ TEST_CASE("a connection on which a write was reset has been reset, though nothin
 
 namespace {
 
-// Accepts a session and leaves the connection open. How long after DISCONNECT it has found the end of the stream.
-asio::awaitable<std::chrono::steady_clock::duration> wait_for_end(runnel::memory_stream<>& at, std::string connack) {
-    char room[256];
-    auto connecting = at.read_some(asio::buffer(room));
-    co_await std::move(connecting);
-    auto answering = test::write_text(at, std::move(connack));
-    co_await std::move(answering);
-    std::string heard;
-    auto said = std::chrono::steady_clock::time_point();
-    try {
-        for (;;) {
-            auto reading = at.read_some(asio::buffer(room));
-            auto const n = co_await std::move(reading);
-            heard.append(room, n);
-            if (heard.ends_with(hex("E0 00"))) said = std::chrono::steady_clock::now();
-        }
-    } catch (std::system_error const& e) {
-        CHECK(e.code() == asio::error::eof);
+// A server that accepts a session and leaves the connection open.
+struct staying_server {
+    staying_server(std::chrono::milliseconds close_timeout, protocol_version version) {
+        auto o = test::quick("client", version);
+        o.close_timeout = close_timeout;
+        session.emplace(io.get_executor(), transport, o);
+        running.emplace(io, session->run());
+        REQUIRE(test::wait_until(io, [&] { return stream.has_value(); }));
+        listening.emplace(io, listen(accepted(version)));
+        test::run(io, session->connected());
     }
-    co_return std::chrono::steady_clock::now() - said;
-}
+    asio::awaitable<void> listen(std::string connack) {
+        char room[256];
+        auto connecting = stream->read_some(asio::buffer(room));
+        co_await std::move(connecting);
+        auto answering = test::write_text(*stream, std::move(connack));
+        co_await std::move(answering);
+        std::string heard;
+        try {
+            for (;;) {
+                auto reading = stream->read_some(asio::buffer(room));
+                auto const n = co_await std::move(reading);
+                heard.append(room, n);
+                if (heard.ends_with(hex("E0 00"))) told = std::chrono::steady_clock::now();
+            }
+        } catch (std::system_error const& e) {
+            CHECK(e.code() == asio::error::eof);
+        }
+    }
+    asio::awaitable<void> talk() {
+        while (!listening->done()) {
+            auto writing = test::write_text(*stream, hex("30 04 00 01 61 00"));
+            co_await std::move(writing);
+            auto resting = runnel::sleep_for<test::executor>(io.get_executor(), 20ms);
+            co_await std::move(resting);
+        }
+    }
+    // How long after DISCONNECT the stream has ended.
+    auto end() {
+        listening->run();
+        return std::chrono::steady_clock::now() - told;
+    }
+
+    asio::io_context io;
+    std::optional<runnel::memory_stream<>> stream;
+    runnel::memory_transport transport{[this](runnel::memory_stream<> s) { stream.emplace(std::move(s)); }};
+    std::optional<test::memory_session> session;
+    std::optional<task<void>> running, listening;
+    std::chrono::steady_clock::time_point told;
+};
 
 }  // namespace
 
 TEST_CASE("a server has a moment to end the connection upon DISCONNECT; then the stream is shut down") {
     for (auto const version : test::versions) {
-        asio::io_context io;
-        std::optional<runnel::memory_stream<>> server;
-        runnel::memory_transport const to([&](runnel::memory_stream<> s) { server.emplace(std::move(s)); });
-        auto o = test::quick("client", version);
-        o.close_timeout = 10s;
-        test::memory_session s(io.get_executor(), to, o);
-        task<void> running(io, s.run());
-        REQUIRE(test::wait_until(io, [&] { return server.has_value(); }));
-        task<std::chrono::steady_clock::duration> waiting(io, wait_for_end(*server, accepted(version)));
-        test::run(io, s.connected());
-        task<void> ending(io, s.disconnect());
-        auto const after = waiting.run();
-        CHECK(after > 50ms);
-        CHECK(after < 5s);
+        staying_server server(20s, version);
+        task<void> ending(server.io, server.session->disconnect());
+        REQUIRE(test::wait_until(server.io, [&] { return server.told.time_since_epoch().count() != 0; }));
+        task<void> once_more(server.io, server.session->disconnect());  // does not shorten it
+        auto const after = server.end();
+        CHECK(after > 150ms);
+        CHECK(after < 8s);
         CHECK_FALSE(ending.done());
-        server.reset();
+        server.stream.reset();
         CHECK_FALSE(ending.run_for_error());
-        CHECK_FALSE(running.run_for_error());
+        CHECK_FALSE(once_more.run_for_error());
+        CHECK_FALSE(server.running->run_for_error());
     }
+}
+
+TEST_CASE("a server that is still heard has more of it, up to half of close_timeout") {
+    staying_server server(2s, protocol_version::v5);
+    task<void> talking(server.io, server.talk());
+    task<void> ending(server.io, server.session->disconnect());
+    auto const after = server.end();
+    CHECK(after > 600ms);
+    CHECK(after < 1900ms);
+    talking.run();
+    server.stream.reset();
+    CHECK_FALSE(ending.run_for_error());
+}
+
+TEST_CASE("a connection for whose end there is hardly any time is shut down all the same") {
+    staying_server server(1ms, protocol_version::v5);
+    task<void> ending(server.io, server.session->disconnect());
+    CHECK(server.end() < 5s);
+    server.stream.reset();
+    ending.run_for_error();
 }
 
 TEST_CASE("an end that fails when all has been sent is none the worse for it") {

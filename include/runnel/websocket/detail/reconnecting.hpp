@@ -274,9 +274,9 @@ struct reconnecting : stream_state {
             self->said = std::make_shared<std::uint64_t>(0);
             return watched_stream<typename Transport::stream_type>(std::move(below), self->heard, self->said);
         };
-        auto opening = open_over<stream_type, Compression, Transport const&>(self->way, self->waiters.get_executor(),
-                                                                             &self->progress, std::move(how),
-                                                                             self->compression, self->way.url(), watch);
+        auto opening = open_over<stream_type, Compression, Transport const&>(
+            self->way, self->waiters.get_executor(), &self->progress, std::move(how), self->compression,
+            [&self] { return self->way.url(); }, watch);
         auto made = co_await std::move(opening);
         self->check();
         self->subprotocol = made.subprotocol();

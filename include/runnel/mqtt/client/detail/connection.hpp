@@ -86,7 +86,7 @@ class connection {
     /// The attempt begins.
     void open() noexcept {
         life_.open(clock::now(), options_.connect_timeout);
-        parting_ = never;
+        parting_ = latest_parting_ = never;
         had_freed_ = false;
         is_wiped_ = false;
         left_ = {};
@@ -112,7 +112,7 @@ class connection {
     void close(bool may_speak) {
         life_.close(may_speak, clock::now(), options_.close_timeout);
         if (life_.is(state::over)) return stop();
-        if (is_empty()) parting_ = clock::now();
+        begin_parting();
         keep_alive_.end();  // nothing follows DISCONNECT; the time is bounded
         packets_.wake();
         packets_.timer().soon();
@@ -126,7 +126,7 @@ class connection {
             state_.disconnect(packets_.out(), {reason_for(why), {}});
         else
             state_.connection_lost();
-        if (is_empty()) parting_ = clock::now();
+        begin_parting();
         in_.clear();
         packets_.wake();
         packets_.timer().soon();
@@ -193,9 +193,9 @@ class connection {
         in_.commit(n);
         bytes_received_ += n;
         keep_alive_.on_received(now);
-        if (life_.is(state::closing)) [[unlikely]]
-            part(now);
         if (life_.is_violated()) return in_.clear();
+        if (life_.is(state::closing) && n != 0) [[unlikely]]
+            part(now);
         auto input = in_.data();
         std::size_t const before = packets_.out().size();
         errc violation = state_.receive(input, packets_.out(), listener);
@@ -246,7 +246,7 @@ class connection {
     bool needs_writer() noexcept { return life_.is_open() && !writer_.running() && has_to_write(); }
 
     /// Whether there is something for the writer to do.
-    bool has_to_write() noexcept { return has_packets() || (may_shut_down() && !is_held_ && !is_output_over_); }
+    bool has_to_write() noexcept { return has_packets() || (may_shut_down() && !is_output_over_); }
     /// Whether the writer is to end for want of work.
     bool is_resting() const noexcept { return is_resting_; }
 
@@ -283,7 +283,7 @@ class connection {
     /// Whether there are packets that may be written.
     bool has_packets() noexcept { return !is_held_ && !is_output_over_ && !packets_.out().empty(); }
     /// Whether all that is to be written has been, so that the stream can be shut down.
-    bool is_written() noexcept { return may_shut_down() && !is_held_ && is_empty(); }
+    bool is_written() noexcept { return may_shut_down() && is_empty(); }
     /// The stream is shut down towards the peer.
     void on_shut_down() noexcept { is_output_over_ = true; }
 
@@ -312,7 +312,8 @@ class connection {
         }
         auto const due = (std::min)(life_.deadline(), keep_alive_.due());
         if (!life_.is(state::closing) || is_output_over_) return due;
-        if (parting_ <= now && is_under_way(position)) part(now);
+        if (parting_ <= now && is_under_way(position) && std::exchange(taken_, position.taken) != position.taken)
+            part(now);
         if (may_shut_down()) packets_.wake();
         return parting_ > now ? (std::min)(due, parting_) : due;
     }
@@ -337,10 +338,16 @@ class connection {
     // A server ends the connection upon DISCONNECT, and may not read what follows: close_notify, a close frame. Then
     // the network tells of a reset, and not any more what has arrived before. So the server has a moment to go first,
     // which begins anew as long as it is seen to be busy, up to half of the time for closing.
+    void begin_parting() {
+        if (latest_parting_ != never) return;
+        latest_parting_ = deadline_after(clock::now(), options_.close_timeout / 2);
+        if (is_empty()) parting_ = clock::now();  // it has not been told anything
+    }
     RUNNEL_COLD void part(clock::time_point now) {
         if (!is_empty()) return;
-        parting_ = (std::min)(now + parting_limit, life_.deadline() - options_.close_timeout / 2);
-        packets_.timer().soon();
+        bool const is_told = state_.version() == protocol_version::v5 || !life_.is_violated();
+        auto const at = is_told ? (std::min)(now + parting_limit, latest_parting_) : now;
+        if (std::exchange(parting_, at) != at) packets_.timer().soon();
     }
     bool may_shut_down() const noexcept {
         return life_.is(state::closing) && (is_input_over_ || clock::now() >= parting_);
@@ -408,8 +415,12 @@ class connection {
         // What is left is still to be written, if it may be.
         bool const closing = self.life_.is(state::closing) && !self.life_.broken();
         if (closing && !self.is_held_ && self.has_to_write_or_writes()) {
-            self.packets_.wake();  // it may shut down now
-            return self.packets_.timer().soon();
+            try {
+                self.packets_.wake();  // it may shut down now
+                return self.packets_.timer().soon();
+            } catch (...) {
+                error = std::current_exception();
+            }
         }
         self.end_by(std::move(error));
     }
@@ -477,9 +488,11 @@ class connection {
     lifecycle life_;
     keep_alive keep_alive_;
     clock::time_point parting_ = never;  // from then on a stream that closes is shut down
-    clock::time_point asked_{};          // something that the server answers at once
-    clock::time_point written_at_{};     // anything else
-    unanswered_exchanges left_{};        // by the last connection
+    clock::time_point latest_parting_ = never;
+    std::uint64_t taken_ = 0;         // when it was looked at last, while the stream closes
+    clock::time_point asked_{};       // something that the server answers at once
+    clock::time_point written_at_{};  // anything else
+    unanswered_exchanges left_{};     // by the last connection
     clock::duration round_trip_{};
     std::size_t answers_ = 0;  // bytes that have gathered since the write under way began
     std::uint64_t bytes_received_ = 0;
