@@ -76,7 +76,7 @@ TEST_CASE("what is traced, and counted, is what mosquitto has received and sent"
         }
         CHECK(packets == 2 * 30 + 2 * 10 + 2 * 3 * 10 + 6);  // messages, what acknowledges them, and the rest
         CHECK(lines_with("sent CONNECT") == 1);
-        CHECK(count(log, "as traced (p" + std::string(version == protocol_version::v5 ? "5" : "4") + ", c1, ") == 1);
+        CHECK(count(log, "as traced (p" + std::string(version == protocol_version::v5 ? "5" : "2") + ", c1, ") == 1);
         CHECK(to.lost_lines() == 0);
     }
 }

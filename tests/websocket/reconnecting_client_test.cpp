@@ -740,7 +740,7 @@ struct stuck_or_not {
         auto opening = way.open(executor);
         co_return co_await std::move(opening);
     }
-    friend bool operator==(stuck_or_not const&, stuck_or_not const&) = default;
+    [[maybe_unused]] friend bool operator==(stuck_or_not const&, stuck_or_not const&) = default;
 };
 
 }  // namespace

@@ -121,8 +121,7 @@ class sequence_source {
 ///   `end` or `aborted`.
 /// - `piece(bytes)`: the next ones, 1 to `piece_size`; a view that is valid until it completes.
 /// - `end()`: the message is whole. When it completes, the message is acknowledged.
-/// - `aborted(why)`, which must not throw: the connection has gone in the middle, or `receive_pieces` ends, before
-/// `end`
+/// - `aborted(why)`, which must not throw: the connection goes in the middle, or `receive_pieces` ends, before `end`
 ///   has completed. Not if `begin` has thrown. The server sends a message of QoS 1 or 2 again, from its beginning, on
 ///   the next connection.
 template <class H, class Executor>
