@@ -12,6 +12,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <support/packets.hpp>
 
 // Without a stream: the test is the reader and the writer.
@@ -300,6 +301,12 @@ TEST_CASE("an end in good order has its own limit of time, in which no ping goes
     s.begin_write();
     CHECK_FALSE(s.c.is_written());
     s.end_write();
+    CHECK_FALSE(s.c.has_to_write());  // the server has a moment to end the connection
+    CHECK_FALSE(s.c.is_written());
+    auto const then = s.c.advance(clock_type::now(), s.c.position(0), false);
+    CHECK(then < clock_type::now() + 1s);
+    std::this_thread::sleep_until(then);
+    CHECK(s.c.has_to_write());
     CHECK(s.c.is_written());
     s.c.on_shut_down();
     CHECK_FALSE(s.c.has_to_write());
