@@ -12,8 +12,8 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <support/packets.hpp>
+#include <thread>
 
 // Without a stream: the test is the reader and the writer.
 
