@@ -252,7 +252,7 @@ void fail_with_each_error() {
         failures += fail_each_step<Transport>(p, error, number++);
     }
     MESSAGE(failures << " failed steps");
-    CHECK(failures > (Transport::secure ? 12 : 30));
+    CHECK(failures > (Transport::secure ? 40U : 100U) / test::every(3));
     CHECK(p.broker.counters().protocol_errors == 0);
 }
 
@@ -280,7 +280,7 @@ void fail_for_good() {
         }
     }
     MESSAGE(failures << " failed steps");
-    CHECK(failures > (Transport::secure ? 12 : 30));
+    CHECK(failures > (Transport::secure ? 40U : 100U) / test::every(3));
 }
 
 }  // namespace
