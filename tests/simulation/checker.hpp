@@ -360,9 +360,14 @@ class checker {
         wire(checker& c, mqtt::protocol_version version, bool has_store)
             : checker_(c), version_(version), has_store_(has_store) {}
 
-        void client_writes(std::string_view bytes) override {
+        bool client_writes(std::string_view bytes) override {
             output_ += bytes;
-            for_each_packet(output_, [&](mqtt::frame const& f) { client_wrote(f); });
+            bool asks = false;
+            for_each_packet(output_, [&](mqtt::frame const& f) {
+                client_wrote(f);
+                asks = asks || f.header.type == mqtt::packet_type::pingreq;
+            });
+            return asks;
         }
         void client_reads(std::string_view bytes) override {
             input_ += bytes;

@@ -264,6 +264,7 @@ class client {
         bool is_cancelled = false;
         bool may_destroy = false;
         bool is_run = false;
+        bool has_begun = false;  // of `run`: the session knows of it
         int ended = 0;
         int quality = -1;
         asio::cancellation_signal signal{};
@@ -322,7 +323,7 @@ class client {
         }
         if (op->is_run) {
             is_running_ = false;
-            if (op->process == process_) run_ended_ = machine_.now();
+            if (op->has_begun && op->process == process_) run_ended_ = machine_.now();
             machine_.after(milliseconds(is_calm_ ? 1 : random().between(0, 3'000)), [this] { run(); });
         }
         if (op->may_destroy && !is_calm_ && op->process == process_) destroy();
@@ -369,6 +370,7 @@ class client {
         std::error_code error;
         try {
             if (session_ && op->process == process_) {
+                op->has_begun = !op->is_cancelled;  // or Asio throws at `co_await`
                 auto running = session_->run();
                 co_await std::move(running);
             }

@@ -40,7 +40,7 @@ class link : public std::enable_shared_from_this<link> {
     /// Is told what the client hands over, and what each end reads.
     struct watcher {
         virtual ~watcher() = default;
-        virtual void client_writes(std::string_view bytes) = 0;
+        virtual bool client_writes(std::string_view bytes) = 0;  // whether a PINGREQ ends in them
         virtual void client_reads(std::string_view bytes) = 0;
         virtual void server_reads(std::string_view bytes) = 0;
         virtual void is_cut() = 0;  // what the client has handed over is lost
@@ -62,10 +62,12 @@ class link : public std::enable_shared_from_this<link> {
 
     bool is_over() const noexcept { return ends_[0].is_gone && ends_[1].is_gone; }
     /// Whether bytes of the client's are under way, of which some have arrived not longer than that ago, and not just
-    /// now, when whoever looks may have decided already.
+    /// now, when whoever looks may have decided already; while nothing but the answer to a PINGREQ counts, none are.
     bool is_moving(nanoseconds within) const {
+        auto const& e = ends_[0];
         auto const since = machine_.now() - moved_;
-        return !ends_[0].is_gone && ends_[0].under_way != 0 && !is_silent_ && since < within && since > 10ms;
+        bool const has_asked = asked_at_ != 0 && e.written - e.under_way >= asked_at_;
+        return !e.is_gone && e.under_way != 0 && !has_asked && !is_silent_ && since < within && since > 10ms;
     }
     void half_open() noexcept { is_silent_ = true; }
     /// Nothing arrives for so long, either way.
@@ -137,6 +139,7 @@ class link : public std::enable_shared_from_this<link> {
         auto const n = std::min({e.arrived.size(), into.size(), self->piece()});
         std::memcpy(into.data(), e.arrived.data(), n);
         auto const bytes = std::string_view(e.arrived).substr(0, n);
+        if (which == 0) self->asked_at_ = 0;
         if (self->watch && !e.is_dead) which == 0 ? self->watch->client_reads(bytes) : self->watch->server_reads(bytes);
         e.arrived.erase(0, n);
         auto& peer = self->ends_[1 - which];
@@ -181,7 +184,7 @@ class link : public std::enable_shared_from_this<link> {
         bytes = bytes.substr(0, cut_after_[which] - std::min(cut_after_[which], e.written));
         is_cut_ = is_cut_ || bytes.size() < whole;
         e.written += bytes.size();
-        if (which == 0 && watch) watch->client_writes(bytes);
+        if (which == 0 && watch && watch->client_writes(bytes)) asked_at_ = e.written;
         if (which == 0 && watch && bytes.size() < whole) watch->is_cut();
         if (!bytes.empty()) send(which, std::string(bytes), false);
         if (bytes.size() < whole) machine_.after(delay(), [self = shared_from_this()] { self->reset(); });
@@ -235,7 +238,8 @@ class link : public std::enable_shared_from_this<link> {
     end ends_[2];
     std::size_t cut_after_[2] = {static_cast<std::size_t>(-1), static_cast<std::size_t>(-1)};
     time_point stalled_until_{};
-    time_point moved_{};  // when bytes of the client's arrived last
+    time_point moved_{};        // when bytes of the client's arrived last
+    std::size_t asked_at_ = 0;  // where a PINGREQ ends of which the client has no answer yet, nor anything else; 0: none
     bool is_silent_ = false;
     bool is_cut_ = false;
 };
