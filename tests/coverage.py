@@ -23,8 +23,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
 INCLUDE = ROOT / "include" / "runnel"
-WITHOUT_SERVER = ["core", "digest", "coro-drivers", "transport", "transport-drivers", "websocket", "websocket-drivers", "mqtt",
-                  "mqtt-drivers", "aliyun", "aliyun-drivers", "testing", "testing-drivers", "tls", "zlib", "json", "sqlite"]
+WITHOUT_SERVER = ["pure", "drivers", "tls", "zlib", "json", "sqlite"]
 
 
 def tool(name):

@@ -1,10 +1,13 @@
 """Writes a source file that includes tests, so that what they share is compiled once for all of them.
 
 usage: together.py OUTPUT TESTS_DIR TEST...
+       together.py --at-once
 
 Each test is in a namespace of its own, so that equal names in two of them do not meet. All that the tests include comes
 before that, outside of those namespaces; their own includes then find it done. (So a test that forgets an include may not
 be noticed here: -Dtests_at_once=1 compiles each by itself.)
+
+--at-once prints how many are to be compiled as one on this machine, by its memory and its processors.
 """
 
 import os
@@ -42,7 +45,23 @@ def hoisted(file, root):
                 conditions[-1] = NOT_HERE
 
 
+# Gigabytes that a compiler may have, and as many files of tests as it compiles with g++ in that.
+MEMORY_FOR = {4: 26, 2: 10, 0: 4}
+
+
+def at_once():
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        memory = 0  # not told here
+    # The machine takes some for itself.
+    each = memory * 1.05 / (1 << 30) / (os.cpu_count() or 1)
+    return next(files for limit, files in MEMORY_FOR.items() if each >= limit)
+
+
 def main():
+    if sys.argv[1:] == ["--at-once"]:
+        return print(at_once())
     output, root = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]).resolve()
     files = [pathlib.Path(name).resolve() for name in sys.argv[3:]]
     includes = list(dict.fromkeys(line for file in files for line in hoisted(file, root)))

@@ -61,16 +61,16 @@ constexpr bool is(int n) noexcept {
 
 # Where the tests of a folder's headers are, nearest first. All others follow.
 NEAREST = {
-    "mqtt/protocol": ["mqtt", "testing"],
-    "mqtt/codec": ["mqtt", "testing"],
-    "mqtt/client": ["mqtt", "mqtt-drivers", "tls"],
-    "mqtt/store": ["mqtt", "sqlite", "mqtt-drivers"],
-    "websocket/protocol": ["websocket", "websocket-drivers", "zlib"],
-    "websocket": ["websocket", "websocket-drivers", "virtual-time", "zlib", "tls"],
+    "mqtt/protocol": ["pure"],
+    "mqtt/codec": ["pure"],
+    "mqtt/client": ["pure", "drivers", "tls"],
+    "mqtt/store": ["pure", "sqlite", "drivers"],
+    "websocket/protocol": ["pure", "drivers", "zlib"],
+    "websocket": ["pure", "drivers", "virtual-time", "zlib", "tls"],
     "transport/tls": ["tls"],
-    "transport": ["transport", "transport-drivers", "tls", "mqtt-drivers"],
-    "aliyun/alink": ["aliyun", "json"],
-    "aliyun": ["aliyun", "aliyun-drivers", "json", "testing-drivers"],
+    "transport": ["pure", "drivers", "tls"],
+    "aliyun/alink": ["pure", "json"],
+    "aliyun": ["pure", "drivers", "json"],
 }
 # Programs that are no test cases, tried last, for the faults of a folder: with arguments, and how many seconds they may take.
 PROGRAMS = {
@@ -417,7 +417,7 @@ def main():
     parser.add_argument("--random", type=int, help="so many of them")
     parser.add_argument("--seed", type=int, help="for --random")
     parser.add_argument("--equivalent", action="store_true", help="try those, too, that are argued to be equivalent")
-    parser.add_argument("--tests", help="only these executables: names, with commas, as mqtt,mqtt-drivers")
+    parser.add_argument("--tests", help="only these executables: names, with commas, as pure,drivers")
     parser.add_argument("--at-once", type=int, default=2, help="how many executables run at once")
     options = parser.parse_args()
 
