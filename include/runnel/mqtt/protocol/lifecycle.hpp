@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/mqtt/codec/error.hpp>
 #include <runnel/mqtt/protocol/deadline.hpp>
 
@@ -8,6 +9,7 @@
 #include <chrono>
 #include <cstdint>
 #include <system_error>
+#include <utility>
 
 namespace runnel::mqtt {
 
@@ -34,6 +36,8 @@ namespace runnel::mqtt {
 /// | `close`, may speak   | idle    | over    | closing | closing | closing | over | over    |
 /// | `close`, may not     | idle    | over    | over    | over    | closing | over | over    |
 /// | `violate`            |         |         | closing | closing | closing | over |         |
+/// | `leave`              | idle    |         |         |         | closing | over |         |
+/// | `part`, `take`       |         |         |         |         | closing |      |         |
 /// | `break_off`          |         |         | closing | closing | closing |      |         |
 /// | `end`                | idle    | over    | over    | over    | over    | over | over    |
 /// | `rest`               |         |         |         |         |         | idle |         |
@@ -41,11 +45,27 @@ namespace runnel::mqtt {
 /// An empty cell: the event cannot come there. The first cause counts: a connection has one end. What has been read
 /// counts before what a write has failed with: a server says why it ends a connection, and resets it at the same
 /// moment.
+///
+/// In `closing` there is a second time: `shutdown_at()`, from which on the stream is to be shut down, though the server
+/// has not ended the connection. A server does that upon DISCONNECT (3.14.4), and may not read what follows:
+/// close_notify, a close frame. Then the network tells of a reset, and not any more what has arrived before. So the
+/// server has a moment to go first, as long as it is seen to be busy.
+///
+/// | in `closing`                                              | `shutdown_at()`                                    |
+/// |-----------------------------------------------------------|----------------------------------------------------|
+/// | something is to be written                                | `never`                                            |
+/// | `leave`, if nothing has been                              | now                                                |
+/// | `part`: all is written, or the server is heard afterwards | in `moment`, at most half of `close_timeout` in all |
+/// | `part` behind a violation that cannot be told             | now                                                |
+/// | `take`, not before that time, of another number           | as by `part`                                       |
 class lifecycle {
   public:
     enum class state : std::uint8_t { idle, due, opening, online, closing, over, pausing };
     using time_point = session_clock::time_point;
     using duration = std::chrono::milliseconds;  // of any length
+
+    /// How long a server that has been told of the end may show no sign of life before the stream is shut down.
+    static constexpr duration moment{200};
 
     state current() const noexcept { return state_; }
     bool is(state s) const noexcept { return state_ == s; }
@@ -54,6 +74,9 @@ class lifecycle {
 
     /// When `expire` is to be called; `never` where nothing bounds the state.
     time_point deadline() const noexcept { return deadline_; }
+    /// From when on a stream that closes is to be shut down; `never` as long as something is to be written before. Says
+    /// nothing in other states than `closing`.
+    time_point shutdown_at() const noexcept { return shutdown_at_; }
     /// Why the last attempt or connection has ended; `errc::disconnected` if nobody has said.
     std::error_code cause() const noexcept { return cause_; }
     /// Whether an end in good order has been asked for: no attempt follows. Holds until `begin_run`.
@@ -79,13 +102,14 @@ class lifecycle {
         enter(state::due, never);
         cause_ = errc::disconnected;
         broken_ = {};
-        is_caused_ = is_violated_ = false;
+        is_caused_ = is_violated_ = is_silent_ = false;
     }
 
     /// The attempt begins.
     void open(time_point now, duration limit) noexcept {
         assert(is(state::due));
         enter(state::opening, deadline_after(now, limit));
+        shutdown_at_ = latest_shutdown_ = never;
     }
 
     /// The server has accepted the connection.
@@ -99,18 +123,39 @@ class lifecycle {
         is_ending_ = true;
         if (is(state::idle) || is(state::over) || is(state::closing)) return;
         if (may_speak && is_open())
-            enter(state::closing, deadline_after(now, limit));
+            begin_closing(now, limit);
         else
             enter(state::over, never);
     }
 
-    /// The peer has broken the protocol: it is told so, if it can be.
-    void violate(std::error_code why, time_point now, duration limit) noexcept {
+    /// The peer has broken the protocol. `may_speak`: it can be told so.
+    RUNNEL_COLD void violate(std::error_code why, bool may_speak, time_point now, duration limit) noexcept {
         if (is(state::over)) return;
         assert(is_open());
         blame(why);
         is_violated_ = true;
-        if (!is(state::closing)) enter(state::closing, deadline_after(now, limit));
+        is_silent_ = !may_speak;
+        if (!is(state::closing)) begin_closing(now, limit);
+    }
+
+    /// Nothing is to be written before the stream is shut down: a server that is told nothing is not waited for.
+    void leave(time_point now) noexcept {
+        if (shutdown_at_ == never) shutdown_at_ = now;
+    }
+
+    /// All has been written just now, or has been before and the server is heard: from now on it has a moment to go
+    /// first. True: `shutdown_at()` has changed.
+    RUNNEL_COLD bool part(time_point now) noexcept {
+        assert(is(state::closing));
+        auto const at = is_silent_ ? now : (std::min)(now + moment, latest_shutdown_);
+        return std::exchange(shutdown_at_, at) != at;
+    }
+
+    /// All has been written, and the network, which has not passed it all on, has taken so many `bytes` of it. If the
+    /// moment is over and that is news, it begins anew.
+    void take(time_point now, std::uint64_t bytes) noexcept {
+        assert(is(state::closing));
+        if (shutdown_at_ <= now && std::exchange(taken_, bytes) != bytes) part(now);
     }
 
     /// A write has failed with `why`. That is the cause only if what is read within `limit` says nothing else.
@@ -164,6 +209,10 @@ class lifecycle {
     }
 
   private:
+    RUNNEL_COLD void begin_closing(time_point now, duration limit) noexcept {
+        enter(state::closing, deadline_after(now, limit));
+        latest_shutdown_ = deadline_after(now, limit / 2);
+    }
     void enter(state s, time_point deadline) noexcept {
         state_ = s;
         deadline_ = deadline;
@@ -177,6 +226,10 @@ class lifecycle {
     bool is_caused_ = false;
     bool is_ending_ = false;
     bool is_violated_ = false;
+    bool is_silent_ = false;  // a violation cannot be told
+    time_point shutdown_at_ = never;
+    time_point latest_shutdown_ = never;
+    std::uint64_t taken_ = 0;  // by the network, when it was looked at last
 };
 
 }  // namespace runnel::mqtt

@@ -314,6 +314,59 @@ TEST_CASE("an end in good order has its own limit of time, in which no ping goes
     CHECK_FALSE(s.c.has_packets());
 }
 
+TEST_CASE("the server's moment to go begins when all has been written, and the timer is told") {
+    scene s;
+    s.connect();
+    s.publish("x", qos::at_most_once);
+    s.begin_write();
+    s.c.close(true);
+    CHECK_FALSE(s.c.has_to_write());
+    s.publish("y", qos::at_most_once);
+    s.end_write();
+    CHECK(s.c.life().shutdown_at() == mqtt::never);  // more has gathered
+    s.begin_write();
+    s.poll();
+    int const alarms = s.alarms;
+    auto const now = clock_type::now();
+    s.end_write();
+    s.poll();
+    CHECK(s.alarms > alarms);
+    CHECK(s.c.life().shutdown_at() >= now + 200ms);
+    CHECK(s.c.life().shutdown_at() <= clock_type::now() + 200ms);
+}
+
+TEST_CASE("while the network takes what has been written the server's moment lasts, and it ends when all is taken") {
+    scene s;
+    s.options.close_timeout = 20s;
+    s.connect();
+    s.publish("x", qos::at_most_once);
+    s.c.close(true);
+    s.begin_write();
+    s.end_write(6);
+    auto const then = s.c.life().shutdown_at();
+    CHECK(s.c.advance(then - 1ms, s.c.position(6), false) == then);
+    CHECK(s.c.advance(then, s.c.position(6), false) == then + 200ms);
+    CHECK(s.c.advance(then + 200ms, s.c.position(4), false) == then + 400ms);
+    CHECK(s.c.advance(then + 400ms, s.c.position(4), false) == s.c.life().deadline());
+    CHECK(s.c.advance(then + 500ms, s.c.position(2), false) == then + 700ms);
+    CHECK(s.c.advance(then + 700ms, s.c.position(0), false) == s.c.life().deadline());
+}
+
+TEST_CASE("a server that is told nothing of its violation is not waited for") {
+    scene s(v3);
+    s.connect();
+    s.receive(violation);
+    CHECK(s.c.life().shutdown_at() <= clock_type::now());
+    CHECK(s.c.is_written());
+
+    scene told(v5);
+    told.connect();
+    told.receive(violation);
+    CHECK(told.c.life().shutdown_at() == mqtt::never);
+    told.write();
+    CHECK(told.c.life().shutdown_at() > clock_type::now());
+}
+
 TEST_CASE("what the layers below hold when the stream goes is lost, but for the end itself") {
     for (std::uint64_t const held : {256U, 257U}) {
         scene s;

@@ -86,7 +86,6 @@ class connection {
     /// The attempt begins.
     void open() noexcept {
         life_.open(clock::now(), options_.connect_timeout);
-        parting_ = latest_parting_ = never;
         had_freed_ = false;
         is_wiped_ = false;
         left_ = {};
@@ -109,10 +108,11 @@ class connection {
 
     /// Lets the connection write what has gathered, close in good order, and end, within `close_timeout`. Ends at once
     /// what else there is. `may_speak`: CONNECT has gone.
-    void close(bool may_speak) {
-        life_.close(may_speak, clock::now(), options_.close_timeout);
+    RUNNEL_COLD void close(bool may_speak) {
+        auto const now = clock::now();
+        life_.close(may_speak, now, options_.close_timeout);
         if (life_.is(state::over)) return stop();
-        begin_parting();
+        if (is_empty()) life_.leave(now);
         keep_alive_.end();  // nothing follows DISCONNECT; the time is bounded
         packets_.wake();
         packets_.timer().soon();
@@ -120,13 +120,15 @@ class connection {
 
     /// The peer cannot be gone on with: it is told `why`, if the version has a way, and nothing of it counts any more.
     RUNNEL_COLD void end_over(errc why) {
-        life_.violate(why, clock::now(), options_.close_timeout);
+        auto const now = clock::now();
+        bool const may_speak = state_.version() == protocol_version::v5;
+        life_.violate(why, may_speak, now, options_.close_timeout);
         keep_alive_.end();
-        if (state_.version() == protocol_version::v5)
+        if (may_speak)
             state_.disconnect(packets_.out(), {reason_for(why), {}});
         else
             state_.connection_lost();
-        begin_parting();
+        if (is_empty()) life_.leave(now);
         in_.clear();
         packets_.wake();
         packets_.timer().soon();
@@ -312,10 +314,9 @@ class connection {
         }
         auto const due = (std::min)(life_.deadline(), keep_alive_.due());
         if (!life_.is(state::closing) || is_output_over_) return due;
-        if (parting_ <= now && is_under_way(position) && std::exchange(taken_, position.taken) != position.taken)
-            part(now);
+        if (is_empty() && is_under_way(position)) life_.take(now, position.taken);
         if (may_shut_down()) packets_.wake();
-        return parting_ > now ? (std::min)(due, parting_) : due;
+        return life_.shutdown_at() > now ? (std::min)(due, life_.shutdown_at()) : due;
     }
 
     /// Bytes, over all connections.
@@ -333,24 +334,12 @@ class connection {
     static constexpr std::size_t largest_ending = 256;
     static constexpr std::size_t answers_limit = 1024 * 1024;
     static constexpr std::chrono::milliseconds hearing_limit{100};  // what a socket has is read at once
-    static constexpr std::chrono::milliseconds parting_limit{200};
 
-    // A server ends the connection upon DISCONNECT, and may not read what follows: close_notify, a close frame. Then
-    // the network tells of a reset, and not any more what has arrived before. So the server has a moment to go first,
-    // which begins anew as long as it is seen to be busy, up to half of the time for closing.
-    void begin_parting() {
-        if (latest_parting_ != never) return;
-        latest_parting_ = deadline_after(clock::now(), options_.close_timeout / 2);
-        if (is_empty()) parting_ = clock::now();  // it has not been told anything
-    }
     RUNNEL_COLD void part(clock::time_point now) {
-        if (!is_empty()) return;
-        bool const is_told = state_.version() == protocol_version::v5 || !life_.is_violated();
-        auto const at = is_told ? (std::min)(now + parting_limit, latest_parting_) : now;
-        if (std::exchange(parting_, at) != at) packets_.timer().soon();
+        if (is_empty() && life_.part(now)) packets_.timer().soon();
     }
     bool may_shut_down() const noexcept {
-        return life_.is(state::closing) && (is_input_over_ || clock::now() >= parting_);
+        return life_.is(state::closing) && (is_input_over_ || clock::now() >= life_.shutdown_at());
     }
 
     // Answers wait for a write that is under way. A peer that keeps to packet identifiers can be owed 65,535
@@ -487,9 +476,6 @@ class connection {
     child_task<Executor> writer_;
     lifecycle life_;
     keep_alive keep_alive_;
-    clock::time_point parting_ = never;  // from then on a stream that closes is shut down
-    clock::time_point latest_parting_ = never;
-    std::uint64_t taken_ = 0;         // when it was looked at last, while the stream closes
     clock::time_point asked_{};       // something that the server answers at once
     clock::time_point written_at_{};  // anything else
     unanswered_exchanges left_{};     // by the last connection
