@@ -238,9 +238,8 @@ class link : public std::enable_shared_from_this<link> {
     end ends_[2];
     std::size_t cut_after_[2] = {static_cast<std::size_t>(-1), static_cast<std::size_t>(-1)};
     time_point stalled_until_{};
-    time_point moved_{};  // when bytes of the client's arrived last
-    std::size_t asked_at_ =
-        0;  // where a PINGREQ ends of which the client has no answer yet, nor anything else; 0: none
+    time_point moved_{};        // when bytes of the client's arrived last
+    std::size_t asked_at_ = 0;  // where a PINGREQ ends that is not answered yet; 0: there is none
     bool is_silent_ = false;
     bool is_cut_ = false;
 };

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/compiler.hpp>
+#include <runnel/core/make_room.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -104,7 +105,7 @@ class record_pool {
         }
         std::size_t const doubled = full ? (std::min)(last_capacity_ * 2, max_block) : min_block;
         std::size_t const capacity = (std::max)(needed, doubled);
-        blocks_.reserve(blocks_.size() + 1);
+        make_room(blocks_, 1);
         auto* const b = ::new (::operator new(sizeof(block) + capacity)) block{capacity, 0, 0, nullptr};
         blocks_.push_back(b);
         last_capacity_ = capacity;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/compiler.hpp>
+#include <runnel/core/make_room.hpp>
 #include <runnel/mqtt/codec/reason_code.hpp>
 #include <runnel/mqtt/codec/types.hpp>
 #include <runnel/mqtt/packet/reason_code_list.hpp>
@@ -108,7 +109,7 @@ class subscriptions {
         s->owner = owner;
         s->identifier = new_identifier();
         s->filters.reserve(names.size());
-        if (wanted_.size() == wanted_.capacity()) wanted_.reserve(2 * wanted_.size() + 1);
+        make_room(wanted_, 1);
         RUNNEL_TRY {
             for (auto const name : names) s->filters.push_back(&use(name));
         }

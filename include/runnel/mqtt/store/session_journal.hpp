@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/bytes.hpp>
+#include <runnel/core/make_room.hpp>
 #include <runnel/core/record_pool.hpp>
 #include <runnel/mqtt/protocol/session_state.hpp>
 #include <runnel/mqtt/store/session_store.hpp>
@@ -162,7 +163,7 @@ class session_journal {
         void erase(std::uint64_t key) { journal_.changes_.push_back({key, {}, true}); }
 
         std::string_view with_deadline(std::string_view packet, std::chrono::milliseconds expires_at) {
-            journal_.copies_.reserve(journal_.copies_.size() + 1);
+            make_room(journal_.copies_, 1);
             auto* const copy = static_cast<char*>(journal_.pool_.take(deadline_size + packet.size()));
             journal_.copies_.push_back(copy);
             copy[0] = 0;

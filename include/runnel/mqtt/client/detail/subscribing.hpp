@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/compiler.hpp>
+#include <runnel/core/make_room.hpp>
 #include <runnel/core/printable.hpp>
 #include <runnel/core/remark.hpp>
 #include <runnel/mqtt/client/detail/operation.hpp>
@@ -79,7 +80,7 @@ class subscribing final : public subscribing_part {
             throw std::system_error(errc::disconnected, "this is no subscription of this session");
         check_version(state_.may_have_v5(), !props.empty(), "user_properties");
         note_unwanted(*s.state_);
-        unsubscribers_.reserve(unsubscribers_.size() + 1);
+        make_room(unsubscribers_, 1);
         unsubscriber self(*this, end(*s.state_), *s.state_, props);
         s.state_->box->set_unwanted();
         if (self.ticket == subscriptions::nothing || closed_) co_return;

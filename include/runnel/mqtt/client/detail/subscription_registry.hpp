@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/compiler.hpp>
+#include <runnel/core/make_room.hpp>
 #include <runnel/mqtt/client/subscription.hpp>
 #include <runnel/mqtt/protocol/router.hpp>
 
@@ -31,7 +32,7 @@ class subscription_registry {
 
     /// `s->wish` is set. Nothing changes if there is no memory for it.
     RUNNEL_COLD void add(std::shared_ptr<entry> s) {
-        if (entries_.size() == entries_.capacity()) entries_.reserve(2 * entries_.size() + 1);
+        make_room(entries_, 1);
         try {
             for (std::size_t i = 0; i < s->parts.size(); ++i) {
                 auto& p = s->parts[i];
@@ -65,7 +66,7 @@ class subscription_registry {
         return true;
     }
     /// Makes room for one that is to be removed.
-    RUNNEL_COLD void prepare_to_remove() { removed_.reserve(removed_.size() + 1); }
+    RUNNEL_COLD void prepare_to_remove() { make_room(removed_, 1); }
     void forget_removed() {
         if (removed_.empty()) [[likely]]
             return;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/compiler.hpp>
+#include <runnel/core/make_room.hpp>
 #include <runnel/core/ring_queue.hpp>
 #include <runnel/core/utf8.hpp>
 #include <runnel/mqtt/codec/reason_code.hpp>
@@ -71,7 +72,7 @@ class received {
         auto const number = waiting_.next();
         waiting_.make_room();  // what can fail comes first
         if (tracked) {
-            if (notes_) changed_.reserve(changed_.size() + 2 * (messages_.size() + 1));  // so that noting cannot fail
+            if (notes_) make_room(changed_, 2 * (messages_.size() + 1));  // so that noting cannot fail
             messages_.insert(id, {.number = number, .place = number, .quality = packet.qos, .seen = true});
         }
         waiting_.place({number, 0, 0, id, packet.qos, false, tracked, reason_code::success});
@@ -281,7 +282,7 @@ class received {
                                      .reason = reason,
                                      .taken = true,
                                      .is_doubtful = true});
-        changed_.reserve(2 * messages_.size());
+        make_room(changed_, 2 * messages_.size());
     }
 
   private:
