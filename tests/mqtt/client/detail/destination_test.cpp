@@ -6,6 +6,7 @@
 
 #include "support/memory_sessions.hpp"
 #include <algorithm>
+#include <chrono>
 #include <string>
 #include <vector>
 
@@ -80,6 +81,33 @@ TEST_CASE("servers that name each other are not followed for ever") {
     task<void> running(b.io, s.run());
     CHECK(running.run_for_error() == reason_code::use_another_server);
     CHECK(b.count(kind::redirected) == 5);
+}
+
+TEST_CASE("redirections behind a connection that has lasted are a new row") {
+    two_brokers b;
+    int attempts = 0;
+    auto const refuses = [&](runnel::tcp const& other) {
+        return [&attempts, &other](runnel::testing::connect_attempt& a) {
+            if (++attempts % 6 == 0) return reason_code::success;
+            a.server_reference = "127.0.0.1:" + std::to_string(other.port);
+            return reason_code::use_another_server;
+        };
+    };
+    b.first.hooks().on_connect = refuses(b.to_second);
+    b.second.hooks().on_connect = refuses(b.to_first);
+    auto options = b.options();
+    options.reconnect.stable_after = std::chrono::milliseconds(0);
+    mqtt::session s(b.io.get_executor(), b.to_first, options);
+    task<void> running(b.io, s.run());
+    test::run(b.io, s.connected());
+    CHECK(b.count(kind::redirected) == 5);
+    CHECK(b.count(kind::waiting) == 0);
+    REQUIRE(b.second.drop_client("client"));
+    CHECK(test::wait_until(b.io, [&] { return s.counters().connections == 2; }));
+    CHECK(b.count(kind::redirected) == 10);
+    CHECK(b.count(kind::waiting) == 1);
+    test::run(b.io, s.disconnect());
+    CHECK_FALSE(running.run_for_error());
 }
 
 TEST_CASE("a redirection is followed only by those who want that") {
