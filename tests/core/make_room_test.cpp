@@ -9,8 +9,8 @@
 using runnel::make_room;
 
 TEST_CASE("there is room for as many elements as were asked for, and none is lost") {
-    for (std::size_t const size : {0, 1, 7, 100}) {
-        for (std::size_t const more : {0, 1, 2, 99, 1000}) {
+    for (std::size_t const size : {0U, 1U, 7U, 100U}) {
+        for (std::size_t const more : {0U, 1U, 2U, 99U, 1000U}) {
             std::vector<std::size_t> v;
             for (std::size_t i = 0; i < size; ++i) v.push_back(i);
             make_room(v, more);
