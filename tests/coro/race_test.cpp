@@ -288,8 +288,8 @@ enum outcome : int { not_reached = 10, as_told, wrong, ended_by_asio };
 
 // A race of which the n-th allocation fails, until nothing goes on.
 outcome race_without_memory(std::size_t nth, runnel::testing::allocator by) {
-    waiters_on p;
     int there = 0, aborted = 0, left_behind = -1;
+    waiters_on p;  // with it go those that are left when Asio throws
     auto const whole = [&]() -> asio::awaitable<void> {
         try {
             auto racing = runnel::race(p.waiters, wait_for_ever(p.waiters, aborted), leave_late(p.waiters, there),

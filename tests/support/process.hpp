@@ -185,18 +185,29 @@ class child_process {
     int status_ = 0;
 };
 
-/// A loopback port that is free at this moment.
-inline std::uint16_t free_port() {
+/// Whether a server could listen on a loopback port.
+inline bool is_free(std::uint16_t port) {
     int const socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof(address);
-    bool const bound = ::bind(socket, reinterpret_cast<sockaddr*>(&address), size) == 0 &&
-                       ::getsockname(socket, reinterpret_cast<sockaddr*>(&address), &size) == 0;
+    address.sin_port = htons(port);
+    bool const bound = ::bind(socket, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0;
     ::close(socket);
-    if (!bound) throw std::system_error(errno, std::generic_category(), "bind");
-    return ntohs(address.sin_port);
+    return bound;
+}
+
+/// A loopback port that is free at this moment, for a server that may be away for a while. It is below those that the
+/// kernel gives to clients (32768 and up): else somebody's client could get it meanwhile, or one that looks for the
+/// server be connected to itself. Tests side by side, which are processes, begin at different ones.
+inline std::uint16_t free_port() {
+    constexpr std::uint32_t lowest = 10'000, count = 22'000, apart = 50;
+    static std::uint32_t next = static_cast<std::uint32_t>(::getpid()) * apart;
+    for (std::uint32_t tried = 0; tried < count; ++tried) {
+        auto const port = static_cast<std::uint16_t>(lowest + next++ % count);
+        if (is_free(port)) return port;
+    }
+    throw std::runtime_error("no free port on 127.0.0.1");
 }
 
 /// Whether something accepts connections on a loopback port.
