@@ -143,8 +143,8 @@ def executables():
     """The executables of tests/meson.build, each with its files."""
     build = re.sub(r"^\s*#.*", "", (ROOT / "tests" / "meson.build").read_text(), flags=re.MULTILINE)
     lists, left_out = {}, []
-    for name, files in re.findall(r"^(\w+) = \[\n(.*?)^\]", build, re.DOTALL | re.MULTILINE):
-        lists[name] = re.findall(r"'(\S+\.cpp)'", files)
+    for name, files in re.findall(r"^(\w+_sources) = \[(.*?)\]$", build, re.DOTALL | re.MULTILINE):
+        lists[name] = re.findall(r"'([^'\s]+\.cpp)'", files)
     made = {}
     for program, names in re.findall(r"^ +\['([\w-]+)', (.*?), runnel_", build, re.MULTILINE):
         made[f"test-{program}"] = [file for name in re.findall(r"\w+_sources", names) for file in lists[name]]

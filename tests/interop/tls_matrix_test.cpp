@@ -152,6 +152,7 @@ struct row {
     arguments s_server = {};
     std::function<void(tls_options&, any_certificate const&)> client = {};
     std::function<std::string(any_certificate const&)> status = {};  // an OCSP response that it staples
+    std::function<void()> then_look = {};                            // before the server ends
 };
 
 void check(row const& r, any_certificate const& issuer = authority(), std::string const& chain = {}) {
@@ -170,6 +171,7 @@ void check(row const& r, any_certificate const& issuer = authority(), std::strin
     if (r.next == then::opens) {
         asio::io_context io;
         CHECK_MESSAGE(!test::error_of(io, t.open(io.get_executor())), peer.log());
+        if (r.then_look) r.then_look();
         return;
     }
     auto const met = meet(t);
@@ -450,19 +452,23 @@ TEST_CASE("s_server: the key log has what OpenSSL's own has for the same connect
         test::scratch_directory const files;
         check({.what = "with a key log",
                .s_server = {"-keylogfile", (files.path() / "theirs").string()},
-               .client = [&](tls_options& o, auto const&) {
-                   o.maximum = version;
-                   o.key_log_file = (files.path() / "mine").string();
-               }});
-        auto const mine = sorted_lines(files.read("mine"));
-        CHECK(mine.size() == (version == tls_version::v1_2 ? 1 : 5));
-        // Another process writes it, perhaps later.
-        auto theirs = sorted_lines(files.read("theirs"));
-        for (int i = 0; i < 500 && theirs != mine; ++i) {
-            std::this_thread::sleep_for(std::chrono::milliseconds(10));
-            theirs = sorted_lines(files.read("theirs"));
-        }
-        CHECK(mine == theirs);
+               .client =
+                   [&](tls_options& o, auto const&) {
+                       o.maximum = version;
+                       o.key_log_file = (files.path() / "mine").string();
+                   },
+               .then_look =
+                   [&] {
+                       auto const mine = sorted_lines(files.read("mine"));
+                       CHECK(mine.size() == (version == tls_version::v1_2 ? 1 : 5));
+                       // The server writes the last line when it has read the client's last message.
+                       auto theirs = sorted_lines(files.read("theirs"));
+                       for (int i = 0; i < 500 && theirs != mine; ++i) {
+                           std::this_thread::sleep_for(std::chrono::milliseconds(10));
+                           theirs = sorted_lines(files.read("theirs"));
+                       }
+                       CHECK(mine == theirs);
+                   }});
     }
 }
 

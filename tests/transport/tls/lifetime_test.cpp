@@ -5,6 +5,7 @@
 #include <asio/ip/tcp.hpp>
 #include <doctest/doctest.h>
 
+#include "support/sample.hpp"
 #include "support/stream_life.hpp"
 #include "support/tls_pair.hpp"
 
@@ -77,9 +78,13 @@ asio::awaitable<void> handshakes(test::stream_user<S>& user) {
 
 }  // namespace
 
-TEST_CASE("a TLS stream may go at each point of its operations") { try_all<over_memory>({connected_in_memory}); }
+TEST_CASE("a TLS stream may go at each point of its operations") {
+    try_all<over_memory>({.connect = connected_in_memory, .apart = test::every(3)});
+}
 
-TEST_CASE("a TLS stream over TCP may go at each point of its operations") { try_all<over_tcp>({connected_by_tcp}); }
+TEST_CASE("a TLS stream over TCP may go at each point of its operations") {
+    try_all<over_tcp>({.connect = connected_by_tcp, .apart = test::every(3)});
+}
 
 TEST_CASE("a TLS stream may go at each point of a handshake") {
     for (bool const v1_2 : {false, true}) {
