@@ -45,7 +45,7 @@ def hoisted(file, root):
                 conditions[-1] = NOT_HERE
 
 
-# Gigabytes that a compiler may have, and as many files of tests as it compiles with g++ in that.
+# Gigabytes that a compiler may have, and as many files of tests as it compiles in that.
 MEMORY_FOR = {4: 26, 2: 10, 0: 4}
 
 
