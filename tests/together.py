@@ -46,7 +46,7 @@ def hoisted(file, root):
 
 
 # Gigabytes that a compiler may have, and as many files of tests as it compiles in that.
-MEMORY_FOR = {4: 26, 2: 10, 0: 4}
+MEMORY_FOR = {5: 26, 4: 15, 2: 10, 0: 4}
 
 
 def at_once():
