@@ -257,10 +257,10 @@ class Trial:
         return self.run_tests("tests", test_list("test_sources"), 15)
 
     def drivers(self):
-        return self.run_tests("drivers", [file for file in test_list("driver_test_sources") if DRIVERS.match(file)], 4)
+        return self.run_tests("drivers", [file for file in test_list("drivers_test_sources") if DRIVERS.match(file)], 4)
 
     def all_drivers(self):
-        return self.run_tests("drivers", test_list("driver_test_sources"), 10)
+        return self.run_tests("drivers", test_list("drivers_test_sources"), 10)
 
     def run_tests(self, name, files, at_once):
         sources = [TESTS / "main.cpp", TESTS / "support/allocation_count.cpp"]
