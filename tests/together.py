@@ -54,8 +54,9 @@ def at_once():
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         memory = 0  # not told here
-    # The machine takes some for itself.
-    each = memory * 1.05 / (1 << 30) / (os.cpu_count() or 1)
+    processors = os.cpu_count() or 1
+    compilers = processors + (1 if processors < 3 else 2)  # that ninja runs side by side
+    each = memory * 1.05 / (1 << 30) / compilers  # the machine takes some for itself
     return next(files for limit, files in MEMORY_FOR.items() if each >= limit)
 
 
