@@ -69,7 +69,7 @@ class client {
         if (session_ || is_retired_) return;
         ++process_;
         store_ = std::make_shared<store>(machine_, disk_);
-        store_->fails = store_fails_;
+        set_store_fails(store_fails_);
         auto options = settings_.options;
         if (has_store()) options.store = store_;
         options.on_event = [this](mqtt::session_event const& e) { on_event(e); };
@@ -129,6 +129,7 @@ class client {
     void set_store_fails(bool fails) {
         store_fails_ = fails;
         if (store_) store_->fails = fails;
+        if (fails) store_failed_in_ = process_;
     }
     /// No faults any more, and the user's code does what it should.
     void calm_down() {
@@ -209,15 +210,27 @@ class client {
         for (auto& [number, m] : std::exchange(held_, {})) checker_.taken(number);
     }
 
-    /// Nobody may wait for room where there is: without a connection, and with nothing in the queue.
+    /// Nobody may wait for room where there is: without a connection, and with nothing in the queue; or with so little
+    /// that the largest of those who wait would fit. What is to be stored before has time until the next event.
     void check_room() {
-        bool const may_be_empty =
-            settings_.options.maximum_queued_messages == mqtt::session_options().maximum_queued_messages;
-        if (!is_alive() || !may_be_empty || session_->is_connected() || !session_->queued().empty()) return;
-        for (auto const& op : pending_)
-            if ((op->quality == 0 || op->quality == 1) && machine_.now() - op->begun - (slept_ - op->slept) > 1s &&
-                op->process == process_)
+        auto const& o = settings_.options;
+        bool const is_bound_by_bytes = o.maximum_queued_messages == mqtt::session_options().maximum_queued_messages;
+        if (!is_alive() || !is_bound_by_bytes || session_->is_connected() || store_failed_in_ == process_) return;
+        std::size_t bytes = 0, begun = 0, largest = 0;
+        for (auto const& m : session_->queued()) {
+            bytes += m.size;
+            begun += m.qos == mqtt::qos::at_least_once;
+        }
+        for (auto const& op : pending_) largest = std::max(largest, op->size);
+        if (bytes != 0 && (has_store() || bytes + largest > o.maximum_queued)) return;
+        for (auto const& op : pending_) {
+            bool const is_old = machine_.now() - op->begun - (slept_ - op->slept) > 1s && op->process == process_;
+            if (!is_old || op->quality < 0 || op->quality > 1 || (op->quality == 0 && bytes != 0)) continue;
+            if (op->quality == 1 && begun != 0)
+                --begun;  // it may be the one that is in the queue
+            else
                 log().fail("publish %zu waits for room, of which there is enough", op->id);
+        }
     }
 
     // --- at the end
@@ -267,6 +280,7 @@ class client {
         bool has_begun = false;  // of `run`: the session knows of it
         int ended = 0;
         int quality = -1;
+        std::size_t size = 0;  // of a PUBLISH packet, at most
         asio::cancellation_signal signal{};
     };
     using op_ptr = std::shared_ptr<operation>;
@@ -357,7 +371,7 @@ class client {
     }
     // All that was begun before the end of `run` has been told of it.
     void check_told() {
-        if (machine_.now() - run_ended_ < 100ms) return;
+        if (machine_.now() - std::max(run_ended_, woke_) < 100ms) return;
         for (auto const& op : pending_) {
             std::string_view const name = op->name;
             bool const ends = name == "publish" || name == "subscribe" || name == "unsubscribe" || name == "drained" ||
@@ -536,6 +550,7 @@ class client {
     std::size_t process_ = 0;
     std::size_t dead_ = 0;     // the last process that was killed
     std::size_t drained_ = 0;  // the process of which `drained` has completed
+    std::size_t store_failed_in_ = 0;
     nanoseconds slept_{0};
     bool is_running_ = false;
     bool store_fails_ = false;

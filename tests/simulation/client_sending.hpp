@@ -21,6 +21,7 @@ inline client::awaitable<void> client::publish(op_ptr op, mqtt::qos quality, std
     mqtt::properties const expiring = draw_expiry();
     if (expires(number, expiring, true)) o.props = &expiring;
     op->quality = static_cast<int>(quality);
+    op->size = text.size() + 64;
     if (random().one_in(3)) o.timeout = op->limit = milliseconds(random().between(1, 5'000));
     if (random().one_in(20)) o.timeout = milliseconds::max(), op->limit = {};
     log().say("publish %zu: u%zu qos %d, %lld ms", op->id, number, static_cast<int>(quality),
@@ -108,7 +109,7 @@ inline client::awaitable<void> client::request(op_ptr op, milliseconds limit) {
     if (error && session_ && op->process == process_ && offline_since && offline_since == connections_if_offline())
         checker_.request_withdrawn(op->id);
     judge(*op, error, mqtt::errc::response_timeout, mqtt::errc::session_lost, discarded(), full(), refused());
-    is_answered_ = !error;
+    is_answered_ = !error || error == mqtt::errc::queue_full;  // which `judge` allows where that is so
     if (!error && response.payload() != text_of('r', op->id)) log().fail("request %zu gets another response", op->id);
 }
 
