@@ -169,8 +169,7 @@ class client {
         }
         auto const handle = *s.handle;
         forget(i);
-        s.left_in = process_;
-        start("unsubscribe", [=, this](op_ptr op) { return unsubscribe(std::move(op), handle); });
+        start("unsubscribe", [=, this](op_ptr op) { return unsubscribe(std::move(op), i, handle); });
     }
     void want_all() {
         for (std::size_t i = 0; i < slots; ++i)
@@ -435,7 +434,7 @@ class client {
     awaitable<void> use(op_ptr op, std::size_t number, mqtt::message m);
     void fail_with(std::size_t number, mqtt::message m);
     awaitable<void> hold(mqtt::message& m);
-    awaitable<void> unsubscribe(op_ptr op, subscription s);
+    awaitable<void> unsubscribe(op_ptr op, std::size_t i, subscription s);
 
     // --- waiting, and the end
 

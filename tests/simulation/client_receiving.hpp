@@ -148,8 +148,9 @@ inline client::awaitable<void> client::hold(mqtt::message& m) try {
     throw;
 }
 
-inline client::awaitable<void> client::unsubscribe(op_ptr op, subscription s) {
+inline client::awaitable<void> client::unsubscribe(op_ptr op, std::size_t i, subscription s) {
     if (!session_ || op->process != process_) co_return;
+    if (!op->is_cancelled) slots_[i].left_in = process_;  // else Asio throws at `co_await`
     std::error_code error;
     try {
         auto asking = session_->unsubscribe(s);

@@ -69,6 +69,29 @@ TEST_CASE("reason string and user properties go with an acknowledgement, also wh
     CHECK(r.sent() == "PUBACK 10");
 }
 
+TEST_CASE("each acknowledgement has its own details, in whatever order messages are taken") {
+    auto const named = [](char const* reason) {
+        properties p;
+        p.reason_string = reason;
+        return p;
+    };
+    properties const first = named("first"), second = named("second"), third = named("third");
+    for (bool const in_order : {false, true}) {
+        receiver r;
+        r.receive_publish("c", q1, 9);
+        r.receive_publish("d", q1, 10);
+        if (in_order) r.acknowledge(2, reason_code::quota_exceeded, second);
+        r.acknowledge(3, reason_code::quota_exceeded, third);
+        if (!in_order) r.acknowledge(2, reason_code::quota_exceeded, second);
+        CHECK(r.take_bytes() == "");
+        r.acknowledge(0, reason_code::success, first);
+        CHECK(r.take_bytes() ==
+              test::encoded(acknowledgement{puback, 7, reason_code::success, &first}, v5) +
+                  test::encoded(acknowledgement{puback, 9, reason_code::quota_exceeded, &second}, v5) +
+                  test::encoded(acknowledgement{puback, 10, reason_code::quota_exceeded, &third}, v5));
+    }
+}
+
 TEST_CASE("PUBACK and PUBREC leave out what makes them too large for the peer") {
     // Shows [MQTT-3.4.2-2] [MQTT-3.4.2-3] [MQTT-3.5.2-2] [MQTT-3.5.2-3].
     auto const p = details();
