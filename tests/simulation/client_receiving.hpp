@@ -184,6 +184,7 @@ inline client::awaitable<void> client::subscribe_twice(op_ptr op, std::size_t i)
     } catch (std::system_error const& e) {
         error = e.code();
     }
+    checker_.was_subscribed_twice(i);
     judge(*op, error, refused());
 }
 
