@@ -1738,6 +1738,22 @@ TEST_CASE("a session that was lost is known to be so although DISCONNECT has gon
     }
 }
 
+TEST_CASE("CONNACK behind DISCONNECT begins nothing: nothing more is sent, and nobody is told of it [MQTT-3.14.4-1]") {
+    for (auto const version : both_versions) {
+        session_end c(role::client, version);
+        c.begin_connect();
+        CHECK(c.state.disconnect(c.out) == errc::ok);
+        c.publish("a", q1);
+        CHECK(c.sent() == "DISCONNECT");
+        CHECK(c.receive_packet(connack{.session_present = false}) == errc::ok);
+        CHECK(c.state.current_phase() == phase::disconnecting);
+        CHECK_FALSE(c.state.connected());
+        CHECK(c.sent() == "");
+        CHECK(c.connacks.empty());
+        CHECK(c.receive_packet(connack{}) == errc::unexpected_packet);  // there is one only
+    }
+}
+
 namespace {
 
 // The next connection of a client whose last CONNECT has had no answer; CONNACK: session present.
