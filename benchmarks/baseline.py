@@ -17,7 +17,6 @@ import os
 import pathlib
 import platform
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,8 +26,7 @@ sys.dont_write_bytecode = True  # nothing is left behind in the source tree
 HERE = pathlib.Path(__file__).resolve().parent
 BASELINE = HERE / "baseline.json"
 GROWTH = 0.03
-# Of sessions at which somebody looks on: a write takes a turn of its own there, and how many messages go with it varies.
-LOOSE = 0.15
+# Sessions at which somebody looks on.
 WATCHED = ("traced", "quiet", "metered")
 # Messages of the shorter run; the other one is three times as long.
 CASES = {
@@ -46,9 +44,6 @@ CASES = {
     for below in belows
 }
 WARM_UP = 1.2  # a fifth more messages come before those that are counted
-# When a socket takes or gives how much varies, more so where others run beside. What is not as it was is counted so many
-# times more, alone, and their median counts.
-AGAIN = 3
 IDLE = 200
 
 
@@ -62,25 +57,19 @@ def instructions(program, case, messages):
     for n in (messages, 3 * messages):
         command = ["valgrind", "--tool=callgrind", "--toggle-collect=*other_side_turn*", "--collect-atstart=yes",
                    "--callgrind-out-file=/dev/null", program, case, str(n)]
-        done = subprocess.run(command, check=True, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=900)
+        done = subprocess.run(command, check=True, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                              timeout=900)
         totals.append(int(re.search(r"Collected : (\d+)", done.stderr).group(1)))
     return (totals[1] - totals[0]) / (2 * messages * WARM_UP)
 
 
-def allowed(name):
-    return LOOSE if name.split("/")[0] in WATCHED else GROWTH
-
-
-def of_messages(programs, before):
+def of_messages(programs):
     def program(case):
         below = case.split("/")[0]
         return programs["baseline_any" if below == "any" else "baseline_watched" if below in WATCHED else "baseline"]
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # counts, whatever runs beside
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # whatever runs beside, the counts are the same
         counted = list(pool.map(lambda case: instructions(program(case[0]), *case), CASES.items()))
     for (case, messages), value in zip(CASES.items(), counted):
-        was = before.get(f"{case}: instructions")
-        if was is not None and abs(value / was - 1) > allowed(case):
-            value = statistics.median(instructions(program(case), case, messages) for _ in range(AGAIN))
         yield f"{case}: instructions", round(value, 1)
         for line in output_of([program(case), case, str(5 * messages)]).splitlines():
             found = json.loads(line)
@@ -133,16 +122,16 @@ def main():
     holds = is_the_machine_of(baseline, compiler)
     figures, before = {}, baseline["figures"]
     grown, fallen = [], []
-    for generator in (of_messages(programs, before), of_idle_sessions(programs["session"], programs["session_peer"]),
+    for generator in (of_messages(programs), of_idle_sessions(programs["session"], programs["session_peer"]),
                       of_code(compiler, options.include)):
         for name, value in generator:
             figures[name] = value
             was = before.get(name)
             change = "" if was is None else f"{was:>12,.10g}  {'' if not was else format(value / was - 1, '+.1%')}"
             print(f"{name:<50} {value:>12,.10g} {change}", flush=True)
-            if was is None or value > was * (1 + allowed(name)) + 0.00005:
+            if was is None or value > was * (1 + GROWTH) + 0.00005:
                 grown.append(name)
-            elif value < was * (1 - allowed(name)) - 0.00005:
+            elif value < was * (1 - GROWTH) - 0.00005:
                 fallen.append(name)
     if options.update:
         BASELINE.write_text(json.dumps({**baseline, "figures": figures}, indent=1) + "\n")

@@ -31,6 +31,8 @@ class acknowledger {
     std::chrono::seconds keep_alive() const noexcept { return keep_alive_; }
     /// Whether the client is to be sent messages, as fast as it takes them.
     bool floods() const noexcept { return floods_; }
+    /// Whether the client has said that it goes, upon which a server ends the connection (MQTT-3.14.4-1).
+    bool has_left() const noexcept { return has_left_; }
 
     /// Many whole PUBLISH packets of QoS 0, each handed to `append(packet)`.
     template <class Append>
@@ -68,12 +70,14 @@ class acknowledger {
                 if (v5_) out.append(2, '\0');
                 break;
             case 12: out.append("\xD0\0", 2); break;  // PINGREQ
+            case 14: has_left_ = true; break;         // DISCONNECT
             default: break;
         }
     }
 
     bool v5_ = false;
     bool floods_ = false;
+    bool has_left_ = false;
     std::chrono::seconds keep_alive_{0};
 };
 

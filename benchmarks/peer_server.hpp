@@ -45,7 +45,7 @@ class conversation {
         return send();
     }
 
-    /// Whether it is to be served when there is room to write, too.
+    /// Whether it has more to send, and is to be served when there is room to write, too.
     bool waits_for_room() const noexcept { return waits_; }
 
     bool is_silent(clock_type::time_point now) const noexcept {
@@ -80,32 +80,38 @@ class conversation {
             mqtt_.flood([this](std::string_view packet) {
                 framing_ == framing::websocket ? append_frame(flood_, packet) : void(flood_.append(packet));
             });
-        return !frames_.closed();
+        return !frames_.closed() && !mqtt_.has_left();
     }
 
     bool send() {
-        for (;;) {
+        for (std::size_t room = flood_at_once;;) {
             // Answers go between two turns of the flood; what TLS has not taken yet must be offered again.
-            if (!waits_) answering_ = !out_.empty() && flooded_ == 0;
-            waits_ = false;
-            if (!answering_ && flood_.empty()) return true;
-            std::string_view const bytes = answering_ ? out_ : std::string_view(flood_).substr(flooded_);
-            ssize_t const n = channel_.write(bytes);
+            if (!refused_) answering_ = !out_.empty() && flooded_ == 0;
+            waits_ = answering_ || !flood_.empty();
+            if (!waits_ || (!answering_ && room == 0)) return true;
+            ssize_t const n = channel_.write(answering_ ? out_ : std::string_view(flood_).substr(flooded_, room));
             if (n < 0) return false;
-            waits_ = n == 0;
-            if (waits_) return true;
-            if (answering_)
-                out_.erase(0, static_cast<std::size_t>(n));
-            else
-                flooded_ = (flooded_ + static_cast<std::size_t>(n)) % flood_.size();
-            if (!answering_ && flooded_ == 0 && --floods_left_ == 0) flood_.clear();
+            refused_ = n == 0;
+            if (refused_) return true;
+            auto const size = static_cast<std::size_t>(n);
+            if (answering_) {
+                out_.erase(0, size);
+                continue;
+            }
+            room -= size;
+            flooded_ = (flooded_ + size) % flood_.size();
+            if (flooded_ == 0 && --floods_left_ == 0) flood_.clear();
         }
     }
+
+    // Less than a TCP connection's first window on loopback, so that how much comes at once is no matter of time.
+    static constexpr std::size_t flood_at_once = 60'000;
 
     channel channel_;
     framing framing_ = framing::unknown;
     bool upgrades_ = false;
-    bool waits_ = false;      // for room
+    bool waits_ = false;      // for room, or for the next turn
+    bool refused_ = false;    // what was offered last
     bool answering_ = false;  // and not flooding
     unframer frames_;
     acknowledger mqtt_;
