@@ -54,8 +54,7 @@ class Night:
         debug, at = self.build("debug-containers", ["-Dbenchmarks=disabled", "-Dcpp_args=-D_GLIBCXX_DEBUG", "-Dexamples=disabled"])
         yield "debug-containers", [*debug, ["meson", "test", "-C", str(at), "--no-rebuild", "--print-errorlogs"]]
 
-        threads, at = self.build("threads", [*plain, "-Db_lundef=false", "-Dlong_tests=true"], ["threads"],
-                                 ("clang-19", "clang++-19"))
+        threads, at = self.build("threads", [*plain, "-Dlong_tests=true"], ["threads"], ("clang-19", "clang++-19"))
         yield "threads", [*threads, [str(at / "tests/threads"), "--sessions", self.amount(400), "--messages", "1000"]]
 
         yield "valgrind", [[PYTHON, "tests/valgrind.py"]]

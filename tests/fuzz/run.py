@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 def build(folder, only):
     if not (folder / "build.ninja").exists():
         compiler = os.environ.get("CXX") or next(filter(shutil.which, ["clang++-19", "clang++"]), "clang++")
-        options = ["-Dfuzz=true", "-Dexamples=disabled", "-Dbenchmarks=disabled", "-Dinterop=disabled", "-Db_lundef=false"]
+        options = ["-Dfuzz=true", "-Dexamples=disabled", "-Dbenchmarks=disabled", "-Dinterop=disabled"]
         environment = {**os.environ, "CXX": compiler, "CC": compiler.replace("clang++", "clang")}
         subprocess.run(["meson", "setup", folder, ROOT, *options], check=True, env=environment)
     listed = subprocess.run(["ninja", "-C", folder, "-t", "targets", "all"], check=True, capture_output=True, text=True)

@@ -223,7 +223,7 @@ class client {
         for (auto const& op : pending_) largest = std::max(largest, op->size);
         if (bytes != 0 && (has_store() || bytes + largest > o.maximum_queued)) return;
         for (auto const& op : pending_) {
-            bool const is_old = machine_.now() - op->begun - (slept_ - op->slept) > 1s && op->process == process_;
+            bool const is_old = lasted(*op) > 1s && op->process == process_;
             if (!is_old || op->quality < 0 || op->quality > 1 || (op->quality == 0 && bytes != 0)) continue;
             if (op->quality == 1 && begun != 0)
                 --begun;  // it may be the one that is in the queue
@@ -297,6 +297,8 @@ class client {
     random_source& random() noexcept { return machine_.random(); }
     trace& log() noexcept { return machine_.log(); }
     bool is_dead(operation const& op) const noexcept { return op.process <= dead_; }
+    // Without the time that the machine has slept.
+    nanoseconds lasted(operation const& op) const noexcept { return machine_.now() - op.begun - (slept_ - op.slept); }
     mqtt::qos draw_quality() { return static_cast<mqtt::qos>(random().between<int>(0, 2)); }
     bool is_unsteady() { return !is_calm_ && random().between(1, 1000) <= settings_.unsteadiness; }
 
@@ -351,7 +353,7 @@ class client {
         bool const is_cancelled = op.is_cancelled && e == asio::error::operation_aborted;
         if (!is_usual && !is_cancelled && !is_of_store(e))
             log().fail("%s %zu ends with: %s", op.name, op.id, e.message().c_str());
-        auto const took = machine_.now() - op.begun - (slept_ - op.slept);
+        auto const took = lasted(op);
         if (op.limit.count() != 0 && took > op.limit + 1s)
             log().fail("%s %zu takes %lld ms", op.name, op.id, static_cast<long long>(took / 1ms));
     }

@@ -24,7 +24,7 @@ def build(folder):
     out = folder / "build"
     if not (out / "build.ninja").exists():
         subprocess.run(
-            ["meson", "setup", out, folder / "tree", "-Db_sanitize=address", "-Db_lundef=false", "-Dwarning_level=0"]
+            ["meson", "setup", out, folder / "tree", "-Db_sanitize=address", "-Dwarning_level=0"]
             + ["-Dwerror=false", "-Dcpp_args=-w", "-Dinterop=disabled", "-Dexamples=disabled", "-Dbenchmarks=disabled"],
             check=True,
         )

@@ -185,17 +185,20 @@ class child_process {
     int status_ = 0;
 };
 
-/// Whether a server could listen on a loopback port.
-inline bool is_free(std::uint16_t port) {
+/// Whether `call`, which is `bind` or `connect`, succeeds for a new socket and a loopback port.
+inline bool works(int (*call)(int, sockaddr const*, socklen_t), std::uint16_t port) {
     int const socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     address.sin_port = htons(port);
-    bool const bound = ::bind(socket, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0;
+    bool const done = call(socket, reinterpret_cast<sockaddr const*>(&address), sizeof(address)) == 0;
     ::close(socket);
-    return bound;
+    return done;
 }
+
+/// Whether a server could listen on a loopback port.
+inline bool is_free(std::uint16_t port) { return works(::bind, port); }
 
 /// A loopback port that is free at this moment, for a server that may be away for a while. It is below those that the
 /// kernel gives to clients (32768 and up): else somebody's client could get it meanwhile, or one that looks for the
@@ -211,16 +214,7 @@ inline std::uint16_t free_port() {
 }
 
 /// Whether something accepts connections on a loopback port.
-inline bool accepts(std::uint16_t port) {
-    int const socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    address.sin_port = htons(port);
-    bool const connected = ::connect(socket, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0;
-    ::close(socket);
-    return connected;
-}
+inline bool accepts(std::uint16_t port) { return works(::connect, port); }
 
 /// Waits until `process` accepts connections on all `ports`; false if it ends or takes longer than `limit`.
 inline bool wait_until_ready(child_process& process, std::vector<std::uint16_t> const& ports,

@@ -65,21 +65,18 @@ deflating_ends<tcp_stream> connected_by_tcp_with_deflate(asio::io_context& io) {
 
 }  // namespace
 
-TEST_CASE("a WebSocket may go at each point of its operations") {
-    test::try_websocket<plain>({.connect = connected, .apart = test::every(3)});
-}
+TEST_CASE("a WebSocket may go at each point of its operations") { test::try_websocket<plain>(connected); }
 
 TEST_CASE("a WebSocket over TCP may go at each point of its operations") {
-    test::try_websocket<over_tcp>({.connect = connected_by_tcp, .apart = test::every(3)});
+    test::try_websocket<over_tcp>(connected_by_tcp);
 }
 
 TEST_CASE("a WebSocket with compression may go at each point of its operations") {
-    test::try_websocket<deflating>({.connect = connected_with_deflate, .apart = test::every(3)});
+    test::try_websocket<deflating>(connected_with_deflate);
 }
 
 TEST_CASE("a WebSocket with compression over TCP may go at each point of its operations") {
-    test::try_websocket<stream<tcp_stream, permessage_deflate>>(
-        {.connect = connected_by_tcp_with_deflate, .apart = test::every(3)});
+    test::try_websocket<stream<tcp_stream, permessage_deflate>>(connected_by_tcp_with_deflate);
 }
 
 TEST_CASE("a WebSocket may go while it answers its peer") {

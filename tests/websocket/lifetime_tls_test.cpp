@@ -88,11 +88,11 @@ asio::awaitable<void> serve(memory s, stage last, bool cuts) {
 }  // namespace
 
 TEST_CASE("a WebSocket over TLS may go at each point of its operations") {
-    test::try_websocket<wss<memory>>({.connect = connected, .apart = test::every(3)});
+    test::try_websocket<wss<memory>>(connected);
 }
 
 TEST_CASE("a WebSocket over TLS and TCP may go at each point of its operations") {
-    test::try_websocket<wss<tcp_stream>>({.connect = connected_by_tcp, .apart = test::every(3)});
+    test::try_websocket<wss<tcp_stream>>(connected_by_tcp);
 }
 
 TEST_CASE("opening a WebSocket over TLS through a proxy may be interrupted at each point, whatever the server does") {

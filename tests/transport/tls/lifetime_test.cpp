@@ -63,7 +63,8 @@ ends_of<tcp_stream> connected_by_tcp(asio::io_context& io) {
 }
 
 template <runnel::stream S>
-void try_all(test::life_test<S> const& life) {
+void try_all(std::pair<S, S> (*connect)(asio::io_context&)) {
+    test::life_test<S> const life{.connect = connect, .apart = test::every(3)};
     life.run_all({test::reads<S>, test::writes<S>});
     life.run_all({test::writes<S>, test::writes<S>});
     life.run_all({test::shuts_down<S>, test::reads_on<S>});
@@ -78,13 +79,9 @@ asio::awaitable<void> handshakes(test::stream_user<S>& user) {
 
 }  // namespace
 
-TEST_CASE("a TLS stream may go at each point of its operations") {
-    try_all<over_memory>({.connect = connected_in_memory, .apart = test::every(3)});
-}
+TEST_CASE("a TLS stream may go at each point of its operations") { try_all<over_memory>(connected_in_memory); }
 
-TEST_CASE("a TLS stream over TCP may go at each point of its operations") {
-    try_all<over_tcp>({.connect = connected_by_tcp, .apart = test::every(3)});
-}
+TEST_CASE("a TLS stream over TCP may go at each point of its operations") { try_all<over_tcp>(connected_by_tcp); }
 
 TEST_CASE("a TLS stream may go at each point of a handshake") {
     for (bool const v1_2 : {false, true}) {
