@@ -12,14 +12,18 @@ A row is a compiler with flags; without arguments, all are tried. Its steps:
   all_drivers
            all of them that need neither OpenSSL nor another library: many minutes
   plain    plain.cpp: sessions over TCP and WebSocket, with the broker in the same process
+  quickstart
+           examples/quickstart.cpp: a signed device over all four transports; skipped where there is no OpenSSL for the row
 What a row needs and is not installed makes it skipped; docs/platforms.md has the packages, and the results.
-The environment variable RUNNEL_NEWEST_ASIO names the folder of asio.hpp for the row of that name.
+The environment variable RUNNEL_NEWEST_ASIO names the folder of asio.hpp for the row of that name, and RUNNEL_CROSS_ROOT that
+into which Debian's libssl3 and libssl-dev of other machines have been unpacked, where they are not installed.
 --launcher is put before each compiler: ccache, say. With --required a row must not be skipped.
 --print rules prints what the step "rules" compiles, for compilers that are not here.
 """
 
 import argparse
 import ast
+import concurrent.futures
 import os
 import pathlib
 import re
@@ -44,7 +48,7 @@ HAS_CASES = re.compile(r"test cases:\s*\d+\s*\|\s*(\d+) passed\s*\|\s*(\d+) fail
 class Row:
     def __init__(
         self, compiler, flags="", steps="headers", runner="", link="", libraries=True, portable=False, first="", boost=False,
-        asio=None,
+        asio=None, multiarch="",
     ):
         self.compiler = compiler
         self.flags = flags.split()
@@ -56,6 +60,7 @@ class Row:
         self.first = first  # what stands before all headers
         self.boost = boost  # whether Asio is Boost's
         self.asio = asio  # the environment variable with the folder of another Asio
+        self.multiarch = multiarch  # Debian's name of the machine, if it is not this one
 
 
 # What <windows.h> may define, whatever mingw's does. The standard library of g++ would not bear `min` and `max`, so that all
@@ -89,7 +94,9 @@ LONG = "*sequence*,*over processes*,*over cut connections*,*the server forgets*,
 
 def cross(triplet, qemu):
     runner = f"{qemu} -L /usr/{triplet}"
-    return Row(f"{triplet}-g++-12", "-Wno-psabi", "headers tests plain", runner, portable=True)
+    return Row(
+        f"{triplet}-g++-12", "-Wno-psabi", "headers tests plain quickstart", runner, portable=True, multiarch=triplet
+    )
 
 
 ROWS = {
@@ -110,12 +117,12 @@ ROWS = {
     "g++ newest Asio": Row(
         "g++", "-DRUNNEL_ASIO_PUBLIC_ONLY=0", "headers plain all_drivers", asio="RUNNEL_NEWEST_ASIO"
     ),
-    "clang 15": Row("clang++-15", "", "headers plain"),
-    "clang 16": Row("clang++-16", "", "headers plain"),
-    "clang 19": Row("clang++-19", "", "headers plain"),
-    "clang 19, libc++": Row("clang++-19", "-stdlib=libc++", "headers tests plain"),
+    "clang 15": Row("clang++-15", "", "headers plain quickstart"),
+    "clang 16": Row("clang++-16", "", "headers plain quickstart"),
+    "clang 19": Row("clang++-19", "", "headers plain quickstart"),
+    "clang 19, libc++": Row("clang++-19", "-stdlib=libc++", "headers tests all_drivers plain quickstart"),
     "clang 19, libc++, C++23": Row("clang++-19", "-stdlib=libc++ -std=c++23", "headers"),
-    "i386": Row("g++", "-m32", "headers tests plain"),
+    "i386": Row("g++", "-m32", "headers tests all_drivers plain quickstart", multiarch="i386-linux-gnu"),
     "Windows": Row(
         "x86_64-w64-mingw32-g++-posix", "-Wa,-mbig-obj", "headers tests plain", "wine", "-static -lws2_32 -lmswsock",
         libraries=False, portable=True, first=WINDOWS_FIRST,
@@ -244,13 +251,16 @@ class Trial:
             raise Failure(f"rules.cpp says: {done.stdout}{done.stderr}, and ends with {done.returncode}")
         return "ok"
 
-    def link(self, sources, program):
-        objects = []
-        for source in sources:
-            objects.append(self.scratch / f"{program}-{len(objects)}.o")
-            run([*self.compiler, f"-I{TESTS}", "-c", source, "-o", objects[-1]])
+    def link(self, sources, program, includes=(), libraries=()):
+        objects = [self.scratch / f"{program}-{number}.o" for number in range(len(sources))]
+
+        def compile_one(source, made):
+            run([*self.compiler, f"-I{TESTS}", *includes, "-c", source, "-o", made])
+
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(compile_one, sources, objects))
         path = self.scratch / f"{program}.exe"
-        run([self.row.compiler, *self.row.flags, *objects, "-o", path, "-pthread", *self.row.link])
+        run([self.row.compiler, *self.row.flags, *objects, "-o", path, "-pthread", *self.row.link, *libraries])
         return [*self.row.runner, path]
 
     def tests(self):
@@ -282,6 +292,20 @@ class Trial:
         said = run(self.link(sources, "plain"), timeout=300)
         if said.count(": ok") != 2:
             raise Failure(f"plain.cpp says: {said}")
+        return "ok"
+
+    def quickstart(self):
+        includes, libraries = [], ["-lssl", "-lcrypto"]
+        if self.row.multiarch:
+            usr = pathlib.Path(os.environ.get("RUNNEL_CROSS_ROOT", "/")) / "usr"
+            folder = usr / "lib" / self.row.multiarch
+            if not (folder / "libssl.so").exists():
+                return "skipped, there is no libssl-dev"
+            includes = ["-idirafter", usr / "include" / self.row.multiarch, "-idirafter", usr / "include"]
+            libraries = [f"-L{folder}", f"-Wl,-rpath,{folder}", *libraries]
+        said = run(self.link([ROOT / "examples/quickstart.cpp"], "quickstart", includes, libraries), timeout=300)
+        if said.count("received {") != 4:
+            raise Failure(f"quickstart.cpp says: {said}")
         return "ok"
 
 
