@@ -384,20 +384,22 @@ TEST_CASE("what has an effect is not cancelled as if it had none") {
     CHECK(ended == asio::error::operation_aborted);
 }
 
-#ifndef RUNNEL_USE_BOOST_ASIO  // Boost 1.81 brings what is emitted elsewhere to the executor, behind the beginning
-TEST_CASE("an operation that is cancelled before it begins does not begin") {
+TEST_CASE("an operation that is cancelled before it begins ends as cancelled and does nothing, or is done") {
     fixture f;
     asio::cancellation_signal signal;
-    std::error_code ended;
+    std::optional<std::error_code> ended;
     async_publish(f.session, "a", "b",
                   asio::bind_cancellation_slot(signal.slot(), [&](std::error_code e, publish_result) { ended = e; }));
     signal.emit(asio::cancellation_type::terminal);
     test::settle(f.io);
-    CHECK(ended == asio::error::operation_aborted);
-    CHECK(f.arrived.empty());
+    REQUIRE(ended);
+    // Since 1.22.2 Asio brings what is emitted elsewhere to the executor, behind the beginning.
+#if !defined(RUNNEL_USE_BOOST_ASIO) && ASIO_VERSION < 102202
+    CHECK(*ended == asio::error::operation_aborted);
+#endif
+    CHECK(f.arrived.empty() == (*ended == asio::error::operation_aborted));
     f.disconnect();
 }
-#endif
 
 TEST_CASE("the handler is called on its own executor, and keeps that from running out of work") {
     fixture f;
