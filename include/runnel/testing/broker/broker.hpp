@@ -278,7 +278,8 @@ class basic_broker {
             if (auto const next = outgoing.next_release())
                 attend(late_output, *next, [](void* self) { static_cast<link*>(self)->wake(); });
         }
-        void attend(std::optional<timer<Executor>>& late, clock::time_point next, timer<Executor>::function call) {
+        void attend(std::optional<timer<Executor>>& late, clock::time_point next,
+                    typename timer<Executor>::function call) {
             if (!late) late.emplace(waiters.get_executor(), call, this);
             late->set(next);
         }
