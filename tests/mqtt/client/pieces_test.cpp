@@ -813,6 +813,154 @@ TEST_CASE("two messages that come together are taken one after another by a slow
     }
 }
 
+namespace {
+
+/// Looks at the head of its message at each step, to the last.
+struct head_reader : slow_collector {
+    using slow_collector::slow_collector;
+    static constexpr std::string_view topic = "large/and/longer/than/what/a/string/holds/without/memory";
+    static constexpr std::string_view content_type = "one that is longer than that, too";
+    publish head;
+    std::size_t looks = 0;
+    bool fails = false;
+
+    asio::awaitable<void> begin(publish const& h, std::uint64_t size) {
+        auto waiting = step();
+        co_await std::move(waiting);
+        head = h;
+        look();
+        collector::begin(h, size);
+    }
+    asio::awaitable<void> piece(std::string_view bytes) {
+        auto waiting = step();
+        co_await std::move(waiting);
+        look();
+        collector::piece(bytes);
+    }
+    asio::awaitable<void> end() {
+        auto waiting = step();
+        co_await std::move(waiting);
+        look();
+        collector::end();
+    }
+    void aborted(std::error_code why) noexcept {
+        look();
+        collector::aborted(why);
+    }
+    asio::awaitable<void> step() {
+        auto waiting = wait();
+        co_await std::move(waiting);
+        if (fails) throw std::runtime_error("handler");
+    }
+    void look() noexcept {
+        ++looks;
+        CHECK(head.topic == topic);
+        CHECK(head.props.get<property_id::content_type>() == content_type);
+    }
+};
+
+/// A server that answers each PUBLISH with what it is told to.
+test::scripted_peer answering(std::string answer, std::size_t& acknowledged) {
+    return test::scripted_peer([=, &acknowledged](test::heard_packet const& p) -> std::optional<std::string> {
+        if (p.type == packet_type::connect) return test::accepted(protocol_version::v5);
+        if (p.type == packet_type::subscribe) return test::packet(0x90, p.identifier() + std::string("\0\2", 2));
+        if (p.type == packet_type::puback) ++acknowledged;
+        return p.type == packet_type::publish ? answer : "";
+    });
+}
+
+}  // namespace
+
+TEST_CASE("the head of a message is there until its end, or until it is aborted, whatever ends it at which step") {
+    enum class end { handler, cancellation, session };
+    properties props;
+    props.content_type = head_reader::content_type;
+    auto const payload = test::noise(2 * piece_size);
+    auto const message = test::encoded(mqtt::publish{.topic = head_reader::topic,
+                                                     .payload = payload,
+                                                     .qos = qos::at_least_once,
+                                                     .packet_id = 1,
+                                                     .props = &props},
+                                       protocol_version::v5);
+    constexpr std::size_t steps = 4;  // begin, two pieces, end
+    for (bool const comes_whole : {false, true})
+        for (auto const by : {end::handler, end::cancellation, end::session})
+            for (std::size_t step = 0; step != steps; ++step) {
+                CAPTURE(comes_whole);
+                CAPTURE(static_cast<int>(by));
+                CAPTURE(step);
+                std::size_t acknowledged = 0;
+                auto peer = answering(message, acknowledged);
+                auto s = std::make_unique<session_type>(peer.io.get_executor(), transport_type{peer.transport},
+                                                        with_large_packets(protocol_version::v5));
+                test::task<void> running(peer.io, s->run());
+                test::run(peer.io, s->connected());
+                auto const sub = test::run(peer.io, s->subscribe("large/#"));
+                head_reader got(peer.io.get_executor());
+                std::optional<test::task<void>> taking;
+                if (!comes_whole) taking.emplace(peer.io, receive_pieces(*s, sub, got));
+                test::settle(peer.io);
+                REQUIRE(s->try_publish("go", ""));
+                test::settle(peer.io);
+                CHECK(sub.size() == (comes_whole ? 1 : 0));
+                if (comes_whole) taking.emplace(peer.io, receive_pieces(*s, sub, got));
+                test::settle(peer.io);
+                for (std::size_t i = 0; i != step; ++i) {
+                    got.go_on();
+                    test::settle(peer.io);
+                }
+                REQUIRE(got.waits == step + 1);
+                got.fails = by == end::handler;
+                if (by == end::cancellation) taking->cancel();
+                if (by == end::session) s.reset();
+                for (std::size_t i = 0; i != steps + 1; ++i) {
+                    test::settle(peer.io);
+                    got.go_on();
+                }
+                REQUIRE(taking->done());
+                CHECK(acknowledged == 0);
+                // What has come whole needs no session any more.
+                bool const is_whole = by == end::session && (comes_whole || step == steps - 1);
+                bool const is_aborted = !is_whole && (by == end::session || step != 0);
+                REQUIRE(got.all.size() == (is_whole || is_aborted ? 1 : 0));
+                if (got.all.empty()) continue;
+                CHECK(got.all[0].is_whole == is_whole);
+                CHECK(bool(got.all[0].aborted) == is_aborted);
+                CHECK(got.looks == (is_whole ? steps : step + (by == end::session ? 2 : 1)));
+            }
+}
+
+TEST_CASE("no message begins in the middle of another whose session has gone") {
+    properties props;
+    std::string const value(60'000, 'v');
+    std::vector<user_property> const large(3, user_property{"k", value});  // so it comes whole
+    props.user_properties = large;
+    auto const v5 = protocol_version::v5;
+    std::size_t acknowledged = 0;
+    auto peer = answering(test::encoded(mqtt::publish{.topic = "large/1", .payload = "piece"}, v5) +
+                              test::encoded(mqtt::publish{.topic = "large/2", .payload = "", .props = &props}, v5),
+                          acknowledged);
+    auto s =
+        std::make_unique<session_type>(peer.io.get_executor(), transport_type{peer.transport}, with_large_packets(v5));
+    test::task<void> running(peer.io, s->run());
+    test::run(peer.io, s->connected());
+    auto const sub = test::run(peer.io, s->subscribe("large/#"));
+    slow_collector got(peer.io.get_executor());
+    test::task<void> taking(peer.io, receive_pieces(*s, sub, got));
+    REQUIRE(s->try_publish("go", ""));
+    test::settle(peer.io);
+    CHECK(got.waits == 1);
+    CHECK(sub.size() == 1);
+    s.reset();
+    test::settle(peer.io);
+    got.go_on();
+    CHECK(taking.run_for_error() == errc::disconnected);
+    REQUIRE(got.all.size() == 1);
+    CHECK(got.all[0].topic == "large/1");
+    CHECK(got.all[0].aborted == errc::disconnected);
+    CHECK(sub.size() == 1);
+}
+
 TEST_CASE("what a source was asked for on a connection that has gone is not sent on the next") {
     auto const payload = test::noise(3 * piece_size);
     fixture f;

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "support/packets.hpp"
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -176,6 +177,26 @@ TEST_CASE("what a taker leaves in the middle is passed over, as is what nobody w
     CHECK_FALSE(p.in_payload());  // of the connection that has gone
     CHECK_FALSE(p.remove(&taker_a));
     CHECK(p.is_for(&taker_b));
+}
+
+TEST_CASE("a head that is shared stays as it is when the next message comes, and when all goes") {
+    auto p = std::make_unique<incoming_pieces>();
+    p->add(&taker_a, {"#"});
+    p->begin(&taker_a, message("first"), 10, {});
+    auto const first = p->share_head();
+    CHECK(first.get() == &p->head());
+    p->finish();
+    p->begin(&taker_a, message("second"), 10, {});
+    CHECK(first->topic == "first");
+    CHECK(p->head().topic == "second");
+    auto const second = p->share_head();
+    p->finish();
+    p->release();
+    CHECK(second->topic == "second");
+    p->begin(&taker_a, message("third"), 10, {});
+    auto const third = p->share_head();
+    p.reset();
+    CHECK(third->topic == "third");
 }
 
 TEST_CASE("the head of a message is kept, with its properties, and its mark has the size") {

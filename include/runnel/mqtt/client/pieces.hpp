@@ -15,6 +15,7 @@
 #include <cstring>
 #include <exception>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -117,8 +118,8 @@ class sequence_source {
 /// time: meanwhile no more than one piece is read ahead, and then nothing more from the network, no matter what. So it
 /// must not wait for what only the same connection can bring, as the acknowledgement of a message of its own.
 ///
-/// - `begin(head, size)`: a message comes, of `size` bytes. `head` is all but its payload; its views are valid until
-///   `end` or `aborted`.
+/// - `begin(head, size)`: a message comes, of `size` bytes. `head` is all but its payload, and valid until `begin` has
+///   completed; its views are until `end` or `aborted` has, even if the session goes before.
 /// - `piece(bytes)`: the next ones, 1 to `piece_size`; a view that is valid until it completes.
 /// - `end()`: the message is whole. When it completes, the message is acknowledged.
 /// - `aborted(why)`, which must not throw: the connection goes in the middle, or `receive_pieces` ends, before `end`
@@ -345,6 +346,9 @@ asio::awaitable<void, typename Session::executor_type> receive_pieces(Session& s
     std::string piece;
     bool is_begun = false;
     std::error_code why = errc::disconnected;
+    // Outside of what may throw, as `aborted` may look at its views. Thereafter it goes with the exception, and so is
+    // given back.
+    std::optional<message> whole;
     try {
         for (;;) {
             if (auto* const in = self.message(); in != nullptr && in->current() == state::aborted) {
@@ -368,13 +372,15 @@ asio::awaitable<void, typename Session::executor_type> receive_pieces(Session& s
                     if (self.message() != nullptr) self.finish();
                     continue;
                 }
-            } else if (auto whole = subscription.try_receive()) {
+            } else if (!is_begun && (whole = subscription.try_receive())) {
                 auto giving = detail::give_whole<executor_type>(whole->view(), handler, is_begun);
                 co_await std::move(giving);
+                whole.reset();
                 continue;
             } else if (in != nullptr) {
+                self.head = in->share_head();
                 auto beginning =
-                    detail::call_handler<executor_type>([&] { return handler.begin(in->head(), in->size()); });
+                    detail::call_handler<executor_type>([&] { return handler.begin(*self.head, in->size()); });
                 co_await std::move(beginning);
                 is_begun = true;
                 continue;

@@ -12,6 +12,7 @@
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -94,15 +95,9 @@ class incoming_pieces {
     /// A message begins, whose payload of `size` bytes is to come. `head` is copied.
     void begin(taker who, publish const& head, std::uint64_t size, delivery token) {
         assert(!is_busy() && skipped_ == 0);
-        head_.clear();
-        // Topic, properties: behind each other, as views into the one string.
-        head_.reserve(head.topic.size() + head.props.raw().size());
-        head_.append(head.topic).append(head.props.raw());
+        if (head_.use_count() != 1) head_ = std::make_shared<kept_head>();
+        head_->keep(head);
         buffer_.reserve(static_cast<std::size_t>(std::min<std::uint64_t>(size, piece_size)));
-        message_ = head;
-        message_.topic = std::string_view(head_).substr(0, head.topic.size());
-        message_.props = head.props.relocated(std::string_view(head_).substr(head.topic.size()));
-        message_.payload = {};
         token_ = token;
         taker_ = who;
         size_ = left_ = size;
@@ -144,12 +139,14 @@ class incoming_pieces {
     bool is_for(taker who) const noexcept { return is_busy() && taker_ == who; }
     taker current_taker() const noexcept { return is_busy() ? taker_ : nullptr; }
     /// The message, without its payload: views that are valid until `finish`.
-    publish const& head() const noexcept { return message_; }
+    publish const& head() const noexcept { return head_->message; }
+    /// The same, valid for as long as it is shared.
+    std::shared_ptr<publish const> share_head() const noexcept { return {head_, &head_->message}; }
     /// Bytes of its whole payload.
     std::uint64_t size() const noexcept { return size_; }
     delivery token() const noexcept { return token_; }
     /// By which the message is told from another one with its packet identifier: it has the size for payload.
-    publish mark() const noexcept { return marked(message_, size_, size_text_); }
+    publish mark() const noexcept { return marked(head(), size_, size_text_); }
     static publish marked(publish head, std::uint64_t size, std::array<char, 8>& text) noexcept {
         write_big_endian(text.data(), size);
         head.payload = {text.data(), text.size()};
@@ -174,13 +171,28 @@ class incoming_pieces {
     /// Gives memory back that is kept for the next message.
     void release() noexcept {
         buffer_ = {};
-        head_ = {};
+        head_.reset();
     }
 
   private:
     struct entry {
         taker who;
         std::vector<std::string> filters;
+    };
+
+    // A message without its payload, whose views are into `bytes`.
+    struct kept_head {
+        void keep(publish const& head) {
+            bytes.clear();
+            bytes.reserve(head.topic.size() + head.props.raw().size());
+            bytes.append(head.topic).append(head.props.raw());
+            message = head;
+            message.topic = std::string_view(bytes).substr(0, head.topic.size());
+            message.props = head.props.relocated(std::string_view(bytes).substr(head.topic.size()));
+            message.payload = {};
+        }
+        std::string bytes;
+        publish message;
     };
 
     static bool is_match(std::string_view filter, std::string_view topic) noexcept {
@@ -191,9 +203,8 @@ class incoming_pieces {
     }
 
     std::vector<entry> takers_;
-    std::string head_;    // topic and properties
+    std::shared_ptr<kept_head> head_;
     std::string buffer_;  // payload that has not been taken
-    publish message_;
     mutable std::array<char, 8> size_text_{};
     delivery token_;
     taker taker_ = nullptr;

@@ -127,6 +127,7 @@ class pieces_part {
             auto& part = *this->of;
             bool const is_whole = part.in_.current() == incoming_pieces::state::whole;
             auto const token = part.in_.token();
+            head.reset();
             part.in_.finish();
             if (part.in_.size() > kept_size) part.in_.release();
             part.reader_.wake_one();
@@ -136,6 +137,7 @@ class pieces_part {
         }
 
         std::shared_ptr<subscription_state<Executor>> subscription;
+        std::shared_ptr<publish const> head;  ///< of the message that has begun; it outlives the session
         waiter<Executor> waiting;
     };
 
