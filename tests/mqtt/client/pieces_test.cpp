@@ -561,6 +561,24 @@ TEST_CASE("messages in pieces that cannot be are refused in words") {
           errc::disconnected);
 }
 
+TEST_CASE("a size that no packet can have is refused, and nothing is written, however large it is") {
+    auto const nothing = [](std::uint64_t, std::span<char>) { return std::size_t{0}; };
+    for (auto const version : test::versions)
+        for (auto const quality : test::qualities)
+            for (std::uint64_t const left : {0u, 1u, 7u, 8u, 9u, 10u, 100u}) {  // of what a number of 64 bits can hold
+                scripted f(version, with_large_packets(version));
+                auto const written = f.session.counters().bytes_sent;
+                scripted_source source{~std::uint64_t{0} - left, nothing};
+                test::task<publish_result> publishing(f.io,
+                                                      publish_pieces(f.session, "large/1", source, {.qos = quality}));
+                test::settle(f.io);
+                REQUIRE(publishing.done());
+                CHECK(publishing.error() == errc::packet_too_large);
+                CHECK(source.offsets.empty());
+                CHECK(f.session.counters().bytes_sent == written);
+            }
+}
+
 TEST_CASE("a coroutine may give a payload piece by piece, of whatever sizes") {
     fixture f;
     auto const payload = test::noise(3 * piece_size);

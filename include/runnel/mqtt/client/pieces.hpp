@@ -46,7 +46,8 @@ struct with_pieces : Next {
 
 /// Where the payload of a message comes from that is published in pieces.
 ///
-/// - `size()`: bytes of all of it. MQTT sends that first, so it must be known, and must not change.
+/// - `size()`: bytes of all of it. MQTT sends that first, so it must be known, and must not change. What is too large
+///   for a packet is refused (`errc::packet_too_large`), as is the -1 by which files say that they have no size.
 /// - `read(offset, into)` puts payload from `offset` on into `into`, which is never empty and never goes beyond the
 ///   end, and returns how much: 1 or more bytes, as `std::size_t`, or as an `awaitable` of that, with which it may take
 ///   its time. Offsets follow each other, and start again at 0 if the message has to be sent again.
@@ -156,6 +157,7 @@ struct pieces_access {
     template <class Session>
     static errc check_publish(Session& s, publish const& message, std::uint64_t size, qos quality) {
         if (quality != qos::at_most_once && s.durability_) throw std::system_error(pieces_errc::session_has_store);
+        if (size > max_variable_integer) return errc::packet_too_large;  // first: the sum must not overflow
         auto const length = remaining_length(message, s.state_.version()) + size;
         if (length > max_variable_integer) return errc::packet_too_large;
         if (!s.state_.connected()) return errc::ok;

@@ -55,8 +55,10 @@ class piece_tickets {
         return std::nullopt;
     }
 
-    /// Bytes that follow the fixed header of `packet` once its ticket has been exchanged for `size` bytes.
+    /// Bytes that follow the fixed header of `packet` once its ticket has been exchanged for `size` bytes, at most
+    /// `max_variable_integer`.
     static constexpr std::uint64_t remaining_length(std::string_view packet, std::uint64_t size) noexcept {
+        assert(size <= max_variable_integer);
         return next_frame(packet).header.remaining_length - sizeof(ticket) + size;
     }
     /// Appends `packet` up to its ticket, as the beginning of one with `size` bytes of payload.
