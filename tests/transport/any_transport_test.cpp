@@ -23,6 +23,8 @@ static_assert(stream<any_stream>);
 static_assert(transport<any_transport>);
 static_assert(reporting_transport<any_transport>);
 static_assert(!network_transport<any_transport>);
+static_assert(!std::is_convertible_v<int, any_transport>);
+static_assert(!std::is_convertible_v<any_stream, any_transport>);
 static_assert(!std::is_convertible_v<basic_tcp<asio::io_context::executor_type>, any_transport>);  // another executor
 
 // Cannot be opened, but knows its number and what was reported.

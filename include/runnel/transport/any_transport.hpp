@@ -97,8 +97,13 @@ class basic_any_transport {
 
     static constexpr bool secure = false;
 
+    // It is `holder` that asks for a `transport`: whether T can be copied depends on this where T is around one.
     template <class T>
-    requires(!std::same_as<T, basic_any_transport> && transport<T> && std::same_as<typename T::executor_type, Executor>)
+    requires(!std::same_as<T, basic_any_transport> && std::same_as<typename T::executor_type, Executor> &&
+             requires(T const& t) {
+                 typename T::stream_type;
+                 t.url();
+             })
     basic_any_transport(T t) : of_(std::make_unique<holder<T>>(std::move(t))) {}
 
     basic_any_transport(basic_any_transport const& other) : of_(other.of_ ? other.of_->copy() : nullptr) {}
@@ -155,7 +160,7 @@ class basic_any_transport {
         virtual std::optional<basic_any_transport> redirected(std::string_view reference) const = 0;
     };
 
-    template <class T>
+    template <transport T>
     struct holder final : base {
         explicit holder(T t) : of(std::move(t)) {}
 

@@ -1,5 +1,6 @@
 #include <runnel/mqtt/client/metered.hpp>
 #include <runnel/mqtt/client/session_meter.hpp>
+#include <runnel/transport/any_transport.hpp>
 #include <runnel/transport/failover.hpp>
 #include <runnel/transport/tcp.hpp>
 
@@ -15,6 +16,7 @@ namespace {
 
 using metered_memory = mqtt::metered<runnel::memory_transport>;
 static_assert(runnel::transport<metered_memory>);
+static_assert(runnel::transport<mqtt::metered<runnel::any_transport>>);
 static_assert(runnel::reporting_transport<mqtt::metered<runnel::failover<runnel::tcp>>>);
 
 }  // namespace
@@ -74,6 +76,13 @@ TEST_CASE("copies count together, and so does where a server points to") {
     CHECK(other->next().host == "b.example");
     CHECK(&other->traffic() == &to.traffic());
     CHECK(!runnel::redirected(to, ""));
+    runnel::any_transport const within = to;
+    mqtt::metered const any(within);
+    auto const elsewhere = runnel::redirected(any, "b.example");
+    REQUIRE(elsewhere);
+    CHECK(elsewhere->url() == "tcp://b.example:1");
+    CHECK(&elsewhere->traffic() == &any.traffic());
+    CHECK(runnel::any_transport(any).target<mqtt::metered<runnel::any_transport>>() != nullptr);
     mqtt::metered several(runnel::failover<runnel::tcp>({to.next(), other->next()}));
     several.report(false);
     CHECK(several.next().next().host == "b.example");
