@@ -65,7 +65,8 @@ void set_target(T& transport, std::string_view host, std::uint16_t port) {
 
 /// A copy of a transport that connects to the server of an MQTT server reference ("host" or "host:port") instead; as
 /// MQTT 5 has it with the reasons "use another server" and "server moved". Nothing if the reference cannot be read, or
-/// the transport reaches no hosts. Of a `failover`, the endpoint in use is redirected.
+/// the transport reaches no hosts. Of a `failover`, the endpoint in use is redirected. A transport around others has a
+/// function of the same name, which takes the reference.
 template <transport T>
 std::optional<T> redirected(T transport, std::string_view reference) {
     auto const where = parse_server_reference(reference);
@@ -73,12 +74,12 @@ std::optional<T> redirected(T transport, std::string_view reference) {
     if constexpr (network_transport<T>) {
         set_target(transport, where->host, where->port);
         return transport;
+    } else if constexpr (requires { transport.redirected(reference); }) {
+        return transport.redirected(reference);
     } else if constexpr (requires { T(std::vector{transport.current()}, transport.order()); }) {
         auto endpoint = redirected(transport.current(), reference);
         if (!endpoint) return std::nullopt;
         return T(std::vector{std::move(*endpoint)}, transport.order());
-    } else if constexpr (requires { transport.redirected(reference); }) {
-        return transport.redirected(reference);
     } else {
         return std::nullopt;
     }

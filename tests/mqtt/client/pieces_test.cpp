@@ -1,4 +1,8 @@
+#include <runnel/mqtt/client/metered.hpp>
 #include <runnel/mqtt/client/pieces.hpp>
+#include <runnel/mqtt/client/traced.hpp>
+#include <runnel/transport/any_transport.hpp>
+#include <runnel/transport/failover.hpp>
 #include <runnel/transport/tcp.hpp>
 
 #include <doctest/doctest.h>
@@ -805,6 +809,52 @@ TEST_CASE("memory may fail at any step of a message in pieces: nothing hangs, an
     }
 }
 #endif
+
+namespace {
+
+/// Checks that a transport with pieces leads where the one within does.
+template <class T>
+void check_redirected(T to) {
+    with_pieces<T> const with{std::move(to)};
+    auto const other = redirected(with, "other.example:99");
+    REQUIRE(other);
+    CHECK(other->url() == "tcp://other.example:99");
+    CHECK(*other != with);
+    CHECK_FALSE(redirected(with, "no/host"));
+}
+
+}  // namespace
+
+TEST_CASE("a server that names another one is followed with pieces, too, over any transport") {
+    tcp const a{.host = "a.example"}, b{.host = "b.example"};
+    check_redirected(a);
+    check_redirected(any_transport(a));
+    check_redirected(failover<tcp>({a, b}));
+    check_redirected(metered<tcp>(a));
+    check_redirected(traced<failover<tcp>>(failover<tcp>({a, b}), {}));
+    check_redirected(metered<any_transport>(any_transport(failover<tcp>({a, b}))));
+
+    asio::io_context io;
+    testing::broker second(io.get_executor(), recording());
+    auto const port = second.listen_tcp();
+    testing::broker first(io.get_executor());
+    first.hooks().on_connect = [port](testing::connect_attempt& c) {
+        c.server_reference = "127.0.0.1:" + std::to_string(port);
+        return reason_code::use_another_server;
+    };
+    using any_with_pieces = with_pieces<any_transport>;
+    any_transport const to = failover<tcp>(std::vector{tcp{.host = "127.0.0.1", .port = first.listen_tcp()}});
+    auto o = with_large_packets(protocol_version::v5);
+    o.follow_redirects = true;
+    session<any_with_pieces> s(io.get_executor(), any_with_pieces{to}, std::move(o));
+    test::task<void> running(io, s.run());
+    test::run(io, s.connected());
+    std::string_view const parts[] = {"one", "two"};
+    span_source source(parts);
+    test::run(io, publish_pieces(s, "t", source, {.qos = qos::at_least_once}));
+    REQUIRE(second.received().size() == 1);
+    CHECK(second.received()[0].payload == "onetwo");
+}
 
 TEST_CASE("two messages that come together are taken one after another by a slow handler") {
     for (auto const version : test::versions) {

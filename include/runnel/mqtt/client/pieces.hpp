@@ -1,10 +1,13 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/coro/wait_list.hpp>
 #include <runnel/mqtt/client/detail/pieces_part.hpp>
 #include <runnel/mqtt/client/pieces_error.hpp>
 #include <runnel/mqtt/client/session.hpp>
+#include <runnel/transport/redirect.hpp>
+#include <runnel/transport/stream.hpp>
 
 #include RUNNEL_ASIO(error.hpp)
 
@@ -29,7 +32,8 @@ namespace runnel::mqtt {
 inline constexpr std::size_t piece_size = incoming_pieces::piece_size;
 
 /// A transport whose sessions can send and receive messages in pieces (`publish_pieces`, `receive_pieces`): `Next`, any
-/// transport, in everything else. Other sessions have neither the code nor the memory.
+/// transport, in everything else. Other sessions have neither the code nor the memory. It is the outermost layer,
+/// around `failover`, `any_transport`, `traced` and `metered`, too.
 ///
 ///     using session = runnel::mqtt::session<runnel::mqtt::with_pieces<runnel::tcp>>;
 ///     session s(executor, {{.host = "localhost"}}, options);
@@ -38,6 +42,13 @@ struct with_pieces : Next {
     using executor_type = typename Next::executor_type;
     using stream_type = typename Next::stream_type;
     using pieces_type = detail::pieces_part<executor_type>;
+
+    /// As the function of the same name for `Next`.
+    RUNNEL_COLD std::optional<with_pieces> redirected(std::string_view reference) const {
+        auto other = runnel::redirected(static_cast<Next const&>(*this), reference);
+        if (!other) return std::nullopt;
+        return with_pieces{std::move(*other)};
+    }
 
     friend bool operator==(with_pieces const& a, with_pieces const& b) {
         return static_cast<Next const&>(a) == static_cast<Next const&>(b);
