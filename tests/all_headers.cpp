@@ -256,6 +256,7 @@
 #include <runnel/websocket/protocol/mask.hpp>
 #include <runnel/websocket/protocol/message_buffer.hpp>
 #include <runnel/websocket/protocol/protocol.hpp>
+#include <runnel/websocket/protocol/refusal_body.hpp>
 #include <runnel/websocket/reconnecting_client.hpp>
 #include <runnel/websocket/reconnecting_options.hpp>
 #include <runnel/websocket/stream.hpp>

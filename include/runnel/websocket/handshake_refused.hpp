@@ -28,7 +28,8 @@ class handshake_refused : public std::system_error {
     int status() const noexcept { return status_; }
     /// Where a redirection points; it is not followed.
     std::string const& location() const noexcept { return location_; }
-    /// The first bytes of the reply's body, at most `max_body`, as they came.
+    /// The first bytes of the reply's body, at most `max_body`, as far as they have come within half a second. Chunks
+    /// are put together; empty where the body has another transfer coding.
     std::string const& body() const noexcept { return body_; }
 
     static constexpr std::size_t max_body = 1024;

@@ -47,9 +47,9 @@ struct client_options {
     bool accept_no_subprotocol = false;
     /// Additional headers.
     std::vector<header> headers = {};
-    /// What the server's reply may have at most.
+    /// What the server's reply may have at most; the bytes of interim answers (1xx) before it count.
     http_limits limits = {};
-    /// How long the handshake may take; 0: without limit.
+    /// How long the handshake may take; 0: without limit. For the body of a refusal as long again, up to half a second.
     std::chrono::milliseconds timeout{15000};
     stream_options stream = {};
 };

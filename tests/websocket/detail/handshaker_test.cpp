@@ -5,6 +5,8 @@
 
 #include "support/run.hpp"
 #include "support/streams.hpp"
+#include <chrono>
+#include <cstddef>
 #include <memory>
 #include <optional>
 #include <string>
@@ -135,6 +137,73 @@ TEST_CASE("a body that does not come does not hide the refusal, which is late th
     CHECK(c.opening->error_text().find("404") != std::string::npos);
 }
 
+TEST_CASE("a refusal is known at once, or after a moment, though the server keeps the connection open") {
+    for (auto const* const body :
+         {"Transfer-Encoding: chunked\r\n\r\n4\r\nnope\r\n0\r\n\r\n", "Content-Length: 4\r\n\r\nnope", "\r\nnope",
+          "Content-Length: 5\r\n\r\nnope", "Transfer-Encoding: chunked\r\n\r\n5\r\nnope"}) {
+        CAPTURE(body);
+        auto const before = std::chrono::steady_clock::now();
+        answered c("HTTP/1.1 401 Unauthorized\r\n" + std::string(body));
+        CHECK(c.error == errc::unauthorized);
+        CHECK(c.opening->error_text().find(": 401 Unauthorized: nope: ") != std::string::npos);
+        CHECK(std::chrono::steady_clock::now() - before < 10s);
+    }
+}
+
+TEST_CASE("a refusal whose body comes later is reported with it") {
+    asio::io_context io;
+    auto [a, b] = memory::pair(io.get_executor());
+    test::task opening(io, ws::handshake(std::move(a), asking()));
+    for (auto const* const piece : {"HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r", "\n1",
+                                    "1\r\nno such ", "token and\r\n4\r", "\nmore\r\n0\r\n"}) {
+        test::run(io, test::write_text(b, piece));
+        io.poll();
+    }
+    CHECK(opening.done());
+    CHECK(opening.run_for_error() == errc::unauthorized);
+    CHECK(opening.error_text().find(": 403 Forbidden: no such token andmore: ") != std::string::npos);
+}
+
+TEST_CASE("a handshake that is cancelled when it has been refused is a refusal") {
+    asio::io_context io;
+    client_options options = asking();
+    for (auto const timeout : {0ms, 15000ms}) {
+        auto [a, b] = memory::pair(io.get_executor());
+        options.timeout = timeout;
+        test::task opening(io, ws::handshake(std::move(a), options));
+        test::run(io, test::write_text(b, "HTTP/1.1 404 Not Found\r\n\r\nnobody"));
+        io.poll();
+        CHECK_FALSE(opening.done());
+        opening.cancel();
+        CHECK(opening.run_for_error() == errc::not_found);
+        CHECK(opening.error_text().find(": 404 Not Found: nobody: ") != std::string::npos);
+    }
+}
+
+TEST_CASE("interim answers before the reply are passed over, however they come") {
+    std::string const interim =
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\nUpgrade: h2c\r\n\r\n";
+    for (std::size_t chop : {std::size_t{1}, std::size_t{30}, std::size_t{1000}}) {
+        CAPTURE(chop);
+        asio::io_context io;
+        auto [a, b] = memory::pair(io.get_executor());
+        a.incoming().max_read = chop;
+        test::task opening(io, ws::handshake(std::move(a), asking()));
+        test::run(io, test::write_text(b, interim));
+        test::task accepting(io, ws::accept(std::move(b), offering()));
+        CHECK_FALSE(accepting.run_for_error());
+        CHECK_FALSE(opening.run_for_error());
+    }
+    answered refused(interim + "HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\nnope");
+    CHECK(refused.error == errc::unauthorized);
+    CHECK(refused.opening->error_text().find(": 403 Forbidden: nope: ") != std::string::npos);
+    CHECK(answered(interim, asking(), true).error == asio::error::eof);
+}
+
+TEST_CASE("a server takes no interim answer for a request") {
+    CHECK(asked("HTTP/1.1 100 Continue\r\n\r\n" + request()).error == errc::malformed_http);
+}
+
 TEST_CASE("what is not printable in a server's answer does not get into the error's text") {
     answered c(
         "HTTP/1.1 400 no\x9b"
@@ -210,6 +279,9 @@ TEST_CASE("a client gives up on a reply that is too long, is no HTTP, or ends ea
     std::string headers;
     for (int i = 0; i < 11; ++i) headers += "A: b\r\n";
     CHECK(answered("HTTP/1.1 101 X\r\n" + headers + "\r\n", options).error == errc::too_many_headers);
+    std::string interim;
+    while (interim.size() < 2000) interim += "HTTP/1.1 100 Continue\r\n\r\n";
+    CHECK(answered(interim, options).error == errc::head_too_long);
     CHECK(answered("220 smtp.example ESMTP\r\n\r\n").error == errc::malformed_http);
     CHECK(answered("HTTP/1.1 101 Swi", asking(), true).error == asio::error::eof);
     CHECK(answered("", asking(), true).error == asio::error::eof);

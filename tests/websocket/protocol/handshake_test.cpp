@@ -299,3 +299,32 @@ TEST_CASE("refusals name their reason and what would be accepted") {
     CHECK(version.ends_with(std::string(describe(errc::unsupported_version)) + "\n"));
     CHECK(head_of(version).error() == errc::ok);
 }
+
+TEST_CASE("interim answers before a reply are passed over, and count among its bytes") {
+    std::string const interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nA: b\r\n\r\n";
+    std::string const reply = "HTTP/1.1 101 Switching Protocols\r\nC: d\r\n\r\n";
+    std::string const whole = interim + reply + "\x81";
+    for (std::size_t chop : {std::size_t{1}, std::size_t{2}, std::size_t{27}, whole.size()}) {
+        for (std::size_t const missing : {0u, 1u}) {
+            CAPTURE(chop);
+            http_head head({.max_bytes = whole.size() - 1 - missing});
+            std::size_t used = 0;
+            for (std::size_t at = 0; at < whole.size(); at += chop) used += write_reply(head, whole.substr(at, chop));
+            CHECK(head.complete() == (missing == 0));
+            CHECK(head.error() == (missing == 0 ? errc::ok : errc::head_too_long));
+            CHECK(used == whole.size() - 1);
+            if (missing != 0) continue;
+            CHECK(head.start_line() == "HTTP/1.1 101 Switching Protocols");
+            CHECK(head.value("A").empty());
+            CHECK(head.value("C") == "d");
+        }
+    }
+    for (auto const* const last : {"HTTP/1.1 101 X", "HTTP/1.1 200 X", "HTTP/1.1 099 X", "no HTTP"}) {
+        http_head head;
+        write_reply(head, std::string(last) + "\r\n\r\n" + reply);
+        CHECK(head.start_line() == last);
+    }
+    http_head bad;
+    write_reply(bad, "HTTP/1.1 103 X\r\nA : b\r\n\r\n" + reply);
+    CHECK(bad.error() == errc::malformed_http);
+}

@@ -10,13 +10,16 @@
 #include <runnel/websocket/handshake_refused.hpp>
 #include <runnel/websocket/options.hpp>
 #include <runnel/websocket/protocol/handshake.hpp>
+#include <runnel/websocket/protocol/refusal_body.hpp>
 
 #include RUNNEL_ASIO(error.hpp)
 
-#include <charconv>
+#include <algorithm>
 #include <chrono>
+#include <cstddef>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -42,8 +45,8 @@ class handshaker {
 
     explicit handshaker(Next& next) : next_(next), waiters_(next.get_executor()) {}
 
-    /// Performs the client's part, offering `extensions`. Throws `handshake_refused`, or `std::system_error` with this
-    /// layer's or the lower layers' errors.
+    /// Performs the client's part, offering `extensions`. Throws `handshake_refused`, also when it is cancelled while
+    /// it reads the refusal's body, or `std::system_error` with this layer's or the lower layers' errors.
     asio::awaitable<handshake_result, executor_type> ask(client_options const& options, std::string_view extensions) {
         check_opening(options.timeout, options.limits);
         handshake_key const key = make_handshake_key();
@@ -56,14 +59,9 @@ class handshaker {
 
         http_head reply(options.limits);
         handshake_result result{.subprotocol = {}, .extensions = {}, .target = options.path, .surplus = {}};
-        errc verdict = errc::ok;
-        reply_policy const policy{options.subprotocol, options.accept_no_subprotocol, !extensions.empty()};
-        auto exchanging = send_and_read(out, reply, result.surplus, [&] {
-            verdict = judge(reply, key, policy);
-            return is_refusal(verdict);
-        });
         std::error_code failed;
         std::string remark;  // of the stream below
+        auto exchanging = send_and_read(out, reply, result.surplus, &write_reply);
         auto limited = limit(options.timeout, std::move(exchanging), failed);
         try {
             co_await std::move(limited);
@@ -72,7 +70,16 @@ class handshaker {
             failed = e.code();
             remark = remark_of(e);
         }
-        if (is_refusal(verdict)) throw handshake_refused(verdict, reply, std::move(result.surplus), doing(options));
+        errc verdict = errc::ok;
+        if (!failed || reply.complete())
+            verdict = judge(reply, key, {options.subprotocol, options.accept_no_subprotocol, !extensions.empty()});
+        if (is_refusal(verdict)) {
+            refusal_body body(reply, handshake_refused::max_body);
+            body.write(result.surplus);
+            auto reading = read_shortly(body, options.timeout);
+            co_await std::move(reading);
+            throw handshake_refused(verdict, reply, body.text(), doing(options));
+        }
         if (!failed) failed = verdict;
         if (failed) {
             std::string text = doing(options) + question(failed);
@@ -95,7 +102,8 @@ class handshaker {
         handshake_result result;
         send_buffer nothing(Next::headroom);
         std::error_code late;
-        auto receiving = send_and_read(nothing, head, result.surplus, [] { return false; });
+        auto const take = [](http_head& to, std::string_view bytes) { return to.write(bytes); };
+        auto receiving = send_and_read(nothing, head, result.surplus, take);
         auto limited = limit(options.timeout, std::move(receiving), late);
         co_await std::move(limited);
 
@@ -129,32 +137,39 @@ class handshaker {
     }
 
   private:
-    // Writes `out`, then reads a head and what comes with it; a body too if `wants_body` says so once the head is
-    // there.
-    template <class WantsBody>
+    // Writes `out`, then reads a head, which `take` gathers, and what comes with it.
     asio::awaitable<void, executor_type> send_and_read(send_buffer& out, http_head& head, std::string& surplus,
-                                                       WantsBody wants_body) {
+                                                       std::size_t (*take)(http_head&, std::string_view)) {
         if (!out.empty()) co_await next_.write(out);
         char bytes[1024];
         while (!head.complete() && head.error() == errc::ok) {
             std::size_t const n = co_await next_.read_some(asio::buffer(bytes));
             if (heard_.size() < 64) heard_.append(bytes, std::min<std::size_t>(n, 64));
-            std::size_t const used = head.write({bytes, n});
+            std::size_t const used = take(head, {bytes, n});
             if (head.complete()) surplus.assign(bytes + used, n - used);
         }
-        if (!wants_body()) co_return;
-        std::size_t const wanted = body_size(head);
-        while (surplus.size() < wanted) {
-            std::size_t n = 0;
-            try {
-                n = co_await next_.read_some(asio::buffer(bytes));
-            } catch (std::system_error const& error) {
-                if (error.code() == asio::error::operation_aborted) throw;
-                break;  // the reply is what matters
-            }
-            surplus.append(bytes, n);
+    }
+
+    // Reads what is still wanted of a refusal's body, for a moment only: whoever waits for the handshake may have
+    // little time left, and is to learn of the refusal. However the reading ends, that is what matters.
+    asio::awaitable<void, executor_type> read_shortly(refusal_body& body, std::chrono::milliseconds timeout) {
+        if (body.complete()) co_return;
+        std::chrono::milliseconds const moment(500);
+        auto reading = read(body);
+        std::error_code late;
+        auto limited = limit(timeout.count() == 0 ? moment : (std::min)(timeout, moment), std::move(reading), late);
+        try {
+            co_await std::move(limited);
+        } catch (std::system_error const&) {
         }
-        surplus.resize((std::min)(surplus.size(), wanted));
+    }
+
+    asio::awaitable<void, executor_type> read(refusal_body& body) {
+        char bytes[1024];
+        while (!body.complete()) {
+            std::size_t const n = co_await next_.read_some(asio::buffer(bytes));
+            body.write({bytes, n});
+        }
     }
 
     // What a client does, and with whom; the query may hold secrets.
@@ -171,17 +186,6 @@ class handshaker {
         if (!closed && failed != errc::malformed_http) return {};
         if (heard_.empty()) return " (no answer: is this a WebSocket port?)";
         return heard_.starts_with("HTTP/") ? std::string() : " (" + strange_answer(heard_) + ')';
-    }
-
-    // As much of the body as is reported; without a length it ends with the connection.
-    static std::size_t body_size(http_head const& head) noexcept {
-        std::size_t size = handshake_refused::max_body;
-        std::string_view const length = head.value("Content-Length");
-        std::size_t announced = 0;
-        auto const [end, error] = std::from_chars(length.data(), length.data() + length.size(), announced);
-        if (!length.empty() && error == std::errc() && end == length.data() + length.size())
-            size = (std::min)(size, announced);
-        return size;
     }
 
     asio::awaitable<void, executor_type> leave() {

@@ -160,6 +160,19 @@ constexpr int status_of(std::string_view start_line) noexcept {
     return status < 100 ? 0 : status;
 }
 
+/// Takes bytes of a server's reply, as `http_head::write` does, and passes over the interim ones before it, as "103
+/// Early Hints" (RFC 9110 15.2). 101 is not one of them: it opens the WebSocket.
+inline std::size_t write_reply(http_head& head, std::string_view bytes) {
+    std::size_t used = head.write(bytes);
+    while (head.complete() && head.error() == errc::ok) {
+        int const status = status_of(head.start_line());
+        if (status == 0 || status == 101 || status >= 200) break;
+        head.begin_next();
+        used += head.write(bytes.substr(used));
+    }
+    return used;
+}
+
 /// What a client accepts of a server's reply.
 struct reply_policy {
     /// As in the request.

@@ -109,6 +109,13 @@ class http_head {
         return text_.size() > had ? text_.size() - had : 0;
     }
 
+    /// Drops a head that is complete, for another one behind it. All of them together may have `max_bytes`.
+    void begin_next() noexcept {
+        limits_.max_bytes -= text_.size();
+        text_.clear();
+        complete_ = false;
+    }
+
     /// Whether the whole head has come. It may still have an `error`.
     bool complete() const noexcept { return complete_; }
     /// `malformed_http`, `head_too_long` or `too_many_headers`, as soon as known.
