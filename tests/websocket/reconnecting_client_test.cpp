@@ -655,6 +655,89 @@ TEST_CASE("close in the handler of the last failure is a close") {
     CHECK_FALSE(f.error);
 }
 
+TEST_CASE("who waits for room is refused by a close, also when run ends in the same turn, or is called again") {
+    for (auto const what : {kind::lost, kind::gave_up})
+        for (bool const again : {false, true}) {
+            CAPTURE(again);
+            auto o = quick();
+            o.maximum_queued_messages = 1;
+            o.reconnect.attempts = 1;
+            fixture f(std::move(o));
+            f.on_open = [&](memory_stream<>& s) {
+                if (f.opened == 1) s.cut();
+            };
+            f.on_event = [&](connection_event const& e) {
+                if (e.what == what && f.opened == 1) f.client->close();
+            };
+            f.send("queued");
+            f.send("waits");
+            asio::co_spawn(f.io, f.client->run(), [&](std::exception_ptr) {
+                if (again) f.start();
+            });
+            f.time.settle();
+            CHECK(f.sent == 1);
+            CHECK(f.refused == 1);
+            CHECK(f.client->counters().handed_on == (again ? 1 : 0));
+            f.send("behind");
+            f.time.settle();
+            CHECK(f.sent == (again ? 2 : 1));
+            f.client->close();
+            f.time.settle();
+        }
+}
+
+TEST_CASE("who waits for a message is told that run has ended, though it is called again at once") {
+    fixture f;
+    f.send("x");
+    asio::co_spawn(f.io, f.client->run(), [&](std::exception_ptr) { f.start(); });
+    CHECK(f.time.run(f.client->next()).data == "x");
+    std::error_code why;
+    asio::co_spawn(f.io, f.client->next(), [&](std::exception_ptr e, ws::received_message) {
+        try {
+            if (e) std::rethrow_exception(e);
+        } catch (std::system_error const& error) {
+            why = error.code();
+        }
+    });
+    f.time.settle();
+    f.client->close();
+    CHECK(f.time.advance_until([&] { return f.count(kind::connected) == 2; }));
+    CHECK(why == ws::errc::closing);
+    f.send("y");  // and that is over
+    CHECK(f.time.run(f.client->next()).data == "y");
+    f.client->close();
+    CHECK(f.has_ended());
+}
+
+TEST_CASE("messages are waited for as soon as run has been called again; a call while it ran may have its turn later") {
+    fixture f;
+    f.start();
+    f.time.settle();
+    f.client->close();
+    CHECK(f.has_ended());
+    std::string got;
+    asio::co_spawn(
+        f.io,
+        [](fixture& in, std::string& to) -> asio::awaitable<void> {
+            in.start();
+            in.send("x");
+            auto const m = co_await in.client->next();
+            to = m.data;
+        }(f, got),
+        asio::detached);
+    f.time.settle();
+    CHECK(got == "x");
+    auto second = f.client->run();  // has its turn when the first one has ended
+    f.client->close();
+    CHECK(f.time.advance_until([&] { return f.ended == 2; }));
+    asio::co_spawn(f.io, std::move(second), asio::detached);
+    f.time.settle();
+    f.send("y");
+    CHECK(f.time.run(f.client->next()).data == "y");
+    f.client->close();
+    f.time.settle();
+}
+
 TEST_CASE("what is sent while the server closes goes to the next connection") {
     fixture f;
     f.next_servers = {[](server_stream& s) -> asio::awaitable<void> {
@@ -724,6 +807,56 @@ TEST_CASE("of several servers the next is tried where one refuses each WebSocket
     CHECK(first == 1);
     client.close();
     time.advance(1min);
+}
+
+TEST_CASE("of several servers the next is tried where one accepts each WebSocket and does not keep it") {
+    for (auto const lasts : {0s, 9s, 10s}) {
+        CAPTURE(lasts.count());
+        fixture f;
+        int first = 0, second = 0;
+        auto const serving = [&f](int& count, behaviour does) {
+            return memory_transport{[&f, &count, does](memory_stream<> s) {
+                ++count;
+                f.server = does;
+                asio::co_spawn(f.io, fixture::serve(&f, std::move(s)), asio::detached);
+            }};
+        };
+        auto const closes = [lasts](server_stream& s) -> asio::awaitable<void> {
+            co_await sleep_for<asio::any_io_executor>(s.get_executor(), lasts);
+            co_await s.close(ws::close_code::try_again_later);
+        };
+        using several = failover<memory_transport>;
+        ws::reconnecting_client<several> client(f.io.get_executor(),
+                                                several({serving(first, closes), serving(second, echo)}), quick());
+        asio::co_spawn(f.io, client.run(), asio::detached);
+        f.time.advance(1min);
+        CHECK(second == (lasts < 10s ? 1 : 0));  // `stable_after`
+        if (second != 0) CHECK(first == 1);
+        CHECK(client.is_connected());
+        client.close();
+        f.time.advance(1min);
+    }
+}
+
+TEST_CASE("a server whose WebSocket is closed by the client soon is a good one") {
+    fixture f;
+    int first = 0, second = 0;
+    auto const serving = [&f](int& count) {
+        return memory_transport{[&f, &count](memory_stream<> s) {
+            ++count;
+            asio::co_spawn(f.io, fixture::serve(&f, std::move(s)), asio::detached);
+        }};
+    };
+    using several = failover<memory_transport>;
+    ws::reconnecting_client<several> client(f.io.get_executor(), several({serving(first), serving(second)}), quick());
+    for (int i = 0; i < 2; ++i) {
+        asio::co_spawn(f.io, client.run(), asio::detached);
+        f.time.settle();
+        client.close();
+        f.time.advance(1min);
+    }
+    CHECK(first == 2);
+    CHECK(second == 0);
 }
 
 namespace {

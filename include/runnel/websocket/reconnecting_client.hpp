@@ -53,8 +53,8 @@ class reconnecting_client {
     /// Queues a message; it is sent on the connection that there is, or on the next one. Completes when it has room,
     /// which is at once as a rule. Text must be UTF-8: otherwise throws `errc::invalid_utf8`. What happens without
     /// room, `reconnecting_options::when_full` says: `std::errc::no_buffer_space` is thrown where it refuses. Throws
-    /// `errc::closing` after `close`, until `run` has ended. Cancelled while it waits it throws
-    /// `operation_aborted`, and the message is not sent.
+    /// `errc::closing` after `close`, until `run` has ended; who waits for room when `close` is called gets it, too.
+    /// Cancelled while it waits it throws `operation_aborted`, and the message is not sent.
     awaitable<void> send(message_kind kind, std::string data) {
         return impl::send(impl_.share(), kind, std::move(data));
     }
@@ -67,7 +67,8 @@ class reconnecting_client {
     bool try_send(message_kind kind, std::string data) { return impl_->try_send(kind, std::move(data)); }
 
     /// Completes with the next message, of whichever connection. Throws `errc::closing` when there is none and `run`
-    /// has ended. Cancelled it throws `operation_aborted`, and no message is lost.
+    /// has ended; from the next call of `run` on it waits again. Cancelled it throws `operation_aborted`, and no
+    /// message is lost.
     awaitable<received_message> next() { return impl::next(impl_.share()); }
 
     /// Closes the WebSocket, once what is queued has been sent, for at most the handshake's `close_timeout` for each of

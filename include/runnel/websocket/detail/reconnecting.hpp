@@ -9,6 +9,7 @@
 #include <runnel/coro/wait_list.hpp>
 #include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/error.hpp>
+#include <runnel/transport/reconnect.hpp>
 #include <runnel/transport/stream.hpp>
 #include <runnel/websocket/detail/open_over.hpp>
 #include <runnel/websocket/detail/watched_stream.hpp>
@@ -73,7 +74,7 @@ struct reconnecting : stream_state {
         while (message.waits) {
             co_await self->waiters.wait(message.sender);
             self->check();
-            if (message.waits && self->closing) throw std::system_error(errc::closing);
+            if (message.is_refused) throw std::system_error(errc::closing);
             if (message.waits && message.sender.result) throw std::system_error(message.sender.result);
         }
     }
@@ -85,8 +86,9 @@ struct reconnecting : stream_state {
 
     static awaitable<received_message> next(share self) {
         self->check();
+        auto const before = self->ends;
         while (self->inbox.empty()) {
-            if (self->ended) throw std::system_error(errc::closing);
+            if (self->ended || self->ends != before) throw std::system_error(errc::closing);
             receiver here(*self);
             co_await self->waiters.wait(here.one);
             self->check();
@@ -108,7 +110,11 @@ struct reconnecting : stream_state {
         waiters.wake(stopper);
         waiters.wake(drainer);
         waiters.wake(writer);
-        for (auto* const p : waiting) waiters.wake(p->sender);
+        while (!waiting.empty()) {
+            auto& first = *waiting.front();
+            waiting.pop_front();
+            first.refuse();
+        }
     }
 
     // --- run
@@ -117,7 +123,7 @@ struct reconnecting : stream_state {
     void ask() noexcept {
         if (running) return;
         asked = true;
-        closing = false;
+        closing = ended = false;
     }
     static awaitable<void> run(share self) {
         self->check();
@@ -132,6 +138,7 @@ struct reconnecting : stream_state {
         }
         self->check();
         self->ended = true;
+        ++self->ends;
         for (auto* const r : self->receivers) self->waiters.wake(r->one);
         if (error) std::rethrow_exception(error);
     }
@@ -181,12 +188,19 @@ struct reconnecting : stream_state {
             place = of.waiting.insert(of.waiting.end(), this);
             waits = true;
         }
+        // The sender goes on in a later turn, when the client may be run again.
+        void refuse() {
+            waits = false;
+            is_refused = true;
+            of.waiters.wake(sender);
+        }
 
         reconnecting& of;
         outgoing out;
         waiter<executor_type> sender;
         typename std::list<pending*>::iterator place{};
         bool waits = false;
+        bool is_refused = false;  // by `close`
     };
 
     // One who waits for a message.
@@ -257,8 +271,10 @@ struct reconnecting : stream_state {
             end.lasted = steady_clock::now() - *since;
         else
             self->progress.leave_address();
-        if constexpr (reporting_transport<Transport>)
-            if (!since && !self->closing) self->way.report(false);
+        if constexpr (reporting_transport<Transport>) {
+            bool const has_lasted = end.lasted && reaches(*end.lasted, self->options.reconnect.stable_after);
+            if (!has_lasted && !self->closing) self->way.report(false);
+        }
         self->opened.reset();
         co_return end;
     }
@@ -520,7 +536,8 @@ struct reconnecting : stream_state {
     std::shared_ptr<std::uint64_t> said;   // and those that were to be written
     bool asked = false;                    // `run` has been called and has had no turn yet
     bool running = false;
-    bool ended = false;  // `run` has been, and is not
+    bool ended = false;    // `run` has been, and is not
+    std::size_t ends = 0;  // how often it has ended
     bool closing = false;
     bool held_up = false;  // nothing is read, as nobody takes it
     bool ping_due = false;
