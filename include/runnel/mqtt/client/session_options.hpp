@@ -47,8 +47,10 @@ inline constexpr std::chrono::seconds never_expires{0xFFFF'FFFF};
 
 /// What becomes of a message for which there is no room (`maximum_queued`, `maximum_unwritten`).
 enum class overflow : std::uint8_t {
-    wait,         ///< `publish` waits until there is room
-    refuse,       ///< `publish` throws `errc::queue_full`
+    wait,  ///< `publish` waits until there is room
+    /// `publish` throws `errc::queue_full`; `topic_alias_cannot_wait` where there is room, but a QoS 0 message that has
+    /// a topic alias of the application's own would have to wait behind others.
+    refuse,
     drop_oldest,  ///< the oldest QoS 0 messages that wait for a connection are dropped; `publish` waits if none is left
 };
 

@@ -93,6 +93,7 @@ enum class errc {
     maximum_packet_size_too_small,
     message_rejected,
     message_discarded,
+    topic_alias_cannot_wait,
 };
 
 /// The name of the errors' category.
@@ -179,6 +180,7 @@ RUNNEL_COLD inline char const* describe(errc e) noexcept {
             return "the server takes no packets of the size of an acknowledgement";
         case errc::message_rejected: return "the server ends the connection each time it is sent this message";
         case errc::message_discarded: return "the message was taken out of the queue";
+        case errc::topic_alias_cannot_wait: return "a topic alias cannot wait behind other messages";
     }
     return "unknown error";
 }

@@ -305,7 +305,8 @@ constexpr reason_code reason_for(errc error) noexcept {
         case errc::session_discarded:
         case errc::maximum_packet_size_too_small:
         case errc::message_rejected:
-        case errc::message_discarded: return reason_code::unspecified_error;
+        case errc::message_discarded:
+        case errc::topic_alias_cannot_wait: return reason_code::unspecified_error;
     }
     return reason_code::unspecified_error;
 }

@@ -192,7 +192,7 @@ class publish_queue {
     std::uint64_t dropped() const noexcept { return dropped_; }
 
     static bool is_for_want_of_room(errc e) noexcept {
-        return e == errc::queue_full || e == errc::no_packet_identifier;
+        return e == errc::queue_full || e == errc::no_packet_identifier || e == errc::topic_alias_cannot_wait;
     }
 
   private:

@@ -220,8 +220,9 @@ class session_state {
     /// Topics get aliases by themselves, as `session_limits` says. The application may manage those above them.
     ///
     /// Errors: those of `check`, what the peer does not accept (while that is not known, `on_refused` tells later),
-    /// `topic_alias_invalid` (an alias is for one connection, so for QoS 0; and it is none of those given by
-    /// themselves), `queue_full` and `no_packet_identifier` (try again later).
+    /// `topic_alias_invalid` (an alias is for one connection, so for QoS 0, and at no pace; and it is none of those
+    /// given by themselves), and, to try again later, `queue_full`, `no_packet_identifier`, and
+    /// `topic_alias_cannot_wait` (QoS 0 messages that wait in the queue are sent before).
     begun publish(send_buffer& out, mqtt::publish message, void* owner = nullptr) {
         return publish_in_place(out, message, owner);
     }

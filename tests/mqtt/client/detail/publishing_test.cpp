@@ -150,6 +150,79 @@ TEST_CASE("overflow::drop_oldest drops and counts QoS 0 messages, and no others"
     CHECK_FALSE(kept.run_for_error());
 }
 
+TEST_CASE("for a message with an alias of its own, which cannot be queued, none that waits is dropped") {
+    for (auto const full : {mqtt::overflow::wait, mqtt::overflow::drop_oldest, mqtt::overflow::refuse}) {
+        memory_fixture f({.accepts = {.topic_alias_maximum = 50}});
+        std::vector<std::string> arrived;
+        f.broker.hooks().on_publish = [&](auto const&, mqtt::publish const& m) { arrived.emplace_back(m.topic); };
+        auto o = quick("client", mqtt::protocol_version::v5);
+        o.maximum_unwritten = 1000;
+        o.when_full = full;
+        mqtt::properties p;
+        p.topic_alias = std::uint16_t{40};
+        memory_session* to = nullptr;
+        std::unique_ptr<task<publish_result>> own;
+        o.on_event = [&](mqtt::session_event const& e) {
+            if (e.what != mqtt::session_event::kind::connected) return;
+            CHECK_FALSE(to->try_publish("own", "x", {.props = &p}));
+            auto publishing = to->publish(std::string_view("own"), std::string_view("x"), {.props = &p});
+            own = std::make_unique<task<publish_result>>(f.io, std::move(publishing));
+        };
+        memory_session s(f.io.get_executor(), f.transport, o);
+        to = &s;
+        std::string const payload(50, 'x');
+        for (int i = 0; i < 100; ++i) CHECK(s.try_publish("t", payload));
+        task<void> running(f.io, s.run());
+        test::run(f.io, s.connected());
+        bool const refuses = full == mqtt::overflow::refuse;
+        CHECK(own->run_for_error() == (refuses ? make_error_code(errc::topic_alias_cannot_wait) : std::error_code()));
+        std::size_t const all = refuses ? 100 : 101;
+        CHECK(test::wait_until(f.io, [&] { return arrived.size() == all; }, 1s));
+        CHECK(s.counters().messages_dropped == 0);
+        if (!refuses) CHECK(arrived.back() == "own");
+        test::run(f.io, s.publish("own", "x", {.props = &p}));  // nothing is before it
+        test::run(f.io, s.disconnect());
+        CHECK(f.broker.counters().protocol_errors == 0);
+    }
+}
+
+TEST_CASE("a message with an alias of its own that loses its connection while it waits has no use any more") {
+    memory_fixture f({.accepts = {.topic_alias_maximum = 50}});
+    auto o = quick("client", mqtt::protocol_version::v5);
+    o.maximum_unwritten = 1000;
+    mqtt::properties p;
+    p.topic_alias = std::uint16_t{40};
+    memory_session* to = nullptr;
+    std::unique_ptr<task<publish_result>> own;
+    o.on_event = [&](mqtt::session_event const& e) {
+        if (e.what != mqtt::session_event::kind::connected || own) return;
+        auto publishing = to->publish(std::string_view("own"), std::string_view("x"), {.props = &p});
+        own = std::make_unique<task<publish_result>>(f.io, std::move(publishing));
+    };
+    f.on_open = [](runnel::memory_stream<>& s) { s.incoming().capacity = 100; };
+    memory_session s(f.io.get_executor(), f.transport, o);
+    to = &s;
+    std::string const payload(50, 'x');
+    for (int i = 0; i < 100; ++i) CHECK(s.try_publish("t", payload));
+    task<void> running(f.io, s.run());
+    CHECK(test::wait_until(f.io, [&] { return own != nullptr; }));
+    f.io.restart();
+    f.io.poll_one();
+    f.broker.drop_client("client");
+    CHECK(own->run_for_error() == errc::topic_alias_invalid);
+    test::run(f.io, s.disconnect());
+}
+
+TEST_CASE("at a pace a message with an alias of its own is refused for good: it does not wait for ever") {
+    auto o = quick("client", mqtt::protocol_version::v5);
+    o.pace = {.at_most_once = 100};
+    connected_session s(o, {.accepts = {.topic_alias_maximum = 50}});
+    mqtt::properties p;
+    p.topic_alias = std::uint16_t{40};
+    CHECK(test::error_of(s.io, s.session.publish("t", "p", {.props = &p})) == errc::topic_alias_invalid);
+    s.disconnect();
+}
+
 TEST_CASE("publishing with a deadline ends when the session is destroyed") {
     memory_fixture p;
     std::optional<memory_session> s(std::in_place, p.io.get_executor(), p.transport, quick());

@@ -113,7 +113,7 @@ TEST_CASE("a message with an alias of its own waits until those in front of it a
     CHECK(c.sent() == "PUBLISH qos0 a=p, PUBLISH qos0 b=p");
     properties p;
     p.topic_alias = std::uint16_t{5};
-    CHECK(c.state.publish(c.out, {.topic = "d", .payload = "p", .props = &p}).error == errc::queue_full);
+    CHECK(c.state.publish(c.out, {.topic = "d", .payload = "p", .props = &p}).error == errc::topic_alias_cannot_wait);
     c.state.send_more(c.out);
     CHECK(c.state.publish(c.out, {.topic = "d", .payload = "p", .props = &p}).error == errc::ok);
     CHECK(c.sent() == "PUBLISH qos0 c=p, PUBLISH qos0 d=p");

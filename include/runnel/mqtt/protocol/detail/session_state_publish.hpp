@@ -116,9 +116,9 @@ RUNNEL_NOINLINE inline session_state::begun session_state::queue(send_buffer& ou
     publish_size measured;
     if (errc const e = admit(message, measured); e != errc::ok) {
         // An alias of the application's own cannot be queued, but can be sent once those in front have been.
-        bool const later = e == errc::topic_alias_invalid && connected() && message.qos == qos::at_most_once &&
-                           check_properties(message, true) == errc::ok;
-        return {later ? errc::queue_full : e};
+        bool const later = e == errc::topic_alias_invalid && connected() && !is_paced() &&
+                           message.qos == qos::at_most_once && check_properties(message, true) == errc::ok;
+        return {later ? errc::topic_alias_cannot_wait : e};
     }
     outgoing_.queue(message, queue_version_, measured, owner);
     RUNNEL_TRY { send_queued(out); }
