@@ -1663,6 +1663,62 @@ TEST_CASE("DISCONNECT tells its reason also to a client that wants no such texts
     CHECK(c.disconnects.size() == 1);
 }
 
+TEST_CASE("DISCONNECT for whose properties the peer has no room is an error, and nothing happens") {
+    for (std::uint32_t const maximum : {8u, 9u}) {
+        CAPTURE(maximum);
+        properties announced;
+        announced.maximum_packet_size = maximum;
+        session_end c(role::client, v5);
+        properties lasting;
+        lasting.session_expiry_interval = 100u;
+        runnel::mqtt::connect packet;
+        packet.client_id = "id";
+        packet.clean_start = false;
+        packet.props = &lasting;
+        c.state.connect(c.out, packet, {});
+        c.out.clear();
+        c.receive_packet(connack{false, reason_code::success, &announced});
+        properties p;
+        p.session_expiry_interval = 10u;
+        p.reason_string = "why";  // is left out
+        bool const fits = maximum == 9;
+        CHECK(c.state.disconnect(c.out, {reason_code::normal_disconnection, &p}) ==
+              (fits ? errc::ok : errc::packet_too_large));
+        CHECK(c.state.connected() == !fits);
+        CHECK(c.sent() == (fits ? "DISCONNECT" : ""));
+        if (fits) continue;
+        p.session_expiry_interval.reset();
+        CHECK(c.state.disconnect(c.out, {reason_code::disconnect_with_will_message, &p}) == errc::ok);
+        CHECK(c.take_bytes() == std::string("\xE0\x01\x04", 3));
+    }
+    server s(v5, {.maximum_packet_size = 8});
+    properties elsewhere;
+    elsewhere.server_reference = "other";
+    CHECK(s.state.disconnect(s.out, {reason_code::use_another_server, &elsewhere}) == errc::packet_too_large);
+    CHECK(s.state.connected());
+    CHECK(s.state.disconnect(s.out, {reason_code::use_another_server, {}}) == errc::ok);
+    CHECK(s.sent() == "DISCONNECT");
+    server t(v5, {.maximum_packet_size = 2});  // there is no room for anything
+    CHECK(t.state.disconnect(t.out, {reason_code::server_busy, {}}) == errc::ok);
+    CHECK(t.state.current_phase() == phase::disconnecting);
+    CHECK(t.sent() == "");
+}
+
+TEST_CASE("DISCONNECT that this end may not send is an error between connections, too") {
+    auto c = client(v5);
+    for (bool const connected : {true, false}) {
+        CHECK(c.state.connected() == connected);
+        CHECK(c.state.disconnect(c.out, {reason_code::server_busy, {}}) == errc::invalid_reason_code);
+        CHECK(c.state.connected() == connected);
+        properties p;
+        p.session_expiry_interval = 10u;  // it was to end with its connection
+        CHECK(c.state.disconnect(c.out, {reason_code::success, &p}) == errc::property_not_allowed);
+        c.lose_connection();
+    }
+    CHECK(c.state.disconnect(c.out) == errc::ok);
+    CHECK(c.sent() == "");
+}
+
 TEST_CASE("AUTH that crosses DISCONNECT is no error") {
     auto c = client(v5);
     CHECK(c.state.disconnect(c.out) == errc::ok);

@@ -295,10 +295,12 @@ class session final : private detail::session_services {
     /// makes the server publish the will.
     ///
     /// `props` may change the session expiry interval, and have a reason string and user properties. Throws an `errc`,
-    /// and does nothing, if DISCONNECT cannot have the reason or the properties. If not all could be sent, so that
-    /// QoS 0 messages may be lost and the will be published, it throws `errc::close_timeout`, or what has ended the
-    /// connection before: the server's reason if it gave one, else the network's error. What `run` throws, it throws
-    /// too, and `errc::disconnected` if `run` is cancelled.
+    /// and does nothing, if DISCONNECT cannot have the reason or the properties, whether there is a connection or not,
+    /// and `errc::packet_too_large` if the server takes none of its size, without the reason string and the user
+    /// properties: they are left out where they do not fit. If not all could be sent, so that QoS 0 messages may be
+    /// lost and the will be published, it throws `errc::close_timeout`, or what has ended the connection before: the
+    /// server's reason if it gave one, else the network's error. What `run` throws, it throws too, and
+    /// `errc::disconnected` if `run` is cancelled.
     ///
     /// What the network has taken counts as sent; that the server has it, only acknowledgements tell (see `drained`).
     /// A server that does not end the connection upon DISCONNECT is shut out 200 ms after it was heard or has taken

@@ -405,9 +405,12 @@ class session_state {
     /// Ends the connection in good order, if there is one: nothing is sent on it any more [MQTT-3.14.4-1]. A client
     /// that has no error to tell sends first all that may be sent, whatever `session_limits::unwritten` says. In
     /// MQTT 3.1.1 a server has nothing to send. Reason string and user properties are left out if the peer does not
-    /// take packets of that size. Errors: the packet is not one that this end may send; then nothing happens.
+    /// take packets of that size. Without properties it always fits, but to a client that takes no more than 2 bytes,
+    /// which then is sent none.
+    ///
+    /// Errors, upon which nothing happens: the packet is not one that this end may send, also between connections;
+    /// `packet_too_large`: there is no room for a session expiry interval, or for a server reference.
     RUNNEL_COLD errc disconnect(send_buffer& out, mqtt::disconnect packet = {}) {
-        if (phase_ != phase::connecting && phase_ != phase::connected) return errc::ok;
         if (version_ == protocol_version::v5) {
             if (errc const e = check(packet, version_); e != errc::ok) return e;
             if (errc const e = check_sender(packet, role_); e != errc::ok) return e;
@@ -416,11 +419,14 @@ class session_state {
             if (role_ == role::client && ends_with_connection_ && expiry.value_or(0) != 0)
                 return errc::property_not_allowed;
         }
+        if (phase_ != phase::connecting && phase_ != phase::connected) return errc::ok;
         properties shorter;
+        bool const fits = fit(packet, packet_type::disconnect, version_, peer_, shorter);
+        if (!fits && !packet.props.empty()) return errc::packet_too_large;
         if (role_ == role::client && !is_error(packet.reason))
             send_queued(out, (std::numeric_limits<std::size_t>::max)());
         bool const sent = version_ == protocol_version::v5 || role_ == role::client;
-        if (sent && fit(packet, packet_type::disconnect, version_, peer_, shorter)) append(out, packet);
+        if (sent && fits) append(out, packet);
         phase_ = phase::disconnecting;
         return errc::ok;
     }

@@ -215,10 +215,8 @@ auto session<Transport>::disconnect(reason_code reason, property_view props) -> 
     if (!running_) co_return;
     auto const phase = state_.current_phase();
     bool const may_speak = phase == session_state::phase::connecting || phase == session_state::phase::connected;
-    if (may_speak) {
-        errc const e = state_.disconnect(packets_.out(), {reason, props});
-        if (e != errc::ok) throw std::system_error(e);
-    }
+    errc const e = state_.disconnect(packets_.out(), {reason, props});
+    if (e != errc::ok) throw std::system_error(e);
     connection_.close(may_speak);
     publishing_.refuse("disconnect was called");
     waiter<executor_type> w;
