@@ -125,6 +125,39 @@ struct late_transport {
     }
 };
 
+// Takes so long, also when it is cancelled: what is waited for is there already when the cancellation comes.
+asio::awaitable<void> wait_unstoppably(std::chrono::milliseconds time) {
+    co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
+    co_await runnel::sleep_for<test::executor>(co_await asio::this_coro::executor, time);
+}
+struct unstoppable_transport {
+    using executor_type = test::executor;
+    using stream_type = runnel::memory_stream<>;
+    static constexpr bool secure = false;
+    runnel::memory_transport next;
+    std::shared_ptr<std::chrono::milliseconds> takes;
+    std::string host = "memory";
+    std::uint16_t port = 1;
+    bool operator==(unstoppable_transport const&) const = default;
+    std::string url() const { return next.url(); }
+    asio::awaitable<stream_type> open(executor_type executor) const {
+        co_await wait_unstoppably(*takes);
+        auto opening = next.open(executor);
+        co_return co_await std::move(opening);
+    }
+};
+struct slow_starter {
+    std::string method() const { return "m"; }
+    asio::awaitable<std::string> begin() {
+        ++*begun;
+        co_await wait_unstoppably(std::chrono::milliseconds(50));
+        co_return "begin";
+    }
+    asio::awaitable<std::string> answer(std::string) { co_return "answer"; }
+    asio::awaitable<void> finish(std::string) { co_return; }
+    int* begun;
+};
+
 // An authenticator that takes its time to judge the server.
 struct slow_judge {
     std::string method() const { return "m"; }
@@ -410,6 +443,120 @@ TEST_CASE("an end in good order lasts as long as it may, and tells that not all 
     test::run(server.io, session.connected());
     session.try_publish("t", std::string(200'000, 'x'));
     CHECK(test::error_of(server.io, session.disconnect()) == errc::close_timeout);
+    CHECK_FALSE(running.run_for_error());
+}
+
+TEST_CASE("run that is cancelled while disconnect is under way has been cancelled, and disconnect has not") {
+    raw_server server{[](runnel::memory_stream<>& s, std::size_t) { return wait_long(s); }};
+    memory_session session(server.io.get_executor(), server.transport, quick());
+    task<void> running(server.io, session.run());
+    test::run(server.io, session.connected());
+    session.try_publish("t", std::string(200'000, 'x'));  // the server does not read that
+    task<void> leaving(server.io, session.disconnect());
+    test::settle(server.io);
+    CHECK_FALSE(leaving.done());
+    running.cancel();
+    CHECK(running.run_for_error() == asio::error::operation_aborted);
+    CHECK(leaving.run_for_error() == errc::disconnected);
+    CHECK(leaving.error_text() == make_error_code(errc::disconnected).message());
+}
+
+TEST_CASE("a connection that opens though it is not wanted any more is left alone: no CONNECT is made for it") {
+    for (bool const by_timeout : {false, true}) {
+        CAPTURE(by_timeout);
+        std::size_t connects = 0;
+        scripted_peer peer([&](test::heard_packet const& p) -> std::optional<std::string> {
+            if (p.type == packet_type::publish) return std::nullopt;
+            if (p.type == packet_type::subscribe) return hex("90 03") + p.identifier() + hex("00");
+            if (p.type != packet_type::connect) return std::string();
+            return hex(++connects == 1 ? "20 02 00 00" : "20 02 01 00");
+        });
+        auto options = quick();
+        if (by_timeout) options.connect_timeout = 100ms;
+        int made = 0;
+        options.make_credentials = [&made] {
+            ++made;
+            return mqtt::credentials{.client_id = "client", .user_name = {}, .password = {}};
+        };
+        auto const takes = std::make_shared<std::chrono::milliseconds>(0);
+        mqtt::session<unstoppable_transport> session(peer.io.get_executor(), {peer.transport, takes}, options);
+        auto running = std::make_unique<task<void>>(peer.io, session.run());
+        auto const inbox = test::run(peer.io, session.subscribe("t"));
+        *takes = 200ms;
+        session.try_publish("t", "go");
+        CHECK(test::wait_until(peer.io, [&] { return peer.count(packet_type::publish) == 1; }));
+        handlers_in(peer.io, 30ms);  // the next one is opening
+        *takes = 0ms;
+        if (!by_timeout) {
+            test::run(peer.io, session.disconnect());
+            CHECK_FALSE(running->run_for_error());
+            CHECK(made == 1);
+            running = std::make_unique<task<void>>(peer.io, session.run());
+        }
+        CHECK(test::run(peer.io, session.connected(1)) == 2);
+        test::run(peer.io, session.drained());
+        test::settle(peer.io);
+        CHECK(made == 2);
+        CHECK(connects == 2);
+        CHECK(peer.count(packet_type::subscribe) == 1);  // the session that is present is known to have it
+        test::run(peer.io, session.disconnect());
+    }
+}
+
+TEST_CASE("of an authenticator that is ready when its connection is not wanted any more nothing is sent") {
+    scripted_peer peer([](test::heard_packet const&) { return std::optional<std::string>(authenticated); });
+    auto options = quick("client", v5);
+    int made = 0;
+    options.make_credentials = [&made] {
+        ++made;
+        return mqtt::credentials{.client_id = "client", .user_name = {}, .password = {}};
+    };
+    memory_session session(peer.io.get_executor(), peer.transport, options);
+    int begun = 0;
+    session.set_authenticator(slow_starter{&begun});
+    task<void> running(peer.io, session.run());
+    CHECK(test::wait_until(peer.io, [&] { return begun == 1; }));
+    test::run(peer.io, session.disconnect());
+    CHECK_FALSE(running.run_for_error());
+    CHECK(made == 0);
+    CHECK(peer.heard.empty());
+}
+
+TEST_CASE("disconnect with a reason that DISCONNECT cannot have does nothing, also between two connections") {
+    test::memory_fixture f;
+    auto options = quick("client", v5);
+    options.reconnect.initial = options.reconnect.maximum = 1h;
+    memory_session session(f.io.get_executor(), f.transport, options);
+    task<void> running(f.io, session.run());
+    test::run(f.io, session.connected());
+    for (bool const connected : {true, false}) {
+        CHECK(session.is_connected() == connected);
+        CHECK(test::error_of(f.io, session.disconnect(reason_code::server_busy)) == errc::invalid_reason_code);
+        f.settle();
+        CHECK(session.is_connected() == connected);
+        CHECK_FALSE(running.done());
+        if (connected) f.broker.drop_client("client");
+        f.settle();
+    }
+    test::run(f.io, session.disconnect());
+    CHECK_FALSE(running.run_for_error());
+}
+
+TEST_CASE("disconnect whose properties the server has no room for does nothing") {
+    test::memory_fixture f({.accepts = {.maximum_packet_size = 8}});
+    auto options = quick("client", v5);
+    options.session_expiry = 100s;
+    memory_session session(f.io.get_executor(), f.transport, options);
+    task<void> running(f.io, session.run());
+    test::run(f.io, session.connected());
+    mqtt::properties p;
+    p.session_expiry_interval = 10u;
+    CHECK(test::error_of(f.io, session.disconnect({}, &p)) == errc::packet_too_large);
+    f.settle();
+    CHECK(session.is_connected());
+    p.session_expiry_interval.reset();
+    p.reason_string = "enough of it";  // which is left out
+    test::run(f.io, session.disconnect({}, &p));
     CHECK_FALSE(running.run_for_error());
 }
 

@@ -505,6 +505,7 @@ class session final : private detail::session_services {
     void handle(read_outcome const& read);
     coroutine write_loop(stream_type& s, task_share here);
     RUNNEL_COLD awaitable<void> open(std::optional<stream_type>& s, task_share const& here);
+    RUNNEL_COLD void check_opening(task_share const& here);
     RUNNEL_COLD void send_connect();
     RUNNEL_COLD void accepted_or_refused(connack const& answer);
     RUNNEL_COLD void connection_begins();

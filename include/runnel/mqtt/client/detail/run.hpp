@@ -32,6 +32,14 @@
 
 namespace runnel::mqtt {
 
+namespace detail {
+
+RUNNEL_COLD RUNNEL_NOINLINE inline void throw_if_over(bool is_over) {
+    if (is_over) throw std::system_error(asio::error::operation_aborted);
+}
+
+}  // namespace detail
+
 template <transport Transport>
 auto session<Transport>::run(task_share here) -> awaitable<void> {
     if (here->is_abandoned()) throw std::system_error(errc::disconnected);
@@ -53,13 +61,14 @@ auto session<Transport>::run(task_share here) -> awaitable<void> {
             bool const opened = s.has_value();
             bool const at_once = end_attempt();
             if (connection_.life().is_ending()) break;
-            if (is_cancelled()) throw std::system_error(asio::error::operation_aborted);
+            detail::throw_if_over(is_cancelled());
             if (at_once || follow_redirect()) continue;
             begin_pause(schedule, opened);
             while (goes_on(this, here, is_cancelled())) co_await connection_.waiters().wait(w);
-            if (is_cancelled()) throw std::system_error(asio::error::operation_aborted);
+            detail::throw_if_over(is_cancelled());
             connection_.rethrow_failure();
         }
+        detail::throw_if_over(is_cancelled());  // though an end in good order was asked for
         durability_.save();
     } catch (...) {
         at_end.failure = std::current_exception();
@@ -628,18 +637,25 @@ auto session<Transport>::write_loop(stream_type& s, task_share here) -> coroutin
     if (!here->is_abandoned()) connection_.writer().end(std::move(error));
 }
 
+// What has been waited for may have come all the same, though the attempt was over before.
+template <transport Transport>
+void session<Transport>::check_opening(task_share const& here) {
+    here->check();
+    detail::throw_if_over(!connection_.life().is_open());
+}
+
 template <transport Transport>
 auto session<Transport>::open(std::optional<stream_type>& s, task_share const& here) -> awaitable<void> {
     auto const way = destination_;  // which is needed until it has opened
     auto opened = co_await way->open(get_executor(), {clock::now(), connection_.life().deadline()});
-    here->check();
+    check_opening(here);
     s.emplace(std::move(opened));
     // Which of several servers it is only the transport knows, and only now.
     if (!version_.is_fixed()) version_.meet(std::hash<std::string>{}(way->url()));
     if (authenticating_) {
         way->progress()->at(connect_step::authenticate, "authentication");
         co_await authenticating_->begin();
-        here->check();
+        check_opening(here);
     }
     way->progress()->at(connect_step::accept, "waiting for CONNACK");
     send_connect();
