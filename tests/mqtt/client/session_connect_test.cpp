@@ -356,6 +356,25 @@ TEST_CASE("after disconnect publishing and subscribing fail at once, until run i
     CHECK_FALSE(again.run_for_error());
 }
 
+TEST_CASE("who waits for room, or for an acknowledgement, when disconnect is called is told so") {
+    auto o = test::quick();
+    o.maximum_queued_messages = 1;
+    test::connected_session s(o);
+    s.broker.hold_acknowledgements(true);
+    std::vector<std::unique_ptr<task<mqtt::publish_result>>> all;
+    for (int i = 0; i < 3; ++i)
+        all.push_back(std::make_unique<task<mqtt::publish_result>>(
+            s.io, s.session.publish("t", "p", {.qos = mqtt::qos::at_least_once})));
+    s.settle();
+    s.disconnect();
+    for (auto const& t : all) {
+        CHECK(t->run_for_error() == errc::disconnected);
+        auto const text = t->error_text();
+        bool const told = text == "disconnect was called: disconnected";
+        CHECK((told || text == "run has ended by disconnect: disconnected"));
+    }
+}
+
 TEST_CASE("a forgotten run is told of, once, and one that is called soon is not") {
     using make = std::function<asio::awaitable<void>(memory_session&)>;
     std::vector<make> const operations = {

@@ -234,7 +234,7 @@ class publishing {
         auto const before = queue_.published();
         queue_.offer_room(
             clock::now(), [](auto& c) { return !static_cast<publisher&>(c).waiting.is_waiting(); },
-            [this](auto& c, std::error_code e) { wake(c, e); });
+            [this](auto& c, std::error_code e) { wake_ended(static_cast<publisher&>(c), e); });
         if (queue_.published() != before) packets_.flush();  // else the timer might have this called again, and again
     }
 
