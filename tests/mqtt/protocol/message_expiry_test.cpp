@@ -117,6 +117,45 @@ TEST_CASE("a message that is held up by the receive maximum expires too") {
     CHECK(c.refused == refusals{{&owners[0], errc::message_expired}});
 }
 
+TEST_CASE("a message that waits until its identifier has been freed expires too, and is not sent") {
+    session_end c(role::client, v5);
+    c.connect(true);
+    properties p;
+    p.message_expiry_interval = 1u;
+    int owner;
+    c.state.set_time(1000s);
+    c.state.publish(c.out, {.topic = "a", .payload = "p", .qos = qos::exactly_once, .props = &p}, &owner);
+    CHECK(c.sent() == "PUBREL 1");
+    CHECK(c.state.next_expiry() == 1001s);
+    SUBCASE("on this connection") {}
+    SUBCASE("or on the next") {
+        c.lose_connection();
+        c.connect(true);
+        CHECK(c.sent() == "PUBREL 1");
+        CHECK(c.state.next_expiry() == 1001s);
+    }
+    c.state.set_time(1002s);
+    CHECK(c.receive_ack(packet_type::pubcomp, 1) == errc::ok);
+    CHECK(c.sent() == "");
+    CHECK(c.refused.size() == 1);
+    CHECK(c.state.unacknowledged() == 0);
+}
+
+TEST_CASE("whether the time matters is known once there has been a message that expires") {
+    session_end c(role::client, v5);
+    c.connect();
+    c.publish("a", qos::at_least_once);
+    CHECK_FALSE(c.state.needs_time());
+    properties p;
+    p.message_expiry_interval = 1u;
+    c.state.publish(c.out, {.topic = "a", .payload = "p", .qos = qos::at_least_once, .props = &p});
+    CHECK(c.state.needs_time());
+    session_state next(role::client, v5);
+    next.restore(0, test::encoded(publish{.topic = "a", .qos = qos::at_least_once, .packet_id = 1, .props = &p}, v5),
+                 1s);
+    CHECK(next.needs_time());
+}
+
 TEST_CASE("a message that may have arrived is finished, though it has expired") {
     session_end c(role::client, v5);
     c.connect();

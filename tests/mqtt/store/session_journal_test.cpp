@@ -605,6 +605,112 @@ TEST_CASE("that the server may hold identifiers of an older session is known to 
     CHECK(client(store).load() == store_errc::corrupt);
 }
 
+TEST_CASE("the next process frees identifiers before it sends what no earlier one has sent") {
+    std::string const pubrel("\x62\x02\x00\x01", 4);
+    // What the client sends on a connection that finds a session: nothing but this PUBREL, and behind PUBCOMP the rest.
+    auto const sent = [](client& c) {
+        c.out.clear();
+        mqtt::connect packet;
+        packet.client_id = "client";
+        packet.clean_start = false;
+        REQUIRE(c.state.connect(c.out, packet, {}) == errc::ok);
+        c.out.clear();
+        c.receive(connack{true, reason_code::success, {}});
+        std::string const bytes(c.out.view());
+        c.out.clear();
+        return bytes;
+    };
+    properties expiring;
+    expiring.message_expiry_interval = 10;
+    for (auto const v : versions) {
+        bool const expires = v == protocol_version::v5;
+        auto const* const props = expires ? &expiring : nullptr;
+        auto const store = new_store();
+        {
+            client c(store, v);  // without any connection
+            REQUIRE_FALSE(c.load());
+            REQUIRE(c.publish("text", qos::exactly_once, props) == errc::ok);
+            REQUIRE_FALSE(c.commit());
+        }
+        {
+            client c(store, v);
+            REQUIRE_FALSE(c.load());
+            CHECK(sent(c) == pubrel);
+            REQUIRE_FALSE(c.commit());
+        }
+        auto const before = store->records;
+        for (int i = 0; i < 2; ++i) {  // with one, and none
+            client c(store, v);
+            REQUIRE_FALSE(c.load());
+            CHECK(c.journal.restored() == 1);
+            CHECK_FALSE(c.state.has_changes());
+            CHECK(c.state.next_expiry().has_value() == expires);
+            CHECK(sent(c) == pubrel);
+            CHECK_FALSE(c.state.has_changes());
+            c.receive(acknowledgement{packet_type::pubcomp, 1, {}, {}});
+            CHECK(next_frame(c.out.view()).header.type == packet_type::publish);
+            CHECK((c.out.view()[0] & 8) == 0);
+            CHECK(c.out.view().find("text") != std::string::npos);
+            CHECK(c.state.has_changes());
+            if (i == 1) REQUIRE_FALSE(c.commit());
+        }
+        CHECK(before.size() == store->records.size());
+        {
+            client c(store, v);  // it may have been sent
+            REQUIRE_FALSE(c.load());
+            auto const bytes = sent(c);
+            CHECK(next_frame(bytes).header.type == packet_type::publish);
+            CHECK((bytes[0] & 8) != 0);
+        }
+        // Of an earlier version of the library, which did not tell.
+        store->records = before;
+        auto& record = store->records[std::uint64_t{1} << 61];
+        CHECK(record[0] == 1);
+        record.erase(0, 1);
+        client old(store, v);
+        REQUIRE_FALSE(old.load());
+        CHECK(next_frame(sent(old)).header.type == packet_type::publish);
+        // And such as make no sense.
+        auto const qos_at = expires ? 10u : 1u;
+        store->records = before;
+        auto& wrong = store->records[std::uint64_t{1} << 61];
+        wrong[qos_at] = static_cast<char>(wrong[qos_at] & ~6) | 2;
+        CHECK(client(store, v).load() == store_errc::corrupt);
+        wrong = "\1";
+        CHECK(client(store, v).load() == store_errc::corrupt);
+        wrong = "\1\1";
+        CHECK(client(store, v).load() == store_errc::corrupt);
+    }
+}
+
+TEST_CASE("an identifier is freed for a message that has waited longer than all others took") {
+    auto const store = new_store();
+    {
+        client c(store);
+        REQUIRE_FALSE(c.load());
+        mqtt::connect packet;
+        packet.client_id = "client";
+        packet.clean_start = false;
+        REQUIRE(c.state.connect(c.out, packet, {}) == errc::ok);
+        c.receive(connack{true, reason_code::success, {}});
+        REQUIRE(c.publish("late", qos::exactly_once) == errc::ok);
+        for (int i = 0; i < 65535 + 10; ++i) {
+            auto const begun = c.state.publish(c.out, {.topic = "t", .qos = qos::at_least_once});
+            REQUIRE(begun.error == errc::ok);
+            c.out.clear();
+            c.receive(acknowledgement{packet_type::puback, detail::in_flight::identifier_of(begun.number), {}, {}});
+        }
+        CHECK(c.state.next_number() > c.state.unknown_until());
+        REQUIRE_FALSE(c.commit());
+    }
+    client c(store);
+    REQUIRE_FALSE(c.load());
+    c.connect();
+    CHECK(c.out.view().ends_with(std::string("\x62\x02\x00\x01", 4)));
+    c.receive(acknowledgement{packet_type::pubcomp, 1, {}, {}});
+    CHECK(c.out.view().find("late") != std::string::npos);
+}
+
 TEST_CASE("a store with records that make no sense is refused") {
     std::uint64_t const exchange = std::uint64_t{1} << 61, taken = std::uint64_t{1} << 62;
     auto const error_with = [](auto change) {

@@ -11,6 +11,7 @@
 
 #include "support/sample.hpp"
 #include <chrono>
+#include <cstdint>
 #include <map>
 #include <stdexcept>
 #include <string>
@@ -386,4 +387,90 @@ TEST_CASE("packets are lost over a socket, too") {
     io.run_for(10s);
     REQUIRE(broker.received().size() == 1);
     CHECK(broker.received()[0].payload == "there");
+}
+
+// Sessions, what becomes of them when the other end takes its time.
+
+namespace {
+
+// Notes the expiry interval that the broker is told.
+void note_interval(testing::broker& broker, std::uint32_t& told) {
+    broker.hooks().authorize_publish = [&told](auto&, mqtt::publish const& m) {
+        if (auto const left = m.props.get<mqtt::property_id::message_expiry_interval>()) told = *left;
+        return testing::publish_verdict{};
+    };
+}
+
+}  // namespace
+
+TEST_CASE("a message tells what is left of its expiry interval when it has waited for the other end") {
+    mqtt::properties expiring;
+    expiring.message_expiry_interval = 100;
+    std::uint32_t told = 0;
+    auto options = options_for(protocol_version::v5);
+    options.connect_timeout = 1h;
+    options.maximum_unwritten = 1000;
+    SUBCASE("for an acknowledgement, as the receive maximum wants it") {
+        fixture f(options, {.accepts = {.receive_maximum = 1}});
+        note_interval(f.broker, told);
+        f.start();
+        f.broker.delay({role::server, packet_type::puback}, 5s);
+        f.session.try_publish("a", "", {.qos = qos::at_least_once});
+        f.session.try_publish("b", "", {.qos = qos::at_least_once, .props = &expiring});
+        f.time.run(f.session.drained());
+        f.end();
+    }
+    SUBCASE("for CONNACK") {
+        fixture f(options);
+        note_interval(f.broker, told);
+        f.broker.delay({role::server, packet_type::connack}, 5s);
+        f.session.try_publish("b", "", {.qos = qos::at_least_once, .props = &expiring});
+        f.start();
+        f.time.run(f.session.drained());
+        f.end();
+    }
+    SUBCASE("for room in the output") {
+        options.keep_alive = 0s;
+        fixture f(options, {.output_limit = 1000});
+        note_interval(f.broker, told);
+        f.start();
+        f.broker.delay({role::client, packet_type::publish}, 5s);  // and reads nothing more
+        for (auto const size : {100'000u, 100'000u, 2'000u}) {
+            f.session.try_publish("a", std::string(size, 'x'), {.qos = qos::at_least_once});
+            f.time.settle();
+        }
+        f.session.try_publish("b", "", {.qos = qos::at_least_once, .props = &expiring});
+        f.time.run(f.session.drained());
+        f.end();
+    }
+    CHECK(told == 95);
+}
+
+TEST_CASE("a QoS 2 message that is given up while its identifier is being freed holds up nobody") {
+    auto options = options_for(protocol_version::v3_1_1);
+    options.maximum_in_flight = 1;
+    fixture f(options);
+    f.start();
+    f.end();  // the broker keeps the session
+    mqtt::session<memory_transport> next(f.io.get_executor(), f.transport, options);
+    bool has_ended = false;
+    asio::co_spawn(f.io, next.run(), [&](std::exception_ptr) { has_ended = true; });
+    f.time.run(next.connected());
+    CHECK(f.broker.counters().resumed == 1);
+    f.broker.delay({role::server, packet_type::pubcomp}, 20s, behind_delayed::pass);
+    bool is_late = false, has_arrived = false;
+    asio::co_spawn(f.io, next.publish("a", "late", {.qos = qos::exactly_once, .timeout = 1s}),
+                   [&](std::exception_ptr e, auto const&) { is_late = e != nullptr; });
+    asio::co_spawn(f.io, next.publish("a", "next", {.qos = qos::at_least_once}),
+                   [&](std::exception_ptr e, auto const&) { has_arrived = e == nullptr; });
+    f.time.advance(500ms);
+    CHECK_FALSE(has_arrived);
+    f.time.advance(1s);
+    CHECK(is_late);
+    CHECK(has_arrived);
+    f.time.advance(20s);
+    f.time.run(next.disconnect());
+    CHECK(f.time.advance_until([&] { return has_ended; }));
+    REQUIRE(f.broker.received().size() == 1);
+    CHECK(f.broker.received()[0].payload == "next");
 }

@@ -493,6 +493,7 @@ class session final : private detail::session_services {
     RUNNEL_COLD bool follow_redirect();
     RUNNEL_COLD void begin_pause(reconnect_schedule& schedule, bool opened);
     RUNNEL_COLD void handle_timeout();
+    RUNNEL_COLD void send_rest(clock::time_point now);
     RUNNEL_COLD static void on_timer(void* of);
     RUNNEL_COLD clock::time_point send_due(clock::time_point now);
     RUNNEL_COLD std::error_code save_if_due();

@@ -115,6 +115,9 @@ class session_state {
     /// before `publish`; what has expired is found by `receive`, `accept` and `expire`.
     void set_time(std::chrono::milliseconds now) noexcept { outgoing_.set_time(now); }
 
+    /// Whether it is to be told before anything that may send messages: there have been some that expire.
+    bool needs_time() const noexcept { return outgoing_.needs_time(); }
+
     /// When there may be something to `expire`; none, as long as no message with an expiry interval waits to be sent.
     std::optional<std::chrono::milliseconds> next_expiry() const noexcept { return outgoing_.next_expiry(); }
 
@@ -252,7 +255,8 @@ class session_state {
                outgoing_.has_identifier();
     }
 
-    /// Drops a message that has not been sent on any connection; nobody is told. False: it is no such message.
+    /// Drops a message that has not been sent on any connection; nobody is told. False: it is no such message. What it
+    /// held up is sent by `send_more`, and in the course of what is received.
     bool withdraw(std::uint64_t number) noexcept { return outgoing_.withdraw(number); }
     /// Drops the QoS 0 message that has waited longest for a connection. False: there is none.
     bool drop_oldest_at_most_once() noexcept { return outgoing_.drop_oldest_at_most_once(); }
@@ -457,8 +461,9 @@ class session_state {
     /// Whether the peer may have a session with this end, of this process or of an earlier one.
     bool has_session() const noexcept { return has_session_; }
     /// Tells `sink` what has changed since `changes_stored`: `message(number, packet, expires_at)` an outgoing QoS 1
-    /// or 2 message, which expires then (on the clock of `set_time`) if at all, `released(number)` that PUBREC has come
-    /// for it, `ended(number)`; of incoming QoS 2 messages `taken(packet_id, reason)` and `forgotten(packet_id)`.
+    /// or 2 message, which expires then (on the clock of `set_time`) if at all, `unsent(number, packet, expires_at)`
+    /// one that has not been sent and whose identifier may be in use at the peer, `released(number)` that PUBREC has
+    /// come for it, `ended(number)`; of incoming QoS 2 messages `taken(packet_id, reason)` and `forgotten(packet_id)`.
     template <class Sink>
     void tell_changes(Sink&& sink) {
         outgoing_.tell_changes(sink);
@@ -478,9 +483,11 @@ class session_state {
     }
 
     /// Puts back what a store holds, before the first connection: the outgoing exchanges in ascending order of their
-    /// numbers, `packet` being empty after PUBREC; then `restore_counts`, where `version` is that of the packets.
-    void restore(std::uint64_t number, std::string_view packet, std::optional<std::chrono::milliseconds> expires_at) {
-        outgoing_.restore(number, packet, expires_at);
+    /// numbers, `packet` being empty after PUBREC, and `unsent` as `tell_changes` has told it; then `restore_counts`,
+    /// where `version` is that of the packets.
+    void restore(std::uint64_t number, std::string_view packet, std::optional<std::chrono::milliseconds> expires_at,
+                 bool unsent = false) {
+        outgoing_.restore(number, packet, expires_at, unsent);
     }
     void restore_taken(std::uint16_t packet_id, reason_code reason) { received_.restore(packet_id, reason); }
     /// Identifiers of exchanges with lower numbers may be taken at the peer: see `outgoing::distrust_identifiers`.
@@ -488,6 +495,7 @@ class session_state {
     void restore_unknown(std::uint64_t until) noexcept { outgoing_.restore_unknown(until); }
     void restore_counts(std::uint64_t next, std::uint64_t accepted, bool has_session, protocol_version version) {
         outgoing_.restore_counts(next, accepted);
+        if (!has_session) outgoing_.restore_as_unsent();
         if (version != queue_version_) outgoing_.rewrite(version, queue_version_);
         has_session_ = session_stored_ = has_session;
     }
@@ -525,9 +533,10 @@ class session_state {
                received_.holds_only_given_back();
     }
     void set_window() noexcept { window_ = (std::min)({limits_.in_flight, peer_.receive_maximum, narrowed_}); }
-    // Whether the next exchange's packet identifier is known to be free at the peer.
+    // Whether the next exchange's packet identifier is known to be free at the peer, and so are those before it.
     bool has_known_identifier(qos quality) const noexcept {
-        return quality != qos::exactly_once || outgoing_.next_number() >= outgoing_.unknown_until();
+        return quality != qos::exactly_once ||
+               (outgoing_.next_number() >= outgoing_.unknown_until() && !outgoing_.is_freeing());
     }
 
     /// Sends what is of use on this connection only. Nothing follows DISCONNECT [MQTT-3.14.4-1].

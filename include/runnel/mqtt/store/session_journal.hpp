@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/bytes.hpp>
+#include <runnel/core/compiler.hpp>
 #include <runnel/core/make_room.hpp>
 #include <runnel/core/record_pool.hpp>
 #include <runnel/mqtt/protocol/session_state.hpp>
@@ -35,7 +36,8 @@ namespace runnel::mqtt {
 ///   older session, the number of the first exchange of which the identifier is known to be free (8 bytes)
 /// - 1: the client identifier
 /// - 2^61 + number of an exchange: nothing after PUBREC, else the PUBLISH packet; if it expires, behind a zero byte and
-///   the time at which it does (8 bytes, milliseconds since 1970)
+///   the time at which it does (8 bytes, milliseconds since 1970). A byte of 1 in front of all that: it is of QoS 2 and
+///   has not been sent, and the server may hold its identifier, which therefore has to be freed first
 /// - 2^62 + packet identifier of a QoS 2 message that has been taken: the reason code of its PUBREC
 class session_journal {
   public:
@@ -119,6 +121,7 @@ class session_journal {
     static constexpr std::size_t header_size = 19;
     static constexpr std::size_t long_header_size = 27;
     static constexpr std::size_t deadline_size = 9;
+    static constexpr char unsent_mark = 1;
 
     // What `commit` hands to the store; gone when it returns.
     class collector {
@@ -151,6 +154,13 @@ class session_journal {
             if (expires_at) packet = with_deadline(packet, *expires_at);
             put(exchange_key + number, packet);
         }
+        RUNNEL_COLD void unsent(std::uint64_t number, std::string_view packet,
+                                std::optional<std::chrono::milliseconds> expires_at) {
+            if (expires_at) packet = with_deadline(packet, *expires_at);
+            auto* const marked = copy(packet, 1);
+            marked[0] = unsent_mark;
+            put(exchange_key + number, {marked, 1 + packet.size()});
+        }
         void released(std::uint64_t number) { put(exchange_key + number, {}); }
         void ended(std::uint64_t number) { erase(exchange_key + number); }
         void taken(std::uint16_t packet_id, reason_code reason) {
@@ -163,13 +173,18 @@ class session_journal {
         void erase(std::uint64_t key) { journal_.changes_.push_back({key, {}, true}); }
 
         std::string_view with_deadline(std::string_view packet, std::chrono::milliseconds expires_at) {
+            auto* const record = copy(packet, deadline_size);
+            record[0] = 0;
+            write_big_endian(record + 1, static_cast<std::uint64_t>((expires_at + journal_.epoch_).count()));
+            return {record, deadline_size + packet.size()};
+        }
+        // With so many bytes in front.
+        char* copy(std::string_view packet, std::size_t front) {
             make_room(journal_.copies_, 1);
-            auto* const copy = static_cast<char*>(journal_.pool_.take(deadline_size + packet.size()));
-            journal_.copies_.push_back(copy);
-            copy[0] = 0;
-            write_big_endian(copy + 1, static_cast<std::uint64_t>((expires_at + journal_.epoch_).count()));
-            std::memcpy(copy + deadline_size, packet.data(), packet.size());
-            return {copy, deadline_size + packet.size()};
+            auto* const made = static_cast<char*>(journal_.pool_.take(front + packet.size()));
+            journal_.copies_.push_back(made);
+            std::memcpy(made + front, packet.data(), packet.size());
+            return made;
         }
 
         // All bytes, so that there is a view of each.
@@ -243,6 +258,8 @@ class session_journal {
 
     bool restore_exchange(session_state& state, contents::exchange const& e, protocol_version version) const {
         std::string_view packet = e.value;
+        bool const unsent = !packet.empty() && packet[0] == unsent_mark;
+        if (unsent) packet.remove_prefix(1);
         std::optional<std::chrono::milliseconds> expires_at;
         if (!packet.empty() && packet[0] == 0) {
             if (packet.size() < deadline_size) return false;
@@ -262,7 +279,8 @@ class session_journal {
             return false;
         // A message that came from a session of MQTT 5 may have lost its interval in MQTT 3.1.1.
         if (!message.props.get<property_id::message_expiry_interval>()) expires_at.reset();
-        state.restore(e.number, packet, expires_at);
+        if (unsent && message.qos != qos::exactly_once) return false;
+        state.restore(e.number, packet, expires_at, unsent);
         return true;
     }
 

@@ -383,6 +383,90 @@ TEST_CASE("a message that waits for its identifier can be withdrawn and dropped"
     CHECK(c.sent() == "PUBREL 1, PUBREL 2");
 }
 
+TEST_CASE("a message that ends while its identifier is being freed holds up nobody") {
+    using namespace std::chrono_literals;
+    auto const ends_by = [](protocol_version version, auto end) {
+        CAPTURE(version);
+        auto c = client(version, {.in_flight = 1});
+        properties p;
+        p.message_expiry_interval = 1u;
+        auto const a =
+            c.state.publish(c.out, {.topic = "a", .payload = "p", .qos = q2, .props = version == v5 ? &p : nullptr});
+        c.publish("b", q1);
+        c.connect(true);
+        CHECK(c.sent() == "PUBREL 1");
+        end(c, a.number);
+        CHECK(c.state.unacknowledged() == 0);
+        CHECK(c.sent() == "");
+        CHECK(c.receive_ack(pubcomp, 1) == errc::ok);
+        CHECK(c.sent() == "PUBLISH 2 qos1 b=p");
+        CHECK(c.receive_ack(puback, 2) == errc::ok);
+        CHECK(c.state.unacknowledged() == 0);
+
+        // Nor has the answer to be waited for.
+        auto const d = c.publish("d", q2);
+        c.publish("e", q1);
+        CHECK(c.sent() == "PUBREL 3");
+        CHECK(c.state.withdraw(d.number));
+        c.state.send_more(c.out);
+        CHECK(c.sent() == "PUBLISH 4 qos1 e=p");
+        CHECK(c.receive_ack(pubcomp, 3) == errc::ok);
+        CHECK(c.sent() == "");
+    };
+    for (auto version : both_versions) {
+        ends_by(version, [](session_end& c, std::uint64_t a) { CHECK(c.state.withdraw(a)); });
+        ends_by(version, [](session_end& c, std::uint64_t a) {
+            CHECK(c.state.discard(a, errc::message_discarded, session_end::listener(c)));
+        });
+    }
+    ends_by(v5, [](session_end& c, std::uint64_t) {
+        c.state.set_time(1001ms);
+        c.state.expire(session_end::listener(c));
+        CHECK(c.refused.size() == 1);
+    });
+}
+
+TEST_CASE("where identifiers begin to be known, no QoS 2 message overtakes one that waits for its own") {
+    auto const until = [](protocol_version version, auto go_on) {
+        auto c = client(version);
+        c.connect(true);
+        for (int i = 0; i < 65533; ++i) {
+            auto const b = c.publish("t", q1);
+            REQUIRE(c.receive_ack(puback, static_cast<std::uint16_t>(b.number % 65535 + 1)) == errc::ok);
+        }
+        c.take_bytes();
+        c.publish("a", q2);
+        auto const b = c.publish("b", q2);
+        c.publish("c", q2);
+        c.publish("d", q0);
+        c.publish("e", q2);
+        CHECK(c.sent() == "PUBREL 65534, PUBREL 65535, PUBLISH qos0 d=p");
+        CHECK(c.receive_ack(pubcomp, 65534) == errc::ok);
+        CHECK(c.sent() == "PUBLISH 65534 qos2 a=p");
+        go_on(c, b.number);
+    };
+    for (auto version : both_versions) {
+        until(version, [](session_end& c, std::uint64_t) {
+            CHECK(c.receive_ack(pubcomp, 65535) == errc::ok);
+            CHECK(c.sent() == "PUBLISH 65535 qos2 b=p, PUBLISH 1 qos2 c=p, PUBLISH 2 qos2 e=p");
+            c.publish("f", q2);
+            CHECK(c.sent() == "PUBLISH 3 qos2 f=p");
+        });
+        until(version, [](session_end& c, std::uint64_t b) {
+            CHECK(c.state.withdraw(b));
+            c.state.send_more(c.out);
+            CHECK(c.sent() == "PUBLISH 1 qos2 c=p, PUBLISH 2 qos2 e=p");
+        });
+        until(version, [](session_end& c, std::uint64_t) {
+            c.lose_connection();
+            c.connect(true);
+            CHECK(c.sent() == "PUBLISH 65534 qos2 dup a=p, PUBREL 65535");
+            CHECK(c.receive_ack(pubcomp, 65535) == errc::ok);
+            CHECK(c.sent() == "PUBLISH 65535 qos2 b=p, PUBLISH 1 qos2 c=p, PUBLISH 2 qos2 e=p");
+        });
+    }
+}
+
 TEST_CASE("a session that is not to be accepted is replaced by a new one on the next connection") {
     // The text behind [MQTT-3.2.2-4].
     for (auto version : both_versions) {
@@ -486,6 +570,54 @@ TEST_CASE("a narrower window holds back what is sent again, and widens again") {
     }
 }
 
+TEST_CASE("PUBREL is sent again behind messages that the receive maximum holds up") {
+    properties one_at_a_time;
+    one_at_a_time.receive_maximum = std::uint16_t{1};
+    auto c = client(v5);
+    for (auto const* topic : {"a", "b"}) c.publish(topic, q1);
+    for (auto const* topic : {"c", "d", "e"}) c.publish(topic, q2);
+    c.connect();
+    for (int const id : {3, 5}) c.receive_ack(pubrec, static_cast<std::uint16_t>(id));
+    c.lose_connection();
+    c.connect(true, &one_at_a_time);
+    CHECK(c.sent() == "PUBLISH 1 qos1 dup a=p, PUBREL 3, PUBREL 5");
+    CHECK(c.receive_ack(pubcomp, 5) == errc::ok);
+    CHECK(c.receive_ack(puback, 1) == errc::ok);
+    CHECK(c.sent() == "");
+    CHECK(c.receive_ack(pubcomp, 3) == errc::ok);
+    CHECK(c.sent() == "PUBLISH 2 qos1 dup b=p");
+    CHECK(c.state.unacknowledged() == 1);
+    c.lose_connection();
+    // One that is given up needs PUBREL too.
+    c.connect(true, &one_at_a_time);
+    CHECK(c.sent() == "PUBLISH 2 qos1 dup b=p");
+    CHECK(c.state.discard(3, errc::message_discarded, session_handler{}));
+    c.state.send_more(c.out);
+    CHECK(c.sent() == "PUBREL 4");
+}
+
+TEST_CASE("PUBREL behind messages that are held up is sent in portions, and within the narrowed window") {
+    auto c = client(v3, {.unwritten = 10});
+    for (auto const* topic : {"a", "b", "c", "d", "e"}) c.publish(topic, q2);
+    c.state.narrow(c.out, 5);
+    c.connect();
+    for (int i = 0; i < 5; ++i) {
+        c.take_bytes();
+        c.state.send_more(c.out);
+    }
+    for (std::uint16_t id = 2; id <= 5; ++id) c.receive_ack(pubrec, id);
+    c.lose_connection();
+    c.state.narrow(c.out, 0);
+    c.connect(true);
+    CHECK(c.sent() == "");
+    c.state.narrow(c.out, 1);
+    CHECK(c.sent() == "PUBLISH 1 qos2 dup a=p");
+    c.state.narrow(c.out, 65535);
+    CHECK(c.sent() == "PUBREL 2, PUBREL 3, PUBREL 4");
+    c.state.send_more(c.out);
+    CHECK(c.sent() == "PUBREL 5");
+}
+
 TEST_CASE("an exchange that no connection brings to its end is ended, and its owner told") {
     int owners[4];
     for (auto version : both_versions) {
@@ -541,6 +673,9 @@ std::string told(session_end& end) {
         void message(std::uint64_t number, std::string_view, std::optional<std::chrono::milliseconds>) {
             say("message ", number);
         }
+        void unsent(std::uint64_t number, std::string_view, std::optional<std::chrono::milliseconds>) {
+            say("unsent ", number);
+        }
         void released(std::uint64_t number) { say("released ", number); }
         void ended(std::uint64_t number) { say("ended ", number); }
         void taken(std::uint16_t id, reason_code) { say("taken ", id); }
@@ -580,6 +715,35 @@ TEST_CASE("a store holds a QoS 2 message that was given up between connections a
         c.state.reject(a, errc::message_rejected, session_handler{});
         CHECK(c.state.has_changes());
         CHECK(told(c) == "released 0");
+    }
+}
+
+TEST_CASE("a store knows which messages have not been sent and wait for their identifiers") {
+    for (auto version : both_versions) {
+        auto c = client(version);
+        c.publish("a", q2);
+        c.publish("b", q1);
+        CHECK(told(c) == "message 0, message 1");
+        c.connect(true);  // of an older process
+        CHECK(told(c) == "unsent 0");
+        c.publish("c", q2);
+        c.publish("d", q1);
+        CHECK(told(c) == "unsent 2, message 3");
+        CHECK(c.receive_ack(pubcomp, 1) == errc::ok);
+        CHECK(c.state.has_changes());
+        CHECK(told(c) == "message 0");
+        c.lose_connection();
+        CHECK_FALSE(c.state.has_changes());
+        c.connect(true);
+        CHECK(told(c) == "");
+        CHECK(c.receive_ack(pubcomp, 3) == errc::ok);
+        CHECK(told(c) == "message 2");
+        c.publish("e", q2);
+        CHECK(told(c) == "unsent 4");
+        c.lose_connection();
+        c.connect(false);
+        CHECK(c.state.has_changes());
+        CHECK(told(c) == "message 4");
     }
 }
 

@@ -10,6 +10,7 @@
 #include <runnel/mqtt/client/session_options.hpp>
 #include <runnel/mqtt/protocol/keep_alive.hpp>
 #include <runnel/mqtt/protocol/lifecycle.hpp>
+#include <runnel/mqtt/protocol/publish_queue.hpp>
 #include <runnel/mqtt/protocol/session_state.hpp>
 #include <runnel/transport/stream.hpp>
 
@@ -196,6 +197,8 @@ class connection {
         bytes_received_ += n;
         keep_alive_.on_received(now);
         if (life_.is_violated()) return in_.clear();
+        if (state_.needs_time()) [[unlikely]]
+            state_.set_time(to_session_time(now));  // what has waited counts its interval down when it is sent
         if (life_.is(state::closing) && n != 0) [[unlikely]]
             part(now);
         auto input = in_.data();
@@ -262,6 +265,8 @@ class connection {
         bytes_sent_ += writing_.size();
         is_writing_ = true;
         ++writes_;
+        if (state_.needs_time()) [[unlikely]]
+            state_.set_time(to_session_time(clock::now()));
         listener.on_room();
         return writing_;
     }

@@ -272,6 +272,7 @@ void session<Transport>::handle_timeout() {
         auto const begins_anew = state_.wants_new_connection() ? begin_anew(now) : never;
         tell_of_overtaken();
         if (quarantine_ && quarantine_->on_time(now)) {
+            state_.set_time(to_session_time(now));
             state_.narrow(packets_.out(), quarantine_->window());
             packets_.flush();
         }
@@ -286,6 +287,7 @@ void session<Transport>::handle_timeout() {
     }
     if (packets_.timer().is_forgotten()) tell_of_no_run();
     bool const late = publishing_.withdraw_late(now, running_);
+    if (running_) send_rest(now);
     // What has been withdrawn is withdrawn in the store, too, before anybody is told.
     auto const error = running_ || late ? save_if_due() : std::error_code{};
     if (late && !(running_ && error)) publishing_.tell_late(error);
@@ -293,6 +295,15 @@ void session<Transport>::handle_timeout() {
     wake_if_drained();
     next = (std::min)(next, publishing_.deadline(running_));
     if (next != never) packets_.timer().set(next);
+}
+
+// What was withdrawn may have held up others.
+template <transport Transport>
+void session<Transport>::send_rest(clock::time_point now) {
+    auto const before = packets_.out().size();
+    if (state_.needs_time()) state_.set_time(to_session_time(now));
+    state_.send_more(packets_.out());
+    if (packets_.out().size() != before) packets_.flush();
 }
 
 // Operations wait, and nobody has called `run`. Those who call it in the same turn, or as the next thing, are not told.

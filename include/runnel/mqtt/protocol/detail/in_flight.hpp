@@ -48,6 +48,7 @@ class in_flight {
     enum class record : std::uint8_t {
         none,
         message,   ///< the PUBLISH packet, which is to be sent (again)
+        unsent,    ///< the same; it has not been sent, and its identifier may be in use at the peer
         released,  ///< that PUBREC has come, so that PUBREL is to be sent
         outdated,  ///< a packet that has been rewritten since
     };
@@ -72,7 +73,7 @@ class in_flight {
         void* owner = nullptr;   ///< who waits for the outcome; nullptr if nobody does
 
         std::string_view bytes() const noexcept { return {packet, size}; }
-        /// What the store is to hold.
+        /// What the store is to hold, if all identifiers are known to be free at the peer.
         record due() const noexcept {
             using enum stage;
             if (discarded && at == sent) return quality == qos::exactly_once ? record::released : record::none;
@@ -227,11 +228,12 @@ class in_flight {
         for (auto n = (std::max)(new_, oldest); n < next(); ++n) f(n, entries_[n]);
     }
 
-    /// The store holds what is due.
-    void stored() noexcept {
-        for_each_change([&](std::uint64_t, entry& e) {
+    /// The store holds what is due: `due_of(number, entry)`.
+    template <class Due>
+    void stored(Due&& due_of) noexcept {
+        for_each_change([&](std::uint64_t number, entry& e) {
             if (e.at == stage::ended && e.stored != record::none) --live_;
-            e.stored = e.due();
+            e.stored = due_of(number, e);
         });
         changed_first_ = (std::numeric_limits<std::uint64_t>::max)();
         changed_end_ = 0;

@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <optional>
 #include <utility>
 
@@ -81,6 +82,8 @@ class outgoing {
 
     /// The time from which message expiry intervals are counted, and to which they are counted down.
     void set_time(std::chrono::milliseconds now) noexcept { now_ = now; }
+    /// Whether there have been messages for which the time matters.
+    bool needs_time() const noexcept { return needs_time_; }
 
     /// When `expire` is to be called next; none, as long as nothing queued expires.
     std::optional<std::chrono::milliseconds> next_expiry() const noexcept {
@@ -101,6 +104,7 @@ class outgoing {
         else
             ++accepted_;
         if (!interval) return;
+        needs_time_ = true;
         auto const position = publish_layout(e.bytes()).expiry_position(e.bytes());
         in_flight::expiry_of(e) = {now_ + std::chrono::seconds(*interval), static_cast<std::uint32_t>(position)};
     }
@@ -153,7 +157,8 @@ class outgoing {
         if (auto* const e = in_flight_.at(number)) e->owner = nullptr;
     }
 
-    /// Drops a message that has not been sent on any connection. False: it is no such message.
+    /// Drops a message that has not been sent on any connection. False: it is no such message. What it held up is sent
+    /// by the next `send_queued`.
     RUNNEL_COLD bool withdraw(std::uint64_t number) noexcept {
         auto* const e = in_flight_.at(number);
         if (e == nullptr || e->past != in_flight::history::unsent) return false;
@@ -257,8 +262,12 @@ class outgoing {
                 send_release(out, cursor_, version);
                 e.at = stage::rereleased;
             } else if (e.at == stage::queued || e.at == stage::resend) {
-                if (e.quality != qos::at_most_once && unacknowledged_ >= b.window) break;
-                send_or_free(out, cursor_, b.peer_maximum, version);
+                if ((e.quality != qos::at_most_once && unacknowledged_ >= b.window) ||
+                    !send_or_free(out, cursor_, b.peer_maximum, version)) {
+                    if (release_cursor_ != no_release) [[unlikely]]
+                        send_releases(out, b, version);
+                    break;
+                }
             }
         }
         // QoS 0 is not held up by the receive maximum.
@@ -299,12 +308,18 @@ class outgoing {
                 unsent = (std::min)(unsent, n);
                 continue;
             }
-            pace.take(e.quality, now);
+            auto const quality = e.quality;
             auto* const owner = kept ? nullptr : std::exchange(e.owner, nullptr);
-            send_or_free(out, n, b.peer_maximum, version);
+            if (!send_or_free(out, n, b.peer_maximum, version)) {
+                held = pacing::never;
+                unsent = (std::min)(unsent, n);
+                continue;
+            }
+            pace.take(quality, now);
             if (owner != nullptr) left(owner);
         }
         cursor_ = (std::min)(unsent, in_flight_.next());
+        if (cursor_ != in_flight_.next() && release_cursor_ != no_release) send_releases(out, b, version);
         in_flight_.sweep();
         return (std::min)(held_0.value_or(pacing::never), held_1.value_or(pacing::never));
     }
@@ -326,12 +341,19 @@ class outgoing {
     /// The peer has a session of which this end knows nothing: for each packet identifier of a QoS 2 message that the
     /// peer may take for the repetition of an older one, the first message that is to have it waits until PUBREL has
     /// freed it there.
-    void distrust_identifiers() noexcept { unknown_until_ = in_flight_.next() + 65535; }
+    RUNNEL_COLD void distrust_identifiers() noexcept {
+        unknown_until_ = in_flight_.next() + 65535;
+        note_unsent();
+    }
     /// The peer has no session: no identifier is in use there.
-    void trust_identifiers() noexcept { unknown_until_ = 0; }
+    RUNNEL_COLD void trust_identifiers() noexcept {
+        if (std::exchange(unknown_until_, 0) != 0) note_unsent();
+    }
     /// The number from which on identifiers are known to be free at the peer.
     std::uint64_t unknown_until() const noexcept { return unknown_until_; }
-    void restore_unknown(std::uint64_t until) noexcept { unknown_until_ = until; }
+    void restore_unknown(std::uint64_t until) noexcept { unknown_until_ = (std::max)(unknown_until_, until); }
+    /// Whether PUBREL has gone to free identifiers for messages that wait for that: none of QoS 2 may overtake them.
+    bool is_freeing() const noexcept { return freeing_ != 0; }
     /// Whether the peer may take the identifier of this exchange for that of another one, of which it may speak.
     RUNNEL_COLD bool is_distrusted(entry const& e) const noexcept { return in_flight_.number_of(e) < unknown_until_; }
     /// The peer's session may be another one than that in which it has sent PUBREC: then it knows nothing of those
@@ -351,14 +373,17 @@ class outgoing {
 
     /// The identifier of a message that has waited for this has been freed at the peer, and the message is sent.
     void send_freed(send_buffer& out, entry& e, std::size_t peer_maximum) {
-        --unacknowledged_;
-        has_progress_ = true;
         send_entry(out, e, peer_maximum);
+        --unacknowledged_;
+        --freeing_;
+        has_progress_ = true;
+        in_flight_.note(e);  // the next process is not to free it again
     }
 
     /// The network connection has gone: what was sent is to be sent again; requests end.
     RUNNEL_COLD void connection_lost() noexcept {
         unacknowledged_ = 0;
+        freeing_ = 0;
         has_progress_ = false;
         aliases_.restart(0);
         using enum in_flight::stage;
@@ -378,7 +403,7 @@ class outgoing {
             }
         }
         in_flight_.sweep();
-        cursor_ = in_flight_.first();
+        cursor_ = release_cursor_ = in_flight_.first();
     }
 
     /// Rewrites all packets in another version of the protocol; MQTT 3.1.1 has no properties.
@@ -469,15 +494,20 @@ class outgoing {
     /// Whether there is anything that a store does not know.
     bool has_changes() const noexcept { return in_flight_.noted() || accepted_ != accepted_stored_; }
 
-    /// Calls `message(number, packet, expires_at)`, `released(number)` or `ended(number)` of `sink` for each exchange
-    /// of which the store holds something else.
+    /// Calls `message(number, packet, expires_at)`, `unsent(number, packet, expires_at)`, `released(number)` or
+    /// `ended(number)` of `sink` for each exchange of which the store holds something else.
     template <class Sink>
     void tell_changes(Sink& sink) {
         in_flight_.for_each_change([&](std::uint64_t number, in_flight::entry& e) {
-            auto const due = e.due();
+            auto const due = due_of(number, e);
             if (due == e.stored) return;
+            auto const expires_at = [&] {
+                return e.expires ? std::optional(in_flight::expiry_of(e).at) : std::nullopt;
+            };
             if (due == in_flight::record::message)
-                sink.message(number, e.bytes(), e.expires ? std::optional(in_flight::expiry_of(e).at) : std::nullopt);
+                sink.message(number, e.bytes(), expires_at());
+            else if (due == in_flight::record::unsent)
+                sink.unsent(number, e.bytes(), expires_at());
             else if (due == in_flight::record::released)
                 sink.released(number);
             else
@@ -487,13 +517,14 @@ class outgoing {
 
     /// The store holds all that `tell_changes` has told.
     void changes_stored() noexcept {
-        in_flight_.stored();
+        in_flight_.stored([this](std::uint64_t number, entry const& e) { return due_of(number, e); });
         accepted_stored_ = accepted_;
     }
 
     /// Puts back an exchange that is in the store, in ascending order of the numbers: a QoS 1 or 2 message with the
-    /// bytes of its packet, or, without any, one of which PUBREC has come.
-    void restore(std::uint64_t number, std::string_view packet, std::optional<std::chrono::milliseconds> expires_at) {
+    /// bytes of its packet, or, without any, one of which PUBREC has come. `unsent`: it was stored as such.
+    void restore(std::uint64_t number, std::string_view packet, std::optional<std::chrono::milliseconds> expires_at,
+                 bool unsent) {
         in_flight_.continue_at(number);
         if (packet.empty()) {
             in_flight_.begin(
@@ -501,14 +532,16 @@ class outgoing {
             return;
         }
         auto const quality = static_cast<qos>(packet[0] >> 1 & 3);
-        in_flight_.begin(packet.size(), {.at = stage::resend,
+        in_flight_.begin(packet.size(), {.at = unsent ? stage::queued : stage::resend,
                                          .quality = quality,
                                          .expires = expires_at.has_value(),
-                                         .stored = in_flight::record::message,
-                                         .past = in_flight::history::unknown});
+                                         .stored = unsent ? in_flight::record::unsent : in_flight::record::message,
+                                         .past = unsent ? in_flight::history::unsent : in_flight::history::unknown});
+        if (unsent) restore_unknown(number + 1);
         auto& e = in_flight_[number];
         std::memcpy(e.packet, packet.data(), packet.size());
         if (!expires_at) return;
+        needs_time_ = true;
         auto const position = publish_layout(e.bytes()).expiry_position(e.bytes());
         in_flight::expiry_of(e) = {*expires_at, static_cast<std::uint32_t>(position)};
         next_expiry_ = (std::min)(next_expiry_, *expires_at);
@@ -525,7 +558,7 @@ class outgoing {
                 auto& at = in_flight::expiry_of(e).at;
                 at -= by;
                 next_expiry_ = (std::min)(next_expiry_, at);
-            } else if (e.stored == in_flight::record::message) {
+            } else if (e.stored != in_flight::record::none) {
                 e.stored = in_flight::record::outdated;
                 in_flight_.note(e);
             }
@@ -536,7 +569,15 @@ class outgoing {
     void restore_counts(std::uint64_t next, std::uint64_t accepted) {
         in_flight_.continue_at(next);
         accepted_ = accepted_stored_ = accepted;
-        cursor_ = in_flight_.first();
+        cursor_ = release_cursor_ = in_flight_.first();
+    }
+    /// What has been put back was stored before there was any connection.
+    RUNNEL_COLD void restore_as_unsent() noexcept {
+        for_each_exchange([](in_flight::entry& e) {
+            if (e.at != stage::resend) return;
+            e.at = stage::queued;
+            e.past = in_flight::history::unsent;
+        });
     }
 
     /// Gives back memory that is kept for reuse.
@@ -544,9 +585,22 @@ class outgoing {
 
   private:
     static constexpr auto never = (std::chrono::milliseconds::max)();
+    static constexpr auto no_release = (std::numeric_limits<std::uint64_t>::max)();
 
     static bool may_expire(in_flight::entry const& e) noexcept {
-        return e.expires && e.past != in_flight::history::sent && (e.at == stage::queued || e.at == stage::resend);
+        using enum in_flight::stage;
+        return e.expires && e.past != in_flight::history::sent && (e.at == queued || e.at == freeing || e.at == resend);
+    }
+    /// What the store is to hold of an exchange.
+    in_flight::record due_of(std::uint64_t number, in_flight::entry const& e) const noexcept {
+        bool const waits = e.at == stage::queued || e.at == stage::freeing;
+        bool const unsent = number < unknown_until_ && waits && e.quality == qos::exactly_once;
+        return unsent ? in_flight::record::unsent : e.due();
+    }
+    /// Which identifiers are known to be free has changed, and so what the store is to hold.
+    RUNNEL_COLD void note_unsent() noexcept {
+        for (auto n = in_flight_.first(); n != in_flight_.next(); n = in_flight_.from(n + 1))
+            if (auto const& e = in_flight_[n]; due_of(n, e) != e.stored) in_flight_.note(e);
     }
     static bool is_waiting(in_flight::entry const& e) noexcept {
         using enum in_flight::stage;
@@ -556,7 +610,9 @@ class outgoing {
     /// The message is not one of those any more that are counted.
     void take_out(in_flight::entry& e) noexcept {
         if (e.at == stage::queued && e.quality == qos::at_most_once) --queued_at_most_once_;
-        if (e.at == stage::freeing) --unacknowledged_;
+        if (e.at != stage::freeing) return;
+        --unacknowledged_;
+        --freeing_;
     }
 
     /// Ends a message that is not to be sent (again).
@@ -567,6 +623,7 @@ class outgoing {
         in_flight_.drop_packet(e);
         e.at = stage::rerelease;
         in_flight_.note(e);
+        release_cursor_ = (std::min)(release_cursor_, in_flight_.number_of(e));
     }
     // A handler, of whatever type.
     struct refuser {
@@ -605,13 +662,38 @@ class outgoing {
         ++unacknowledged_;
     }
 
-    /// Sends a message whose turn it is, or PUBREL first, where its identifier may be in use at the peer.
-    void send_or_free(send_buffer& out, std::uint64_t number, std::size_t peer_maximum, protocol_version version) {
+    /// Sends a message whose turn it is, or PUBREL first, where its identifier may be in use at the peer. False: it has
+    /// to wait for messages that wait for their identifiers.
+    bool send_or_free(send_buffer& out, std::uint64_t number, std::size_t peer_maximum, protocol_version version) {
         auto& e = in_flight_[number];
-        bool const is_known = number >= unknown_until_ || e.at != stage::queued || e.quality != qos::exactly_once;
-        if (is_known) return send_entry(out, e, peer_maximum);
+        if (e.quality == qos::exactly_once && (number < unknown_until_ || freeing_ != 0)) [[unlikely]] {
+            bool const is_known = number >= unknown_until_ || e.at != stage::queued;
+            if (!is_known) {
+                begin_to_free(out, number, version);
+                return true;
+            }
+            if (freeing_ != 0) return false;
+        }
+        send_entry(out, e, peer_maximum);
+        return true;
+    }
+    RUNNEL_COLD void begin_to_free(send_buffer& out, std::uint64_t number, protocol_version version) {
         send_release(out, number, version);
-        e.at = stage::freeing;
+        in_flight_[number].at = stage::freeing;
+        ++freeing_;
+    }
+
+    /// Sends again each PUBREL behind a message that has to wait: it takes no place of those that the peer grants.
+    RUNNEL_COLD RUNNEL_NOINLINE void send_releases(send_buffer& out, bounds const& b, protocol_version version) {
+        auto n = in_flight_.from((std::max)(cursor_, release_cursor_));
+        for (; n != in_flight_.next(); n = in_flight_.from(n + 1)) {
+            auto& e = in_flight_[n];
+            if (e.at != stage::rerelease) continue;
+            if (unacknowledged_ >= b.releases || out.size() >= b.unwritten) break;
+            send_release(out, n, version);
+            e.at = stage::rereleased;
+        }
+        release_cursor_ = n == in_flight_.next() ? no_release : n;
     }
 
     void send_entry(send_buffer& out, in_flight::entry& e, std::size_t peer_maximum) {
@@ -676,12 +758,15 @@ class outgoing {
     std::chrono::milliseconds now_{0};
     std::chrono::milliseconds next_expiry_ = never;  // or earlier
     std::uint64_t cursor_ = 0;                       // the first exchange that has not been sent on this connection
+    std::uint64_t release_cursor_ = 0;               // perhaps the first of which PUBREL is to be sent again
     std::uint64_t accepted_ = 0;                     // QoS 1 and 2 messages
     std::uint64_t accepted_stored_ = 0;              // of these the store knows
     std::size_t unacknowledged_ = 0;
     std::uint64_t resent_ = 0;
     std::uint64_t unknown_until_ = 0;  // with lower numbers: the peer may hold the identifier taken
     std::uint32_t queued_at_most_once_ = 0;
+    std::uint32_t freeing_ = 0;             // messages that wait for their identifiers
+    bool needs_time_ = false;               // there have been messages that expire
     bool has_progress_ = false;             // on this connection
     bool converts_ = false;                 // to MQTT 3.1.1, on this connection, the packets, which are of MQTT 5
     std::uint16_t without_properties_ = 0;  // so many messages, for that reason

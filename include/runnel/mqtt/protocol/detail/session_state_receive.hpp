@@ -229,14 +229,13 @@ errc session_state::receive_acknowledgement(acknowledgement const& ack, send_buf
         e != nullptr && (ack.type == packet_type::puback ? e->at == stage::sent && e->quality == qos::at_least_once
                                                          : e->at == stage::released || e->at == stage::rereleased);
     if (!expected) {
-        bool const is_end = ack.type == packet_type::pubcomp;
-        if (e != nullptr && is_end && e->at == stage::freeing) {
-            if (connected()) outgoing_.send_freed(out, *e, peer_.maximum_packet_size);
-            return errc::ok;
-        }
-        // The end of an exchange that this end has forgotten, and of which it said so in PUBREL.
-        if (is_end && (e == nullptr || outgoing_.is_distrusted(*e))) return errc::ok;
-        return e == nullptr ? errc::packet_identifier_unknown : errc::unexpected_packet;
+        bool const is_freed = e != nullptr && e->at == stage::freeing;
+        // Or it is the end of an exchange that this end has forgotten, and of which it said so in PUBREL.
+        if (ack.type != packet_type::pubcomp || (e != nullptr && !is_freed && !outgoing_.is_distrusted(*e)))
+            return e == nullptr ? errc::packet_identifier_unknown : errc::unexpected_packet;
+        if (is_freed && connected()) outgoing_.send_freed(out, *e, peer_.maximum_packet_size);
+        if (outgoing_.holds_unsent()) send_queued(out);  // perhaps it waited for this, or for what was withdrawn
+        return errc::ok;
     }
     // The peer sent PUBCOMP on an earlier connection, and it did not arrive: no error then (3.7.2.1).
     bool const repeated = e->at == stage::rereleased && ack.reason == reason_code::packet_identifier_not_found;
