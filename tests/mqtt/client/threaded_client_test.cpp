@@ -2,8 +2,10 @@
 #include <runnel/testing/broker/broker.hpp>
 #include <runnel/transport/tcp.hpp>
 
+#include <asio/execution_context.hpp>
 #include <asio/io_context.hpp>
 #include <asio/post.hpp>
+#include <asio/steady_timer.hpp>
 #include <asio/thread_pool.hpp>
 #include <asio/use_future.hpp>
 #include <doctest/doctest.h>
@@ -675,6 +677,122 @@ TEST_CASE("the execution context may go before the client, and after it") {
     }
 }
 
+TEST_CASE("a callback that the end of the context or of the waiting calls does not wait for what nobody does") {
+    for (bool const is_given_up : {false, true})
+        for (bool const destroys : {false, true}) {
+            CAPTURE(is_given_up);
+            CAPTURE(destroys);
+            auto io = std::make_unique<asio::io_context>();
+            auto client = std::make_unique<client_type>(io->get_executor(), nowhere(), idle());
+            std::error_code closing;
+            int called = 0;
+            client->publish("a", "1", at_least_once, [&](std::error_code, publish_result const&) {
+                ++called;
+                if (destroys)
+                    client.reset();
+                else
+                    closing = code_of([&] { client->close(5s); });
+            });
+            io->run_for(20ms);
+            auto const begin = std::chrono::steady_clock::now();
+            if (is_given_up) client->close(0ms);
+            io.reset();
+            CHECK(std::chrono::steady_clock::now() - begin < 3s);
+            CHECK(called == 1);
+            CHECK((destroys || closing == deadlock));
+            if (client) CHECK(client->close(1h).undelivered == 1);
+        }
+}
+
+TEST_CASE("a client that only its own message callback has goes with the context") {
+    broker_thread b;
+    auto io = std::make_unique<asio::io_context>();
+    auto client = std::make_shared<client_type>(io->get_executor(), b.transport(), quick());
+    auto subscribing = client->subscribe("a", [client](publish const&) {});
+    while (subscribing.wait_for(0s) != std::future_status::ready) io->run_for(5ms);
+    client.reset();
+    auto const begin = std::chrono::steady_clock::now();
+    io.reset();
+    CHECK(std::chrono::steady_clock::now() - begin < 3s);
+}
+
+TEST_CASE("nobody is called any more by an executor that was not run in time, and no message is lost") {
+    broker_thread b;
+    for (int const level : {1, 2}) {
+        CAPTURE(level);
+        auto const id = "level-" + std::to_string(level);
+        publish_options const how{.qos = static_cast<qos>(level)};
+        asio::io_context io;
+        int calls = 0;
+        auto o = quick(id);
+        o.make_credentials = [&, id] {
+            ++calls;
+            credentials c;
+            c.client_id = id;
+            return c;
+        };
+        o.on_event = [&](session_event const&) { ++calls; };
+        threaded_options t{.close_limit = 0ms, .on_end = [&](std::exception_ptr) { ++calls; }};
+        auto client = std::make_unique<client_type>(io.get_executor(), b.transport(), o, t);
+        auto subscribing = client->subscribe("a", [&](publish const&) { ++calls; });
+        while (subscribing.wait_for(0s) != std::future_status::ready) io.run_for(5ms);
+        CHECK(calls > 0);
+        {
+            client_type other(b.transport(), quick("other"));
+            for (auto const* text : {"1", "2", "3"}) other.publish("a", text, how).get();
+        }
+        std::this_thread::sleep_for(50ms);  // so that they have come
+        auto asked = client->on_session([&](auto&) { ++calls; });
+        client->close(0ms);
+        if (level == 1) client.reset();
+        CHECK(error_of(asked) == errc::close_timeout);
+        calls = 0;
+        io.restart();
+        io.run_for(10s);
+        CHECK(io.stopped());
+        CHECK(calls == 0);
+        if (client) CHECK(client->error() == nullptr);
+        // Nor by one that had not been run at all.
+        client = std::make_unique<client_type>(io.get_executor(), b.transport(), o, t);
+        client.reset();
+        io.restart();
+        io.run_for(10s);
+        CHECK(io.stopped());
+        CHECK(calls == 0);
+        client_type next(b.transport(), quick(id));
+        auto queue = next.subscribe("a").get();
+        for (auto const* text : {"1", "2", "3"}) {
+            auto const m = queue.receive_for(10s);
+            REQUIRE(m);
+            CHECK(m->payload() == text);
+        }
+    }
+}
+
+TEST_CASE("who gives up while the executor is at work is not called by what it has begun") {
+    broker_thread b;
+    asio::io_context io;
+    auto o = quick();
+    auto client =
+        std::make_unique<client_type>(io.get_executor(), b.transport(), o, threaded_options{.close_limit = 0ms});
+    std::promise<void> reached, go;
+    int calls = 0;
+    // The second is begun in the same turn as the first, and comes to be called when the client has gone.
+    auto first = client->on_session([&](auto&) {
+        reached.set_value();
+        go.get_future().wait();
+    });
+    auto second = client->on_session([&](auto&) { ++calls; });
+    std::thread runner([&] { io.run_for(10s); });
+    reached.get_future().wait();
+    client.reset();
+    go.set_value();
+    CHECK(error_of(first) == errc::close_timeout);
+    CHECK(error_of(second) == errc::close_timeout);
+    runner.join();
+    CHECK(calls == 0);
+}
+
 TEST_CASE("clients are closed at any moment") {
     broker_thread b;
     for (int i = 0; i < 30; ++i) {
@@ -737,4 +855,76 @@ TEST_CASE("a callback's subscription that has ended is forgotten, and cannot be 
     c.unsubscribe(handle).get();
     CHECK(got == 1);
     CHECK_THROWS_AS(c.unsubscribe(handle).get(), std::system_error);
+}
+
+TEST_CASE("a client of its own thread may go in the handler of an operation that its session has ended") {
+    for (bool const publishes : {false, true}) {
+        CAPTURE(publishes);
+        auto o = idle();
+        o.reconnect.attempts = 1;
+        auto client = std::make_unique<client_type>(nowhere(), o);
+        std::promise<std::error_code> told;
+        auto const go = [&](std::error_code e) {
+            auto const closing = code_of([&] { client->close(5s); });
+            client.reset();
+            told.set_value(closing == deadlock ? e : closing);
+        };
+        client
+            ->on_session([&](auto& s) {
+                if (publishes)
+                    async_publish(s, "a", "b", at_least_once, [&](std::error_code e, publish_result) { go(e); });
+                else
+                    async_connected(s, [&](std::error_code e) { go(e); });
+            })
+            .get();
+        CHECK(told.get_future().get() == errc::disconnected);
+    }
+}
+
+namespace {
+
+// Holds its context's destruction up, as Asio's resolver does while the system resolves a name.
+struct slow_service : asio::execution_context::service {
+    using key_type = slow_service;
+    static inline asio::execution_context::id id;
+    explicit slow_service(asio::execution_context& c) : service(c) {}
+    void shutdown() override {
+        released.wait_for(3s);
+        gone.set_value();
+    }
+    std::shared_future<void> released;
+    std::promise<void> gone;
+};
+
+}  // namespace
+
+TEST_CASE("what holds up a client's own thread, as a name that is resolved, does not hold up its destructor") {
+    std::promise<void> release;
+    int told = 0, called = 0;
+    auto const begin = std::chrono::steady_clock::now();
+    auto shut_down = [&] {
+        client_type client(nowhere(), idle(), {.close_limit = 0ms});
+        return client
+            .on_session([&, released = release.get_future().share()](auto& s) mutable {
+                auto& context = asio::query(s.get_executor(), asio::execution::context);
+                auto& service = asio::use_service<slow_service>(context);
+                service.released = std::move(released);
+                // What is ready when the session is over is still called, however long it takes; what is not, never.
+                async_connected(s, [&](std::error_code) {
+                    std::this_thread::sleep_for(300ms);
+                    ++told;
+                });
+                async_connected(s, [&](std::error_code) { ++told; });
+                auto timer = std::make_shared<asio::steady_timer>(s.get_executor(), 2s);
+                timer->async_wait([&, timer](auto const&) { ++called; });
+                return service.gone.get_future();
+            })
+            .get();
+    }();
+    CHECK(std::chrono::steady_clock::now() - begin < 1500ms);
+    CHECK(told == 2);
+    CHECK(shut_down.wait_for(0s) == std::future_status::timeout);
+    release.set_value();
+    CHECK(shut_down.wait_for(20s) == std::future_status::ready);
+    CHECK(called == 0);
 }

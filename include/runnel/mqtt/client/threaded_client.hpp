@@ -36,7 +36,8 @@ struct threaded_options {
     /// How long the destructor lets the client deliver, 0 ms to a day.
     std::chrono::milliseconds close_limit{5'000};
     /// If set, is told once that the session has ended, and with which error, as `error` returns it; not if the
-    /// execution context is destroyed first. On the client's thread, like all callbacks; it must not throw.
+    /// execution context is destroyed first, or is not run in time when the client is closed. On the client's
+    /// thread, like all callbacks; it must not throw.
     callback<std::exception_ptr> on_end{};
 };
 
@@ -212,8 +213,13 @@ class threaded_client {
         : threaded_client(on{std::move(executor)}, std::move(transport), std::move(options), std::move(how)) {}
     threaded_client(threaded_client const&) = delete;
     threaded_client& operator=(threaded_client const&) = delete;
-    /// `close(close_limit)`. In a callback, where it must not wait, it only begins to close: the client's thread goes
-    /// on by itself until that is done.
+    /// `close(close_limit)`; what `close` says of being late is true of this, too. In a callback, where it must not
+    /// wait, it only begins to close: the client's thread goes on by itself until that is done, and calls callbacks.
+    ///
+    /// A thread of the client's own that cannot end in time is left to itself: the system's name resolution cannot be
+    /// interrupted. It calls nobody any more and ends, with what the session was connecting by, when the name is
+    /// resolved, or with the program; until then the code must stay loaded. What else has been begun on that thread, as
+    /// a timer by `on_session`, is not waited for either, but destroyed.
     ~threaded_client() {
         try {
             if (core_->is_on_executor())
@@ -222,10 +228,10 @@ class threaded_client {
                 close(close_limit_);
         } catch (...) {  // no memory to close it in good order
             core_->give_up();
-            core_->stop_context();
+            core_->stop();
         }
         if (!thread_.joinable()) return;
-        if (core_->is_on_executor()) {
+        if (core_->is_on_executor() || !core_->wait_for_thread(std::chrono::milliseconds(50))) {
             thread_.detach();
         } else {
             thread_.join();
@@ -303,7 +309,8 @@ class threaded_client {
     ///
     /// Completes by `limit`, and is late by at most 100 ms; on a thread of the client's own also by what a callback
     /// takes that is running. Where nobody runs the given executor in time, the rest is told `errc::close_timeout` by
-    /// this call; a callback that is running there goes on. Several threads may close at once: the shortest limit
+    /// this call. A callback that is running there goes on, but no other begins (`on_event` and `on_end` included);
+    /// messages that would have come to one are not acknowledged. Several threads may close at once: the shortest limit
     /// counts, and all get the same report. Throws `std::out_of_range` and, in a callback,
     /// `std::errc::resource_deadlock_would_occur`: there is `begin_close`.
     close_report close(std::chrono::milliseconds limit) {
@@ -365,6 +372,7 @@ class threaded_client {
     template <class Result, class F>
     static auto call(core& c, F f) ->
         typename core::template awaitable<std::conditional_t<std::is_void_v<Result>, void, std::optional<Result>>> {
+        c.check_given_up();
         if constexpr (std::is_void_v<Result>) {
             f(c.its_session());
             co_return;

@@ -19,6 +19,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <exception>
 #include <future>
@@ -80,25 +81,52 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
     void start(Transport transport, session_options options) {
         auto const self = this->shared_from_this();
         options.on_event = [this, told = std::move(options.on_event)](session_event const& e) { on_event(e, told); };
+        if (options.make_credentials)
+            options.make_credentials = [this, make = std::move(options.make_credentials)] {
+                check_given_up();
+                return make();
+            };
         session_ = std::make_unique<session_type>(*executor_, std::move(transport), std::move(options));
-        asio::co_spawn(*executor_, ops::run(*session_),
-                       asio::bind_cancellation_slot(stop_.slot(), [t = token(self)](std::exception_ptr e) mutable {
-                           t.of->run_ended(std::move(e));
-                       }));
+        try {
+            asio::co_spawn(*executor_, ops::run(*session_),
+                           asio::bind_cancellation_slot(stop_.slot(), [t = token(self)](std::exception_ptr e) mutable {
+                               t.of->run_ended(std::move(e));
+                           }));
+        } catch (...) {
+            drop_context();
+            throw;
+        }
     }
-    /// What a thread of its own does.
+    /// What a thread of its own does. If it has been stopped, the context goes with it, as that may have to wait.
     void work() {
-        for (;;) try {
-                io_->run();
-                return;
-            } catch (...) {
-                end_run(std::current_exception());
-            }
+        insider const inside(*this);
+        run_context([this] { io_->run(); });
+        if (is_over()) {  // what can be done now is still done
+            io_->restart();
+            run_context([this] { io_->poll(); });
+        }
+        if (!enter(thread_phase::silent)) drop_context();
+        enter(thread_phase::ended);
     }
     /// There is no thread for it any more: what is left of it goes.
-    void drop_context() noexcept { io_.reset(); }
-    void stop_context() noexcept {
-        if (io_) io_->stop();
+    void drop_context() noexcept {
+        std::unique_ptr<asio::io_context> gone;
+        std::lock_guard const lock(mutex_);
+        gone.swap(io_);
+    }
+    /// Of a thread of its own.
+    void stop() noexcept {
+        std::lock_guard const lock(mutex_);
+        stop_thread();
+    }
+    /// Waits until its thread calls nobody any more. False: it has not ended by then, nor `patience` later.
+    bool wait_for_thread(std::chrono::milliseconds patience) {
+        std::unique_lock lock(mutex_);
+        auto const has_ended = [&] { return phase_ == thread_phase::ended; };
+        if (changed_.wait_for(lock, patience, has_ended)) return true;
+        stop_thread();
+        changed_.wait(lock, [&] { return phase_ != thread_phase::works; });
+        return changed_.wait_for(lock, patience, has_ended);
     }
 
     bool is_on_executor() const {
@@ -129,6 +157,8 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
     }
     /// Nobody runs the executor: what is left is told here.
     close_report give_up() noexcept {
+        insider const inside(*this);
+        is_given_up_ = true;
         fail_all(errc::close_timeout, failure_of(errc::close_timeout), true);
         std::lock_guard const lock(mutex_);
         for (auto const& c : channels_) {
@@ -160,6 +190,13 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
     }
 
     session_type& its_session() noexcept { return *session_; }
+    /// Ahead of each call of the user's in the session, which ends by this if nobody is to be called any more. What it
+    /// was about to give is then as what a handler fails for: not acknowledged.
+    void check_given_up() {
+        if (!is_given_up_) return;
+        is_cut_ = true;
+        throw std::system_error(errc::close_timeout);
+    }
 
     /// Subscribes, with a handler or, if that is empty, with a channel that is filled.
     static awaitable<std::shared_ptr<channel_handle>> subscribe(threaded_core& c, std::vector<std::string> filters,
@@ -167,6 +204,7 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
                                                                 subscribe_options o, user_properties props) {
         auto const self = c.shared_from_this();
         bool const is_read = !handler;
+        if (!is_read) handler = guarded(c, std::move(handler));
         auto subscribing = ops::subscribe(*c.session_, std::move(filters), std::move(handler), o, std::move(props));
         auto made = co_await std::move(subscribing);
         auto to = std::make_shared<channel>(self);
@@ -209,10 +247,18 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
         token(token&&) noexcept = default;
         token& operator=(token const&) = delete;
         ~token() {
-            if (of && --of->tokens_ == 0) of->finish();
+            if (of && --of->tokens_ == 0) of->last_has_gone();
         }
         std::shared_ptr<threaded_core> of;
     };
+
+    static typename session_type::message_handler guarded(threaded_core& c,
+                                                          typename session_type::message_handler handler) {
+        return [&c, told = std::move(handler)](publish const& m) {
+            c.check_given_up();
+            told(m);
+        };
+    }
 
     template <class T, class Make>
     struct operation final : control {
@@ -249,6 +295,7 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
         is_posted_ = true;
     }
     bool is_inside() const override {
+        if (has_insider()) return true;
         if (strand_ && strand_->running_in_this_thread()) return true;
         using plain = asio::io_context::executor_type;
         auto const* const executor = base_ ? base_->template target<plain>() : nullptr;
@@ -434,7 +481,7 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
             if (e.what == session_event::kind::disconnected) is_connected_ = false;
             changed_.notify_all();
         }
-        if (!told) return;
+        if (!told || is_given_up_) return;
         try {
             told(e);
         } catch (...) {
@@ -471,7 +518,7 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
         }
         fail_all(errc::disconnected, why, false);
         if (closing_timer_ != nullptr) closing_timer_->cancel();
-        if (!on_end_) return;
+        if (!on_end_ || is_given_up_) return;
         try {
             on_end_(error());
         } catch (...) {
@@ -552,9 +599,20 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
         }
     }
 
-    // The last token has gone: on the executor, or as the execution context ends.
+    // While there is a session, as the execution context ends: then what the session has begun may be destroyed behind
+    // its `run`, and the session must be the last to go, as it would cancel that by what has gone.
+    void last_has_gone() noexcept {
+        if (session_ == nullptr || std::exchange(is_put_off_, true)) return finish();
+        token const last(this->shared_from_this());
+        try {
+            asio::post(*base_, [last] {});  // not by the strand, which goes earlier
+        } catch (...) {
+        }
+    }
+    // On the executor, or as the execution context ends.
     void finish() noexcept {
         auto const self = this->shared_from_this();
+        insider const inside(*this);
         session_.reset();
         expiry_.reset();
         cut_.reset();
@@ -583,10 +641,38 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
         for (auto& closer : closers) closer.set_value(report_);
     }
 
+    // --- a thread of its own
+
+    template <class Run>
+    void run_context(Run run) {
+        for (;;) try {
+                return static_cast<void>(run());
+            } catch (...) {
+                end_run(std::current_exception());
+            }
+    }
+    // The mutex is held.
+    void stop_thread() noexcept {
+        is_stopped_ = true;
+        if (io_) io_->stop();
+    }
+    bool is_over() const {
+        std::lock_guard const lock(mutex_);
+        return is_over_;
+    }
+    enum class thread_phase : std::uint8_t { works, silent, ended };
+    // Whether it has come so far by itself: then it has nothing more to do.
+    bool enter(thread_phase p) noexcept {
+        std::lock_guard const lock(mutex_);
+        phase_ = is_stopped_ ? p : thread_phase::ended;
+        changed_.notify_all();
+        return !is_stopped_;
+    }
+
     static constexpr steady_clock::time_point never() noexcept { return (steady_clock::time_point::max)(); }
 
     callback<std::exception_ptr> const on_end_;
-    std::unique_ptr<asio::io_context> io_;  // nullptr: somebody else's
+    std::unique_ptr<asio::io_context> io_;  // nullptr: somebody else's, or gone; changed with the mutex
     // Changed by `finish` alone, with the mutex.
     std::optional<asio::any_io_executor> base_;
     std::optional<asio::strand<asio::any_io_executor>> strand_;
@@ -602,10 +688,14 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
     waitable_timer<executor_type>* closing_timer_ = nullptr;
     bool closes_ = false;
     bool is_cut_ = false;  // there was no time to end in good order
+    bool is_put_off_ = false;
     std::atomic<int> tokens_{0};
+    std::atomic<bool> is_given_up_{false};  // the user is not to be called by the executor any more
     // By the mutex.
     bool is_posted_ = false;
     bool is_closing_ = false;
+    bool is_stopped_ = false;  // its own thread
+    thread_phase phase_ = thread_phase::works;
     steady_clock::time_point close_by_ = never();
     std::vector<std::promise<close_report>> closers_;
     close_report report_;

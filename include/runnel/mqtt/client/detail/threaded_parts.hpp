@@ -22,6 +22,7 @@
 #include <optional>
 #include <string>
 #include <system_error>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -211,6 +212,34 @@ class threaded_base {
     }
 
   protected:
+    /// As long as there is one, its thread must not wait, as if it ran the executor: it calls callbacks, and what these
+    /// would wait for is this thread's to do, or nobody's.
+    class insider : list_link {
+      public:
+        explicit insider(threaded_base& b) : of_(b) {
+            std::lock_guard const lock(of_.mutex_);
+            insert_before(of_.insiders_);
+        }
+        insider(insider const&) = delete;
+        insider& operator=(insider const&) = delete;
+        ~insider() {
+            std::lock_guard const lock(of_.mutex_);
+            unlink();
+        }
+
+      private:
+        friend class threaded_base;
+        threaded_base& of_;
+        std::thread::id const thread_ = std::this_thread::get_id();
+    };
+    /// The mutex is held.
+    bool has_insider() const noexcept {
+        auto const here = std::this_thread::get_id();
+        for (auto const* i = insiders_.next(); i != &insiders_; i = i->next())
+            if (static_cast<insider const*>(i)->thread_ == here) return true;
+        return false;
+    }
+
     /// Sees to it that a turn comes on the session's executor, if that is there. The mutex is held.
     virtual void post_turn() = 0;
     /// Whether this thread runs the executor, so that it must not wait. The mutex is held.
@@ -357,6 +386,7 @@ class threaded_base {
     bool is_connected_ = false;
     bool has_left_ = false;  // a channel that is left has not been dropped
     bool is_over_ = false;   // there is no session any more, and no executor
+    list_link insiders_;
 
   private:
     std::unique_ptr<held_message> take_now(threaded_channel& c) {
