@@ -998,6 +998,44 @@ TEST_CASE("the head of a message is there until its end, or until it is aborted,
             }
 }
 
+TEST_CASE("the head of a message that has come whole is there when its handler fails, also if its memory is not kept") {
+    properties props;
+    props.content_type = head_reader::content_type;
+    std::string const payload(3 * 1024 * 1024, 'x');
+    auto const v5 = protocol_version::v5;
+    auto const large = test::encoded(mqtt::publish{.topic = head_reader::topic,
+                                                   .payload = payload,
+                                                   .qos = qos::at_least_once,
+                                                   .packet_id = 1,
+                                                   .props = &props},
+                                     v5);
+    auto const next =
+        test::encoded(mqtt::publish{.topic = "large/next", .qos = qos::at_least_once, .packet_id = 2}, v5);
+    std::size_t acknowledged = 0;
+    auto peer = answering(large + next, acknowledged);
+    session_type s(peer.io.get_executor(), transport_type{peer.transport}, with_large_packets(v5));
+    test::task<void> running(peer.io, s.run());
+    test::run(peer.io, s.connected());
+    auto const sub = test::run(peer.io, s.subscribe("large/#"));
+    REQUIRE(s.try_publish("go", ""));
+    REQUIRE(test::wait_until(peer.io, [&] { return sub.size() == 2; }));
+    head_reader got(peer.io.get_executor());
+    test::task<void> taking(peer.io, receive_pieces(s, sub, got));
+    test::settle(peer.io);
+    got.go_on();
+    test::settle(peer.io);
+    got.fails = true;
+    got.go_on();
+    test::settle(peer.io);
+    REQUIRE(taking.done());
+    CHECK(taking.error_text() == "handler");
+    REQUIRE(got.all.size() == 1);
+    CHECK(got.all[0].aborted == errc::disconnected);
+    CHECK(got.looks == 2);
+    CHECK(acknowledged == 0);
+    CHECK(sub.size() == 1);
+}
+
 TEST_CASE("no message begins in the middle of another whose session has gone") {
     properties props;
     std::string const value(60'000, 'v');
