@@ -4,6 +4,7 @@
 
 #include "support/memory_store.hpp"
 #include "support/random_source.hpp"
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -88,15 +89,19 @@ struct endpoint {
     std::size_t writes = 0;
 };
 
+constexpr std::uint64_t taken_key = std::uint64_t{1} << 62;  // of QoS 2 messages that have been taken, in a store
+
 class simulation {
   public:
-    simulation(std::uint32_t seed, protocol_version v)
+    // `unknown`: the server has the session of an older client, of which the client knows nothing.
+    simulation(std::uint32_t seed, protocol_version v, bool unknown = false)
         : random_(seed),
           version_(v),
           client_(role::client, v, random_.between<std::uint16_t>(1, 8)),
           server_(role::server, v, random_.between<std::uint16_t>(1, 8)) {
+        if (unknown) begin_unknown();
         reconnect();
-        drain();
+        if (!unknown) drain();
     }
 
     void run() {
@@ -119,6 +124,18 @@ class simulation {
     std::size_t crashes() const noexcept { return crashes_; }
 
   private:
+    // An older client has left all packet identifiers taken at the server. What this one has stored is unsent.
+    void begin_unknown() {
+        auto& records = server_.store->records;
+        records[0] = std::string({1, version_ == protocol_version::v5 ? char(5) : char(4), 1}) + std::string(16, '\0');
+        for (std::uint64_t id = 1; id <= 300; ++id) records[taken_key + id] = std::string(1, '\0');
+        server_.start();
+        has_session_ = true;
+        for (int i = random_.between<int>(0, 5); i > 0; --i) publish_from(client_);
+        client_.commit();
+        if (random_.one_in(2)) client_.start();
+    }
+
     void step() {
         auto& here = random_.one_in(2) ? client_ : server_;
         here.store->failure = {};
@@ -275,7 +292,8 @@ class simulation {
             REQUIRE(e->commit());
             // Once more from the stores: there is nothing left.
             CHECK((*e)->state.queued_bytes() == 0);
-            CHECK(e->store->records.size() == 2);
+            auto const is_left = [](auto const& record) { return record.first < taken_key; };
+            CHECK(std::count_if(e->store->records.begin(), e->store->records.end(), is_left) == 2);
             auto const accepted = (*e)->state.accepted();
             e->start();
             CHECK((*e)->journal.restored() == 0);
@@ -327,6 +345,19 @@ TEST_CASE("over processes that end at any moment QoS 1 comes at least once, QoS 
     }
     MESSAGE(crashes << " ends of processes");
     CHECK(crashes > 10'000);
+}
+
+TEST_CASE("the same in a session that an older client has left behind, with all its packet identifiers taken") {
+    std::size_t crashes = 0;
+    for (auto const version : {protocol_version::v3_1_1, protocol_version::v5}) {
+        for (std::uint32_t seed = 0; seed < 1000; ++seed) {
+            CAPTURE(seed);
+            simulation s(seed, version, true);
+            s.run();
+            crashes += s.crashes();
+        }
+    }
+    CHECK(crashes > 4'000);
 }
 
 TEST_CASE("where a process ends around any of its writes nothing is lost and nothing comes twice at QoS 2") {
