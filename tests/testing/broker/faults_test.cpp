@@ -443,10 +443,28 @@ TEST_CASE("a message tells what is left of its expiry interval when it has waite
         f.time.run(f.session.drained());
         f.end();
     }
+    SUBCASE("for room in the output, until disconnect sends all") {
+        options.keep_alive = 0s;
+        options.close_timeout = 1h;
+        fixture f(options, {.output_limit = 1000});
+        note_interval(f.broker, told);
+        f.start();
+        f.broker.delay({role::client, packet_type::publish}, 10s);  // and reads nothing more
+        for (auto const size : {100'000u, 100'000u, 2'000u}) {
+            f.session.try_publish("a", std::string(size, 'x'), {.qos = qos::at_least_once});
+            f.time.settle();
+        }
+        f.session.try_publish("b", "", {.qos = qos::at_least_once, .props = &expiring});
+        f.time.advance(5s);
+        f.end();
+    }
     CHECK(told == 95);
 }
 
 TEST_CASE("a QoS 2 message that is given up while its identifier is being freed holds up nobody") {
+    bool discards = false;
+    SUBCASE("by its timeout") {}
+    SUBCASE("by discard") { discards = true; }
     auto options = options_for(protocol_version::v3_1_1);
     options.maximum_in_flight = 1;
     fixture f(options);
@@ -459,12 +477,13 @@ TEST_CASE("a QoS 2 message that is given up while its identifier is being freed 
     CHECK(f.broker.counters().resumed == 1);
     f.broker.delay({role::server, packet_type::pubcomp}, 20s, behind_delayed::pass);
     bool is_late = false, has_arrived = false;
-    asio::co_spawn(f.io, next.publish("a", "late", {.qos = qos::exactly_once, .timeout = 1s}),
+    asio::co_spawn(f.io, next.publish("a", "late", {.qos = qos::exactly_once, .timeout = discards ? 1h : 1s}),
                    [&](std::exception_ptr e, auto const&) { is_late = e != nullptr; });
     asio::co_spawn(f.io, next.publish("a", "next", {.qos = qos::at_least_once}),
                    [&](std::exception_ptr e, auto const&) { has_arrived = e == nullptr; });
     f.time.advance(500ms);
     CHECK_FALSE(has_arrived);
+    if (discards) CHECK(next.discard(next.queued().at(0).number));
     f.time.advance(1s);
     CHECK(is_late);
     CHECK(has_arrived);
