@@ -96,8 +96,9 @@ struct session_end {
         void on_auth(mqtt::auth const& p) { end.auths.push_back(p.reason); }
     };
 
-    session_end(mqtt::role role, mqtt::protocol_version v, mqtt::session_limits limits = {})
-        : version(v), state(role, v, limits) {}
+    session_end(mqtt::role role, mqtt::protocol_version v, mqtt::session_limits limits = {},
+                mqtt::publish_pace pace = {})
+        : version(v), state(role, v, limits, pace) {}
 
     /// Feeds bytes; what is left of them is kept for the next time.
     mqtt::errc receive(std::string_view bytes) {

@@ -618,6 +618,52 @@ TEST_CASE("PUBREL behind messages that are held up is sent in portions, and with
     CHECK(c.sent() == "PUBREL 5");
 }
 
+TEST_CASE("PUBREL behind a message that the receive maximum holds up goes in portions, too, and for what is given up") {
+    properties one_at_a_time;
+    one_at_a_time.receive_maximum = std::uint16_t{1};
+    auto c = client(v5, {.unwritten = 10});
+    for (auto const* topic : {"a", "b"}) c.publish(topic, q1);
+    for (auto const* topic : {"c", "d", "e", "f", "g"}) c.publish(topic, q2);
+    c.connect();
+    for (int i = 0; i < 7; ++i) {
+        c.take_bytes();
+        c.state.send_more(c.out);
+    }
+    for (std::uint16_t id = 3; id <= 6; ++id) c.receive_ack(pubrec, id);
+    c.lose_connection();
+    c.take_bytes();
+    c.connect(true, &one_at_a_time);
+    CHECK(c.sent() == "PUBLISH 1 qos1 dup a=p, PUBREL 3");
+    c.state.send_more(c.out);
+    CHECK(c.sent() == "PUBREL 4, PUBREL 5, PUBREL 6");
+    c.state.send_more(c.out);
+    CHECK(c.sent() == "");
+    CHECK(c.state.discard(6, errc::message_discarded, session_handler{}));
+    c.state.send_more(c.out);
+    CHECK(c.sent() == "PUBREL 7");
+    c.state.send_more(c.out);
+    CHECK(c.sent() == "");
+}
+
+TEST_CASE("PUBREL is sent again behind a message that has to wait at a pace") {
+    session_end c(role::client, v3, {}, {.acknowledged = 2});
+    auto const send_at = [&](std::chrono::seconds when) {
+        c.state.send_due(c.out, pacing::time_point(when), session_handler{});
+        return c.sent();
+    };
+    using namespace std::chrono_literals;
+    c.publish("a", q1);
+    c.publish("b", q2);
+    c.connect();
+    CHECK(send_at(10s) == "PUBLISH 1 qos1 a=p, PUBLISH 2 qos2 b=p");
+    c.receive_ack(pubrec, 2);
+    CHECK(c.sent() == "PUBREL 2");
+    c.lose_connection();
+    c.connect(true);
+    CHECK(send_at(10s) == "PUBREL 2");
+    CHECK(send_at(12s) == "PUBLISH 1 qos1 dup a=p");
+}
+
 TEST_CASE("an exchange that no connection brings to its end is ended, and its owner told") {
     int owners[4];
     for (auto version : both_versions) {
@@ -744,6 +790,15 @@ TEST_CASE("a store knows which messages have not been sent and wait for their id
         c.connect(false);
         CHECK(c.state.has_changes());
         CHECK(told(c) == "message 4");
+    }
+}
+
+TEST_CASE("a message that comes back from a store as not sent can be withdrawn, and others cannot") {
+    for (bool const unsent : {true, false}) {
+        auto c = client(v3);
+        c.state.restore(7, test::encoded(publish{.topic = "a", .qos = q2, .packet_id = 8}, v3), {}, unsent);
+        c.state.restore_counts(8, 1, true, v3);
+        CHECK(c.state.withdraw(7) == unsent);
     }
 }
 
