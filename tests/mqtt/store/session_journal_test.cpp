@@ -579,16 +579,25 @@ TEST_CASE("a message that expired while the process was down is not sent, and Qo
     }
 }
 
+namespace {
+
+// The server has a session of which this end knows nothing.
+void connect_to_unknown_session(client& c) {
+    mqtt::connect packet;
+    packet.client_id = "client";
+    packet.clean_start = false;
+    REQUIRE(c.state.connect(c.out, packet, {}) == errc::ok);
+    c.receive(connack{true, reason_code::success, {}});
+}
+
+}  // namespace
+
 TEST_CASE("that the server may hold identifiers of an older session is known to the next process") {
     auto const store = new_store();
     {
         client c(store);
         REQUIRE_FALSE(c.load());
-        mqtt::connect packet;
-        packet.client_id = "client";
-        packet.clean_start = false;
-        REQUIRE(c.state.connect(c.out, packet, {}) == errc::ok);
-        c.receive(connack{true, reason_code::success, {}});
+        connect_to_unknown_session(c);
         CHECK(c.state.unknown_until() == 65535);
         REQUIRE_FALSE(c.commit());
     }
@@ -688,11 +697,7 @@ TEST_CASE("an identifier is freed for a message that has waited longer than all 
     {
         client c(store);
         REQUIRE_FALSE(c.load());
-        mqtt::connect packet;
-        packet.client_id = "client";
-        packet.clean_start = false;
-        REQUIRE(c.state.connect(c.out, packet, {}) == errc::ok);
-        c.receive(connack{true, reason_code::success, {}});
+        connect_to_unknown_session(c);
         REQUIRE(c.publish("late", qos::exactly_once) == errc::ok);
         for (int i = 0; i < 65535 + 10; ++i) {
             auto const begun = c.state.publish(c.out, {.topic = "t", .qos = qos::at_least_once});
