@@ -493,7 +493,7 @@ class session final : private detail::session_services {
     RUNNEL_COLD bool follow_redirect();
     RUNNEL_COLD void begin_pause(reconnect_schedule& schedule, bool opened);
     RUNNEL_COLD void handle_timeout();
-    RUNNEL_COLD void send_rest(clock::time_point now);
+    RUNNEL_COLD void send_rest();
     RUNNEL_COLD static void on_timer(void* of);
     RUNNEL_COLD clock::time_point send_due(clock::time_point now);
     RUNNEL_COLD std::error_code save_if_due();
@@ -506,7 +506,7 @@ class session final : private detail::session_services {
     void handle(read_outcome const& read);
     coroutine write_loop(stream_type& s, task_share here);
     RUNNEL_COLD awaitable<void> open(std::optional<stream_type>& s, task_share const& here);
-    RUNNEL_COLD void check_opening(task_share const& here);
+    RUNNEL_COLD void check_opening();
     RUNNEL_COLD void send_connect();
     RUNNEL_COLD void accepted_or_refused(connack const& answer);
     RUNNEL_COLD void connection_begins();

@@ -197,8 +197,7 @@ class connection {
         bytes_received_ += n;
         keep_alive_.on_received(now);
         if (life_.is_violated()) return in_.clear();
-        if (state_.needs_time()) [[unlikely]]
-            state_.set_time(to_session_time(now));  // what has waited counts its interval down when it is sent
+        tell_time();  // what has waited counts its interval down when it is sent
         if (life_.is(state::closing) && n != 0) [[unlikely]]
             part(now);
         auto input = in_.data();
@@ -214,6 +213,12 @@ class connection {
         }
         packets_.flush();
         if (std::exchange(is_answered_, false) && n == ping_size) release_idle_memory();
+    }
+
+    /// Before anything that may send messages: tells the state the time, if it needs it.
+    void tell_time() {
+        if (state_.needs_time()) [[unlikely]]
+            state_.set_time(to_session_time(clock::now()));
     }
 
     /// The server has answered CONNECT or a ping.
@@ -265,8 +270,7 @@ class connection {
         bytes_sent_ += writing_.size();
         is_writing_ = true;
         ++writes_;
-        if (state_.needs_time()) [[unlikely]]
-            state_.set_time(to_session_time(clock::now()));
+        tell_time();
         listener.on_room();
         return writing_;
     }

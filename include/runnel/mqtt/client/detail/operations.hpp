@@ -114,7 +114,7 @@ template <transport Transport>
 bool session<Transport>::discard(std::uint64_t number) {
     bool const found = state_.discard(number, errc::message_discarded, listener(*this));
     if (!found) return false;
-    if (running_) send_rest(clock::now());
+    if (running_) send_rest();
     wake_if_drained();
     durability_.save();
     publishing_.offer_room();  // the place is free once that is stored
@@ -216,7 +216,7 @@ auto session<Transport>::disconnect(reason_code reason, property_view props) -> 
     if (!running_) co_return;
     auto const phase = state_.current_phase();
     bool const may_speak = phase == session_state::phase::connecting || phase == session_state::phase::connected;
-    if (state_.needs_time()) state_.set_time(to_session_time(clock::now()));
+    connection_.tell_time();
     errc const e = state_.disconnect(packets_.out(), {reason, props});
     if (e != errc::ok) throw std::system_error(e);
     connection_.close(may_speak);

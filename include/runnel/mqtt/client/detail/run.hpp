@@ -34,7 +34,7 @@ namespace runnel::mqtt {
 
 namespace detail {
 
-RUNNEL_COLD RUNNEL_NOINLINE inline void throw_if_over(bool is_over) {
+RUNNEL_COLD RUNNEL_NOINLINE inline void abort_if(bool is_over) {
     if (is_over) throw std::system_error(asio::error::operation_aborted);
 }
 
@@ -61,14 +61,14 @@ auto session<Transport>::run(task_share here) -> awaitable<void> {
             bool const opened = s.has_value();
             bool const at_once = end_attempt();
             if (connection_.life().is_ending()) break;
-            detail::throw_if_over(is_cancelled());
+            detail::abort_if(is_cancelled());
             if (at_once || follow_redirect()) continue;
             begin_pause(schedule, opened);
             while (goes_on(this, here, is_cancelled())) co_await connection_.waiters().wait(w);
-            detail::throw_if_over(is_cancelled());
+            detail::abort_if(is_cancelled());
             connection_.rethrow_failure();
         }
-        detail::throw_if_over(is_cancelled());  // though an end in good order was asked for
+        detail::abort_if(is_cancelled());  // though an end in good order was asked for
         durability_.save();
     } catch (...) {
         at_end.failure = std::current_exception();
@@ -287,7 +287,7 @@ void session<Transport>::handle_timeout() {
     }
     if (packets_.timer().is_forgotten()) tell_of_no_run();
     bool const late = publishing_.withdraw_late(now, running_);
-    if (running_) send_rest(now);
+    if (running_) send_rest();
     // What has been withdrawn is withdrawn in the store, too, before anybody is told.
     auto const error = running_ || late ? save_if_due() : std::error_code{};
     if (late && !(running_ && error)) publishing_.tell_late(error);
@@ -299,9 +299,9 @@ void session<Transport>::handle_timeout() {
 
 // What was withdrawn may have held up others.
 template <transport Transport>
-void session<Transport>::send_rest(clock::time_point now) {
+void session<Transport>::send_rest() {
     auto const before = packets_.out().size();
-    if (state_.needs_time()) state_.set_time(to_session_time(now));
+    connection_.tell_time();
     state_.send_more(packets_.out());
     if (packets_.out().size() != before) packets_.flush();
 }
@@ -650,23 +650,24 @@ auto session<Transport>::write_loop(stream_type& s, task_share here) -> coroutin
 
 // What has been waited for may have come all the same, though the attempt was over before.
 template <transport Transport>
-void session<Transport>::check_opening(task_share const& here) {
-    here->check();
-    detail::throw_if_over(!connection_.life().is_open());
+void session<Transport>::check_opening() {
+    detail::abort_if(!connection_.life().is_open());
 }
 
 template <transport Transport>
 auto session<Transport>::open(std::optional<stream_type>& s, task_share const& here) -> awaitable<void> {
     auto const way = destination_;  // which is needed until it has opened
     auto opened = co_await way->open(get_executor(), {clock::now(), connection_.life().deadline()});
-    check_opening(here);
+    here->check();
+    check_opening();
     s.emplace(std::move(opened));
     // Which of several servers it is only the transport knows, and only now.
     if (!version_.is_fixed()) version_.meet(std::hash<std::string>{}(way->url()));
     if (authenticating_) {
         way->progress()->at(connect_step::authenticate, "authentication");
         co_await authenticating_->begin();
-        check_opening(here);
+        here->check();
+        check_opening();
     }
     way->progress()->at(connect_step::accept, "waiting for CONNACK");
     send_connect();
