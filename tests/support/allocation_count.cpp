@@ -28,9 +28,11 @@ namespace {
 
 std::atomic<std::size_t> count{0};
 std::atomic<std::size_t> aligned_count{0};
+std::atomic<std::size_t> library_count{0};
 // Calls until one fails; 0: none does.
 constinit thread_local std::size_t fails_in = 0;
 constinit thread_local std::size_t aligned_fails_in = 0;
+constinit thread_local std::size_t library_fails_in = 0;
 constinit thread_local bool is_spared = false;
 
 constinit char sought[65] = {};
@@ -135,9 +137,19 @@ std::size_t runnel::testing::allocation_count() noexcept { return count.load(std
 std::size_t runnel::testing::aligned_allocation_count() noexcept {
     return aligned_count.load(std::memory_order_relaxed);
 }
+std::size_t runnel::testing::library_allocation_count() noexcept {
+    return library_count.load(std::memory_order_relaxed);
+}
+
+bool runnel::testing::library_may_allocate() noexcept {
+    library_count.fetch_add(1, std::memory_order_relaxed);
+    return !fails_now(library_fails_in);
+}
 
 runnel::testing::failing_allocation::failing_allocation(std::size_t nth, allocator by) noexcept
-    : left_(by == allocator::operator_new ? fails_in : aligned_fails_in) {
+    : left_(by == allocator::operator_new    ? fails_in
+            : by == allocator::aligned_alloc ? aligned_fails_in
+                                             : library_fails_in) {
     left_ = nth;
 }
 runnel::testing::failing_allocation::~failing_allocation() { left_ = 0; }

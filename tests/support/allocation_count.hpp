@@ -11,8 +11,14 @@ std::size_t allocation_count() noexcept;
 /// see it.
 std::size_t aligned_allocation_count() noexcept;
 
+/// The same of a C library that asks `library_may_allocate`: see openssl_memory.hpp.
+std::size_t library_allocation_count() noexcept;
+
 /// By which memory is taken: `aligned_alloc` is Asio's way.
-enum class allocator { operator_new, aligned_alloc };
+enum class allocator { operator_new, aligned_alloc, library };
+
+/// Whether an allocation of a C library's is to succeed. For the functions that the library is given.
+bool library_may_allocate() noexcept;
 
 /// As long as it lives, one call in this thread fails: the `nth` from now on, 1 for the next.
 class failing_allocation {

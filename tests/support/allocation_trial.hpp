@@ -100,7 +100,7 @@ class allocation_trial {
     /// The whole of it. Returns the exit code that tells of it.
     int run(std::size_t nth, allocator by) {
         nth_ = nth;
-        may_be_asios_ = by == allocator::aligned_alloc || !asio_allocates_apart();
+        by_ = by;
         runnel::testing::failing_allocation const failing(nth, by);
         runnel::testing::spared_allocations const spared;
         failing_ = &failing;
@@ -286,6 +286,8 @@ class allocation_trial {
             publish(*s, running, "view", "view " + name, quality);
             if (running->done()) return;
             if (how != ending::well) continue;
+            // A library's failure may end the connection, and what has been written of QoS 0 with it.
+            if (quality == qos::at_most_once && by_ == allocator::library) continue;
             receive(running, in_);
             receive(running, also_, quality == qos::at_least_once);
         }
@@ -420,8 +422,9 @@ class allocation_trial {
         }
         if (running->done()) {
             auto const how = ending_of(*running, [](auto& t) { t.get(); });
-            expect(how != ending::failed, "run ends with what has failed");
-            if (how == ending::no_memory) ++ended_;
+            // A library has errors of its own.
+            expect(how != ending::failed || by_ == allocator::library, "run ends with what has failed");
+            if (how != ending::well) ++ended_;
             begin_run(*s, running);
         }
         publish(*s, running, "end", "end", qos::exactly_once);
@@ -479,8 +482,10 @@ class allocation_trial {
 
     void expect(bool holds, char const* what) {
         if (holds) return;
-        std::fprintf(stderr, "allocation %zu of %s: not so: %s (%s)\n", nth_,
-                     may_be_asios_ ? "Asio's, perhaps," : "operator new", what, told_.c_str());
+        char const* const whose = by_ == allocator::library                                    ? "a library's"
+                                  : by_ == allocator::aligned_alloc || !asio_allocates_apart() ? "Asio's, perhaps,"
+                                                                                               : "operator new";
+        std::fprintf(stderr, "allocation %zu of %s: not so: %s (%s)\n", nth_, whose, what, told_.c_str());
         ::_exit(exit_wrong);
     }
 
@@ -490,7 +495,7 @@ class allocation_trial {
     Transport transport_;
     runnel::testing::failing_allocation const* failing_ = nullptr;
     std::size_t nth_ = 0;
-    bool may_be_asios_ = false;
+    allocator by_ = allocator::operator_new;
     bool is_finishing_ = false;
     bool is_finished_ = false;
     std::string told_;         // by the exception of the last operation that has failed
@@ -533,10 +538,11 @@ template <class Transport>
 
 template <class Transport>
 allocation_failures fail_each_allocation(runnel::mqtt::protocol_version version, allocator by,
-                                         typename allocation_trial<Transport>::reach const& how) {
+                                         typename allocation_trial<Transport>::reach const& how,
+                                         std::size_t step = every(3)) {
     using trial = allocation_trial<Transport>;
     allocation_failures all;
-    for (std::size_t nth = 1;; nth += every(3), ++all.count) {
+    for (std::size_t nth = 1;; nth += step, ++all.count) {
         auto const child = ::fork();
         if (child == 0) be_trial<Transport>(version, by, nth, how);
         int status = 0;

@@ -131,10 +131,13 @@ inline transport_errc tls_reason_error(int reason) noexcept {
 }
 
 /// Takes the newest error out of this thread's queue, with OpenSSL's words for it, and empties the queue. `fallback` is
-/// the code for errors of which nothing better is known, and for an empty queue.
+/// the code for errors of which nothing better is known, and for an empty queue. If one of the errors is that there was
+/// no memory, that is the reason of the others: `std::errc::not_enough_memory`.
 inline tls_failure take_openssl_error(transport_errc fallback) {
     unsigned long const error = ERR_peek_last_error();
-    ERR_clear_error();
+    bool no_memory = false;
+    while (unsigned long const next = ERR_get_error()) no_memory |= ERR_GET_REASON(next) == ERR_R_MALLOC_FAILURE;
+    if (no_memory) return {std::make_error_code(std::errc::not_enough_memory), {}};
     if (error == 0) return {fallback, {}};
     if (ERR_SYSTEM_ERROR(error)) return {fallback, std::system_category().message(ERR_GET_REASON(error))};
     char const* const reason = ERR_reason_error_string(error);
@@ -146,9 +149,10 @@ inline tls_failure take_tls_error(SSL const* ssl) {
     // The last error is the one of the uppermost layer: the reasons below it were that layer's business.
     unsigned long const error = ERR_peek_last_error();
     int const reason = ERR_GET_LIB(error) == ERR_LIB_SSL ? ERR_GET_REASON(error) : 0;
+    auto failure = take_openssl_error(transport_errc::tls_protocol_error);
+    if (failure.code == std::errc::not_enough_memory) return failure;
+    long const result = SSL_get_verify_result(ssl);
     if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED) {
-        ERR_clear_error();
-        long const result = SSL_get_verify_result(ssl);
         auto const code = verification_error(result);
         if (result == certificate_without_names_error) return {code, {}};
         std::string text = X509_verify_cert_error_string(result);
@@ -156,14 +160,11 @@ inline tls_failure take_tls_error(SSL const* ssl) {
         return {code, std::move(text)};
     }
     if (reason == SSL_R_INVALID_STATUS_RESPONSE) {
-        ERR_clear_error();
-        long const result = SSL_get_verify_result(ssl);
         if (result == X509_V_ERR_OUT_OF_MEM) return {std::make_error_code(std::errc::not_enough_memory), {}};
         auto const code = certificate_status_error(result);
         bool const is_said = code != transport_errc::certificate_status_invalid;
         return {code, is_said ? std::string() : X509_verify_cert_error_string(result)};
     }
-    auto failure = take_openssl_error(transport_errc::tls_protocol_error);
     failure.code = tls_reason_error(reason);
     return failure;
 }

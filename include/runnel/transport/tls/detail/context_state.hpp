@@ -11,6 +11,7 @@
 
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
+#include <openssl/x509v3.h>
 
 #include <algorithm>
 #include <array>
@@ -102,7 +103,20 @@ class tls_context_state {
         if (options.ca_file.empty() && options.ca_pem.empty() && options.ca_path.empty() &&
             SSL_CTX_set_default_verify_paths(context) != 1)
             fail(transport_errc::file_unreadable, "the system's certification authorities");
+        parse_extensions();
         if (options.partial_chain) X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(context), X509_V_FLAG_PARTIAL_CHAIN);
+    }
+
+    // Otherwise OpenSSL parses those of an authority when it first needs them, and if there is no memory then, it
+    // trusts that authority no more for as long as the context lives.
+    void parse_extensions() {
+        STACK_OF(X509_OBJECT)* const all = X509_STORE_get0_objects(SSL_CTX_get_cert_store(context_.get()));
+        for (int i = 0; i < sk_X509_OBJECT_num(all); ++i) {
+            X509* const authority = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(all, i));
+            if (authority != nullptr) X509_check_purpose(authority, -1, 0);
+            if (ERR_GET_REASON(ERR_peek_error()) == ERR_R_MALLOC_FAILURE) throw std::bad_alloc();
+            ERR_clear_error();  // those of an invalid one are told when it is to be trusted
+        }
     }
 
     void trust(pem_source const& pem) {
