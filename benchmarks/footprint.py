@@ -1,10 +1,15 @@
 #!/usr/bin/env python3
 """Tells what each feature costs: code with -O2 and -Os, the size of a session, its heap, the peak memory of the process.
 
-Usage: footprint.py [--write FILE] [--only NAME,...] [--lock FILE] --compiler COMPILER --include FOLDER
+Usage: footprint.py [--write FILE] [--table NAME] [--only NAME,...] [--lock FILE] [--peers FOLDER,...] [--runner COMMAND]
+                    --compiler COMPILER --include FOLDER
 
-Prints a table in Markdown; --write puts it into FILE, between the lines `<!-- footprint -->` and `<!-- /footprint -->`.
+Prints a table in Markdown; --write puts it into FILE, between the lines `<!-- footprint -->` and `<!-- /footprint -->`, or
+with --table between `<!-- NAME -->` and `<!-- /NAME -->`.
 --lock: a file that is locked during each compilation, for machines that others compile on, too.
+--peers: folders with headers of peers that the compiler does not find by itself.
+--runner: what runs the programs of a compiler for another machine: "qemu-arm -L /usr/arm-linux-gnueabihf". What memory such
+a process has is its emulator's, and is left out.
 
 Code is all that is loaded (`text` and `data` of `size`), without the C and C++ libraries, OpenSSL and SQLite, which are
 shared libraries; those of the peers, which are shared ones too, are counted. Stripped is the file.
@@ -15,7 +20,6 @@ import contextlib
 import fcntl
 import os
 import pathlib
-import re
 import subprocess
 import sys
 import tempfile
@@ -23,7 +27,6 @@ import tempfile
 sys.dont_write_bytecode = True  # nothing is left behind in the source tree
 
 HERE = pathlib.Path(__file__).resolve().parent
-BEGIN, END = "<!-- footprint -->", "<!-- /footprint -->"
 ALL = ["SUBSCRIBE", "REQUEST", "STORE", "TLS", "WEBSOCKET", "ALIYUN"]
 # What the program does, by name, and the macros that make it so.
 PROGRAMS = {
@@ -37,8 +40,9 @@ PROGRAMS = {
     "all": ("the same with everything above", ALL),
 }
 LIBRARIES = {"TLS": ["-lssl", "-lcrypto"], "STORE": ["-lsqlite3"]}
-# Source, header, library.
+# Source, header, shared library.
 PEERS = {
+    "Boost.MQTT5, `publish`": ("footprint_boost_mqtt5.cpp", "boost/mqtt5/mqtt_client.hpp", None),
     "libmosquitto, `publish`": ("footprint_mosquitto.cpp", "mosquitto.h", "mosquitto"),
     "Paho C, `publish`": ("footprint_paho.cpp", "MQTTAsync.h", "paho-mqtt3a"),
 }
@@ -58,9 +62,22 @@ def locked(file):
         yield
 
 
-def loaded(file):
-    text, data = output_of(["size", file]).splitlines()[1].split()[:2]
+def tool(options, name):
+    """That of the compiler's binutils."""
+    return output_of([*options.compiler, f"-print-prog-name={name}"]).strip()
+
+
+def loaded(options, file):
+    text, data = output_of([tool(options, "size"), file]).splitlines()[1].split()[:2]
     return int(text) + int(data)
+
+
+def shared_library(options, library):
+    """The file that the compiler links."""
+    name = f"lib{library}.so"
+    folders = [pathlib.Path(word[2:]) for word in options.compiler if word.startswith("-L")]
+    found = next((folder / name for folder in folders if (folder / name).exists()), None)
+    return os.path.realpath(found or output_of([*options.compiler, f"-print-file-name={name}"]).strip())
 
 
 def build(options, optimisation, source, arguments, to):
@@ -77,20 +94,19 @@ def figures_of(options, source, arguments, library=None):
         for optimisation in ("-O2", "-Os"):
             program = f"{folder}/program"
             build(options, optimisation, source, arguments, program)
-            code = loaded(program)
-            subprocess.run(["strip", program], check=True)
+            code = loaded(options, program)
+            subprocess.run([tool(options, "strip"), program], check=True)
             file = os.path.getsize(program)
             if library:
-                shared = re.search(rf"lib{library}\.so\S* => (\S+)", output_of(["ldd", program]))[1]
-                code, file = code + loaded(shared), file + os.path.getsize(os.path.realpath(shared))
+                shared = shared_library(options, library)
+                code, file = code + loaded(options, shared), file + os.path.getsize(shared)
             figures += [code, file]
-        figures += map(int, output_of([program], cwd=folder).split())
-    return figures
+        size, heap, peak = map(int, output_of([*options.runner, program], cwd=folder).split())
+    return [*figures, size, heap, 0 if options.runner else peak]
 
 
 def row(name, figures):
-    code, size, heap, peak = figures[:4], *figures[4:]
-    cells = [f"{bytes_ / 1024:,.0f}" for bytes_ in code] + [f"{size:,}" if size else "", f"{heap:,}", f"{peak:,}"]
+    cells = [f"{code / 1024:,.0f}" for code in figures[:4]] + [f"{figure:,}" if figure else "" for figure in figures[4:]]
     return f"| {name} | " + " | ".join(cells) + " |"
 
 
@@ -112,18 +128,23 @@ def table(options):
         yield row(name, figures_of(options, "footprint.cpp", arguments))
     for name, (source, header, library) in PEERS.items():
         if not options.only and has_header(options, header):
-            yield row(name, figures_of(options, source, [f"-l{library}"], library))
+            yield row(name, figures_of(options, source, [f"-l{library}"] if library else [], library))
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", type=pathlib.Path, help="put the table into this file")
+    parser.add_argument("--table", default="footprint", help="the name by which the table is marked there")
     parser.add_argument("--only", type=lambda names: names.split(","), help="of " + ", ".join(PROGRAMS))
     parser.add_argument("--lock", help="a file to be locked while something compiles")
+    parser.add_argument("--peers", type=lambda folders: folders.split(","), default=[], help="folders with headers of peers")
+    parser.add_argument("--runner", type=str.split, default=[], help="runs the programs of another machine")
     parser.add_argument("--compiler", default="g++", help="arguments follow behind commas")
     parser.add_argument("--include", default=str(HERE.parent / "include"), help="the folder of the headers")
     options = parser.parse_args()
     options.compiler = [word for word in options.compiler.split(",") if os.path.basename(word) != "ccache"]
+    for folder in filter(None, options.peers):
+        options.compiler += ["-isystem", folder]
     return options
 
 
@@ -134,11 +155,12 @@ def main():
         print(line, flush=True)
         lines.append(line)
     if options.write:
-        before, _, rest = options.write.read_text().partition(BEGIN)
-        _, found, after = rest.partition(END)
+        begin, end = f"<!-- {options.table} -->", f"<!-- /{options.table} -->"
+        before, _, rest = options.write.read_text().partition(begin)
+        _, found, after = rest.partition(end)
         if not found:
-            sys.exit(f"{options.write} has no {BEGIN} with {END} behind it")
-        options.write.write_text("\n".join([before + BEGIN, *lines, END]) + after)
+            sys.exit(f"{options.write} has no {begin} with {end} behind it")
+        options.write.write_text("\n".join([before + begin, *lines, end]) + after)
     return 0
 
 

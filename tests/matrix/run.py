@@ -113,6 +113,7 @@ ROWS = {
     "g++ without deprecated Asio": Row("g++", "-DASIO_NO_DEPRECATED", "headers plain"),
     "g++ Asio compiled once": Row("g++", "-DASIO_SEPARATE_COMPILATION", "plain"),
     "g++ Boost.Asio": Row("g++", "-DRUNNEL_USE_BOOST_ASIO", "headers plain drivers", boost=True),
+    "g++ Boost.Asio, all tests": Row("g++", "-DRUNNEL_USE_BOOST_ASIO", "all_drivers", boost=True),
     "g++ public Asio": Row("g++", "-DRUNNEL_ASIO_PUBLIC_ONLY=1", "headers plain all_drivers"),
     "g++ newest Asio": Row(
         "g++", "-DRUNNEL_ASIO_PUBLIC_ONLY=0", "headers plain all_drivers", asio="RUNNEL_NEWEST_ASIO"
