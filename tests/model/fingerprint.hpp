@@ -74,7 +74,7 @@ void tell(mqtt::session_state& s, std::vector<std::uint64_t> const& held, Put&& 
     put(all.next());
     put(out.*get(cursor_member{}));
     put(out.unacknowledged());
-    put(out.unknown_until());
+    put(out.has_unknown_identifiers());
     for (auto n = all.first(); n != all.next(); n = all.from(n + 1)) {
         auto const& e = all[n];
         put(n, e.at, e.quality, e.past, e.stored, e.discarded, e.owner != nullptr);

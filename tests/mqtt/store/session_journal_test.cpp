@@ -4,6 +4,7 @@
 
 #include "support/allocation_count.hpp"
 #include "support/memory_store.hpp"
+#include "support/packets.hpp"
 #include "support/random_source.hpp"
 #include <array>
 #include <memory>
@@ -590,6 +591,10 @@ void connect_to_unknown_session(client& c) {
     c.receive(connack{true, reason_code::success, {}});
 }
 
+std::string pubrel_of(std::uint16_t packet_id) {
+    return test::encoded(acknowledgement{packet_type::pubrel, packet_id, {}, {}}, protocol_version::v3_1_1);
+}
+
 }  // namespace
 
 TEST_CASE("that the server may hold identifiers of an older session is known to the next process") {
@@ -598,24 +603,53 @@ TEST_CASE("that the server may hold identifiers of an older session is known to 
         client c(store);
         REQUIRE_FALSE(c.load());
         connect_to_unknown_session(c);
-        CHECK(c.state.unknown_until() == 65535);
+        CHECK(c.state.has_unknown_identifiers());
         REQUIRE_FALSE(c.commit());
     }
+    auto const before = store->records[0];
+    CHECK(before.size() == 27);
+    CHECK(before.ends_with(std::string_view("\x00\x00\x00\x00\x00\x00\xFF\xFF", 8)));
     {
         client c(store);
         REQUIRE_FALSE(c.load());
-        CHECK(c.state.unknown_until() == 65535);
+        CHECK(c.state.has_unknown_identifiers());
         c.connect();
         c.out.clear();
         REQUIRE(c.publish("p", qos::exactly_once) == errc::ok);
-        CHECK(c.out.view() == std::string("\x62\x02\x00\x01", 4));
+        CHECK(c.out.view() == pubrel_of(1));
+        c.receive(acknowledgement{packet_type::pubcomp, 1, {}, {}});
+        c.receive(acknowledgement{packet_type::pubrec, 1, {}, {}});
+        c.receive(acknowledgement{packet_type::pubcomp, 1, {}, {}});
+        REQUIRE_FALSE(c.commit());
     }
     store->records[0].insert(store->records[0].size() - 8, 1, 'x');
     CHECK(client(store).load() == store_errc::corrupt);
+    // Of an earlier version of the library, with the number that it went by.
+    store->records[0] = before;
+    store->records[0].back() = 0;
+    {
+        client c(store);
+        REQUIRE_FALSE(c.load());
+        CHECK(c.state.has_unknown_identifiers());
+        // The server has lost the session: nothing is unknown any more, nor to the next process.
+        mqtt::connect packet;
+        packet.client_id = "client";
+        packet.clean_start = false;
+        REQUIRE(c.state.connect(c.out, packet, {}) == errc::ok);
+        c.receive(connack{false, reason_code::success, {}});
+        c.out.clear();
+        REQUIRE(c.publish("p", qos::exactly_once) == errc::ok);
+        CHECK(next_frame(c.out.view()).header.type == packet_type::publish);
+        REQUIRE_FALSE(c.commit());
+        CHECK(store->records[0].size() == 19);
+    }
+    client c(store);
+    REQUIRE_FALSE(c.load());
+    CHECK_FALSE(c.state.has_unknown_identifiers());
 }
 
 TEST_CASE("the next process frees identifiers before it sends what no earlier one has sent") {
-    std::string const pubrel("\x62\x02\x00\x01", 4);
+    std::string const pubrel = pubrel_of(1);
     // What the client sends on a connection that finds a session: nothing but this PUBREL, and behind PUBCOMP the rest.
     auto const sent = [](client& c) {
         c.out.clear();
@@ -705,15 +739,26 @@ TEST_CASE("an identifier is freed for a message that has waited longer than all 
             c.out.clear();
             c.receive(acknowledgement{packet_type::puback, detail::in_flight::identifier_of(begun.number), {}, {}});
         }
-        CHECK(c.state.next_number() > c.state.unknown_until());
+        CHECK(c.state.next_number() > 65535 + 10);
         REQUIRE_FALSE(c.commit());
     }
-    client c(store);
-    REQUIRE_FALSE(c.load());
-    c.connect();
-    CHECK(c.out.view().ends_with(std::string("\x62\x02\x00\x01", 4)));
-    c.receive(acknowledgement{packet_type::pubcomp, 1, {}, {}});
-    CHECK(c.out.view().find("late") != std::string::npos);
+    CHECK(store->records[0].size() == 27);
+    auto const earlier = std::make_shared<test::memory_store>(*store);
+    earlier->records[0].resize(19);  // which told of the message only
+    for (auto const& from : {store, earlier}) {
+        client c(from);
+        REQUIRE_FALSE(c.load());
+        c.connect();
+        CHECK(c.out.view().ends_with(pubrel_of(1)));
+        c.receive(acknowledgement{packet_type::pubcomp, 1, {}, {}});
+        CHECK(c.out.view().find("late") != std::string::npos);
+        // So is one that only messages of QoS 1 have had.
+        auto const id = detail::in_flight::identifier_of(c.state.next_number());
+        CHECK(id == 13);
+        c.out.clear();
+        REQUIRE(c.publish("p", qos::exactly_once) == errc::ok);
+        CHECK(c.out.view() == pubrel_of(id));
+    }
 }
 
 TEST_CASE("a store with records that make no sense is refused") {

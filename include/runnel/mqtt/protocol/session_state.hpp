@@ -490,9 +490,9 @@ class session_state {
         outgoing_.restore(number, packet, expires_at, unsent);
     }
     void restore_taken(std::uint16_t packet_id, reason_code reason) { received_.restore(packet_id, reason); }
-    /// Identifiers of exchanges with lower numbers may be taken at the peer: see `outgoing::distrust_identifiers`.
-    std::uint64_t unknown_until() const noexcept { return outgoing_.unknown_until(); }
-    void restore_unknown(std::uint64_t until) noexcept { outgoing_.restore_unknown(until); }
+    /// Packet identifiers may be taken at the peer: see `outgoing::distrust_identifiers`.
+    bool has_unknown_identifiers() const noexcept { return outgoing_.has_unknown_identifiers(); }
+    void restore_unknown() { outgoing_.restore_unknown(); }
     void restore_counts(std::uint64_t next, std::uint64_t accepted, bool has_session, protocol_version version) {
         outgoing_.restore_counts(next, accepted);
         if (!has_session) outgoing_.restore_as_unsent();
@@ -533,10 +533,9 @@ class session_state {
                received_.holds_only_given_back();
     }
     void set_window() noexcept { window_ = (std::min)({limits_.in_flight, peer_.receive_maximum, narrowed_}); }
-    // Whether the next exchange's packet identifier is known to be free at the peer, and so are those before it.
+    // Whether all packet identifiers are known to be free at the peer, if that matters.
     bool has_known_identifier(qos quality) const noexcept {
-        return quality != qos::exactly_once ||
-               (outgoing_.next_number() >= outgoing_.unknown_until() && !outgoing_.is_freeing());
+        return quality != qos::exactly_once || (!outgoing_.has_unknown_identifiers() && !outgoing_.is_freeing());
     }
 
     /// Sends what is of use on this connection only. Nothing follows DISCONNECT [MQTT-3.14.4-1].

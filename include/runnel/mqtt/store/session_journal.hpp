@@ -33,7 +33,7 @@ namespace runnel::mqtt {
 /// Records (big-endian numbers), each under a key that begins with its kind:
 /// - 0: format (1), protocol version (4 or 5), whether there has been a connection (0 or 1), the number of the next
 ///   exchange (8 bytes), QoS 1 and 2 messages accepted (8 bytes); and, if the server may hold packet identifiers of an
-///   older session, the number of the first exchange of which the identifier is known to be free (8 bytes)
+///   older session, a number (8 bytes) that only earlier versions look at: from that exchange on they trust identifiers
 /// - 1: the client identifier
 /// - 2^61 + number of an exchange: nothing after PUBREC, else the PUBLISH packet; if it expires, behind a zero byte and
 ///   the time at which it does (8 bytes, milliseconds since 1970). A byte of 1 in front of all that: it is of QoS 2 and
@@ -142,8 +142,8 @@ class session_journal {
             h[2] = state.has_session() ? 1 : 0;
             write_big_endian(&h[3], state.next_number());
             write_big_endian(&h[11], state.accepted());
-            bool const has_unknown = state.unknown_until() > state.next_number();
-            if (has_unknown) write_big_endian(&h[header_size], state.unknown_until());
+            bool const has_unknown = state.has_unknown_identifiers();
+            if (has_unknown) write_big_endian(&h[header_size], state.next_number() + 65535);
             put(header_key, {h.data(), has_unknown ? long_header_size : header_size});
             if (journal_.client_id_changed_) put(client_key, journal_.client_id_);
             state.tell_changes(*this);
@@ -234,8 +234,7 @@ class session_journal {
         auto const version = static_cast<protocol_version>(h[1]);
         auto const next = read_big_endian<std::uint64_t>(&h[3]);
         auto const accepted = read_big_endian<std::uint64_t>(&h[11]);
-        auto const unknown_until = h.size() == header_size ? 0 : read_big_endian<std::uint64_t>(&h[header_size]);
-        if (next >= exchange_key || unknown_until > exchange_key) return store_errc::corrupt;
+        if (next >= exchange_key) return store_errc::corrupt;
         std::vector<bool> in_use(found.exchanges.empty() ? 0 : 65536);  // packet identifiers
         for (auto const& e : found.exchanges) {
             if (e.number >= next || in_use[detail::in_flight::identifier_of(e.number)] ||
@@ -250,7 +249,7 @@ class session_journal {
             state.restore_taken(packet_id, reason);
         }
         state.restore_counts(next, accepted, h[2] == 1, version);
-        state.restore_unknown(unknown_until);
+        if (h.size() == long_header_size) state.restore_unknown();
         restored_ = found.exchanges.size();
         own_ = next;
         return {};

@@ -4,8 +4,11 @@
 
 #include <doctest/doctest.h>
 
+#include "support/allocation_count.hpp"
 #include <chrono>
 #include <cstdint>
+#include <initializer_list>
+#include <new>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -30,6 +33,23 @@ constexpr auto q2 = qos::exactly_once;
 
 session_end client(protocol_version version, session_limits limits = {}) {
     return session_end(role::client, version, limits);
+}
+
+// The next exchange has this number. Nothing is in flight.
+void go_to(session_end& c, std::uint64_t number) {
+    c.state.restore_counts(number, c.state.accepted(), true, c.version);
+}
+
+void receive_pubcomps(session_end& c, std::initializer_list<std::uint16_t> ids) {
+    for (auto const id : ids) CHECK(c.receive_ack(pubcomp, id) == errc::ok);
+}
+
+// The rest of a QoS 2 message's exchange; `frees`: the identifier has to be freed before.
+void end_exchange(session_end& c, std::uint16_t id, bool frees) {
+    if (frees) REQUIRE(c.receive_ack(pubcomp, id) == errc::ok);
+    REQUIRE(c.receive_ack(pubrec, id) == errc::ok);
+    REQUIRE(c.receive_ack(pubcomp, id) == errc::ok);
+    c.take_bytes();
 }
 
 }  // namespace
@@ -350,24 +370,73 @@ TEST_CASE("identifiers that an older process may have left taken at the server a
     }
 }
 
-TEST_CASE("each identifier is freed once, then the session is as any other") {
+TEST_CASE("each identifier is freed once, for the first QoS 2 message that has it, then the session is as any other") {
     auto c = client(v3);
     c.connect(true);
-    for (int i = 0; i < 65535 + 10; ++i) {
+    c.publish("a", q1);
+    CHECK(c.receive_ack(puback, 1) == errc::ok);
+    c.sent();
+    for (std::uint16_t id = 2; id != 0; ++id) {
         REQUIRE(c.publish("a", q2).error == errc::ok);
-        auto const id = static_cast<std::uint16_t>(i % 65535 + 1);
         auto const number = std::to_string(id);
-        if (i < 65535) {
-            REQUIRE(c.sent() == "PUBREL " + number);
-            REQUIRE(c.receive_ack(pubcomp, id) == errc::ok);
-        }
-        REQUIRE(c.sent() == "PUBLISH " + number + " qos2 a=p");
-        REQUIRE(c.receive_ack(pubrec, id) == errc::ok);
-        REQUIRE(c.receive_ack(pubcomp, id) == errc::ok);
-        c.sent();
+        REQUIRE(c.sent() == "PUBREL " + number);
+        end_exchange(c, id, true);
     }
+    // What follows one that waits for its identifier does so, too, until all are known.
+    CHECK(c.state.has_unknown_identifiers());
+    for (auto const* topic : {"a", "b"}) c.publish(topic, q2);
+    CHECK(c.sent() == "PUBREL 1, PUBREL 2");
+    CHECK(c.receive_ack(pubcomp, 1) == errc::ok);
+    CHECK_FALSE(c.state.has_unknown_identifiers());
+    for (auto const* topic : {"c", "d"}) c.publish(topic, q2);
+    CHECK(c.sent() == "PUBLISH 1 qos2 a=p");
+    CHECK(c.receive_ack(pubcomp, 2) == errc::ok);
+    CHECK(c.sent() == "PUBLISH 2 qos2 b=p, PUBLISH 3 qos2 c=p, PUBLISH 4 qos2 d=p");
+    c.publish("e", q2);
+    CHECK(c.sent() == "PUBLISH 5 qos2 e=p");
+    for (std::uint16_t id = 1; id <= 5; ++id) end_exchange(c, id, false);
     CHECK(c.published.empty());  // nobody waits
     CHECK(c.state.unacknowledged() == 0);
+}
+
+TEST_CASE("an identifier that something else than QoS 2 has had is freed all the same, 65,535 exchanges later") {
+    for (auto version : both_versions) {
+        auto c = client(version);
+        c.connect(true);
+        c.publish("a", q1);
+        CHECK(c.receive_ack(puback, 1) == errc::ok);
+        subscription_request const request{.filter = "a"};
+        c.state.subscribe(c.out, {0, request, {}}, nullptr);
+        auto const granted = reason_code::granted_qos_0;
+        CHECK(c.receive_packet(suback{2, granted, {}}) == errc::ok);
+        std::string_view const filter = "a";
+        c.state.unsubscribe(c.out, {0, filter, {}}, nullptr);
+        auto const gone = reason_code::success;
+        CHECK(c.receive_packet(unsuback{3, gone, {}}) == errc::ok);
+        CHECK(c.state.withdraw(c.publish("b", q2).number));  // on its way
+        CHECK(c.receive_ack(pubcomp, 4) == errc::ok);
+        c.lose_connection();
+        CHECK(c.state.withdraw(c.publish("c", q2).number));
+        c.publish("d", q0);
+        c.connect(true);
+        CHECK(c.sent() == "PUBLISH qos0 d=p");
+        c.publish("e", q2);
+        end_exchange(c, 7, true);
+        go_to(c, 65535);
+        for (std::uint16_t id = 1; id <= 7; ++id) {
+            c.publish("f", q2);
+            auto const first = c.sent();
+            CHECK(first == (id < 7 ? "PUBREL " + std::to_string(id) : "PUBLISH 7 qos2 f=p"));
+            end_exchange(c, id, id < 7);
+        }
+        // In a new session of the server all are free.
+        c.publish("g", q2);
+        CHECK(c.sent() == "PUBREL 8");
+        c.lose_connection();
+        c.connect(false);
+        c.publish("h", q2);
+        CHECK(c.sent() == "PUBLISH 8 qos2 g=p, PUBLISH 9 qos2 h=p");
+    }
 }
 
 TEST_CASE("a message that waits for its identifier can be withdrawn and dropped") {
@@ -426,44 +495,80 @@ TEST_CASE("a message that ends while its identifier is being freed holds up nobo
     });
 }
 
-TEST_CASE("where identifiers begin to be known, no QoS 2 message overtakes one that waits for its own") {
+TEST_CASE("where some identifiers are known and some are not, no QoS 2 message overtakes another, or holds it up") {
     auto const until = [](protocol_version version, auto go_on) {
         auto c = client(version);
         c.connect(true);
-        for (int i = 0; i < 65533; ++i) {
-            auto const b = c.publish("t", q1);
-            REQUIRE(c.receive_ack(puback, static_cast<std::uint16_t>(b.number % 65535 + 1)) == errc::ok);
+        for (std::uint16_t id = 1; id <= 2; ++id) {
+            c.publish("t", q2);
+            end_exchange(c, id, true);
         }
-        c.take_bytes();
+        c.sent();
+        go_to(c, 65533);
         c.publish("a", q2);
         auto const b = c.publish("b", q2);
         c.publish("c", q2);
         c.publish("d", q0);
         c.publish("e", q2);
-        CHECK(c.sent() == "PUBREL 65534, PUBREL 65535, PUBLISH qos0 d=p");
+        c.publish("f", q2);
+        CHECK(c.sent() == "PUBREL 65534, PUBREL 65535, PUBREL 1, PUBLISH qos0 d=p, PUBREL 2, PUBREL 3");
         CHECK(c.receive_ack(pubcomp, 65534) == errc::ok);
         CHECK(c.sent() == "PUBLISH 65534 qos2 a=p");
         go_on(c, b.number);
     };
     for (auto version : both_versions) {
         until(version, [](session_end& c, std::uint64_t) {
-            CHECK(c.receive_ack(pubcomp, 65535) == errc::ok);
-            CHECK(c.sent() == "PUBLISH 65535 qos2 b=p, PUBLISH 1 qos2 c=p, PUBLISH 2 qos2 e=p");
-            c.publish("f", q2);
-            CHECK(c.sent() == "PUBLISH 3 qos2 f=p");
+            receive_pubcomps(c, {65535, 1, 2, 3});
+            CHECK(c.sent() == "PUBLISH 65535 qos2 b=p, PUBLISH 1 qos2 c=p, PUBLISH 2 qos2 e=p, PUBLISH 3 qos2 f=p");
+            // With none in front of it that waits, one with a known identifier is sent at once.
+            for (int const id : {65534, 65535, 1, 2, 3}) end_exchange(c, static_cast<std::uint16_t>(id), false);
+            go_to(c, 2 * 65535 - 1);
+            for (auto const* topic : {"g", "h"}) c.publish(topic, q2);
+            CHECK(c.sent() == "PUBLISH 65535 qos2 g=p, PUBLISH 1 qos2 h=p");
         });
         until(version, [](session_end& c, std::uint64_t b) {
             CHECK(c.state.withdraw(b));
-            c.state.send_more(c.out);
-            CHECK(c.sent() == "PUBLISH 1 qos2 c=p, PUBLISH 2 qos2 e=p");
+            receive_pubcomps(c, {1, 2, 3});
+            CHECK(c.sent() == "PUBLISH 1 qos2 c=p, PUBLISH 2 qos2 e=p, PUBLISH 3 qos2 f=p");
+        });
+        until(version, [](session_end& c, std::uint64_t b) {
+            CHECK(c.state.withdraw(b));
+            c.lose_connection();
+            c.connect(true);
+            CHECK(c.sent() == "PUBLISH 65534 qos2 dup a=p, PUBLISH 1 qos2 c=p, PUBLISH 2 qos2 e=p, PUBREL 3");
+            CHECK(c.receive_ack(pubcomp, 3) == errc::ok);
+            CHECK(c.sent() == "PUBLISH 3 qos2 f=p");
         });
         until(version, [](session_end& c, std::uint64_t) {
+            // What the server lets overtake is sent again behind what it has overtaken.
+            CHECK(c.receive_ack(pubcomp, 1) == errc::ok);
             c.lose_connection();
             c.connect(true);
             CHECK(c.sent() == "PUBLISH 65534 qos2 dup a=p, PUBREL 65535");
             CHECK(c.receive_ack(pubcomp, 65535) == errc::ok);
-            CHECK(c.sent() == "PUBLISH 65535 qos2 b=p, PUBLISH 1 qos2 c=p, PUBLISH 2 qos2 e=p");
+            CHECK(c.sent() == "PUBLISH 65535 qos2 b=p, PUBLISH 1 qos2 dup c=p, PUBLISH 2 qos2 e=p, PUBREL 3");
         });
+    }
+}
+
+TEST_CASE("without the memory to know identifiers by, a connection to an unknown session does not begin") {
+    for (auto version : both_versions) {
+        auto c = client(version);
+        c.publish("a", q2);
+        c.begin_connect();
+        auto const answer = test::encoded(connack{true, reason_code::success, {}}, version);
+        bool thrown = false;
+        try {
+            runnel::testing::failing_allocation const failing(1);
+            c.receive(answer);
+        } catch (std::bad_alloc const&) {
+            thrown = true;
+        }
+        CHECK(thrown);
+        CHECK_FALSE(c.state.connected());
+        c.lose_connection();
+        c.connect(true);
+        CHECK(c.sent() == "PUBREL 1");
     }
 }
 

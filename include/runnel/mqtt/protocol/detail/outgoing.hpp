@@ -10,12 +10,14 @@
 #include <runnel/mqtt/protocol/pacing.hpp>
 
 #include <algorithm>
+#include <bitset>
 #include <cassert>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -338,24 +340,27 @@ class outgoing {
         return before < ready;
     }
 
-    /// The peer has a session of which this end knows nothing: for each packet identifier of a QoS 2 message that the
-    /// peer may take for the repetition of an older one, the first message that is to have it waits until PUBREL has
-    /// freed it there.
-    RUNNEL_COLD void distrust_identifiers() noexcept {
-        unknown_until_ = in_flight_.next() + 65535;
+    /// The peer has a session of which this end knows nothing: it may take a QoS 2 message for the repetition of an
+    /// older one, by its packet identifier. The first QoS 2 message that is to have an identifier, whatever else has
+    /// had it before, waits until PUBREL has freed it there.
+    RUNNEL_COLD void distrust_identifiers() {
+        restore_unknown();
         note_unsent();
     }
     /// The peer has no session: no identifier is in use there.
     RUNNEL_COLD void trust_identifiers() noexcept {
-        if (std::exchange(unknown_until_, 0) != 0) note_unsent();
+        if (freed_ == nullptr) return;
+        freed_.reset();
+        note_unsent();
     }
-    /// The number from which on identifiers are known to be free at the peer.
-    std::uint64_t unknown_until() const noexcept { return unknown_until_; }
-    void restore_unknown(std::uint64_t until) noexcept { unknown_until_ = (std::max)(unknown_until_, until); }
+    /// Whether the peer may hold identifiers, and speak of exchanges, of which this end knows nothing.
+    bool has_unknown_identifiers() const noexcept { return freed_ != nullptr; }
+    /// That was so in an earlier process, and nobody knows which identifiers it has freed.
+    RUNNEL_COLD void restore_unknown() {
+        if (freed_ == nullptr) freed_ = std::make_unique<freed_identifiers>();
+    }
     /// Whether PUBREL has gone to free identifiers for messages that wait for that: none of QoS 2 may overtake them.
     bool is_freeing() const noexcept { return freeing_ != 0; }
-    /// Whether the peer may take the identifier of this exchange for that of another one, of which it may speak.
-    RUNNEL_COLD bool is_distrusted(entry const& e) const noexcept { return in_flight_.number_of(e) < unknown_until_; }
     /// The peer's session may be another one than that in which it has sent PUBREC: then it knows nothing of those
     /// messages, and nobody can tell their fate.
     RUNNEL_COLD void doubt() noexcept {
@@ -372,11 +377,12 @@ class outgoing {
     }
 
     /// The identifier of a message that has waited for this has been freed at the peer, and the message is sent.
-    void send_freed(send_buffer& out, entry& e, std::size_t peer_maximum) {
+    RUNNEL_COLD void send_freed(send_buffer& out, entry& e, std::size_t peer_maximum) {
         send_entry(out, e, peer_maximum);
         --unacknowledged_;
         --freeing_;
         has_progress_ = true;
+        note_freed(in_flight_.number_of(e));
         in_flight_.note(e);  // the next process is not to free it again
     }
 
@@ -537,7 +543,7 @@ class outgoing {
                                          .expires = expires_at.has_value(),
                                          .stored = unsent ? in_flight::record::unsent : in_flight::record::message,
                                          .past = unsent ? in_flight::history::unsent : in_flight::history::unknown});
-        if (unsent) restore_unknown(number + 1);
+        if (unsent) restore_unknown();
         auto& e = in_flight_[number];
         std::memcpy(e.packet, packet.data(), packet.size());
         if (!expires_at) return;
@@ -587,6 +593,12 @@ class outgoing {
     static constexpr auto never = (std::chrono::milliseconds::max)();
     static constexpr auto no_release = (std::numeric_limits<std::uint64_t>::max)();
 
+    // The packet identifiers that PUBREL has freed at the peer.
+    struct freed_identifiers {
+        std::bitset<65536> all;
+        std::uint32_t missing = 65535;
+    };
+
     static bool may_expire(in_flight::entry const& e) noexcept {
         using enum in_flight::stage;
         return e.expires && e.past != in_flight::history::sent && (e.at == queued || e.at == freeing || e.at == resend);
@@ -594,13 +606,22 @@ class outgoing {
     /// What the store is to hold of an exchange.
     in_flight::record due_of(std::uint64_t number, in_flight::entry const& e) const noexcept {
         bool const waits = e.at == stage::queued || e.at == stage::freeing;
-        bool const unsent = number < unknown_until_ && waits && e.quality == qos::exactly_once;
+        bool const unsent = waits && e.quality == qos::exactly_once && !is_known(number);
         return unsent ? in_flight::record::unsent : e.due();
     }
     /// Which identifiers are known to be free has changed, and so what the store is to hold.
     RUNNEL_COLD void note_unsent() noexcept {
         for (auto n = in_flight_.first(); n != in_flight_.next(); n = in_flight_.from(n + 1))
             if (auto const& e = in_flight_[n]; due_of(n, e) != e.stored) in_flight_.note(e);
+    }
+    /// Whether the identifier of the exchange is known to be free at the peer.
+    bool is_known(std::uint64_t number) const noexcept {
+        return freed_ == nullptr || freed_->all[in_flight::identifier_of(number)];
+    }
+    RUNNEL_COLD void note_freed(std::uint64_t number) noexcept {
+        if (is_known(number)) return;
+        freed_->all[in_flight::identifier_of(number)] = true;
+        if (--freed_->missing == 0) freed_.reset();
     }
     static bool is_waiting(in_flight::entry const& e) noexcept {
         using enum in_flight::stage;
@@ -666,16 +687,20 @@ class outgoing {
     /// to wait for messages that wait for their identifiers.
     bool send_or_free(send_buffer& out, std::uint64_t number, std::size_t peer_maximum, protocol_version version) {
         auto& e = in_flight_[number];
-        if (e.quality == qos::exactly_once && (number < unknown_until_ || freeing_ != 0)) [[unlikely]] {
-            bool const is_known = number >= unknown_until_ || e.at != stage::queued;
-            if (!is_known) {
-                begin_to_free(out, number, version);
-                return true;
-            }
-            if (freeing_ != 0) return false;
+        if (freed_ != nullptr && is_to_be_freed(number, e)) [[unlikely]] {
+            begin_to_free(out, number, version);
+            return true;
         }
+        if (freeing_ != 0 && e.quality == qos::exactly_once) [[unlikely]]
+            return false;
         send_entry(out, e, peer_maximum);
         return true;
+    }
+    /// Whether PUBREL is to go in front of a message in an unknown session. It goes for nothing if the identifier is
+    /// known while others are being freed: so the message keeps its place behind them, and holds up nobody.
+    RUNNEL_COLD bool is_to_be_freed(std::uint64_t number, in_flight::entry const& e) const noexcept {
+        bool const is_new = e.at == stage::queued && e.quality == qos::exactly_once;
+        return is_new && (freeing_ != 0 || !is_known(number));
     }
     RUNNEL_COLD void begin_to_free(send_buffer& out, std::uint64_t number, protocol_version version) {
         send_release(out, number, version);
@@ -763,7 +788,7 @@ class outgoing {
     std::uint64_t accepted_stored_ = 0;              // of these the store knows
     std::size_t unacknowledged_ = 0;
     std::uint64_t resent_ = 0;
-    std::uint64_t unknown_until_ = 0;  // with lower numbers: the peer may hold the identifier taken
+    std::unique_ptr<freed_identifiers> freed_;  // nullptr: all are known to be free at the peer
     std::uint32_t queued_at_most_once_ = 0;
     std::uint32_t freeing_ = 0;             // messages that wait for their identifiers
     bool needs_time_ = false;               // there have been messages that expire

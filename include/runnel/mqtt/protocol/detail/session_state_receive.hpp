@@ -231,7 +231,7 @@ errc session_state::receive_acknowledgement(acknowledgement const& ack, send_buf
     if (!expected) {
         bool const is_freed = e != nullptr && e->at == stage::freeing;
         // Or it is the end of an exchange that this end has forgotten, and of which it said so in PUBREL.
-        if (ack.type != packet_type::pubcomp || (e != nullptr && !is_freed && !outgoing_.is_distrusted(*e)))
+        if (ack.type != packet_type::pubcomp || (e != nullptr && !is_freed && !outgoing_.has_unknown_identifiers()))
             return e == nullptr ? errc::packet_identifier_unknown : errc::unexpected_packet;
         if (is_freed && connected()) outgoing_.send_freed(out, *e, peer_.maximum_packet_size);
         if (outgoing_.holds_unsent()) send_queued(out);  // perhaps it waited for this, or for what was withdrawn
@@ -267,7 +267,7 @@ errc session_state::receive_pubrec(detail::outgoing::entry* e, acknowledgement c
 // PUBREC for an exchange that this end has forgotten, or from before the one that has its identifier now.
 inline errc session_state::receive_other_pubrec(detail::outgoing::entry* e, acknowledgement const& ack,
                                                 send_buffer& out) {
-    if (e != nullptr && !outgoing_.is_distrusted(*e)) return errc::unexpected_packet;
+    if (e != nullptr && !outgoing_.has_unknown_identifiers()) return errc::unexpected_packet;
     bool const is_freed = e != nullptr && e->quality == qos::exactly_once;  // by a PUBREL that has gone, or will
     if (is_freed || is_error(ack.reason)) return errc::ok;                  // no PUBREL follows a failure (4.3.3)
     reply(out, acknowledgement{packet_type::pubrel, ack.packet_id, reason_code::packet_identifier_not_found, {}});
