@@ -530,6 +530,10 @@ TEST_CASE("where some identifiers are known and some are not, no QoS 2 message o
             CHECK(c.state.withdraw(b));
             receive_pubcomps(c, {1, 2, 3});
             CHECK(c.sent() == "PUBLISH 1 qos2 c=p, PUBLISH 2 qos2 e=p, PUBLISH 3 qos2 f=p");
+            for (int const id : {65534, 1, 2, 3}) end_exchange(c, static_cast<std::uint16_t>(id), false);
+            go_to(c, 2 * 65535);
+            c.publish("g", q2);
+            CHECK(c.sent() == "PUBLISH 1 qos2 g=p");  // what was withdrawn is not waited for
         });
         until(version, [](session_end& c, std::uint64_t b) {
             CHECK(c.state.withdraw(b));
