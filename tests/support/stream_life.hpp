@@ -49,7 +49,13 @@ struct stream_user {
     S stream;
     std::string into = std::string(700, '\0');
     runnel::send_buffer out{S::headroom};
-    std::string text = noise(15'000);
+    std::string text = some_text();
+
+  private:
+    static std::string const& some_text() {
+        static std::string const made = noise(15'000);
+        return made;
+    }
 };
 
 /// An operation of his, begun at once, which touches nothing of his once it has thrown.

@@ -109,10 +109,11 @@ frames answers(role side, frames const& sent, std::size_t max_read, stream_optio
 
 void expect(frames const& sent, frames const& expected, stream_options options = {}) {
     std::size_t size = 0;
-    for (auto const& frame : sent) size += frame.size();
+    for (auto const& frame : sent) size += frame.size() + 4;  // the key that a client masks with
     for (role const side : {role::server, role::client}) {
         for (std::size_t const max_read : {std::size_t{1}, std::size_t{3}, std::size_t{1000}, std::size_t{1} << 20}) {
             if (size / max_read > 20'000) continue;
+            if (size <= 1000 && max_read > 1000) continue;  // it came in one read before
             CAPTURE(max_read);
             CAPTURE(side == role::server);
             CHECK((answers(side, sent, max_read, options) == expected));
