@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "support/random_source.hpp"
+#include "support/sample.hpp"
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -39,10 +40,15 @@ bool is_valid(std::uint32_t code_point, int length) {
 
 TEST_CASE("exactly the shortest encodings of all code points but surrogates are UTF-8") {
     std::uint32_t const limits[] = {0, 0x80, 0x800, 0x10000, 0x200000};
+    auto const apart = test::every(17);
     for (int length = 1; length <= 4; ++length) {
         std::size_t wrong = 0;
-        for (std::uint32_t code_point = 0; code_point < limits[length]; ++code_point)
+        for (std::uint32_t code_point = 0; code_point < limits[length]; ++code_point) {
+            // Of four bytes there are two million: the first and last of each 2,048 are tried, and some between.
+            bool const is_edge = (code_point + 2) % 0x800 < 4;
+            if (length == 4 && !is_edge && code_point % apart != 0) continue;
             if (is_utf8(encode(code_point, length)) != is_valid(code_point, length)) ++wrong;
+        }
         CAPTURE(length);
         CHECK(wrong == 0);
     }

@@ -539,7 +539,7 @@ template <class Transport>
 template <class Transport>
 allocation_failures fail_each_allocation(runnel::mqtt::protocol_version version, allocator by,
                                          typename allocation_trial<Transport>::reach const& how,
-                                         std::size_t step = every(3)) {
+                                         std::size_t step = every(7)) {
     using trial = allocation_trial<Transport>;
     allocation_failures all;
     for (std::size_t nth = 1;; nth += step, ++all.count) {

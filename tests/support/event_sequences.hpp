@@ -29,8 +29,8 @@ std::size_t try_sequences(std::string const& begun, std::size_t length, Check co
 
 /// Calls `try_it(sequence)` for every sequence of `length` events of so many kinds, as numbers from 0.
 template <class Try>
-void for_each_sequence(int kinds, int length, Try&& try_it) {
-    std::vector<int> sequence(static_cast<std::size_t>(length), 0);
+void for_each_sequence(int kinds, std::size_t length, Try&& try_it) {
+    std::vector<int> sequence(length, 0);
     for (;;) {
         try_it(sequence);
         auto at = sequence.rbegin();

@@ -145,7 +145,7 @@ template <class Life>
 std::size_t kill_at_each(unsigned steps, Life life) {
     std::size_t kills = 0;
     for (bool const half : {false, true})
-        for (std::size_t n = 1;; n += every(3)) {
+        for (std::size_t n = 1;; n += every(7)) {
             CAPTURE(half);
             CAPTURE(n);
             scratch_directory const directory;

@@ -45,10 +45,11 @@ asio::awaitable<void> writes_messages(stream_user<S>& user) {
     return go_on(user, user.stream.write_message(runnel::websocket::message_kind::binary, user.text));
 }
 
-/// Destroys, cancels and shuts it down at each point of its operations; at every third of them, all with -Dlong_tests.
+/// Destroys, cancels and shuts it down at each point of its operations; at every seventh of them, all with
+/// -Dlong_tests.
 template <class S>
 void try_websocket(std::pair<S, S> (*connect)(asio::io_context&)) {
-    life_test<S> const life{.connect = connect, .apart = every(3)};
+    life_test<S> const life{.connect = connect, .apart = every(7)};
     life.run_all({reads<S>, writes<S>});
     life.run_all({writes<S>, writes_messages<S>});
     life.run_all({reads_messages<S>, writes<S>});

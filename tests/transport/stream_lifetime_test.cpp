@@ -8,6 +8,7 @@
 #include <asio/local/stream_protocol.hpp>
 #include <doctest/doctest.h>
 
+#include "support/sample.hpp"
 #include "support/stream_life.hpp"
 
 namespace {
@@ -84,11 +85,12 @@ TEST_CASE("a TCP stream may go at each point of its operations") {
 
 TEST_CASE("a stream of a type known only at run time may go at each point of its operations") {
     using stream = runnel::any_stream;
-    try_all<stream>({.connect = [](asio::io_context& io) {
+    auto const connect = [](asio::io_context& io) {
         auto ends = test::tcp_sockets(io);
         return std::pair(stream(runnel::asio_stream(std::move(ends.first))),
                          stream(runnel::asio_stream(std::move(ends.second))));
-    }});
+    };
+    try_all<stream>({.connect = connect, .apart = test::every(3)});
 }
 
 TEST_CASE("a stream over one of the user's that can be closed may go at each point of its operations") {

@@ -5,6 +5,7 @@
 #include <asio/ip/tcp.hpp>
 #include <doctest/doctest.h>
 
+#include "support/sample.hpp"
 #include "support/stream_life.hpp"
 #include <functional>
 #include <memory>
@@ -158,9 +159,10 @@ TEST_CASE("a stream with a tap may go at each point of its operations") {
     }});
     using socket_stream = runnel::asio_stream<asio::basic_stream_socket<asio::ip::tcp, test::executor>>;
     using tapped_socket = runnel::tapped_stream<socket_stream, recorder>;
-    try_all(test::life_test<tapped_socket>{.connect = [&](asio::io_context& io) {
+    auto const connect = [&](asio::io_context& io) {
         auto ends = test::tcp_sockets(io);
         return std::pair(tapped_socket(socket_stream(std::move(ends.first)), tap()),
                          tapped_socket(socket_stream(std::move(ends.second)), tap()));
-    }});
+    };
+    try_all(test::life_test<tapped_socket>{.connect = connect, .apart = test::every(3)});
 }

@@ -219,7 +219,7 @@ mqtt::session_options options(fixture& p) {
 // or with less (`every`), unless RUNNEL_EVERY_ERROR is set.
 bool is_tried(std::size_t step, std::size_t error) {
     static bool const all = std::getenv("RUNNEL_EVERY_ERROR") != nullptr;
-    return all || (step + error) % (5 * test::every(3)) == 0;
+    return all || (step + error) % (5 * test::every(5)) == 0;
 }
 
 // Returns how many steps have failed.
@@ -252,7 +252,7 @@ void fail_with_each_error() {
         failures += fail_each_step<Transport>(p, error, number++);
     }
     MESSAGE(failures << " failed steps");
-    CHECK(failures > (Transport::secure ? 40U : 100U) / test::every(3));
+    CHECK(failures > (Transport::secure ? 40U : 100U) / test::every(5));
     CHECK(p.broker.counters().protocol_errors == 0);
 }
 
@@ -280,7 +280,7 @@ void fail_for_good() {
         }
     }
     MESSAGE(failures << " failed steps");
-    CHECK(failures > (Transport::secure ? 40U : 100U) / test::every(3));
+    CHECK(failures > (Transport::secure ? 40U : 100U) / test::every(5));
 }
 
 }  // namespace

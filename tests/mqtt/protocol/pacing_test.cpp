@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include "support/event_sequences.hpp"
+#include "support/sample.hpp"
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -101,7 +102,7 @@ TEST_CASE("every sequence of leaving, acknowledgement, loss and time keeps to th
     constexpr std::size_t count = 2;
     constexpr auto span = 4ms;
     enum : int { leave, acknowledge_one, lose, wait_short, wait_span, kinds };
-    test::for_each_sequence(kinds, 7, [&](std::vector<int> const& sequence) {
+    test::for_each_sequence(kinds, test::up_to(7), [&](std::vector<int> const& sequence) {
         pacing p({.acknowledged = count, .span = span});
         auto now = start;
         // A message may arrive at any time from when it left until it is acknowledged: the worst is that all arrive as

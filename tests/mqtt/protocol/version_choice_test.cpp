@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "support/event_sequences.hpp"
+#include "support/sample.hpp"
 #include <cstddef>
 #include <vector>
 
@@ -88,7 +89,7 @@ TEST_CASE("each state speaks its version, and each event leads where the header'
 }
 
 TEST_CASE("the version changes at once only to the other one, and no more than twice in a row") {
-    test::for_each_sequence(events, 7, [&](std::vector<int> const& sequence) {
+    test::for_each_sequence(events, test::up_to(7), [&](std::vector<int> const& sequence) {
         version_choice c(protocol_version::automatic);
         int row = 0;
         bool answered_in_5 = false;

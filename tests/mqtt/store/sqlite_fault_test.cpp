@@ -132,7 +132,7 @@ TEST_CASE("whichever step of SQLite's I/O fails, a batch is stored as a whole or
           fault{SQLITE_BUSY, locks}, fault{SQLITE_CANTOPEN, opens}, fault{SQLITE_IOERR_DELETE, deletes},
           fault{SQLITE_IOERR_NOMEM, ~0u}})
         for (bool const for_good : {false, true})
-            for (std::size_t n = 1;; n += test::every(3)) {
+            for (std::size_t n = 1;; n += test::every(7)) {
                 CAPTURE(error);
                 CAPTURE(for_good);
                 CAPTURE(n);
@@ -153,14 +153,14 @@ TEST_CASE("whichever step of SQLite's I/O fails, a batch is stored as a whole or
                 ++failures;
             }
     MESSAGE(failures << " failed steps");
-    CHECK(failures > 300 / test::every(3));
+    CHECK(failures > 300 / test::every(7));
 }
 
 TEST_CASE("whichever allocation of SQLite's fails, a batch is stored as a whole or not at all, and the error is that") {
     REQUIRE(memory_can_fail);
     std::size_t failures = 0;
     for (bool const for_good : {false, true})
-        for (std::size_t n = 1;; n += test::every(3) + n % 5) {
+        for (std::size_t n = 1;; n += test::every(9) + n % 5) {
             CAPTURE(for_good);
             CAPTURE(n);
             test::scratch_directory const directory;
@@ -179,7 +179,7 @@ TEST_CASE("whichever allocation of SQLite's fails, a batch is stored as a whole 
             ++failures;
         }
     MESSAGE(failures << " failed allocations");
-    CHECK(failures > 100 / test::every(3));
+    CHECK(failures > 100 / test::every(9));
 }
 
 TEST_CASE("a process that is killed at any write of its store has stored all that was told, in whole batches") {
@@ -206,5 +206,5 @@ TEST_CASE("a process that is killed at any write of its store has stored all tha
         });
     ::munmap(shared, sizeof(std::size_t));
     MESSAGE(kills << " kills");
-    CHECK(kills > 50 / test::every(3));
+    CHECK(kills > 50 / test::every(7));
 }

@@ -116,12 +116,13 @@ TEST_CASE("each fault at each packet of a conversation: no message of QoS 1 or 2
                                 {role::server, pubrec},   {role::client, pubrel},    {role::server, pubrel},
                                 {role::client, pubcomp},  {role::server, pubcomp},   {role::client, pingreq},
                                 {role::server, pingresp}, {role::client, disconnect}};
-    std::size_t tried = 0;
+    std::size_t points = 0;
     for (auto const version : versions) {
         for (auto const quality : qualities) {
             for (auto const& at : places) {
                 for (auto const fault : {what::lose, what::delay, what::overtake, what::cut_before, what::cut_behind}) {
-                    for (std::size_t skip = tried++ % test::every(2); skip < 2; skip += test::every(2)) {
+                    for (std::size_t skip = 0; skip < 2; ++skip) {
+                        if (points++ % test::every(3) != 0) continue;  // each, with some of the versions and QoS
                         CAPTURE(static_cast<int>(version));
                         CAPTURE(static_cast<int>(quality));
                         CAPTURE(mqtt::name(at.type));

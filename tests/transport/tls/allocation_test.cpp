@@ -177,7 +177,7 @@ TEST_CASE(
         options.crl_pem = authority.revocation_list({});
         options.status_check = runnel::ocsp_stapling();
         std::size_t failures = 0, errors = 0, told = 0;
-        for (std::size_t n = 1;; n += test::every(7) + n % 7) {
+        for (std::size_t n = 1;; n += test::every(25) + n % 7) {
             CAPTURE(n);
             std::optional<runnel::tls_context> context;
             context.emplace(options);
@@ -199,7 +199,7 @@ TEST_CASE(
             ++failures;
         }
         MESSAGE(failures << " failed allocations, " << errors << " errors, " << told << " of which say why");
-        CHECK(errors > 50 / test::every(3));
+        CHECK(errors > 50 / test::every(10));
         CHECK(told * 3 > errors);  // OpenSSL itself does not tell of all
     }
 }
@@ -216,7 +216,7 @@ TEST_CASE("whichever allocation of OpenSSL's fails, a context is made, or an err
     options.crl_pem = authority.revocation_list({});
     options.status_check = runnel::ocsp_stapling();
     std::size_t errors = 0;
-    for (std::size_t n = 1;; n += test::every(5) + n % 3) {
+    for (std::size_t n = 1;; n += test::every(19) + n % 3) {
         CAPTURE(n);
         std::exception_ptr error;
         std::optional<runnel::tls_context> context;
@@ -239,5 +239,5 @@ TEST_CASE("whichever allocation of OpenSSL's fails, a context is made, or an err
         errors += error ? 1 : 0;
         if (!failed) break;
     }
-    CHECK(errors > 50 / test::every(3));
+    CHECK(errors > 50 / test::every(10));
 }

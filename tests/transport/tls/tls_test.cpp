@@ -417,7 +417,7 @@ TEST_CASE("a forged record ends a TLS stream with an error") {
 TEST_CASE("a TLS handshake cut at any byte of either direction ends on both sides with an error") {
     for (std::size_t end : {0U, 1U}) {
         std::size_t cuts = 0;
-        for (std::size_t cut = 0;; cut += test::every(3)) {
+        for (std::size_t cut = 0;; cut += test::every(7)) {
             CAPTURE(end);
             CAPTURE(cut);
             static tls_context const client(client_options());
@@ -435,7 +435,7 @@ TEST_CASE("a TLS handshake cut at any byte of either direction ends on both side
                 if (error) REQUIRE((error == transport_errc::stream_truncated || error == asio::error::broken_pipe));
             }
         }
-        CHECK(cuts > 300 / test::every(3));
+        CHECK(cuts > 300 / test::every(7));
     }
 }
 

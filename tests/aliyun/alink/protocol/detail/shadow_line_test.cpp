@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "support/event_sequences.hpp"
+#include "support/sample.hpp"
 #include <algorithm>
 #include <cstddef>
 #include <deque>
@@ -109,7 +110,7 @@ TEST_CASE("no sequence of requests, answers in time and late, and lost ones give
     // The platform answers in order, within the patience on a connection, or never; all with the same version. What it
     // cannot deliver it delivers on the next connection.
     enum : int { ask, process, lose, receive, give_up, wait, cut, reconnect, kinds };
-    test::for_each_sequence(kinds, 7, [](std::vector<int> const& sequence) {
+    test::for_each_sequence(kinds, test::up_to(7), [](std::vector<int> const& sequence) {
         runnel::aliyun::alink::detail::shadow_line line(patience);
         auto now = start;
         runnel::aliyun::alink::detail::shadow_line::connection on{.number = 1};

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include "support/event_sequences.hpp"
+#include "support/sample.hpp"
 #include <cstddef>
 #include <deque>
 #include <optional>
@@ -127,7 +128,7 @@ TEST_CASE(
     "whatever happens in whatever order, six events long, the gateway's view comes to be the platform's, and the last "
     "word counts") {
     enum : int { want_in, want_out, perform, process, refuse, receive, time_out, end, doubt, reconnect, kinds };
-    test::for_each_sequence(kinds, 6, [](std::vector<int> const& sequence) {
+    test::for_each_sequence(kinds, test::up_to(6), [](std::vector<int> const& sequence) {
         world w;
         bool last_word = false, rightly = true;
         for (int const event : sequence) {
