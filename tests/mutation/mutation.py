@@ -79,6 +79,7 @@ PROGRAMS = {
 }
 # How long test cases may need for a fault: so many times what they need without, and seconds more.
 SLOWER, MORE = 4, 10
+SAMPLED = 30  # how many times longer a test may take that tries at all points
 STEPS = 0.02, 0.2  # seconds: test cases that take longer are tried after the others
 LEFT_OUT = "100?000 small messages*"  # test cases that are about the cost, and wait too long without optimisation
 AT_ONCE = 300  # test cases: a command line has an end
@@ -271,21 +272,24 @@ def build(folder, names):
     return {name: out / "tests" / path for name, path in paths.items()}
 
 
-def run(executable, number, limit, tests=(), reached=None):
+def run(executable, number, limit, tests=(), reached=None, thorough=False):
     """None if the tests pass; else what happened. A fault may hang, or allocate for ever."""
     chosen = ["--abort-after=1", "--no-colors=true", f"--test-case-exclude={LEFT_OUT}"]
     chosen += ["--test-case=" + ",".join(re.sub(r"([\\,])", r"\\\1", t) for t in tests)] if tests else []
-    return run_program(executable, number, limit, chosen, reached)
+    return run_program(executable, number, limit, chosen, reached, thorough)
 
 
-def run_program(executable, number, limit, arguments, reached=None):
+def run_program(executable, number, limit, arguments, reached=None, thorough=False):
 
     def bound():
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     environment = {**os.environ, "RUNNEL_MUTANT": str(number)}
-    environment.pop("RUNNEL_MUTATION_REACHED", None)
+    for name in ("RUNNEL_MUTATION_REACHED", "RUNNEL_THOROUGH"):
+        environment.pop(name, None)
+    if thorough:
+        environment["RUNNEL_THOROUGH"] = "1"
     if reached:
         environment["RUNNEL_MUTATION_REACHED"] = str(reached)
     process = subprocess.Popen(
@@ -360,14 +364,16 @@ def parts(seconds):
 
 def try_out(fault, executables, comes_by, seconds):
     passed = 0
-    for name in order(fault, comes_by):
-        for part in parts({t: seconds[name, t] for t in comes_by[name].get(fault.number, [])}):
-            limit = sum(seconds[name, t] for t in part) * SLOWER + MORE
-            what, output = run(executables[name], fault.number, limit, part)
-            if what:
-                fault.outcome, fault.by = what, name
-                return fault, first_failure(output)
-            passed += 1
+    # Some tests try at a few of many points, and if need be at all of them: see tests/support/sample.hpp.
+    for thorough in (False, True):
+        for name in order(fault, comes_by):
+            for part in parts({t: seconds[name, t] for t in comes_by[name].get(fault.number, [])}):
+                limit = sum(seconds[name, t] for t in part) * SLOWER * (SAMPLED if thorough else 1) + MORE
+                what, output = run(executables[name], fault.number, limit, part, thorough=thorough)
+                if what:
+                    fault.outcome, fault.by = what, name
+                    return fault, first_failure(output)
+                passed += 1
     for name, (folder, arguments, limit) in PROGRAMS.items():
         if name not in executables or not fault.file.startswith(folder):
             continue
