@@ -101,3 +101,20 @@ TEST_CASE("a task that waits when its context ends is destroyed with it") {
     CHECK(s.it.running());
     CHECK(s.ends == 0);
 }
+
+TEST_CASE("a task that is abandoned is cancelled, nobody is told of its end, and another one can follow") {
+    started s(sleeping(1h));
+    s.it.abandon();  // there is none
+    s.io.poll();
+    auto const share = s.it.share();
+    CHECK_FALSE(share->is_abandoned());
+    s.it.abandon();
+    CHECK_FALSE(s.it.running());
+    CHECK(share->is_abandoned());
+    s.io.run();
+    CHECK(s.ends == 0);
+    s.io.restart();
+    asio::post(s.io, [&] { s.it.start(s.io.get_executor(), nothing()); });
+    s.io.run();
+    CHECK(s.ends == 1);
+}

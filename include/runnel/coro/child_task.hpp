@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/core/compiler.hpp>
 #include <runnel/coro/asio.hpp>
 #include <runnel/coro/detail/asio_thread.hpp>
 #include <runnel/coro/std_errors.hpp>
@@ -8,6 +9,7 @@
 #include RUNNEL_ASIO(awaitable.hpp)
 #include RUNNEL_ASIO(cancellation_signal.hpp)
 
+#include <cstddef>
 #include <exception>
 #include <utility>
 
@@ -32,12 +34,14 @@ class child_task {
     /// What is needed as long as the coroutine runs.
     struct life : stream_state {
         void abandon() noexcept {
+            if (present == 0) return;
             try {
                 signal.emit(asio::cancellation_type::terminal);
             } catch (...) {
             }
         }
         asio::cancellation_signal signal;
+        std::size_t present = 0;  // coroutines, from `launch` on; one that has ended may be behind the next
     };
     /// A share in that: tells whether the object, and whoever has it as a member, has gone.
     using share_type = state_share<life>;
@@ -53,15 +57,31 @@ class child_task {
         launch(executor, std::move(whole));
     }
 
-    /// A coroutine that has a share, catches whatever it throws, and calls `end` last of all, unless the object has
-    /// gone.
+    /// In the coroutine's frame: cancellation uses what is in it, and ends with it. As the execution context ends, that
+    /// may be before the object goes.
+    class presence {
+      public:
+        explicit presence(share_type const& share) noexcept : of_(*share) {}
+        presence(presence const&) = delete;
+        presence& operator=(presence const&) = delete;
+        ~presence() { --of_.present; }
+
+      private:
+        life& of_;
+    };
+
+    /// A coroutine that has a share and a `presence`, catches whatever it throws, and calls `end` last of all, unless
+    /// the object has gone.
     using coroutine = detail::launchable<Executor>;
     void launch(Executor const& executor, coroutine task) {
+        auto const of = share();
         running_ = true;
+        ++of->present;
         try {
-            detail::launch(executor, std::move(task), share()->signal.slot());
+            detail::launch(executor, std::move(task), of->signal.slot());
         } catch (...) {  // for want of memory it has not begun
             running_ = false;
+            --of->present;
             throw;
         }
     }
@@ -78,8 +98,14 @@ class child_task {
         if (running_) life_->signal.emit(asio::cancellation_type::terminal);
     }
 
+    /// If it is running: as when the object goes. For who lets something go that it uses, as cancellation may use that.
+    RUNNEL_COLD void abandon() noexcept {
+        if (std::exchange(running_, false)) state_owner<life> const gone(std::move(life_));
+    }
+
   private:
     static coroutine run(child_task* self, share_type here, awaitable task) {
+        presence const is_there(here);
         std::exception_ptr error;
         try {
             co_await RUNNEL_STD_ERRORS(std::move(task));

@@ -5,8 +5,17 @@
 
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
+#include <asio/ip/tcp.hpp>
+#include <asio/steady_timer.hpp>
 
 #include "support/session_life.hpp"
+#include <chrono>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <string>
+#include <system_error>
+#include <utility>
 
 TEST_CASE("a session may go while it runs") {
     test::session_life<runnel::memory_transport> life([](runnel::testing::broker& broker) {
@@ -107,4 +116,95 @@ TEST_CASE("a coroutine whose session goes while it runs is cancelled as before")
     running.run();
     CHECK(throws);
     c.disconnect();
+}
+
+namespace {
+
+// Sessions that live in what waits on their execution context, which ends when they have come so far.
+template <class Transport, class HasCome>
+void check_end_of_context(asio::io_context& io, Transport const& transport, HasCome has_come,
+                          std::function<void(runnel::mqtt::session<Transport>&)> const& prepare = {}) {
+    using session = runnel::mqtt::session<Transport>;
+    auto const hold = [](std::shared_ptr<session> s) -> asio::awaitable<void> {
+        auto running = s->run();
+        co_await std::move(running);
+    };
+    auto const sleep = [](std::shared_ptr<session> s) -> asio::awaitable<void> {
+        auto sleeping = runnel::sleep_for<asio::any_io_executor>(s->get_executor(), std::chrono::hours(1));
+        co_await std::move(sleeping);
+    };
+    // Asio ends its services in the reverse order, and so what waits in them.
+    for (bool const has_sockets : {false, true})
+        for (int owner = 0; owner < 4; ++owner) {
+            CAPTURE(has_sockets);
+            CAPTURE(owner);
+            auto context = std::make_unique<asio::io_context>();
+            if (has_sockets) asio::ip::tcp::socket(*context).open(asio::ip::tcp::v4());
+            auto s = std::make_shared<session>(context->get_executor(), transport,
+                                               test::quick("client", runnel::mqtt::protocol_version::v5));
+            if (prepare) prepare(*s);
+            auto const run = [&](auto told) { asio::co_spawn(*context, s->run(), std::move(told)); };
+            if (owner == 0) run([s](std::exception_ptr) {});
+            if (owner == 1) asio::co_spawn(*context, hold(s), asio::detached);
+            if (owner >= 2) run(asio::detached);
+            if (owner == 2) {
+                auto timer = std::make_shared<asio::steady_timer>(*context, std::chrono::hours(1));
+                timer->async_wait([s, timer](auto const&) {});
+            }
+            if (owner == 3) asio::co_spawn(*context, sleep(s), asio::detached);
+            bool has_ended = false;
+            for (int i = 0; i < 2000 && !has_ended; ++i) {
+                has_ended = has_come(*s);
+                context->restart();
+                context->poll();
+                io.restart();
+                io.run_for(std::chrono::milliseconds(1));
+            }
+            REQUIRE(has_ended);
+            std::weak_ptr<session> const left = s;
+            s.reset();
+            CHECK_FALSE(left.expired());
+            context.reset();
+            CHECK(left.expired());
+        }
+}
+
+// An authenticator that is not ready.
+struct sleeper {
+    std::string method() const { return "m"; }
+    asio::awaitable<std::string> begin() {
+        ++*begun;
+        auto sleeping =
+            runnel::sleep_for<asio::any_io_executor>(co_await asio::this_coro::executor, std::chrono::hours(1));
+        co_await std::move(sleeping);
+        co_return "begin";
+    }
+    asio::awaitable<std::string> answer(std::string) { co_return "answer"; }
+    asio::awaitable<void> finish(std::string) { co_return; }
+    int* begun;
+};
+
+}  // namespace
+
+TEST_CASE("the execution context may end with the connected session that it holds, in whatever order") {
+    asio::io_context io;
+    runnel::testing::broker broker(io.get_executor());
+    auto const is_connected = [](auto const& s) { return s.is_connected(); };
+    check_end_of_context(io, runnel::tcp{.host = "127.0.0.1", .port = broker.listen_tcp()}, is_connected);
+    auto const port = broker.listen(runnel::testing::over_websocket());
+    check_end_of_context(io, runnel::websocket::over<runnel::tcp>{.host = "127.0.0.1", .port = port}, is_connected);
+}
+
+TEST_CASE("the execution context may end with a session that is connecting, in whatever order") {
+    asio::io_context io;
+    asio::ip::tcp::acceptor silent(io, {asio::ip::address_v4::loopback(), 0});
+    auto const port = silent.local_endpoint().port();
+    int turns = 0;
+    // Waits for the handshake's answer: the stream is in the frame of who opens it.
+    check_end_of_context(io, runnel::websocket::over<runnel::tcp>{.host = "127.0.0.1", .port = port},
+                         [&](auto const&) { return ++turns % 30 == 0; });
+    int begun = 0;
+    check_end_of_context<runnel::tcp>(
+        io, {.host = "127.0.0.1", .port = port}, [&](auto const&) { return std::exchange(begun, 0) != 0; },
+        [&](auto& s) { s.set_authenticator(sleeper{&begun}); });
 }

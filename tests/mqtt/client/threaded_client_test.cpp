@@ -4,8 +4,10 @@
 
 #include <asio/execution_context.hpp>
 #include <asio/io_context.hpp>
+#include <asio/ip/tcp.hpp>
 #include <asio/post.hpp>
 #include <asio/steady_timer.hpp>
+#include <asio/strand.hpp>
 #include <asio/thread_pool.hpp>
 #include <asio/use_future.hpp>
 #include <doctest/doctest.h>
@@ -675,6 +677,26 @@ TEST_CASE("the execution context may go before the client, and after it") {
         held.acknowledge();
         if (auto next = queue.try_receive()) CHECK(next->payload() == "2");
     }
+}
+
+TEST_CASE("the execution context of a client on a strand of the user's may go first") {
+    broker_thread b;
+    for (bool const has_sockets : {false, true})
+        for (bool const has_callback : {false, true}) {
+            auto io = std::make_unique<asio::io_context>();
+            if (has_sockets) asio::ip::tcp::socket(*io).open(asio::ip::tcp::v4());
+            client_type client(asio::make_strand(*io), b.transport(), quick());
+            auto const wait_for = [&](auto begun) {
+                while (begun.wait_for(0s) != std::future_status::ready) io->run_for(5ms);
+                begun.get();
+            };
+            if (has_callback)
+                wait_for(client.subscribe("a", [](publish const&) {}));
+            else
+                wait_for(client.subscribe("a"));
+            io.reset();
+            CHECK(client.close(1h).undelivered == 0);
+        }
 }
 
 TEST_CASE("a callback that the end of the context or of the waiting calls does not wait for what nobody does") {

@@ -351,6 +351,7 @@ class session final : private detail::session_services {
         explicit run_guard(session& s) noexcept : detail::operation_base<session>(&s, s.running_here_) {}
         RUNNEL_COLD ~run_guard() {
             if (this->of == nullptr) return;
+            this->of->connection_.abandon();  // if the execution context has ended it: the stream goes with it
             std::error_code code = errc::disconnected;
             std::string text;
             try {
@@ -473,6 +474,7 @@ class session final : private detail::session_services {
 
     using coroutine = typename child_task<executor_type>::coroutine;
     using task_share = typename child_task<executor_type>::share_type;
+    using task_presence = typename child_task<executor_type>::presence;
 
     RUNNEL_COLD awaitable<void> run(task_share here);
     RUNNEL_COLD static bool goes_on(session* of, task_share const& here, bool is_cancelled);

@@ -152,6 +152,15 @@ class connection {
         if (at.written - at.taken > largest_ending) life_.lose();
     }
 
+    /// The stream is about to go, though reader and writer may be running: nothing is told of their end. As the
+    /// execution context ends they may be left though what they wait for has gone, which would be cancelled by way of
+    /// the stream.
+    RUNNEL_COLD void abandon() noexcept {
+        reader_.abandon();
+        writer_.abandon();
+        if (life_.is(state::over)) life_.rest();  // `run` could not wait, for want of memory
+    }
+
     /// Forgets what belonged to a connection that has gone.
     void reset() noexcept {
         in_.clear();

@@ -39,6 +39,7 @@ session<Transport>::session(executor_type executor, Transport transport, session
 
 template <transport Transport>
 session<Transport>::~session() {
+    connection_.abandon();
     if (stream_ != nullptr) stream_->reset();  // so that nothing is read or written any more
     finish(errc::disconnected, {});
     run_guard::leave(running_here_);

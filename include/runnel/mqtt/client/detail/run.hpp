@@ -544,6 +544,7 @@ flow_position session<Transport>::position() {
 // Opens the stream, then reads to its end.
 template <transport Transport>
 auto session<Transport>::attempt(std::optional<stream_type>& s, task_share here) -> coroutine {
+    task_presence const is_there(here);
     std::exception_ptr error;
     try {
         co_await open(s, here);
@@ -607,6 +608,7 @@ void session<Transport>::handle(read_outcome const& read) {
 // Writes what has gathered, again and again, and at last shuts the stream down.
 template <transport Transport>
 auto session<Transport>::write_loop(stream_type& s, task_share here) -> coroutine {
+    task_presence const is_there(here);
     std::exception_ptr error;
     try {
         for (bool at_once = true;; at_once = false) {

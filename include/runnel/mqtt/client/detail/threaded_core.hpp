@@ -247,7 +247,7 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
         token(token&&) noexcept = default;
         token& operator=(token const&) = delete;
         ~token() {
-            if (of && --of->tokens_ == 0) of->last_has_gone();
+            if (of && --of->tokens_ == 0) of->finish();
         }
         std::shared_ptr<threaded_core> of;
     };
@@ -599,17 +599,7 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
         }
     }
 
-    // While there is a session, as the execution context ends: then what the session has begun may be destroyed behind
-    // its `run`, and the session must be the last to go, as it would cancel that by what has gone.
-    void last_has_gone() noexcept {
-        if (session_ == nullptr || std::exchange(is_put_off_, true)) return finish();
-        token const last(this->shared_from_this());
-        try {
-            asio::post(*base_, [last] {});  // not by the strand, which goes earlier
-        } catch (...) {
-        }
-    }
-    // On the executor, or as the execution context ends.
+    // The last token has gone: on the executor, or as the execution context ends.
     void finish() noexcept {
         auto const self = this->shared_from_this();
         insider const inside(*this);
@@ -688,7 +678,6 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
     waitable_timer<executor_type>* closing_timer_ = nullptr;
     bool closes_ = false;
     bool is_cut_ = false;  // there was no time to end in good order
-    bool is_put_off_ = false;
     std::atomic<int> tokens_{0};
     std::atomic<bool> is_given_up_{false};  // the user is not to be called by the executor any more
     // By the mutex.
