@@ -791,6 +791,35 @@ TEST_CASE("nobody is called any more by an executor that was not run in time, an
     }
 }
 
+TEST_CASE("who has not run the executor in time is not asked what an error means, however far it has come") {
+    asio::io_context server;
+    asio::ip::tcp::acceptor acceptor(server, {asio::ip::address_v4::loopback(), 0});
+    runnel::tcp const transport{.host = "127.0.0.1", .port = acceptor.local_endpoint().port()};
+    int calls = 0;
+    for (int turns = 0; turns < 6; ++turns) {
+        CAPTURE(turns);
+        asio::io_context io;
+        auto o = quick();
+        o.reconnect.classify = [&](std::error_code e) {
+            ++calls;
+            return recovery_from(e);
+        };
+        auto client =
+            std::make_unique<client_type>(io.get_executor(), transport, o, threaded_options{.close_limit = 0ms});
+        io.run_for(50ms);
+        acceptor.accept().close();
+        std::this_thread::sleep_for(20ms);  // so that its end has come
+        io.restart();
+        for (int i = 0; i < turns; ++i) io.poll_one();
+        client.reset();
+        calls = 0;
+        io.restart();
+        io.run_for(10s);
+        CHECK(io.stopped());
+        CHECK(calls == 0);
+    }
+}
+
 TEST_CASE("who gives up while the executor is at work is not called by what it has begun") {
     broker_thread b;
     asio::io_context io;

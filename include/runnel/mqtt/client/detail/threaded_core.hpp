@@ -22,6 +22,7 @@
 #include <cstdint>
 #include <deque>
 #include <exception>
+#include <functional>
 #include <future>
 #include <memory>
 #include <mutex>
@@ -81,11 +82,8 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
     void start(Transport transport, session_options options) {
         auto const self = this->shared_from_this();
         options.on_event = [this, told = std::move(options.on_event)](session_event const& e) { on_event(e, told); };
-        if (options.make_credentials)
-            options.make_credentials = [this, make = std::move(options.make_credentials)] {
-                check_given_up();
-                return make();
-            };
+        guard(options.make_credentials);
+        guard(options.reconnect.classify);
         session_ = std::make_unique<session_type>(*executor_, std::move(transport), std::move(options));
         try {
             asio::co_spawn(*executor_, ops::run(*session_),
@@ -252,6 +250,15 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
         std::shared_ptr<threaded_core> of;
     };
 
+    // What the session calls is not called any more once that is given up.
+    template <class R, class... Argument>
+    void guard(std::function<R(Argument...)>& f) {
+        if (!f) return;
+        f = [this, asked = std::move(f)](Argument... a) {
+            check_given_up();
+            return asked(std::move(a)...);
+        };
+    }
     static typename session_type::message_handler guarded(threaded_core& c,
                                                           typename session_type::message_handler handler) {
         return [&c, told = std::move(handler)](publish const& m) {
