@@ -33,8 +33,8 @@ namespace detail {
 /// Appends a part of a URL without its escapes ("%20"). Throws `std::invalid_argument` with `what` in its text.
 RUNNEL_COLD inline void unescape(std::string_view text, std::string& into, char const* what) {
     auto const digit = [](char c) {
-        constexpr std::string_view small = "0123456789abcdef", large = "0123456789ABCDEF";
-        return (std::min)(small.find(c), large.find(c));
+        constexpr std::string_view lower = "0123456789abcdef", upper = "0123456789ABCDEF";
+        return (std::min)(lower.find(c), upper.find(c));
     };
     into.reserve(into.size() + text.size());
     for (; !text.empty(); text.remove_prefix(1)) {
