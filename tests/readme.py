@@ -1,5 +1,5 @@
-"""Checks the README: the program it shows is examples/hello.cpp, and the files it links to exist. And that the texts of
-the error categories are those of docs/troubleshooting.md.
+"""Checks the README: the program it shows is examples/hello.cpp, the files it links to exist, and what a test quotes of it,
+as "..." (README.md), stands there. And that the texts of the error categories are those of docs/troubleshooting.md.
 
 usage: readme.py SOURCE_ROOT
 """
@@ -20,6 +20,17 @@ if shown != program:
 for target in re.findall(r"\]\(([^)#]+)\)", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
     if "://" not in target and not (root / target).exists():
         problems.append(f"README.md: {target} does not exist")
+
+words = " ".join(text.split())
+quoting = set()
+for path in sorted((root / "tests").rglob("*.cpp")):
+    comments = " ".join(re.sub(r"^\s*//+", "", path.read_text(), flags=re.MULTILINE).split())
+    for quoted in re.findall(r'"([^"]*)" \(README\.md\)', comments):
+        quoting.add(path.name)
+        if quoted not in words:
+            problems.append(f"{path.relative_to(root)}: README.md does not say: {quoted}")
+if "capture_error_test.cpp" not in quoting:
+    problems.append("tests/coro/capture_error_test.cpp: does not quote the README any more")
 
 # Texts that are no error's.
 NONE = {"success", "no error", "unknown error"} | {f"unknown {what} error" for what in ("WebSocket", "transport", "proxy", "SCRAM", "pieces")}

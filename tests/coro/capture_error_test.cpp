@@ -2,12 +2,17 @@
 #include <runnel/aliyun/client/registration.hpp>
 #include <runnel/coro/capture_error.hpp>
 #include <runnel/coro/race.hpp>
+#include <runnel/mqtt/client/pieces.hpp>
 #include <runnel/mqtt/client/session.hpp>
+#include <runnel/transport/any_transport.hpp>
 #include <runnel/transport/failover.hpp>
 #include <runnel/transport/memory.hpp>
 #include <runnel/transport/proxy/http.hpp>
 #include <runnel/transport/proxy/socks5.hpp>
 #include <runnel/transport/tcp.hpp>
+#include <runnel/transport/transport_factory.hpp>
+#include <runnel/transport/unix_socket.hpp>
+#include <runnel/websocket/reconnecting_client.hpp>
 #include <runnel/websocket/transport.hpp>
 
 #include <asio/steady_timer.hpp>
@@ -16,6 +21,7 @@
 #include "support/memory_sessions.hpp"
 #include <chrono>
 #include <concepts>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -26,7 +32,9 @@
 #include <type_traits>
 #include <vector>
 
-// "Any operation gives its error to a variable instead by `runnel::capture_error(operation, error)`" (README.md).
+// "Any operation gives its error to a variable instead by `co_await runnel::capture_error(operation, error)`;
+// `publish`, `request`, `receive`, and `subscribe` with one filter and no function, also by a `std::error_code&` as
+// last argument." (README.md)
 
 namespace {
 
@@ -35,8 +43,8 @@ using mqtt::qos;
 using text = std::string_view;
 using web = websocket::over<tcp>;
 
-// Each of these lists all operations of a type that complete by `co_await`. Those of TLS are in tls_test.cpp, those of
-// Alink in alink_device_test.cpp.
+// Each of these lists all operations of a type that complete by `co_await`. Those of TLS are in
+// transport/tls/tls_test.cpp, those of Alink and its cloud in aliyun/alink/device_test.cpp.
 
 template <class Session>
 concept session_captures = requires(Session& s, typename Session::subscription& inbox, std::span<text const> filters,
@@ -54,10 +62,10 @@ concept session_captures = requires(Session& s, typename Session::subscription& 
     capture_error(s.unsubscribe(inbox), e);
     { capture_error(inbox.receive(), e) } -> std::same_as<asio::awaitable<mqtt::message>>;
     // These have the form themselves.
-    s.publish("t", "p", {}, e);
+    { s.publish("t", "p", {}, e) } -> std::same_as<asio::awaitable<mqtt::publish_result>>;
     s.publish(std::string(), std::string(), {}, e);
-    s.subscribe("t", {}, e);
-    inbox.receive(e);
+    { s.subscribe("t", {}, e) } -> std::same_as<asio::awaitable<typename Session::subscription>>;
+    { inbox.receive(e) } -> std::same_as<asio::awaitable<mqtt::message>>;
 };
 template <class Session>
 concept mqtt_session_captures = session_captures<Session> && requires(Session& s, mqtt::publish const& asked,
@@ -69,7 +77,8 @@ concept mqtt_session_captures = session_captures<Session> && requires(Session& s
     capture_error(s.respond(asked, "p"), e);
     capture_error(s.respond(asked, std::string()), e);
     capture_error(s.events().next(), e);
-    s.request("t", "p", t, {}, e);
+    { s.request("t", "p", t, {}, e) } -> std::same_as<asio::awaitable<mqtt::message>>;
+    s.request(std::string(), std::string(), t, {}, e);
 };
 template <class Session>
 concept device_session_captures =
@@ -79,7 +88,33 @@ concept device_session_captures =
     };
 static_assert(mqtt_session_captures<mqtt::session<tcp>>);
 static_assert(mqtt_session_captures<mqtt::session<web>>);
+static_assert(mqtt_session_captures<mqtt::session<any_transport>>);
 static_assert(device_session_captures<aliyun::device_session<tcp>>);
+
+// Gets messages in pieces; what it gets is no matter here.
+struct pieces_handler {
+    void begin(mqtt::publish const&, std::uint64_t) {}
+    void piece(std::string_view) {}
+    void end() {}
+    void aborted(std::error_code) {}
+};
+template <class Session>
+concept pieces_capture = requires(Session& s, typename Session::subscription inbox, mqtt::span_source& source,
+                                  pieces_handler& handler, std::error_code& e) {
+    { capture_error(mqtt::publish_pieces(s, "t", source), e) } -> std::same_as<asio::awaitable<mqtt::publish_result>>;
+    { capture_error(mqtt::receive_pieces(s, inbox, handler), e) } -> std::same_as<asio::awaitable<void>>;
+};
+static_assert(pieces_capture<mqtt::session<mqtt::with_pieces<tcp>>>);
+
+// As transports of TLS are, so far as it matters here.
+struct secure_transport : memory_transport {
+    static constexpr bool secure = true;
+};
+static_assert(requires(secure_transport t, test::executor on, aliyun::product of, std::error_code& e) {
+    {
+        capture_error(aliyun::register_device(on, t, of, "thermostat-7"), e)
+    } -> std::same_as<asio::awaitable<captured<aliyun::registration>>>;
+});
 
 template <class Stream>
 concept stream_captures = requires(Stream& s, asio::mutable_buffer into, send_buffer& out, std::error_code& e) {
@@ -94,9 +129,14 @@ concept transport_captures =
 static_assert(transport_captures<tcp>);
 static_assert(transport_captures<memory_transport>);
 static_assert(transport_captures<web>);
+static_assert(transport_captures<any_transport>);
 static_assert(transport_captures<failover<tcp>>);
+static_assert(transport_captures<transport_factory<tcp>>);
 static_assert(transport_captures<http_proxy<tcp>>);
 static_assert(transport_captures<socks5_proxy<tcp>>);
+#if RUNNEL_HAS_LOCAL_SOCKETS
+static_assert(transport_captures<unix_socket>);
+#endif
 
 template <class Stream>
 concept websocket_captures = requires(Stream& s, typename tcp::stream_type below, websocket::client_options asks,
@@ -110,6 +150,16 @@ concept websocket_captures = requires(Stream& s, typename tcp::stream_type below
     capture_error(s.close(websocket::close_code::normal), e);
 };
 static_assert(websocket_captures<web::stream_type>);
+
+template <class Client>
+concept websocket_client_captures = requires(Client& c, std::error_code& e) {
+    capture_error(c.run(), e);
+    capture_error(c.send(websocket::message_kind::text, "p"), e);
+    capture_error(c.send_text("p"), e);
+    capture_error(c.send_binary("p"), e);
+    { capture_error(c.next(), e) } -> std::same_as<asio::awaitable<websocket::received_message>>;
+};
+static_assert(websocket_client_captures<websocket::reconnecting_client<tcp>>);
 
 static_assert(requires(asio::awaitable<int> task, test::executor on, std::error_code& e) {
     { capture_error(within(std::chrono::seconds(1), std::move(task)), e) } -> std::same_as<asio::awaitable<int>>;

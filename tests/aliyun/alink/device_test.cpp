@@ -20,18 +20,25 @@ using namespace std::chrono_literals;
 using test::alink_device;
 using test::alink_fixture;
 using test::json;
+using test::memory_session;
 using test::own;
 using test::task;
 using test::thermostat;
+namespace aliyun = test::aliyun;
 namespace alink = test::alink;
 namespace mqtt = test::mqtt;
 using alink::errc;
 
-// See capture_error_test.cpp.
-static_assert(requires(alink_device& d, json const& j, std::span<std::string_view const> names, std::error_code& e) {
+struct fetcher {
+    asio::awaitable<void> operator()(alink::remote_file const&, alink::pieces&) const { co_return; }
+};
+// See coro/capture_error_test.cpp.
+static_assert(requires(alink_device& d, json const& j, std::span<std::string_view const> names,
+                       std::span<alink::log_entry const> lines, alink::firmware const& offer, std::error_code& e) {
     { runnel::capture_error(d.post_properties(j), e) } -> std::same_as<asio::awaitable<json>>;
     runnel::capture_error(d.run(), e);
     runnel::capture_error(d.start(), e);
+    runnel::capture_error(d.stop(), e);
     runnel::capture_error(d.post_batch(j), e);
     runnel::capture_error(d.post_history(j), e);
     runnel::capture_error(d.post_pack(j), e);
@@ -47,13 +54,47 @@ static_assert(requires(alink_device& d, json const& j, std::span<std::string_vie
     runnel::capture_error(d.update_shadow(j, 1), e);
     runnel::capture_error(d.clear_shadow_desired(1), e);
     runnel::capture_error(d.delete_from_shadow(names, 1), e);
+    runnel::capture_error(d.post_log(lines), e);
     runnel::capture_error(d.is_log_wanted(), e);
     runnel::capture_error(d.get_job(), e);
     runnel::capture_error(d.update_job(j), e);
     runnel::capture_error(d.report_version("1"), e);
     runnel::capture_error(d.report_progress(1, "t"), e);
     runnel::capture_error(d.query_firmware(), e);
+    runnel::capture_error(d.download(offer, fetcher()), e);
     runnel::capture_error(d.get_configuration(), e);
+});
+static_assert(requires(alink::gateway<memory_session>& g, std::span<aliyun::device const> devices,
+                       std::span<alink::device_id const> ids, std::span<std::string_view const> names,
+                       aliyun::product const& of, std::error_code& e) {
+    runnel::capture_error(g.run(), e);
+    { runnel::capture_error(g.add(devices), e) } -> std::same_as<asio::awaitable<json>>;
+    runnel::capture_error(g.remove(ids), e);
+    runnel::capture_error(g.topology(), e);
+    runnel::capture_error(g.register_devices(ids), e);
+    runnel::capture_error(g.register_devices(of, names), e);
+    runnel::capture_error(g.report_found(ids), e);
+    runnel::capture_error(g.logout(ids), e);
+});
+// All of a device's, and these.
+static_assert(requires(alink::sub_device<memory_session>& s, json const& j, std::error_code& e) {
+    runnel::capture_error(s.login(), e);
+    runnel::capture_error(s.start(), e);
+    runnel::capture_error(s.logout(), e);
+    { runnel::capture_error(s.post_properties(j), e) } -> std::same_as<asio::awaitable<json>>;
+});
+static_assert(requires(runnel::testing::aliyun_cloud& c, aliyun::device d, json j, std::error_code& e) {
+    { runnel::capture_error(c.set_properties(d, j), e) } -> std::same_as<asio::awaitable<json>>;
+    runnel::capture_error(c.call_service(d, "id", j), e);
+    runnel::capture_error(c.call_service_synchronously(d, "id", j), e);
+    runnel::capture_error(c.rrpc(d, "p"), e);
+    runnel::capture_error(c.custom_rrpc(d, "t", "p"), e);
+    runnel::capture_error(c.push_config(d, j), e);
+    runnel::capture_error(c.disable(d), e);
+    runnel::capture_error(c.enable(d), e);
+    runnel::capture_error(c.remove_sub(d), e);
+    runnel::capture_error(c.change_topology(d, 0, j), e);
+    runnel::capture_error(c.ask_to_add(d, j), e);
 });
 
 // A device whose `run` is under way.
