@@ -3,11 +3,13 @@
 usage: documentation.py SOURCE_ROOT [--update]
 
 - Every path in the Markdown files exists: targets of links, and files and folders in `code`, by the end of their path.
-- docs/architecture.md: each name in a row of a table is in one of the files of that row, and the table of a machine is
-  that of its header. --update writes the latter anew.
+- docs/architecture.md: each name in a row of a table is in one of the files of that row, no question stands there twice,
+  and where I/O and OpenSSL are is what house_rules.py checks. The table of a machine is that of its header (--update writes
+  it anew), and each table in a header without I/O is there, but for those of metrics.
 - CONTRIBUTING.md: each header has its test by name, or is in the table "Changing X, run Y", whose tests exist and are in
   the executable that it names.
 - A header that claims to know no clock reads none, nor does any on a path where there is no I/O.
+- CHANGELOG.md: where headers have gone ("now") there are headers.
 """
 
 import collections
@@ -15,6 +17,8 @@ import fnmatch
 import pathlib
 import re
 import sys
+
+import house_rules
 
 ROOT = pathlib.Path(sys.argv[1])
 INCLUDE = ROOT / "include" / "runnel"
@@ -24,14 +28,20 @@ FOLDERS = [".ci", "benchmarks", "docs", "examples", "include", "packaging", "sub
 FILE = re.compile(r"<?((?!_)[\w.*/+-]*\w\.(?:hpp|cpp|py|md|txt|build))>?")
 FOLDER = re.compile(r"(?:[\w*-]+/)+")
 NAME = re.compile(r"(?:[a-z_]\w*::)*([a-z_]\w*)(?:\(\))?")
-IO = re.compile(
-    r"coro/|transport/(?!proxy/protocol/)|websocket/(?!protocol/)|mqtt/client/|mqtt/store/sqlite_store|testing/"
-    r"|aliyun/client/|aliyun/alink/(?!protocol/)"
-)
+# Does I/O without Asio.
+STORE = "mqtt/store/sqlite_store.hpp"
 KNOWS_NO_CLOCK = re.compile(r"\b(without a clock|no clock|without I/O and clock|without I/O, clock)\b", re.IGNORECASE)
 READS_CLOCK = re.compile(r"_clock::now\(|\bclock::now\(|\btime\(nullptr\)|\bclock_gettime\(")
 # It signs the time of each attempt to connect, if it is asked to; and the clock itself.
 MAY_READ_CLOCK = {"aliyun/connect.hpp", "core/clock.hpp"}
+
+
+def is_below(header, places):
+    return any(header.startswith(place) if place.endswith("/") else header == place for place in places)
+
+
+def does_io(header):
+    return is_below(header, {*house_rules.DRIVERS, STORE}) and not is_below(header, house_rules.NOT_DRIVERS)
 
 
 def spans(text):
@@ -128,6 +138,45 @@ def table_faults(page, text):
             yield f"{page}: the table is not that of {header}; documentation.py . --update mends it"
 
 
+# Tables in headers that are not of machines begin with this column: they are of metrics.
+NOT_OF_MACHINE = "name"
+
+
+def unshown_faults(page, text):
+    """Each machine with a table is on the page."""
+    shown = {header for header, _ in MACHINE.findall(text)}
+    for path in sorted(INCLUDE.rglob("*.hpp")):
+        header = path.relative_to(INCLUDE).as_posix()
+        if not does_io(header) and header not in shown:
+            first = {table.split("|")[1].strip() for table in tables_of(header).split("\n\n") if table}
+            if first - {NOT_OF_MACHINE}:
+                yield f"{page}: the table of {header} is not shown: it wants <!-- table: {header} -->"
+
+
+def twice_faults(page, text):
+    """No question is asked twice: those that go on with dots belong to the one before."""
+    section = re.search(r"^## Where is the rule for.*?\n(.*?)(?=^## )", text, re.DOTALL | re.MULTILINE)[1]
+    asked = collections.Counter(re.findall(r"^\| (?!\.\.\.)([^|]+) \|", section, re.MULTILINE))
+    yield from (f"{page}: stands twice: {question}" for question, times in asked.items() if times > 1)
+
+
+def place_faults(page, text):
+    """Where I/O is done, and where OpenSSL is seen."""
+    section = re.search(r"^### Where does I/O happen\?\n(.*?)(?=^## )", text, re.DOTALL | re.MULTILINE)[1]
+    rows = [row.split("|")[1:3] for row in re.findall(r"^\|.*\|$", section, re.MULTILINE)[2:]]
+    io, pure = ({span for row in rows for span in spans(row[column])} for column in (0, 1))
+    seen = re.search(r"OpenSSL is seen by (.*?) only\.", section, re.DOTALL)
+    folders = {driver for driver in house_rules.DRIVERS if "/" in driver}
+    openssl = {span.removeprefix("runnel/") for span in spans(seen[1])} if seen else set()
+    for told, true, what in [
+        (io, {*folders, STORE}, "do I/O"),
+        (pure, house_rules.NOT_DRIVERS, "do none below those"),
+        (openssl, house_rules.SEE_OPENSSL, "see OpenSSL"),
+    ]:
+        if told != true:
+            yield f"{page}: what is said to {what} is not what house_rules.py says: {', '.join(sorted(told ^ true))}"
+
+
 def update(page):
     def write(machine):
         return f"<!-- table: {machine[1]} -->\n\n{tables_of(machine[1])}\n\n"
@@ -190,6 +239,19 @@ def test_faults(page, text):
                     yield f"{page}: {span} is not in the executable that is named before it"
 
 
+# --- CHANGELOG.md
+
+
+def moved_faults(page, text):
+    """The table of headers that have moved: files, or names before a folder."""
+    rows = re.findall(r"^\| header, below `runnel/` \| now \|\n\|.*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    for old, now in re.findall(r"^\| (`.*) \| `(\S+)` \|$", "".join(rows), re.MULTILINE):
+        names = spans(old)[1:]
+        for header in [f"{now}{name}.hpp" for name in names] if now.endswith("/") else [now]:
+            if not (INCLUDE / header).is_file():
+                yield f"{page}: there is no {header} now"
+
+
 # --- clocks
 
 
@@ -199,7 +261,7 @@ def clock_faults():
         code = path.read_text()
         comments = re.sub(r"\s*\n\s*//+<?\s*", " ", code)
         claims = KNOWS_NO_CLOCK.search(comments) is not None
-        pure = not IO.match(header) and "/" in header and header not in MAY_READ_CLOCK
+        pure = not does_io(header) and "/" in header and header not in MAY_READ_CLOCK
         if (claims or pure) and READS_CLOCK.search(re.sub(r"//.*", "", code)):
             yield f"{header}: reads a clock, " + ("but says that it knows none" if claims else "on a path without I/O")
 
@@ -207,12 +269,13 @@ def clock_faults():
 def main():
     if "--update" in sys.argv:
         update("docs/architecture.md")
-    faults = list(clock_faults())
+    faults = [*clock_faults(), *moved_faults("CHANGELOG.md", (ROOT / "CHANGELOG.md").read_text())]
     for page in PAGES:
         text = prose((ROOT / page).read_text())
         faults += path_faults(page, text)
         if page == "docs/architecture.md":
-            faults += [*name_faults(page, text), *table_faults(page, text)]
+            faults += [*name_faults(page, text), *table_faults(page, text), *unshown_faults(page, text)]
+            faults += [*twice_faults(page, text), *place_faults(page, text)]
         if page == "CONTRIBUTING.md":
             faults += test_faults(page, text)
     print("\n".join(faults) or "the documentation is right")

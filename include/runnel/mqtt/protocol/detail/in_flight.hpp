@@ -32,6 +32,40 @@ namespace runnel::mqtt::detail {
 /// it, so that their identifiers are the only ones that they keep from being used. They stay in front of all others.
 class in_flight {
   public:
+    /// By what `outgoing` does with it, an exchange goes through these stages:
+    ///
+    /// | stage                            | event                                                  | then          |
+    /// |----------------------------------|--------------------------------------------------------|---------------|
+    /// | -                                | a message begins, and has to wait; `restore` as unsent | `queued`      |
+    /// | -                                | a message begins, and it is its turn                   | `sent`        |
+    /// | -                                | a request begins                                       | `request`     |
+    /// | -                                | `restore`: it may have been sent                       | `resend`      |
+    /// | -                                | `restore`: PUBREC has come                             | `rerelease`   |
+    /// | `queued`                         | its turn; QoS 1 and 2                                  | `sent`        |
+    /// | `queued`                         | its turn; QoS 0                                        | `ended`       |
+    /// | `queued`                         | its turn; QoS 2, and the peer may hold its identifier  | `freeing`     |
+    /// | `queued`, `freeing`              | it is given up (*)                                     | `ended`       |
+    /// | `freeing`                        | PUBCOMP                                                | `sent`        |
+    /// | `freeing`                        | the connection has gone                                | `queued`      |
+    /// | `sent`                           | PUBREC                                                 | `released`    |
+    /// | `sent`                           | PUBACK                                                 | `ended`       |
+    /// | `sent`                           | `take_back_unsent`: it has not been written            | `ended`       |
+    /// | `sent`                           | the connection has gone                                | `resend` (**) |
+    /// | `resend`                         | its turn                                               | `sent`        |
+    /// | `resend`                         | the peer has no session                                | `queued`      |
+    /// | `resend`                         | it is given up (*); QoS 1                              | `ended`       |
+    /// | `resend`                         | it is given up (*); QoS 2: the peer may have it        | `rerelease`   |
+    /// | `rerelease`                      | its turn                                               | `rereleased`  |
+    /// | `rerelease`                      | the peer has no session; `reject`                      | `ended`       |
+    /// | `released`, `rereleased`         | PUBCOMP                                                | `ended`       |
+    /// | `released`, `rereleased`         | the connection has gone                                | `rerelease`   |
+    /// | `sent`, `released`, `rereleased` | PUBREC with an error                                   | `ended`       |
+    /// | `request`                        | the answer; the connection has gone                    | `ended`       |
+    /// | any                              | a new session begins                                   | `ended`       |
+    ///
+    /// (*) By `withdraw` (only what has never been sent), `expire`, `discard`, `reject`, `refuse_unacceptable`.
+    ///
+    /// (**) And goes on from there at once if `discard` has given it up meanwhile.
     enum class stage : std::uint8_t {
         ended,       ///< done; its place is free once it is the oldest
         queued,      ///< PUBLISH to be sent without DUP

@@ -27,14 +27,20 @@ struct unanswered_exchanges {
 /// That a connection ends costs no message: networks and servers fail in many ways. A message is given up only after a
 /// trial that others do not fail.
 ///
-/// - usual: all may be sent. When the server has ended the connection twice in a row with the same error, the same
-///   oldest exchange, and nothing acknowledged, all that was in flight is under suspicion, and the next connection
-///   begins by holding.
-/// - holding: no exchange may be sent for a time after CONNACK, then trying. If the connection ends before, it does so
-///   without the messages: usual.
-/// - trying: one exchange may be in flight at a time; usual, as soon as all under suspicion have ended. If the server
-///   ends the connection right after a message was sent, and nothing was acknowledged on this connection, that is a
-///   strike against the message. The next connection begins by holding.
+/// | state     | in flight may be | event                                                               | then      |
+/// |-----------|------------------|---------------------------------------------------------------------|-----------|
+/// | `usual`   | all              | the server ends the connection, as it has ended the one before (*)  | `holding` |
+/// | `holding` | nothing          | `on_time`: some time after CONNACK                                  | `trying`  |
+/// | `holding` |                  | the connection ends: not because of the messages                    | `usual`   |
+/// | `trying`  | one at a time    | `on_answers`: all under suspicion have ended                        | `usual`   |
+/// | `trying`  |                  | the server ends the connection right after a message: a strike (**) | `holding` |
+/// | `trying`  |                  | the connection ends, and something was acknowledged on it           | `holding` |
+/// | `trying`  |                  | the connection ends in any other way                                | `usual`   |
+///
+/// (*) With the same error, the same oldest exchange, and nothing acknowledged. Then all that was in flight is under
+/// suspicion.
+///
+/// (**) Against this message, if nothing was acknowledged on the connection.
 ///
 /// After so many strikes in a row the message is given up, and the trial goes on with the rest. Any acknowledgement
 /// clears the strikes, and any other end of a connection ends the trial: a timeout, an end in the middle of a long
