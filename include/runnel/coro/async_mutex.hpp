@@ -13,6 +13,9 @@ namespace runnel {
 /// pending, and whoever holds the turn writes what is pending before giving the turn back. So the reader never waits
 /// for a write of the user's, which the peer may not be reading.
 ///
+/// While a coroutine is suspended, others may write all of this, each in one step: so `take` looks anew when it goes
+/// on. `holder_` is written by the `holder` that takes the turn, and by the same when it gives it back.
+///
 ///     typename async_mutex<Executor>::holder turn(shared->turn);
 ///     if (!turn.try_take()) co_await turn.take();
 template <class Executor>

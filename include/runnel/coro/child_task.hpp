@@ -20,6 +20,18 @@ namespace runnel {
 /// waits for its end, so that nothing needs to be passed through the executor or kept at work.
 ///
 /// One coroutine at a time. If the object goes first, the coroutine is cancelled, and nobody is told of its end.
+///
+/// While a coroutine is suspended, others may write this, each in one step:
+///
+/// | member     | is written by                                                                                       |
+/// |------------|-----------------------------------------------------------------------------------------------------|
+/// | `running_` | `launch` and `abandon`, for the owner; `end`, for the coroutine                                     |
+/// | `life_`    | the owner: the first `share` makes it, `abandon` and the destructor let it go; the coroutine has a  |
+/// |            | share                                                                                               |
+/// | `present`  | `launch`, and the coroutine's frame when it goes: after the object, perhaps, or when the next one   |
+/// |            | has begun                                                                                           |
+///
+/// So the coroutine asks `is_abandoned` when it goes on, before it touches the object.
 template <class Executor>
 class child_task {
   public:

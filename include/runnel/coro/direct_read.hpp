@@ -24,6 +24,9 @@ struct read_outcome {
 /// with `use_awaitable`, but without a coroutine frame of its own, and without throwing: a session that waits for
 /// something to read is to be small. Whoever has been cancelled must not begin to read. `State` is that of an
 /// `asio_stream`.
+///
+/// While a coroutine is suspended, here the one that reads, `outcome` is the handler's, which writes it once, just
+/// before the coroutine goes on. It is in the frame of who waits, or lives as long.
 template <class Executor, class State>
 auto direct_read(State& state, read_outcome& outcome) {
     // Has the executor and the cancellation slot of the coroutine.

@@ -42,6 +42,9 @@ inline bool try_to_cancel(asio::cancellation_signal& signal) try {
 template <class Executor, std::same_as<asio::awaitable<void, Executor>>... Task>
 asio::awaitable<std::size_t, Executor> race(wait_list<Executor>& waiters, Task... tasks) {
     constexpr std::size_t none = sizeof...(Task);
+    // While a coroutine is suspended, here this one, the end of each task writes this, in one step, all but `signals`,
+    // and `running` last. It is in this frame, as what the tasks' ends refer to is: so this goes on behind the last of
+    // them only.
     struct shared {
         std::array<asio::cancellation_signal, sizeof...(Task)> signals;
         std::size_t running = 0;

@@ -57,7 +57,10 @@ class timer {
   private:
     static constexpr clock::time_point never() noexcept { return (clock::time_point::max)(); }
 
-    // Shared with the operations under way.
+    // Shared with the operations under way. Nothing here is a coroutine: each function and each handler changes this in
+    // one step. `of` is the destructor's, `when` is written by `set`, `stop` and the timer's handler, `soon` by the
+    // function of that name and its handler. Since a handler may come when the object has gone, it looks at `of` before
+    // it calls.
     struct state {
         RUNNEL_COLD RUNNEL_NOINLINE state(Executor const& executor, function c, void* o)
             : timer(executor), call(c), of(o) {}

@@ -42,6 +42,7 @@ class over_tls {
         return tls_context(options);
     }
 
+    // While a coroutine is suspended, nobody writes this: each connection has a copy of the layer.
     tls_context context_;
 };
 

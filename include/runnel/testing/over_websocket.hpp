@@ -48,6 +48,7 @@ class over_websocket {
     }
 
   private:
+    // While a coroutine is suspended, nobody writes this, nor `path`: each connection has a copy of the layer.
     Next next_;
 };
 

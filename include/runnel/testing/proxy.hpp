@@ -126,7 +126,7 @@ class basic_proxy {
     using awaitable = asio::awaitable<T, Executor>;
 
     // A coroutine that runs, and how to stop it. A connection has two more, one for each direction (`pump`): each reads
-    // from one stream and writes to the other, so that each stream has one reader and one writer. While they are
+    // from one stream and writes to the other, so that each stream has one reader and one writer. While a coroutine is
     // suspended, others may write `carried`, `directions_ended` (the other direction) and `reset` (the user, too);
     // `waiting[i]` is that of direction i. The user may change the faults at any time: each block looks at them.
     struct link {

@@ -111,6 +111,8 @@ class virtual_time {
   private:
     time_point last() const noexcept { return state_->begin + maximum; }
 
+    // While a coroutine is suspended, here `keep_value`, nobody writes this: it does, at its end, and Asio's handler
+    // behind that. `run` reads it between two turns of the context, and may go before: both have a share.
     template <class T>
     struct task {
         asio::cancellation_signal signal;

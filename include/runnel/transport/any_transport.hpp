@@ -89,6 +89,9 @@ class basic_any_stream {
 /// One that has been moved from is empty until it is assigned to: it is not secure, its URL is empty, it reaches no
 /// other server, `open` throws `std::errc::invalid_argument` (which ends a session's `run`), and it equals those only
 /// that are empty, too, as its copies are.
+///
+/// While a coroutine is suspended, here `open`, this must neither go nor be assigned to, as the coroutine uses the
+/// transport in it. `report` writes what that has.
 template <class Executor = asio::any_io_executor>
 class basic_any_transport {
   public:

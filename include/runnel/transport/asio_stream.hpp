@@ -45,8 +45,9 @@ inline constexpr bool is_socket<asio::basic_stream_socket<Protocol, Executor>> =
 /// and keeps it until they have ended. A type that has neither is destroyed at once, with its operations under way. An
 /// `asio::ssl::stream` may still use a reader's buffer after that, until the operation has ended.
 ///
-/// A read under way has nothing but `into`, a write nothing but `out`: neither writes what the other uses. `backlog`
-/// and `next_layer` may be used meanwhile, `shutdown` during a read.
+/// A read under way has nothing but `into`, a write nothing but `out`: while a coroutine is suspended, here one that
+/// reads or writes, nobody writes what it uses, but the destructor, which lets go of `next`. `backlog` and `next_layer`
+/// may be used meanwhile, `shutdown` during a read.
 ///
 ///     runnel::asio_stream stream(std::move(connected_socket));
 template <class Next>

@@ -148,7 +148,10 @@ class failover {
 
     std::vector<Next> endpoints_;
     failover_order order_;
-    // Not part of the value, but of what is known about it.
+    // Not part of the value, but of what is known about it. There is one `open` at a time. While a coroutine is
+    // suspended, here that one, only `report` may write this: `next_` and `opened_`, in one step. It is for streams
+    // that have been opened: in the middle of an `open` it would shift whose turn is next, and the end of that writes
+    // `next_` all the same.
     mutable std::size_t current_ = 0;
     mutable std::size_t next_ = 0;    // where `open` begins
     mutable std::size_t opened_ = 0;  // how often, since all was well

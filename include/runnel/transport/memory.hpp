@@ -91,10 +91,10 @@ class memory_stream {
     void cut() { connection_->cut(outgoing().cut_error); }
 
   private:
-    // The bytes from one end to the other. The operations of both ends work on them in one step, and look again at all
-    // when they go on. `bytes` is filled by the writing end and emptied by the reading one; `end` is set by the writing
-    // end, `dead` by the reading one, both by a cut; the limits of `flow` are the user's, at any time, its counters the
-    // operations'.
+    // The bytes from one end to the other. While a coroutine is suspended, others may write all of it, in one step, so
+    // that the operations of both ends look at it anew when they go on. `bytes` is filled by the writing end and
+    // emptied by the reading one; `end` is set by the writing end, `dead` by the reading one, both by a cut; the limits
+    // of `flow` are the user's, at any time, its counters the operations'.
     struct half {
         memory_flow flow;
         receive_buffer bytes;

@@ -64,6 +64,10 @@ class tapped_stream {
     std::size_t backlog() { return backlog_of(*state_->next); }
 
   private:
+    // A read and a write go on side by side, and both tell `tap`, as does the destructor, each in one step. While a
+    // coroutine is suspended, others may write what the tap has, and `next` once, by `abandon`. As the tap may destroy
+    // the stream, each coroutine asks for that (`check`, `is_abandoned`) behind each suspension and each call of the
+    // tap.
     struct state : stream_state {
         state(Next n, Tap t) : next(std::move(n)), tap(std::move(t)) {}
         void abandon() noexcept { next.reset(); }

@@ -44,6 +44,8 @@ class transport_factory {
     friend bool operator==(transport_factory const&, transport_factory const&) = default;
 
   private:
+    // Shared by copies. While a coroutine is suspended, nobody writes this, nor at any other time; `open` has its
+    // `next` in its own frame.
     struct state {
         explicit state(maker_type m) : make(std::move(m)), url(make().url()) {}
         maker_type make;

@@ -175,6 +175,8 @@ class sub_device : public device<Session> {
         });
     }
 
+    // While a coroutine is suspended, others may write this: the login of `self_`, as `logins` says, so that each asks
+    // for it anew when it goes on; and `event_`, the user, by `on_event`.
     alink::detail::logins<Session>& gateway_;
     typename alink::detail::logins<Session>::member self_;
     std::function<awaitable<void>(sub_device_event)> event_;

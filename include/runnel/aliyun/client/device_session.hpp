@@ -204,7 +204,16 @@ class device_session {
   private:
     using clock = rate_limit::clock;
 
-    // What coroutines need after the session may have gone.
+    // What coroutines need after the session may have gone. While a coroutine is suspended, others may write this, each
+    // in one step:
+    //
+    // | member     | is written by                                                             |
+    // |------------|---------------------------------------------------------------------------|
+    // | `filters`  | who subscribes, from the call (`reservation`) to a failure; `unsubscribe` |
+    // | `attempts` | the session, by its event `connecting`                                    |
+    // | `stopping` | `disconnect`; `run` when it begins                                        |
+    // | `ended`    | the destructor. Who goes on asks for it before it touches the session     |
+    // | `stop`     | it is the waiter of `run`, of which there is one at a time                |
     struct state {
         state(executor_type executor, pace const& limits)
             : waiters(std::move(executor)), attempts(limits.connects, std::chrono::minutes(1)) {}

@@ -122,6 +122,8 @@ class registration_attempt {
         if (auto const d = std::exchange(listener_.delivered, std::nullopt)) state_.acknowledge(out_, *d);
     }
 
+    // All of it is the one coroutine's, `run`: while a coroutine is suspended, nobody writes this, and `result` waits
+    // for its end.
     executor_type executor_;
     Transport transport_;
     mqtt::session_state state_{mqtt::role::client, mqtt::protocol_version::v3_1_1};

@@ -71,7 +71,8 @@ struct delivery_of {
 };
 
 // What `co_spawn` is to call on the session's executor when the operation has ended. `Status` is how the handler wants
-// to be told of the error.
+// to be told of the error. While a coroutine is suspended, here the operation, nobody writes this: it is called once,
+// behind its end, and `*signal_` is Asio's and the slot's.
 template <class Handler, class Executor, class Status, class... Result>
 class completion {
   public:

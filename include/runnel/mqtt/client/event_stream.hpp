@@ -21,7 +21,8 @@ class event_stream {
     explicit event_stream(Executor const& executor) : state_(std::make_shared<state>(executor)) {}
 
     /// Completes with the next event, at once if one waits. Throws `errc::disconnected` when there is none and the
-    /// session is gone, and `operation_aborted` after cancellation, which loses no event.
+    /// session is gone, and `operation_aborted` after cancellation, which loses no event. The handle must be there when
+    /// it begins, and may go while it waits.
     asio::awaitable<session_event, Executor> next() {
         auto const here = state_;
         while (here->events.empty()) {
@@ -38,6 +39,9 @@ class event_stream {
     /// Events that were lost because nobody took them: the oldest, beyond 256.
     std::uint64_t dropped() const noexcept { return state_->dropped; }
 
+    // While a coroutine is suspended, others may write all of this, each in one step: the session (`push`, `close`) and
+    // whoever takes an event, as several may wait. So `next` looks at `events` and `closed` anew when it goes on; it
+    // has a share.
     struct state final : detail::event_watcher {
         explicit state(Executor const& executor) : readers(executor) {}
 

@@ -19,6 +19,9 @@ namespace runnel::mqtt {
 namespace detail {
 
 /// Counts what goes over one connection; a tap of its stream.
+///
+/// Nothing here suspends: a reader and a writer call it in one step each. While a coroutine is suspended, others may
+/// write all that it counts: the other of the two, and other connections `*to_`.
 class connection_meter {
   public:
     RUNNEL_COLD explicit connection_meter(std::shared_ptr<traffic_counters> to)

@@ -100,6 +100,8 @@ class span_source {
 /// A payload that a coroutine gives piece by piece, and once only, so for QoS 0. `next()` returns an
 /// `awaitable<std::string_view>` of the next piece, of any size, valid until the next call; an empty one: there is no
 /// more. `size` is that of all together.
+///
+/// One `read` at a time: while a coroutine is suspended, here that one, nobody else writes `rest_`.
 template <class Next>
 class sequence_source {
   public:

@@ -70,6 +70,8 @@ class scram_authenticator {
         if (e != scram_errc::ok) throw std::system_error(e, std::string(M::name));
     }
 
+    // The session ends one call before it begins another (`authenticating`): while a coroutine is suspended, here
+    // `answer` between two portions of the keys, nobody else writes this.
     scram_client<M> client_;
     key_handler on_keys_;
     bool is_news_ = false;  // the keys are those of this exchange

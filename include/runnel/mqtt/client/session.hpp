@@ -69,7 +69,7 @@ struct pieces_of<Transport> {
 
 // Inside, a session has three kinds of coroutines, on one executor: `run`; a reader and a writer (run.hpp); and the
 // user's operations; and one timer (`handle_timeout`). Nothing runs at the same time. Each part says at its head what
-// others may write while one of its coroutines is suspended. Of the session's own members:
+// others may write while a coroutine is suspended. Of the session's own members:
 //
 // | member                                        | is written by                                                |
 // |-----------------------------------------------|--------------------------------------------------------------|

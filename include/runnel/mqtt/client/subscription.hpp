@@ -32,6 +32,19 @@ class subscription_watcher;
 }  // namespace detail
 
 /// What the session and the handles know of one subscription: of one topic filter or several.
+///
+/// While a coroutine is suspended, others may write this, each in one step:
+///
+/// | member               | is written by                                                                             |
+/// |----------------------|-------------------------------------------------------------------------------------------|
+/// | `box`                | the session, which puts messages there, and whoever takes one; the last handle when it    |
+/// |                      | goes (`desert`)                                                                           |
+/// | `closed`, `end`      | the session (`subscribing`, `subscription_registry`), which also clears `closed` when it  |
+/// |                      | runs again                                                                                |
+/// | `handler`, `options` | nobody: they are set before it is subscribed to                                           |
+/// | all else             | the session                                                                               |
+///
+/// Whoever waits has a share, as the session and all handles may go, and looks at `box` and `closed` anew.
 template <class Executor>
 struct subscription_state {
     struct part {

@@ -364,6 +364,8 @@ class threaded_client {
             return wrap<Handle>(core::subscribe(c, std::move(filters), std::move(on_message), o, std::move(props)));
         });
     }
+    // These are on the executor, and have nothing of this object, which other threads use: while a coroutine is
+    // suspended, that may go.
     template <class Handle>
     static typename core::template awaitable<std::optional<Handle>> wrap(
         typename core::template awaitable<std::shared_ptr<detail::channel_handle>> subscribing) {

@@ -70,6 +70,10 @@ struct trace_target {
 };
 
 /// The trace of one connection; a tap of its stream.
+///
+/// Nothing here suspends: who opens, reads, writes or destroys the stream calls it in one step each. While a coroutine
+/// is suspended, others may write all of this, and other connections `*to_`. The sink may destroy the stream in the
+/// middle of a call: so `is_closed_` is looked at for each line.
 class connection_trace {
   public:
     RUNNEL_COLD explicit connection_trace(std::shared_ptr<trace_target> to)

@@ -335,6 +335,8 @@ class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
         co_return std::move(answer);
     }
 
+    // While a coroutine is suspended, others may write all of this, each in one step: the broker's hooks, what `calls_`
+    // does later, and the user's calls. Who waits for a device does so in `calls_`, in which it has a share.
     aliyun_records records_;
     detail::aliyun_answers answers_;
     std::shared_ptr<detail::aliyun_calls<Executor>> calls_;

@@ -103,7 +103,19 @@ class connect_race {
         return std::hash<std::string_view>()({reinterpret_cast<char const*>(endpoint.data()), endpoint.size()});
     }
 
-    // Shared with the handlers of what has been started, which may come when the race is over.
+    // Shared with the handlers of what has been started, which may come when the race is over. While a coroutine is
+    // suspended, here `run`, others may write this, each in one step:
+    //
+    // | member                                   | is written by                                                      |
+    // |------------------------------------------|--------------------------------------------------------------------|
+    // | `endpoints`, `not_found`, `is_resolving` | the resolver's handler, once; else `run`                           |
+    // | `next_is_due`                            | the timer (`due`) and the handlers of attempts set it; `run`       |
+    // |                                          | clears it (`step`)                                                 |
+    // | `running`, `failures`                    | the handlers of attempts; `run` when it starts one (`step`)        |
+    // | `winner`                                 | the handler of the first attempt that connects                     |
+    // | `sockets`, `hopeful`, `delay`            | `run` alone                                                        |
+    //
+    // So `run` looks at all of it anew (`step`). What a handler writes behind the end of the race, nobody reads.
     struct state {
         RUNNEL_COLD RUNNEL_NOINLINE state(Executor executor, duration d)
             : waiters(std::move(executor)),

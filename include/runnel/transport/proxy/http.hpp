@@ -57,6 +57,8 @@ class tunnel_stream {
     }
 
   private:
+    // `bytes` is written by `put_back`, before the tunnel has a reader, and by the reader, in one step: while a
+    // coroutine is suspended, nobody is in the middle of it.
     struct early : stream_state {
         void abandon() noexcept {}
         std::string bytes;

@@ -38,6 +38,10 @@ struct handshake_result {
 };
 
 /// The input and output of the opening handshake over a connected stream.
+///
+/// There is one `ask` or `answer` at a time, and one child of it that works (`limit`). While a coroutine is suspended,
+/// here that one, only the child may write this: `heard_`, and what it was given in its parent's frame. The parent
+/// reads that when the child has ended.
 template <runnel::stream Next>
 class handshaker {
   public:

@@ -37,10 +37,23 @@ namespace runnel::websocket::detail {
 /// What a `reconnecting_client` is: its `run`, and the queues to and from it.
 ///
 /// `run` is one coroutine with children: while it opens, one that opens; while the WebSocket is open, `read`, `write`,
-/// `watch` and `drain`. All on one executor; between two suspension points each is alone. `queue` and `inbox` are
-/// changed by the user's calls and by `write` and `read`; `opened` by `open` and, when all children have ended, by
-/// `attempt`; `closing` by `close`, and by `run` when it is called and when it ends. After each suspension: `check`, as
-/// the client may be gone.
+/// `watch` and `drain`. All on one executor; between two suspension points each is alone. While a coroutine is
+/// suspended, others may write this, each in one step:
+///
+/// | member                              | is written by                                                              |
+/// |-------------------------------------|----------------------------------------------------------------------------|
+/// | `queue`, `waiting`                  | the user's calls (`send`, `try_send`, `close`), and `write`                |
+/// | `inbox`, `receivers`                | `read`, and those who are in `next`                                        |
+/// | `opened`                            | `open`; `attempt` and `run` when all children have ended; `abandon` at any |
+/// |                                     | time                                                                       |
+/// | `heard`, `said`, `subprotocol`      | `open`; what the first two point to, the stream                            |
+/// | `closing`, `code`, `reason`         | `close`; `run` when it is called and when it ends                          |
+/// | `held_up`, `shutting`               | `read`; `write`                                                            |
+/// | `ping_due`                          | `watch` sets it, `write` clears it                                         |
+/// | `failure`                           | whoever calls the user's handler (`tell`)                                  |
+/// | `running`, `asked`, `ended`, `ends` | `run`                                                                      |
+///
+/// After each suspension: `check`, as the client may be gone.
 template <transport Transport, class Compression>
 struct reconnecting : stream_state {
     using executor_type = typename Transport::executor_type;

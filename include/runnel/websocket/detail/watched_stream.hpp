@@ -10,6 +10,9 @@
 namespace runnel::websocket::detail {
 
 /// A stream that counts what is read, so that a layer above it can be asked for signs of life.
+///
+/// While a coroutine is suspended, others may write the counters, each in one step: `*heard_` a read that has ended,
+/// which has a share in it, as this may have gone; `*said_` a write when it is called. Who else has them only reads.
 template <runnel::stream Next>
 class watched_stream {
   public:

@@ -24,6 +24,16 @@ namespace runnel::aliyun::alink::detail {
 /// A handler that throws a `refusal` answers with its code; a `json::exception`, which is what a missing parameter or
 /// one of the wrong type throws, becomes 460; anything else 500. All of it is reported to `options::on_fault`, and only
 /// there with its text.
+///
+/// While a coroutine is suspended, others may write this, each in one step:
+///
+/// | member                          | is written by                                                                  |
+/// |---------------------------------|--------------------------------------------------------------------------------|
+/// | `handlers_`, `raw_handlers_`    | the user (`set`, `set_raw`), at any time: so a call has a share in its handler |
+/// | `answered_`, `answered_count_`  | `channel::run` (`begin`)                                                       |
+/// | `running`, `counters` of `box_` | each call when it begins and ends; all that count                              |
+///
+/// What else a call has is in its frame. `channel::run` waits for the end of all calls, so this outlives them.
 template <class Session>
 class handler_table {
   public:

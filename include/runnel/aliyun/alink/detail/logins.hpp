@@ -25,6 +25,20 @@ class sub_device;
 namespace runnel::aliyun::alink::detail {
 
 /// The part of a gateway that logs its sub-devices in and out: does what `sub_device_login` says.
+///
+/// While a coroutine is suspended, others may write this, each in one step:
+///
+/// | member                | is written by                                                                            |
+/// |-----------------------|------------------------------------------------------------------------------------------|
+/// | `members_`            | a `sub_device` when it is made and when it goes: so whoever waits has shares in the      |
+/// |                       | members that it is about                                                                 |
+/// | `login` of a member   | all: what is wanted, the user's calls; what the platform tells, handlers and             |
+/// |                       | `notice_connection`. From `begin_login` or `begin_logout` on the end of that request is  |
+/// |                       | told by who has sent it alone: meanwhile the login `is_busy`, and nobody begins another  |
+/// | `connection_`         | `notice_connection`, by all                                                              |
+/// | `count` of `changes_` | who changes a login (`tell`); who waits has taken the count before it looked             |
+///
+/// So all ask anew what is to be done, and what is known, when they go on.
 template <counting_session Session>
 class logins : public device<Session> {
   public:

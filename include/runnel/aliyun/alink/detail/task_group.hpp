@@ -17,6 +17,11 @@
 namespace runnel::aliyun::alink::detail {
 
 /// Coroutines that run side by side inside another one, which waits for all of them before it ends (`enclose`).
+///
+/// While a coroutine is suspended, others may write this, each in one step: `tasks_`, who starts a task, which is
+/// before the group is enclosed or in the enclosed coroutine; `*running_`, the same, and the task at its end, as it
+/// does `ended` of its entry: by shares of its own, since this may have gone. `joiner_` is that of `enclose`, of which
+/// there is one at a time.
 template <class Executor>
 class task_group {
   public:

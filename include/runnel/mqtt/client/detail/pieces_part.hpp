@@ -30,7 +30,7 @@ namespace runnel::mqtt::detail {
 /// The part of a session over `with_pieces`, and of no other, that sends and receives messages in pieces.
 ///
 /// Two coroutines meet for each message: the session's reader or writer, and the user's, in which alone his handler or
-/// his source runs. While one is suspended the other may write this:
+/// his source runs. While a coroutine is suspended, the other may write this:
 ///
 /// | member             | is written by                                                                            |
 /// |--------------------|------------------------------------------------------------------------------------------|

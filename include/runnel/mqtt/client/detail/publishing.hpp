@@ -45,10 +45,10 @@ inline publish_ticket::~publish_ticket() {
 
 /// The part of a session that publishes: it waits for what the `publish_queue` decides.
 ///
-/// A call that is suspended has its `publisher` in its frame. Until it is told its end, that belongs to the queue;
-/// whoever tells it (the reader, the timer, the end of `run`, who finds room) writes its `result` first. From then on
-/// it is the call's alone, which touches nothing of this object any more: it may be gone. Topic, payload and options
-/// stay in place until then. What else there is changes in one step, by anybody.
+/// While a coroutine is suspended, here a call, its `publisher` is in its frame. Until it is told its end, that belongs
+/// to the queue; whoever tells it (the reader, the timer, the end of `run`, who finds room) writes its `result` first.
+/// From then on it is the call's alone, which touches nothing of this object any more: it may be gone. Topic, payload
+/// and options stay in place until then. What else there is changes in one step, by anybody.
 template <class Executor>
 class publishing {
   public:

@@ -24,9 +24,9 @@ namespace runnel::mqtt::detail {
 /// The part of a session that sends requests and waits for their responses (MQTT 5, 4.10): all through one response
 /// topic of the session's own, told apart by their correlation data.
 ///
-/// A request that is suspended has its `requester` in its frame. The reader writes `response` there, and `requests` the
-/// state and the error; then it is woken. `response_topic_` is written by the one request that subscribes, `prefix_` by
-/// CONNACK. After each wait a request calls `check` before all else: this object may be gone.
+/// While a coroutine is suspended, here a request, its `requester` is in its frame. The reader writes `response` there,
+/// and `requests` the state and the error; then it is woken. `response_topic_` is written by the one request that
+/// subscribes, `prefix_` by CONNACK. After each wait a request calls `check` before all else: this object may be gone.
 template <class Executor>
 class requesting final : public requesting_part, private subscription_watcher {
   public:

@@ -50,6 +50,28 @@ namespace detail {
 /// The session of a `threaded_client`, and all that happens on its executor. It belongs to those who use it: the
 /// client, what waits on the executor, messages that were taken. `token`s count what runs on the executor: when the
 /// last one goes, also because the execution context does, all is over, and nothing touches the executor any more.
+///
+/// Threads run at the same time: what was read with the mutex may have changed once it is given back. While a coroutine
+/// is suspended, others may write this:
+///
+/// | member                                               | is written by                                             |
+/// |------------------------------------------------------|-----------------------------------------------------------|
+/// | what `threaded_base` has behind `mutex_`             | any thread, with the mutex                                |
+/// | `is_posted_` to `report_`                            | any thread, with the mutex; `report_` by `finish` alone,  |
+/// |                                                      | which reads it without                                    |
+/// | a channel's `messages`, `closed`, `is_left`          | any thread, with the mutex                                |
+/// | `channels_`                                          | what runs on the executor, with the mutex, and reads it   |
+/// |                                                      | without                                                   |
+/// | `base_`, `strand_`, `executor_`                      | the constructor; `finish`, with the mutex. What runs on   |
+/// |                                                      | the executor reads them without: it has a token, or looks |
+/// |                                                      | for `session_` first                                      |
+/// | `io_`                                                | `drop_context`, with the mutex: of the thread that runs   |
+/// |                                                      | it, which reads it without, or when there is none         |
+/// | `session_` to `is_cut_`; a channel's `known`, `stop` | `start`; then what runs on the executor, one after        |
+/// |                                                      | another; `finish`                                         |
+/// | `tokens_`, `is_given_up_`                            | any thread: atomic                                        |
+///
+/// No callback of the user's is called with the mutex. Behind each suspension `session_` may be null: `run` has ended.
 template <class Transport>
 class threaded_core final : public threaded_base, public std::enable_shared_from_this<threaded_core<Transport>> {
   public:

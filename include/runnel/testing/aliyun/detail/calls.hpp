@@ -23,6 +23,15 @@ namespace runnel::testing::detail {
 
 /// Requests of the simulated platform that wait for the answer of a device, and what it is to do later. Kept by those
 /// who wait, too, so that it may be let go of meanwhile.
+///
+/// While a coroutine is suspended, others may write this, each in one step:
+///
+/// | member             | is written by                                                                      |
+/// |--------------------|------------------------------------------------------------------------------------|
+/// | `calls_`           | each `wait` when it begins and ends; a later one with the same key takes its place |
+/// | `answer` of a call | `answered`, into the frame of who waits; the last one counts                       |
+/// | `timers_`          | `later`, and the timers' handlers                                                  |
+/// | `closed_`          | `close`                                                                            |
 template <class Executor>
 class aliyun_calls : public std::enable_shared_from_this<aliyun_calls<Executor>> {
   public:
