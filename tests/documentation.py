@@ -10,6 +10,8 @@ usage: documentation.py SOURCE_ROOT [--update]
   the executable that it names.
 - A header that claims to know no clock reads none, nor does any on a path where there is no I/O.
 - CHANGELOG.md: where headers have gone ("now") there are headers.
+- Where I/O is done, a header with coroutines and members says what others may write while a coroutine is suspended, and
+  the members that it names there are in its code.
 """
 
 import collections
@@ -266,10 +268,43 @@ def clock_faults():
             yield f"{header}: reads a clock, " + ("but says that it knows none" if claims else "on a path without I/O")
 
 
+# --- what others may write while a coroutine is suspended
+
+SAYS_WHO_WRITES = "while a coroutine is suspended"
+HAS_COROUTINES = re.compile(r"\bco_(?:await|return)\b")
+# A member by its name, or a struct in which there are some that coroutines share.
+HAS_MEMBERS = re.compile(
+    r"^ +(?=\S)(?!return\b|co_return\b|throw\b|delete\b|using\b).*[\w>&*] +\w+_(?: = .*|\{.*\}|\[.*\])?;$"
+    r"|^ *struct (?:state|shared|core)\b[^;]*\{$|: (?:public )?stream_state \{$",
+    re.MULTILINE,
+)
+COMMENT_BLOCK = re.compile(r"(?:^ *//.*\n)+", re.MULTILINE)
+
+
+def suspension_faults():
+    for path in sorted(INCLUDE.rglob("*.hpp")):
+        header = path.relative_to(INCLUDE).as_posix()
+        text = path.read_text()
+        code = re.sub(r"//.*", "", text)
+        if not (does_io(header) and HAS_COROUTINES.search(code) and HAS_MEMBERS.search(code)):
+            continue
+        blocks = [re.sub(r"\s*\n\s*//+\s*", " ", block) for block in COMMENT_BLOCK.findall(text)]
+        blocks = [block for block in blocks if SAYS_WHO_WRITES in block.lower()]
+        if not blocks:
+            yield (
+                f"{header}: has coroutines and members, but does not say who else may write them. At the head of the class, "
+                'or of the state, write "While a coroutine is suspended, others may write this:" and a table of members and '
+                'who writes them (transport/tls/tls.hpp has one), or in one sentence that nobody does, and why'
+            )
+        words = set(re.findall(r"\w+", code))
+        for name in sorted({n for b in blocks for span in spans(b) for n in re.findall(r"\b[a-z]\w*_\b", span)} - words):
+            yield f"{header}: tells who writes `{name}` {SAYS_WHO_WRITES}, but has no such member"
+
+
 def main():
     if "--update" in sys.argv:
         update("docs/architecture.md")
-    faults = [*clock_faults(), *moved_faults("CHANGELOG.md", (ROOT / "CHANGELOG.md").read_text())]
+    faults = [*clock_faults(), *suspension_faults(), *moved_faults("CHANGELOG.md", (ROOT / "CHANGELOG.md").read_text())]
     for page in PAGES:
         text = prose((ROOT / page).read_text())
         faults += path_faults(page, text)
