@@ -384,8 +384,7 @@ class checker {
                 if (number >= checker_.down_.size()) return;
                 auto& m = checker_.down_[number];
                 // Where the server has lost the session, it may be taken for the repetition of another one.
-                m.is_ambiguous = p.dup && m.arrived == 0 && checker_.broker_life_ > 1;
-                ++m.arrived;
+                if (m.arrived++ == 0) m.is_ambiguous = p.dup && checker_.broker_life_ > 1;
             });
         }
 

@@ -268,3 +268,20 @@ TEST_CASE("whichever call of the store fails, nothing is told as done that is no
     MESSAGE(calls << " calls have failed");
     CHECK(calls > 100);
 }
+
+TEST_CASE("that a message has expired is told once it is stored") {
+    asio::io_context io;
+    auto const store = std::make_shared<failing_store>();
+    auto o = test::quick("client", protocol_version::v5);
+    o.store = store;
+    o.reconnect.initial = o.reconnect.maximum = 1h;
+    memory_session s(io.get_executor(), runnel::memory_transport(), o);
+    task<void> running(io, s.run());
+    mqtt::properties props;
+    props.message_expiry_interval = 1;
+    task<mqtt::publish_result> publishing(io, s.publish("t", "x", {.qos = qos::at_least_once, .props = &props}));
+    test::settle(io);
+    store->fails = store->calls;
+    CHECK(running.run_for_error() == full);
+    CHECK(publishing.run_for_error() == errc::disconnected);  // it may come again
+}

@@ -33,7 +33,7 @@ inline std::chrono::milliseconds to_session_time(session_clock::time_point t) no
 /// | `late`    | to be told that its time is over                              | `tell_late`, once that is stored |
 /// | `told`    | nothing: its coroutine may go on                              |                        |
 ///
-/// (*) `withdraw_late`: `late`; `connection_lost`: those that are for one connection are `told`.
+/// (*) `withdraw_late`, `on_expired`: `late`; `connection_lost`: those that are for one connection are `told`.
 ///
 /// A message of a call that waits is begun here, where the room is found, and not by the coroutine once it goes on: so
 /// nobody can come in between. While connected, QoS 0 waits for room to write, and QoS 1 and 2 for room in the queue;
@@ -136,6 +136,8 @@ class publish_queue {
         if (deadline_ != never) deadline_ = (std::max)(deadline_, now + std::chrono::microseconds(seen / 8));
         return late_.linked();
     }
+    /// The session state has dropped the message, as `why` says, which is told in the same way.
+    void on_expired(call& c, errc why) noexcept { be_late(c, why); }
     /// `error`, if it is one, is told in place of what they would be told: their withdrawal could not be stored.
     template <class Tell>
     void tell_late(std::error_code error, Tell&& tell) {
@@ -282,6 +284,13 @@ class publish_queue {
         return true;
     }
 
+    void be_late(call& c, errc why) noexcept {
+        c.error = why;
+        c.at = state::late;
+        c.unlink();
+        c.insert_before(late_);
+    }
+
     // Returns how many it has looked at.
     std::size_t withdraw_late(list_link& list, time_point now) noexcept {
         std::size_t seen = 0;
@@ -294,10 +303,7 @@ class publish_queue {
             }
             bool const sent = c.at == state::begun && !state_.withdraw(c.number);
             if (sent) state_.disown(c.number);
-            c.error = sent ? errc::response_timeout : errc::message_expired;
-            c.at = state::late;
-            c.unlink();
-            c.insert_before(late_);
+            be_late(c, sent ? errc::response_timeout : errc::message_expired);
         }
         return seen;
     }

@@ -129,7 +129,7 @@ class publishing {
     RUNNEL_COLD bool withdraw_late(clock::time_point now, bool running) {
         if (running && state_.next_expiry()) {
             state_.set_time(to_session_time(now));
-            state_.expire(refusing(*this));
+            state_.expire(expiring(queue_));
         }
         return queue_.withdraw_late(now);
     }
@@ -224,10 +224,12 @@ class publishing {
         return {queued ? publish_result::outcome::queued : publish_result::outcome::sent, {}, {}};
     }
 
-    struct refusing : session_handler {
-        publishing& of;
-        explicit refusing(publishing& p) noexcept : of(p) {}
-        void on_refused(void* owner, errc why) { of.on_refused(owner, why); }
+    struct expiring : session_handler {
+        publish_queue& queue;
+        explicit expiring(publish_queue& q) noexcept : queue(q) {}
+        void on_refused(void* owner, errc why) noexcept {
+            if (owner != nullptr) queue.on_expired(*static_cast<publish_queue::call*>(owner), why);
+        }
     };
 
     RUNNEL_NOINLINE void serve() {
