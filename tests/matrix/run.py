@@ -125,8 +125,9 @@ ROWS = {
     "clang 19, libc++, C++23": Row("clang++-19", "-stdlib=libc++ -std=c++23", "headers"),
     "i386": Row("g++", "-m32", "headers tests all_drivers plain quickstart", multiarch="i386-linux-gnu"),
     "Windows": Row(
-        "x86_64-w64-mingw32-g++-posix", "-Wa,-mbig-obj", "headers tests plain", "wine", "-static -lws2_32 -lmswsock",
-        libraries=False, portable=True, first=WINDOWS_FIRST,
+        "x86_64-w64-mingw32-g++-posix", "-Wa,-mbig-obj", "headers tests plain quickstart", "wine",
+        "-static -lws2_32 -lmswsock -lcrypt32 -lgdi32", libraries=False, portable=True, first=WINDOWS_FIRST,
+        multiarch="x86_64-w64-mingw32",
     ),
     "aarch64": cross("aarch64-linux-gnu", "qemu-aarch64"),
     "armhf": cross("arm-linux-gnueabihf", "qemu-arm"),
@@ -300,10 +301,10 @@ class Trial:
         if self.row.multiarch:
             usr = pathlib.Path(os.environ.get("RUNNEL_CROSS_ROOT", "/")) / "usr"
             folder = usr / "lib" / self.row.multiarch
-            if not (folder / "libssl.so").exists():
+            if not any((folder / name).exists() for name in ("libssl.so", "libssl.a")):
                 return "skipped, there is no libssl-dev"
             includes = ["-idirafter", usr / "include" / self.row.multiarch, "-idirafter", usr / "include"]
-            libraries = [f"-L{folder}", f"-Wl,-rpath,{folder}", *libraries]
+            libraries = [f"-L{folder}", f"-Wl,-rpath,{folder}", *libraries, *self.row.link]  # of a static one, too
         said = run(self.link([ROOT / "examples/quickstart.cpp"], "quickstart", includes, libraries), timeout=300)
         if said.count("received {") != 4:
             raise Failure(f"quickstart.cpp says: {said}")

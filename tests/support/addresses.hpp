@@ -27,7 +27,7 @@ struct addresses {
     std::string url() const { return "test://" + host; }
     asio::awaitable<stream_type> open(executor_type on, runnel::connect_progress* progress = nullptr) const {
         auto const open_socket = [](auto& socket, auto const& endpoint) {
-            std::error_code error;
+            runnel::asio_error_code error;
             socket.open(endpoint.protocol(), error);
             return error;
         };
