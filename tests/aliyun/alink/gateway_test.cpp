@@ -4,6 +4,7 @@
 
 #include "support/alink_fixture.hpp"
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -298,6 +299,34 @@ TEST_CASE("a sub-device is told that it is disabled, and logs in again once it i
     CHECK(p.run(p.cloud.remove_sub(sensor))["code"] == 200);
     CHECK(events.back() == alink::sub_device_event::deleted);
     CHECK_FALSE(p.first_running->done());
+}
+
+TEST_CASE("an event of a sub-device that is being handled keeps its handler, whatever is set meanwhile") {
+    fixture p;
+    sub_device_type sub(p.gateway, sensor);
+    std::string heard;
+    sub.on_event([&, text = std::string("a text too long to be kept within the string's own object")](
+                     alink::sub_device_event) -> asio::awaitable<void> {
+        co_await runnel::sleep_for(asio::any_io_executor(p.io.get_executor()), std::chrono::milliseconds(20));
+        heard = text;
+    });
+    p.start();
+    p.add({sensor});
+    p.first_running.emplace(p.io, sub.run());
+    p.run(sub.start());
+    task<json> disabling(p.io, p.cloud.disable(sensor));
+    p.settle();
+    CHECK_FALSE(disabling.done());
+    int others = 0;
+    sub.on_event([&](alink::sub_device_event) -> asio::awaitable<void> {
+        ++others;
+        co_return;
+    });
+    CHECK(disabling.run()["code"] == 200);
+    CHECK(heard == "a text too long to be kept within the string's own object");
+    CHECK(others == 0);
+    CHECK(p.run(p.cloud.enable(sensor))["code"] == 200);
+    CHECK(others == 1);
 }
 
 TEST_CASE("changes of the topology, and wishes for them, come to their handlers") {

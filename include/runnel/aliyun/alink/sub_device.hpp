@@ -72,13 +72,15 @@ class sub_device : public device<Session> {
         return log_out(std::move(one));
     }
 
-    /// Handles what the platform does to the sub-device: `awaitable<void>(sub_device_event)`.
+    /// Handles what the platform does to the sub-device: `awaitable<void>(sub_device_event)`. May be called again at
+    /// any time: an event that is being handled keeps the handler that it has.
     template <std::invocable<sub_device_event> Handler>
     void on_event(Handler h) {
-        event_ = [h = std::move(h)](sub_device_event what) mutable -> awaitable<void> {
+        auto handling_it = [h = std::move(h)](sub_device_event what) mutable -> awaitable<void> {
             auto handling = h(what);
             co_await std::move(handling);
         };
+        event_ = std::make_shared<event_handler const>(std::move(handling_it));
     }
 
   protected:
@@ -116,6 +118,7 @@ class sub_device : public device<Session> {
 
   private:
     using membership = typename alink::detail::logins<Session>::membership;
+    using event_handler = std::function<awaitable<void>(sub_device_event)>;
 
     static void throw_if_refused(membership const& m) {
         if (m.login.refusal()) throw std::system_error(m.login.refusal(), m.login.refusal_text());
@@ -167,8 +170,8 @@ class sub_device : public device<Session> {
                 auto logging_in = capture_error(login(), refused);
                 co_await std::move(logging_in);
             }
-            if (event_) {
-                auto handling = event_(what);
+            if (auto const kept = event_) {
+                auto handling = (*kept)(what);
                 co_await std::move(handling);
             }
             co_return json::object();
@@ -176,10 +179,11 @@ class sub_device : public device<Session> {
     }
 
     // While a coroutine is suspended, others may write this: the login of `self_`, as `logins` says, so that each asks
-    // for it anew when it goes on; and `event_`, the user, by `on_event`.
+    // for it anew when it goes on; and `event_`, the user, by `on_event`: so an event that is being handled has a share
+    // in its handler.
     alink::detail::logins<Session>& gateway_;
     typename alink::detail::logins<Session>::member self_;
-    std::function<awaitable<void>(sub_device_event)> event_;
+    std::shared_ptr<event_handler const> event_;
 };
 
 template <class Session>
