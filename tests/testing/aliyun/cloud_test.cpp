@@ -1,5 +1,6 @@
 #include <runnel/testing/aliyun/cloud.hpp>
 
+#include <asio/post.hpp>
 #include <doctest/doctest.h>
 
 #include <chrono>
@@ -22,21 +23,25 @@ constexpr aliyun::device gateway{"a1B2c3D4e5F", "gateway-1", "the gateway's secr
 constexpr aliyun::device sensor{"b2C3d4E5f6G", "sensor-1", "the sensor's secret"};
 std::string const own = "/sys/a1B2c3D4e5F/thermostat-7";
 
+void connect(asio::io_context& io, testing::aliyun_cloud& cloud, mqtt_client& client, aliyun::device const& who) {
+    auto [near, far] = memory_stream<>::pair(io.get_executor());
+    cloud.attach(std::move(far));
+    client.open(std::move(near));
+    auto const c = aliyun::sign(who, {.mode = aliyun::secure_mode::plain});
+    mqtt::connect packet;
+    packet.client_id = c.client_id;
+    packet.keep_alive = 60;
+    packet.user_name = c.user_name.view();
+    packet.password = c.password.view();
+    REQUIRE(client.connect(packet) == reason_code::success);
+}
+
 // A device, all of whose topics are subscribed to, and the cloud it is connected to.
 struct fixture {
     explicit fixture(aliyun::device const& who = thermostat) : cloud(io.get_executor()), client(io) {
         cloud.add_device(who);
         cloud.add_device(sensor);
-        auto [near, far] = memory_stream<>::pair(io.get_executor());
-        cloud.attach(std::move(far));
-        client.open(std::move(near));
-        auto const c = aliyun::sign(who, {.mode = aliyun::secure_mode::plain});
-        mqtt::connect packet;
-        packet.client_id = c.client_id;
-        packet.keep_alive = 60;
-        packet.user_name = c.user_name.view();
-        packet.password = c.password.view();
-        REQUIRE(client.connect(packet) == reason_code::success);
+        connect(io, cloud, client, who);
         auto const names = who.product_key.str() + "/" + who.device_name.str();
         for (std::string const& filter :
              {"/sys/" + names + "/#", "/ext/ntp/" + names + "/response", "/ext/error/" + names, "/shadow/get/" + names,
@@ -335,6 +340,36 @@ TEST_CASE("an application that waits is told when the cloud is closed down") {
     p.io.poll();
     cloud.reset();
     CHECK(waiting.run_for_error() == asio::error::operation_aborted);
+}
+
+TEST_CASE(
+    "an application that has been answered when the cloud goes, and has not gone on yet, is told that it has gone") {
+    auto const asked = [](testing::aliyun_cloud& cloud, int what) {
+        if (what == 0) return cloud.disable(sensor);
+        if (what == 1) return cloud.remove_sub(sensor);
+        return cloud.call_service(sensor, "reboot", {});
+    };
+    for (int const what : {0, 1, 2}) {
+        asio::io_context io;
+        std::optional<testing::aliyun_cloud> cloud(io.get_executor());
+        cloud->add_device(sensor);
+        mqtt_client client(io);
+        connect(io, *cloud, client, sensor);
+        REQUIRE_FALSE(is_error(client.subscribe("/sys/b2C3d4E5f6G/sensor-1/#")));
+        bool is_answered = false;
+        cloud->on_message = [&](testing::client_info const&, mqtt::publish const& m) {
+            if (!m.topic.ends_with("_reply")) return;
+            is_answered = true;
+            asio::post(io, [&] { cloud.reset(); });  // before who has been woken goes on: that is posted later
+        };
+        test::task<json> asking(io, asked(*cloud, what));
+        REQUIRE(client.wait_for(1));
+        json const reply = {{"id", json::parse(client.messages.front().payload)["id"]}, {"code", 200}};
+        client.publish(client.messages.front().topic + "_reply", reply.dump());
+        CHECK(asking.run_for_error() == asio::error::operation_aborted);
+        CHECK(is_answered);
+        CHECK_FALSE(cloud.has_value());
+    }
 }
 
 TEST_CASE("the cloud misbehaves on demand") {

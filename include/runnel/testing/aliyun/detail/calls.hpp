@@ -31,7 +31,7 @@ namespace runnel::testing::detail {
 /// | `calls_`           | each `wait` when it begins and ends; a later one with the same key takes its place |
 /// | `answer` of a call | `answered`, into the frame of who waits; the last one counts                       |
 /// | `timers_`          | `later`, and the timers' handlers                                                  |
-/// | `closed_`          | `close`                                                                            |
+/// | `closed_`          | `close`: so all ask for it when they go on, who have been answered, too            |
 template <class Executor>
 class aliyun_calls : public std::enable_shared_from_this<aliyun_calls<Executor>> {
   public:
@@ -101,6 +101,8 @@ class aliyun_calls : public std::enable_shared_from_this<aliyun_calls<Executor>>
         auto waiting = wait_for(self, made);
         auto limited = within<Executor>(self->waiters_, timeout, asio::error::timed_out, std::move(waiting));
         co_await std::move(limited);
+        // Whoever goes on may be about to use what has closed this.
+        if (self->closed_) throw std::system_error(asio::error::operation_aborted);
         co_return std::move(*made.answer);
     }
 
