@@ -10,9 +10,11 @@
 #include <exception>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <support/memory_sessions.hpp>
+#include <system_error>
 #include <vector>
 
 namespace {
@@ -343,6 +345,32 @@ TEST_CASE("running again and again waits when the minute's attempts are used up,
     CHECK_FALSE(p.running->run_for_error());
 }
 
+TEST_CASE("run is refused while another one waits for its turn to connect, or runs, and changes nothing") {
+    fixture p({.connects = 1});
+    p.start();
+    CHECK_THROWS_AS(test::run(p.io, p.session->run()), std::logic_error);
+    CHECK(p.session->is_connected());
+    test::run(p.io, p.session->disconnect());
+    p.running->run();
+    p.running.emplace(p.io, p.session->run());
+    test::settle(p.io);
+    CHECK_THROWS_AS(test::run(p.io, p.session->run()), std::logic_error);
+    test::settle(p.io);
+    CHECK_FALSE(p.running->done());
+    // It is told of a disconnect all the same.
+    auto disconnecting = p.session->disconnect();
+    CHECK_THROWS_AS(test::run(p.io, p.session->run()), std::logic_error);
+    test::run(p.io, std::move(disconnecting));
+    CHECK_FALSE(p.running->run_for_error());
+    CHECK(p.opened == 1);
+    // And the next one may run.
+    p.running.emplace(p.io, p.session->run());
+    test::settle(p.io);
+    CHECK_FALSE(p.running->done());
+    p.running->cancel();
+    CHECK(p.running->run_for_error() == asio::error::operation_aborted);
+}
+
 TEST_CASE("MQTT 5: a device may leave its client identifier to the server") {
     fixture p;
     aliyun::connect_options const how{.client_id = "", .version = protocol_version::v5};
@@ -369,6 +397,15 @@ TEST_CASE("a device session may go before what it has been given to publish begi
         test::task<mqtt::publish_result> publisher(p.io, std::move(publishing));
         p.session.reset();
         CHECK(publisher.run_for_error());
+    }
+    {
+        fixture p;
+        std::string_view const filters[] = {"/a1B2c3D4e5F/thermostat-7/user/get"};
+        auto running = p.session->run();
+        auto subscribing = p.session->subscribe_all(filters, {});
+        p.session.reset();
+        CHECK(error_of(p, std::move(running)) == mqtt::errc::disconnected);
+        CHECK(error_of(p, std::move(subscribing)) == mqtt::errc::disconnected);
     }
     fixture p({.connects = 1});
     p.start();

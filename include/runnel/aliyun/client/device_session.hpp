@@ -16,8 +16,10 @@
 #include <optional>
 #include <set>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -91,21 +93,9 @@ class device_session {
     awaitable<void> connected() { return session_.connected(); }
     awaitable<std::uint64_t> connected(std::uint64_t after) { return session_.connected(after); }
 
-    /// See `mqtt::session::run`. Waits first if there have been too many attempts to connect in the last minute.
-    awaitable<void> run() {
-        auto const here = state_;
-        here->stopping = false;
-        auto const at = here->attempts.ready_at(clock::now());
-        if (at > clock::now()) {
-            auto sleeping = sleep_for<executor_type>(here->waiters.get_executor(), at - clock::now());
-            auto stopping = here->stopped(here);
-            co_await race(here->waiters, std::move(sleeping), std::move(stopping));
-        }
-        if (here->ended) throw std::system_error(mqtt::errc::disconnected);
-        if (here->stopping) co_return;
-        auto running = session_.run();
-        co_await std::move(running);
-    }
+    /// See `mqtt::session::run`. Waits first if there have been too many attempts to connect in the last minute. There
+    /// is one at a time: throws `std::logic_error` while another one waits or runs, and changes nothing.
+    awaitable<void> run() { return run_in_turn(state_, &session_); }
 
     /// See `mqtt::session::disconnect`.
     awaitable<void> disconnect(mqtt::reason_code reason = mqtt::reason_code::normal_disconnection,
@@ -181,15 +171,7 @@ class device_session {
     /// one group is refused, those before it stay.
     awaitable<std::vector<subscription>> subscribe_all(std::span<std::string_view const> filters,
                                                        message_handler handler, mqtt::subscribe_options o = {}) {
-        std::vector<subscription> made;
-        for (std::size_t at = 0; at < filters.size(); at += max_filters) {
-            auto const group = filters.subspan(at, (std::min)(max_filters, filters.size() - at));
-            auto own_handler = handler;
-            auto subscribing = subscribe(group, std::move(own_handler), o);
-            auto one = co_await std::move(subscribing);
-            made.push_back(std::move(one));
-        }
-        co_return std::move(made);
+        return subscribe_groups(state_, this, filters, std::move(handler), o);
     }
 
     /// See `mqtt::session::unsubscribe`.
@@ -212,8 +194,9 @@ class device_session {
     // | `filters`  | who subscribes, from the call (`reservation`) to a failure; `unsubscribe` |
     // | `attempts` | the session, by its event `connecting`                                    |
     // | `stopping` | `disconnect`; `run` when it begins                                        |
+    // | `running`  | `run` when it begins and ends (`runner`): so there is one at a time       |
     // | `ended`    | the destructor. Who goes on asks for it before it touches the session     |
-    // | `stop`     | it is the waiter of `run`, of which there is one at a time                |
+    // | `stop`     | it is the waiter of that `run`                                            |
     struct state {
         state(executor_type executor, pace const& limits)
             : waiters(std::move(executor)), attempts(limits.connects, std::chrono::minutes(1)) {}
@@ -235,9 +218,38 @@ class device_session {
         rate_limit attempts;
         std::multiset<std::string, std::less<>> filters;
         bool stopping = false;  // `disconnect` was called
+        bool running = false;   // `run` waits or runs
         bool ended = false;     // the session is gone
     };
     using state_ptr = std::shared_ptr<state>;
+
+    // `run` in progress.
+    struct runner {
+        explicit runner(state_ptr h) : here(std::move(h)) {
+            if (here->running) throw std::logic_error("session::run is running already");
+            here->running = true;
+        }
+        ~runner() { here->running = false; }
+        runner(runner const&) = delete;
+        runner& operator=(runner const&) = delete;
+        state_ptr here;
+    };
+
+    static awaitable<void> run_in_turn(state_ptr here, session_type* session) {
+        if (here->ended) throw std::system_error(mqtt::errc::disconnected);
+        runner const only(here);
+        here->stopping = false;
+        auto const at = here->attempts.ready_at(clock::now());
+        if (at > clock::now()) {
+            auto sleeping = sleep_for<executor_type>(here->waiters.get_executor(), at - clock::now());
+            auto stopping = here->stopped(here);
+            co_await race(here->waiters, std::move(sleeping), std::move(stopping));
+        }
+        if (here->ended) throw std::system_error(mqtt::errc::disconnected);
+        if (here->stopping) co_return;
+        auto running = session->run();
+        co_await std::move(running);
+    }
 
     static mqtt::session_options watched(mqtt::session_options options, pace const& limits, state_ptr const& here) {
         bool const v5 = options.version == mqtt::protocol_version::v5;
@@ -308,6 +320,21 @@ class device_session {
         auto subscribing = session->subscribe(std::span(views), std::move(handler), o);
         auto made = co_await std::move(subscribing);
         counted.kept = true;
+        co_return std::move(made);
+    }
+
+    static awaitable<std::vector<subscription>> subscribe_groups(state_ptr here, device_session* session,
+                                                                 std::span<std::string_view const> filters,
+                                                                 message_handler handler, mqtt::subscribe_options o) {
+        std::vector<subscription> made;
+        for (std::size_t at = 0; at < filters.size(); at += max_filters) {
+            if (here->ended) throw std::system_error(mqtt::errc::disconnected);
+            auto const group = filters.subspan(at, (std::min)(max_filters, filters.size() - at));
+            auto own_handler = handler;
+            auto subscribing = session->subscribe(group, std::move(own_handler), o);
+            auto one = co_await std::move(subscribing);
+            made.push_back(std::move(one));
+        }
         co_return std::move(made);
     }
 
