@@ -8,6 +8,7 @@
 #include <chrono>
 #include <concepts>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -147,6 +148,29 @@ TEST_CASE("a request may come before run and before the connection: it subscribe
     json const values = {{"Temperature", 21.5}};
     p.run(p.device.post_properties(values));
     CHECK(p.cloud.thing(thermostat).properties == values);
+}
+
+TEST_CASE("run is refused while another one of the device is under way, which goes on") {
+    fixture p;
+    int calls = 0;
+    p.device.on_properties([&](json) -> asio::awaitable<void> {
+        ++calls;
+        co_return;
+    });
+    p.start();
+    p.settle();
+    CHECK_THROWS_WITH_AS(p.run(p.device.run()), "device::run is running already", std::logic_error);
+    p.settle();
+    CHECK_FALSE(p.running->done());
+    json const wanted = {{"Temperature", 20}};
+    CHECK(p.run(p.cloud.set_properties(thermostat, wanted))["code"] == 200);
+    CHECK(calls == 1);
+    p.running->cancel();
+    CHECK(p.running->run_for_error() == asio::error::operation_aborted);
+    p.start();
+    CHECK(p.run(p.cloud.set_properties(thermostat, wanted))["code"] == 200);
+    CHECK(calls == 2);
+    p.disconnect(*p.running);
 }
 
 TEST_CASE("requests side by side each get their own reply") {

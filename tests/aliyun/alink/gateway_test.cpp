@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -370,6 +371,28 @@ TEST_CASE("a sub-device may go while its gateway goes on, also while it is being
     p.settle();
     sub_device_type again(p.gateway, sensor);
     p.run(again.login());
+    CHECK(p.cloud.logged_in(sensor));
+}
+
+TEST_CASE("run is refused while another one of the gateway is under way, and nobody who waits for a login notices") {
+    fixture p;
+    sub_device_type sub(p.gateway, sensor);
+    p.add({sensor});
+    p.start();
+    p.settle();
+    p.cloud.drop_next(1);
+    task<void> login(p.io, sub.login());
+    p.settle();
+    CHECK_FALSE(login.done());
+    CHECK_THROWS_WITH_AS(p.run(p.gateway.run()), "device::run is running already", std::logic_error);
+    p.settle();
+    CHECK_FALSE(login.done());
+    CHECK_FALSE(p.running->done());
+    p.running->cancel();
+    CHECK(p.running->run_for_error() == asio::error::operation_aborted);
+    CHECK(login.run_for_error() == mqtt::errc::disconnected);
+    p.start();
+    p.run(sub.login());
     CHECK(p.cloud.logged_in(sensor));
 }
 

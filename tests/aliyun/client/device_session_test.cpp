@@ -348,18 +348,18 @@ TEST_CASE("running again and again waits when the minute's attempts are used up,
 TEST_CASE("run is refused while another one waits for its turn to connect, or runs, and changes nothing") {
     fixture p({.connects = 1});
     p.start();
-    CHECK_THROWS_AS(test::run(p.io, p.session->run()), std::logic_error);
+    CHECK_THROWS_WITH_AS(test::run(p.io, p.session->run()), "session::run is running already", std::logic_error);
     CHECK(p.session->is_connected());
     test::run(p.io, p.session->disconnect());
     p.running->run();
     p.running.emplace(p.io, p.session->run());
     test::settle(p.io);
-    CHECK_THROWS_AS(test::run(p.io, p.session->run()), std::logic_error);
+    CHECK_THROWS_WITH_AS(test::run(p.io, p.session->run()), "session::run is running already", std::logic_error);
     test::settle(p.io);
     CHECK_FALSE(p.running->done());
     // It is told of a disconnect all the same.
     auto disconnecting = p.session->disconnect();
-    CHECK_THROWS_AS(test::run(p.io, p.session->run()), std::logic_error);
+    CHECK_THROWS_WITH_AS(test::run(p.io, p.session->run()), "session::run is running already", std::logic_error);
     test::run(p.io, std::move(disconnecting));
     CHECK_FALSE(p.running->run_for_error());
     CHECK(p.opened == 1);

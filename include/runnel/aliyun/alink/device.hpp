@@ -33,7 +33,7 @@ namespace runnel::aliyun::alink {
 /// Requests throw `std::system_error`: a reply's code, `errc::timed_out`, `errc::disconnected` and others of category
 /// `runnel.aliyun.alink`, or what the session throws; `runnel::capture_error` gives the error to a variable instead.
 /// Handlers are coroutines that run inside `run`, side by side; they may make requests, and end when `run` is
-/// cancelled. Set them before `run`. What they are given, they own.
+/// cancelled. Set them before `run`, of which there is one at a time. What they are given, they own.
 template <message_session Session>
 class device : public detail::offers<Session> {
   public:

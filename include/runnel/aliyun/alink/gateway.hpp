@@ -45,12 +45,13 @@ class gateway : public detail::logins<Session> {
     gateway(Session& session, aliyun::device const& who, alink::options o = {})
         : base(session, who, with_gateway(std::move(o))) {}
 
-    /// As `device::run`, and keeps sub-devices logged in.
+    /// As `device::run`, and keeps sub-devices logged in. There is one at a time, too: `std::logic_error`.
     awaitable<void> run() {
+        typename base::runner const only(*this);
         detail::task_group<typename base::executor_type> tasks(this->session().get_executor());
         tasks.start(this->keep_logged_in());
         finisher const at_end{this->changes_};  // which may be gone then
-        auto running = base::run();
+        auto running = base::run_handlers();
         co_await tasks.enclose(std::move(running));
     }
 

@@ -38,7 +38,7 @@ namespace runnel::aliyun::alink::detail {
 /// | member                 | is written by                                                                          |
 /// |------------------------|----------------------------------------------------------------------------------------|
 /// | `filters_`, `groups_`  | the one `start` that subscribes (`starter`; others wait at `starters`), and `stop`     |
-/// | `watched` of a group   | `run`                                                                                  |
+/// | `watched` of a group   | `run`, of which there is one at a time (`runner`), as there is one `box_->reader`      |
 /// | `box_->closed`         | those who watch the subscriptions; `run` clears it                                     |
 /// | all else of `box_`     | `mailbox::receive`, requests and `run`, in one step                                    |
 ///
@@ -103,16 +103,12 @@ class channel {
     /// Runs the handlers of what is received, until the session ends: then completes. Throws the server's reason if it
     /// refuses to renew a subscription. When it completes, is cancelled or throws, no handler runs any more.
     ///
-    /// Nothing that is received, and nothing that a handler throws, ends it.
+    /// Nothing that is received, and nothing that a handler throws, ends it. There is one at a time: throws
+    /// `std::logic_error` while another one is under way, and changes nothing.
     awaitable<void> run() {
-        task_group<executor_type> tasks(session_.get_executor());
-        auto serving = serve(tasks);
-        auto enclosed = tasks.enclose(std::move(serving));
-        try {
-            co_await std::move(enclosed);
-        } catch (std::system_error const& e) {
-            if (e.code() != mqtt::errc::disconnected) throw;
-        }
+        runner const only(*this);
+        auto running = run_handlers();
+        co_await std::move(running);
     }
 
     /// Sends the request of kind `Kind` and completes with the data of its reply: null if `how.reply` is false. `id` is
@@ -132,6 +128,30 @@ class channel {
 
     box_type& box() noexcept { return *box_; }
     handler_table<Session>& handlers() noexcept { return handlers_; }
+
+    /// `run` in progress.
+    struct runner {
+        explicit runner(channel& of) : box(of.box_) {
+            if (box->serving) throw std::logic_error("device::run is running already");
+            box->serving = true;
+        }
+        ~runner() { box->serving = false; }
+        runner(runner const&) = delete;
+        runner& operator=(runner const&) = delete;
+        std::shared_ptr<box_type> box;
+    };
+
+    /// What `run` does, for who has a `runner`.
+    awaitable<void> run_handlers() {
+        task_group<executor_type> tasks(session_.get_executor());
+        auto serving = serve(tasks);
+        auto enclosed = tasks.enclose(std::move(serving));
+        try {
+            co_await std::move(enclosed);
+        } catch (std::system_error const& e) {
+            if (e.code() != mqtt::errc::disconnected) throw;
+        }
+    }
 
     /// Is called when a request is begun, before anything is waited for.
     virtual void begin_request() {}

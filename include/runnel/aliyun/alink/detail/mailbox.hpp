@@ -27,8 +27,8 @@ namespace runnel::aliyun::alink::detail {
 ///
 /// A request that is suspended has its `pending` in its frame: `receive` writes the answer there, and `answered`, once;
 /// then it is the request's. `receive` fills `queue_`, and `run` empties it. `line_` changes in one step. `starting`,
-/// `running` and `closed` are those of `channel` and its handlers. `receive` is called from within the session, and
-/// suspends nothing.
+/// `running`, `serving` and `closed` are those of `channel` and its handlers. `receive` is called from within the
+/// session, and suspends nothing.
 template <class Executor>
 class mailbox : public std::enable_shared_from_this<mailbox<Executor>> {
   public:
@@ -148,6 +148,7 @@ class mailbox : public std::enable_shared_from_this<mailbox<Executor>> {
     bool starting = false;
     std::size_t stops = 0;    ///< how often `channel::stop` was called
     std::size_t running = 0;  ///< handlers at work
+    bool serving = false;     ///< `channel::run` is under way
     waiter<Executor> reader;  ///< `run`, when it has nothing to do
     std::error_code closed;   ///< why no more messages come
     /// If set, tells how the session is connected; it must be there as long as messages come.
