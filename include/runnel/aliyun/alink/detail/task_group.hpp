@@ -32,7 +32,7 @@ class task_group {
     /// Tasks that have not ended.
     std::size_t running() const noexcept { return *running_; }
 
-    /// Starts a task. What it throws is dropped.
+    /// Starts a task. What it throws is dropped. Throws `std::bad_alloc` if it cannot begin.
     void start(asio::awaitable<void, Executor> task) {
         forget_ended();
         auto const t = std::make_shared<entry>();
@@ -41,14 +41,19 @@ class task_group {
         // Nothing here refers to the group itself unless it is there: the execution context may destroy the frames in
         // any order when it ends.
         std::weak_ptr<std::size_t> const group = running_;
-        asio::co_spawn(waiters_.get_executor(), std::move(task),
-                       asio::bind_cancellation_slot(t->signal.slot(), [this, group, t](std::exception_ptr) {
-                           t->ended = true;
-                           auto const count = group.lock();
-                           if (!count) return;
-                           --*count;
-                           waiters_.wake(joiner_);
-                       }));
+        try {
+            asio::co_spawn(waiters_.get_executor(), std::move(task),
+                           asio::bind_cancellation_slot(t->signal.slot(), [this, group, t](std::exception_ptr) {
+                               t->ended = true;
+                               auto const count = group.lock();
+                               if (!count) return;
+                               --*count;
+                               waiters_.wake(joiner_);
+                           }));
+        } catch (...) {  // for want of memory it has not begun
+            if (!std::exchange(t->ended, true)) --*running_;
+            throw;
+        }
     }
 
     /// Awaits `body`, then cancels the tasks and completes when they have ended too, cancelled or not. Rethrows what
