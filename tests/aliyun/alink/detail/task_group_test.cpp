@@ -55,6 +55,8 @@ asio::awaitable<void> start_some(group_on& p, int& there) {
         p.tasks.start(leave_late(p.waiters, there));
         co_await turns(p.waiters, 1);
     }
+    // So that Asio has no memory left over by which the tasks could be cancelled.
+    for (int i = 0; i < 5; ++i) asio::post(p.waiters.get_executor(), [] {});
 }
 
 }  // namespace

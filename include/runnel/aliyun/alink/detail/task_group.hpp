@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/coro/asio.hpp>
+#include <runnel/coro/race.hpp>
 #include <runnel/coro/wait_list.hpp>
 
 #include RUNNEL_ASIO(bind_cancellation_slot.hpp)
@@ -11,6 +12,7 @@
 #include <cstddef>
 #include <exception>
 #include <memory>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -47,8 +49,7 @@ class task_group {
                                t->ended = true;
                                auto const count = group.lock();
                                if (!count) return;
-                               --*count;
-                               waiters_.wake(joiner_);
+                               if (--*count == 0) waiters_.wake(joiner_);
                            }));
         } catch (...) {  // for want of memory it has not begun
             if (!std::exchange(t->ended, true)) --*running_;
@@ -57,9 +58,11 @@ class task_group {
     }
 
     /// Awaits `body`, then cancels the tasks and completes when they have ended too, cancelled or not. Rethrows what
-    /// `body` throws.
+    /// `body` throws. Throws `std::bad_alloc`, but not before, if there was no memory to cancel one: it ends by itself.
     asio::awaitable<void, Executor> enclose(asio::awaitable<void, Executor> body) {
         std::exception_ptr failure;
+        // Made before it is needed: with RUNNEL_ASIO_PUBLIC_ONLY it takes memory.
+        auto until_all_end = waiters_.wait_out(joiner_);
         try {
             co_await std::move(body);
         } catch (...) {
@@ -67,8 +70,9 @@ class task_group {
         }
         bool const throws = co_await asio::this_coro::throw_if_cancelled();
         co_await asio::this_coro::throw_if_cancelled(false);
-        for (std::size_t i = 0; i < tasks_.size(); ++i) tasks_[i]->signal.emit(asio::cancellation_type::terminal);
-        while (running() != 0) co_await waiters_.wait(joiner_);
+        for (std::size_t i = 0; i < tasks_.size(); ++i)
+            if (!cancel(*tasks_[i])) failure = std::make_exception_ptr(std::bad_alloc());
+        if (running() != 0) co_await std::move(until_all_end);
         tasks_.clear();
         co_await asio::this_coro::throw_if_cancelled(throws);
         if (failure) std::rethrow_exception(failure);
@@ -79,6 +83,11 @@ class task_group {
         asio::cancellation_signal signal;
         bool ended = false;
     };
+
+    // Once more if there was no memory for it, as `race` does.
+    static bool cancel(entry& e) {
+        return runnel::detail::try_to_cancel(e.signal) || runnel::detail::try_to_cancel(e.signal);
+    }
 
     void forget_ended() {
         std::erase_if(tasks_, [](auto const& t) { return t->ended; });
