@@ -36,8 +36,8 @@ namespace runnel::testing {
 /// Whatever is sent to devices goes to those that have subscribed.
 ///
 /// The functions that wait for a device's answer complete with all of it (`{"id":..., "code":..., "data":...}`) and
-/// throw `std::system_error` with `timed_out` if none comes, `operation_aborted` if the cloud is closed. Not
-/// thread-safe: all of it runs on the executor.
+/// throw `std::system_error` with `timed_out` if none comes, `operation_aborted` if the cloud is closed, or destroyed
+/// before they have gone on. Not thread-safe: all of it runs on the executor.
 template <class Executor = asio::any_io_executor>
 class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
     using base = basic_aliyun_platform<Executor>;
@@ -336,7 +336,8 @@ class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
     }
 
     // While a coroutine is suspended, others may write all of this, each in one step: the broker's hooks, what `calls_`
-    // does later, and the user's calls. Who waits for a device does so in `calls_`, in which it has a share.
+    // does later, and the user's calls. Who waits for a device does so in `calls_`, in which it has a share, and which
+    // lets it go on only if this is there still.
     aliyun_records records_;
     detail::aliyun_answers answers_;
     std::shared_ptr<detail::aliyun_calls<Executor>> calls_;
