@@ -399,7 +399,10 @@ TEST_CASE("a device session may go before what it has been given to publish begi
         CHECK(publisher.run_for_error());
     }
     {
-        fixture p;
+        fixture p({.connects = 1});
+        p.start();
+        test::run(p.io, p.session->disconnect());
+        p.running->run();
         std::string_view const filters[] = {"/a1B2c3D4e5F/thermostat-7/user/get"};
         auto running = p.session->run();
         auto subscribing = p.session->subscribe_all(filters, {});

@@ -143,8 +143,8 @@ class device_session {
     }
     awaitable<subscription> subscribe(std::string_view filter, message_handler handler,
                                       mqtt::subscribe_options o = {}) {
-        return subscribe_counted(state_, &session_, check_filter(filter), {std::string(filter)}, std::move(handler),
-                                 limited(o));
+        return subscribe_counted(state_, &session_, check_filter(filter, v5_), {std::string(filter)},
+                                 std::move(handler), limited(o));
     }
 
     /// Several filters as one subscription; at most 8, as they go into one SUBSCRIBE.
@@ -153,11 +153,7 @@ class device_session {
     }
     awaitable<subscription> subscribe(std::span<std::string_view const> filters, message_handler handler,
                                       mqtt::subscribe_options o = {}) {
-        errc e = check_filter_count(filters.size());
-        for (auto const filter : filters)
-            if (e == errc::ok) e = check_filter(filter);
-        return subscribe_counted(state_, &session_, e, {filters.begin(), filters.end()}, std::move(handler),
-                                 limited(o));
+        return subscribe_group(state_, &session_, v5_, filters, std::move(handler), o);
     }
 
     template <class T>
@@ -171,7 +167,7 @@ class device_session {
     /// one group is refused, those before it stay.
     awaitable<std::vector<subscription>> subscribe_all(std::span<std::string_view const> filters,
                                                        message_handler handler, mqtt::subscribe_options o = {}) {
-        return subscribe_groups(state_, this, filters, std::move(handler), o);
+        return subscribe_groups(state_, &session_, v5_, filters, std::move(handler), o);
     }
 
     /// See `mqtt::session::unsubscribe`.
@@ -269,8 +265,8 @@ class device_session {
     errc check(std::string_view topic, std::string_view payload, mqtt::publish_options const& o) const noexcept {
         return check_message(topic, payload.size(), static_cast<int>(o.qos), o.retain, v5_);
     }
-    errc check_filter(std::string_view filter) const noexcept {
-        return check_topic(v5_ ? mqtt::split_shared(filter).filter : filter);
+    static errc check_filter(std::string_view filter, bool v5) noexcept {
+        return check_topic(v5 ? mqtt::split_shared(filter).filter : filter);
     }
     static mqtt::subscribe_options limited(mqtt::subscribe_options o) noexcept {
         o.maximum_qos = (std::min)(o.maximum_qos, mqtt::qos::at_least_once);
@@ -323,15 +319,24 @@ class device_session {
         co_return std::move(made);
     }
 
-    static awaitable<std::vector<subscription>> subscribe_groups(state_ptr here, device_session* session,
+    static awaitable<subscription> subscribe_group(state_ptr here, session_type* session, bool v5,
+                                                   std::span<std::string_view const> filters, message_handler handler,
+                                                   mqtt::subscribe_options o) {
+        errc e = check_filter_count(filters.size());
+        for (auto const filter : filters)
+            if (e == errc::ok) e = check_filter(filter, v5);
+        return subscribe_counted(std::move(here), session, e, {filters.begin(), filters.end()}, std::move(handler),
+                                 limited(o));
+    }
+
+    static awaitable<std::vector<subscription>> subscribe_groups(state_ptr here, session_type* session, bool v5,
                                                                  std::span<std::string_view const> filters,
                                                                  message_handler handler, mqtt::subscribe_options o) {
         std::vector<subscription> made;
         for (std::size_t at = 0; at < filters.size(); at += max_filters) {
-            if (here->ended) throw std::system_error(mqtt::errc::disconnected);
             auto const group = filters.subspan(at, (std::min)(max_filters, filters.size() - at));
             auto own_handler = handler;
-            auto subscribing = session->subscribe(group, std::move(own_handler), o);
+            auto subscribing = subscribe_group(here, session, v5, group, std::move(own_handler), o);
             auto one = co_await std::move(subscribing);
             made.push_back(std::move(one));
         }
