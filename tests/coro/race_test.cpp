@@ -3,21 +3,18 @@
 #include <asio/post.hpp>
 #include <doctest/doctest.h>
 
-#include "support/allocation_count.hpp"
+#include "support/composition_trial.hpp"
 #include "support/run.hpp"
 #include <exception>
 #include <memory>
 #include <new>
 #include <stdexcept>
-#ifndef _WIN32
-#include <sys/wait.h>
-#include <unistd.h>
-#endif
 
 namespace {
 
 using std::chrono::milliseconds;
-using wait_list = runnel::wait_list<test::executor>;
+using test::turns;
+using test::wait_list;
 using waiter = runnel::waiter<test::executor>;
 
 struct waiters_on {
@@ -30,10 +27,6 @@ asio::awaitable<void> wait_for_ever(wait_list& waiters, int& aborted) {
     waiter w;
     co_await waiters.wait(w);
     if (w.result == asio::error::operation_aborted) ++aborted;
-}
-
-asio::awaitable<void> turns(wait_list& waiters, int count) {
-    for (int i = 0; i < count; ++i) co_await asio::post(waiters.get_executor(), asio::use_awaitable);
 }
 
 asio::awaitable<void> fail_after(wait_list& waiters, int count, std::error_code error) {
@@ -266,71 +259,14 @@ TEST_CASE("a test that gives up waiting for a coroutine leaves it whole: it goes
     }
 }
 
-namespace {
-
-// Counts those that are there. Takes its time to end after a cancellation.
-asio::awaitable<void> leave_late(wait_list& waiters, int& there) {
-    struct guard {
-        int& count;
-        explicit guard(int& c) : count(c) { ++count; }
-        ~guard() { --count; }
-    } const here(there);
-    bool ended = false;
-    co_await stubborn(waiters, ended);
-}
-
-}  // namespace
-
 #ifndef _WIN32
-namespace {
-
-enum outcome : int { not_reached = 10, as_told, wrong, ended_by_asio };
-
-// A race of which the n-th allocation fails, until nothing goes on.
-outcome race_without_memory(std::size_t nth, runnel::testing::allocator by) {
-    int there = 0, aborted = 0, left_behind = -1;
-    waiters_on p;  // with it go those that are left when Asio throws
-    auto const whole = [&]() -> asio::awaitable<void> {
-        try {
-            auto racing = runnel::race(p.waiters, wait_for_ever(p.waiters, aborted), leave_late(p.waiters, there),
-                                       wait_for_ever(p.waiters, aborted), turns(p.waiters, 3));
-            co_await std::move(racing);
-        } catch (std::bad_alloc const&) {
-        }
-        left_behind = there;
-    };
-    test::task racing(p.io, whole());
-    runnel::testing::failing_allocation const failing(nth, by);
-    try {
-        p.io.poll();
-    } catch (std::bad_alloc const&) {
-        return ended_by_asio;
-    }
-    if (left_behind != 0) return wrong;
-    return failing.has_failed() ? as_told : not_reached;
-}
-
-}  // namespace
-
 TEST_CASE("for want of memory a race throws, and not before all its tasks have ended") {
-    int told = 0;
-    for (auto const by : {runnel::testing::allocator::operator_new, runnel::testing::allocator::aligned_alloc}) {
-        for (int nth = 1, is = as_told; is != not_reached; ++nth) {
-            CAPTURE(nth);
-            // In a process of its own, as Asio may end it.
-            auto const child = ::fork();
-            if (child == 0) {
-                std::set_terminate([] { ::_exit(ended_by_asio); });
-                ::_exit(race_without_memory(static_cast<std::size_t>(nth), by));
-            }
-            int status = 0;
-            ::waitpid(child, &status, 0);
-            is = WIFEXITED(status) ? WEXITSTATUS(status) : wrong;
-            CHECK(is >= not_reached);
-            REQUIRE(is != wrong);
-            told += is == as_told ? 1 : 0;
-        }
-    }
-    CHECK(told > 5);
+    auto const compose = [](waiters_on& p, int& there) -> asio::awaitable<void> {
+        int aborted = 0;
+        auto racing = runnel::race(p.waiters, wait_for_ever(p.waiters, aborted), test::leave_late(p.waiters, there),
+                                   wait_for_ever(p.waiters, aborted), turns(p.waiters, 3));
+        co_await std::move(racing);
+    };
+    CHECK(test::fail_each_allocation_in<waiters_on>(compose) > 5);
 }
 #endif
