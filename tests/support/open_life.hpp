@@ -108,7 +108,7 @@ class scripted_servers {
             if constexpr (requires { stream.cut(); }) {
                 stream.cut();
             } else {
-                std::error_code ignored;
+                runnel::asio_error_code ignored;
                 stream.next_layer().set_option(asio::socket_base::linger(true, 0), ignored);
                 stream.next_layer().close(ignored);
             }

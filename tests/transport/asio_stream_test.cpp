@@ -87,7 +87,7 @@ TEST_CASE("what a socket takes at once is written directly, the rest by write") 
         std::string room(1024 * 1024, ' ');
         while (!writing.done()) {
             io.poll();
-            std::error_code nothing_yet;
+            runnel::asio_error_code nothing_yet;
             got += there.read_some(asio::buffer(room), nothing_yet);
         }
         writing.run();

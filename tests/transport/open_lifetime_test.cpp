@@ -79,7 +79,7 @@ struct racing {
         using race = runnel::detail::connect_race<executor_type>;
         auto const target = host.empty() ? race::target(where) : race::target(host, where.front().port());
         auto const open = [](runnel::tcp::socket_type& socket, endpoint const& to) {
-            std::error_code error;
+            runnel::asio_error_code error;
             socket.open(to.protocol(), error);
             return error;
         };

@@ -61,7 +61,7 @@ std::string refusal_of(socket_options const& o) {
 
 bool has_ipv6() {
     asio::io_context io;
-    std::error_code error;
+    runnel::asio_error_code error;
     asio::ip::tcp::acceptor acceptor(io);
     acceptor.open(asio::ip::tcp::v6(), error);
     if (!error) acceptor.bind({asio::ip::address_v6::loopback(), 0}, error);

@@ -36,7 +36,7 @@ struct opener {
     std::vector<endpoint>* started;
     std::error_code operator()(socket_type& socket, endpoint const& where) const {
         started->push_back(where);
-        std::error_code error;
+        runnel::asio_error_code error;
         socket.open(where.protocol(), error);
         return error;
     }
@@ -55,7 +55,7 @@ struct racing {
 
 bool has_ipv6() {
     asio::io_context io;
-    std::error_code error;
+    runnel::asio_error_code error;
     asio::ip::tcp::acceptor acceptor(io);
     acceptor.open(asio::ip::tcp::v6(), error);
     if (!error) acceptor.bind(at("::1", 0), error);
@@ -132,7 +132,7 @@ TEST_CASE("an address that answers late still wins if the later ones fail") {
     CHECK_FALSE(opening.done());
     // The queue is emptied, so that the client's next SYN, a second after the first, is answered.
     hole.acceptor.non_blocking(true);
-    std::error_code none_left;
+    runnel::asio_error_code none_left;
     while (!none_left) hole.acceptor.accept(none_left);
     CHECK(opening.run().remote_endpoint() == hole.where());
 }
@@ -170,7 +170,7 @@ TEST_CASE("a socket that cannot be opened is a failure of its address only") {
     auto const good = listening(io, "127.0.0.1");
     auto const open = [](socket_type& socket, endpoint const& where) -> std::error_code {
         if (where.port() == 1) return asio::error::address_family_not_supported;
-        std::error_code error;
+        runnel::asio_error_code error;
         socket.open(where.protocol(), error);
         return error;
     };
@@ -315,7 +315,7 @@ TEST_CASE("an address that fails beside one that does not answer is followed by 
         auto const open = [&](socket_type& socket, endpoint const& where) -> std::error_code {
             started.push_back(where);
             if (where == bad && !opens) return asio::error::access_denied;
-            std::error_code error;
+            runnel::asio_error_code error;
             socket.open(where.protocol(), error);
             return error;
         };

@@ -68,7 +68,7 @@ struct slow {
     asio::awaitable<void> wait() {
         if (quick) co_return;
         asio::steady_timer timer(co_await asio::this_coro::executor, std::chrono::milliseconds(1));
-        std::error_code ignored;
+        runnel::asio_error_code ignored;
         co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
         ++uses;
     }
@@ -435,7 +435,7 @@ struct patient {
             co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
             co_await asio::this_coro::throw_if_cancelled(false);
         }
-        std::error_code error;
+        runnel::asio_error_code error;
         co_await s.timer.async_wait(asio::redirect_error(asio::use_awaitable, error));
         auto const cancellation = co_await asio::this_coro::cancellation_state;
         if (s.heeds_cancellation && cancellation.cancelled() != asio::cancellation_type::none)
