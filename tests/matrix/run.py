@@ -112,7 +112,7 @@ ROWS = {
     "g++ checked library": Row("g++", "-D_GLIBCXX_DEBUG -D_GLIBCXX_DEBUG_PEDANTIC", "tests plain"),
     "g++ without deprecated Asio": Row("g++", "-DASIO_NO_DEPRECATED", "headers plain"),
     "g++ Asio compiled once": Row("g++", "-DASIO_SEPARATE_COMPILATION", "plain"),
-    "g++ Boost.Asio": Row("g++", "-DRUNNEL_USE_BOOST_ASIO", "headers plain drivers", boost=True),
+    "g++ Boost.Asio": Row("g++", "-DRUNNEL_USE_BOOST_ASIO -fsanitize=address", "headers plain drivers", boost=True),
     "g++ Boost.Asio, all tests": Row("g++", "-DRUNNEL_USE_BOOST_ASIO", "all_drivers", boost=True),
     "g++ public Asio": Row("g++", "-DRUNNEL_ASIO_PUBLIC_ONLY=1", "headers plain all_drivers"),
     "g++ newest Asio": Row(

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <runnel/coro/detail/with_slot.hpp>
+
 #include <asio/any_io_executor.hpp>
 #include <asio/awaitable.hpp>
 #include <asio/bind_cancellation_slot.hpp>
@@ -42,7 +44,9 @@ class task {
     /// How often it has completed: never more than once.
     int ended() const noexcept { return state_->ended; }
 
-    void cancel() { state_->signal.emit(asio::cancellation_type::terminal); }
+    void cancel() {
+        runnel::detail::emit({state_, &state_->signal}, io_.get_executor(), asio::cancellation_type::terminal);
+    }
 
     /// The error it ended with; none if it returned.
     std::error_code error() const {

@@ -2,11 +2,11 @@
 
 #include <runnel/core/saturating.hpp>
 #include <runnel/coro/asio.hpp>
+#include <runnel/coro/detail/with_slot.hpp>
 #include <runnel/coro/std_errors.hpp>
 #include <runnel/coro/wait_list.hpp>
 #include <runnel/coro/waitable_timer.hpp>
 
-#include RUNNEL_ASIO(bind_cancellation_slot.hpp)
 #include RUNNEL_ASIO(cancellation_signal.hpp)
 #include RUNNEL_ASIO(co_spawn.hpp)
 #include RUNNEL_ASIO(this_coro.hpp)
@@ -60,16 +60,17 @@ asio::awaitable<std::size_t, Executor> race(wait_list<Executor>& waiters, Task..
     auto until_all_end = ending.wait_out(state.all_ended);
 
     auto const spawn = [&](asio::awaitable<void, Executor> task, std::size_t index) {
-        asio::co_spawn(waiters.get_executor(), RUNNEL_STD_ERRORS(std::move(task)),
-                       asio::bind_cancellation_slot(state.signals[index].slot(), [&, index](std::exception_ptr e) {
-                           if (state.first == none) {
-                               state.first = index;
-                               state.error = std::move(e);
-                           }
-                           --state.running;
-                           waiters.wake(state.ended);
-                           if (state.running == 0) ending.wake(state.all_ended);
-                       }));
+        asio::co_spawn(
+            waiters.get_executor(), RUNNEL_STD_ERRORS(std::move(task)),
+            detail::with_slot(waiters.get_executor(), state.signals[index].slot(), [&, index](std::exception_ptr e) {
+                if (state.first == none) {
+                    state.first = index;
+                    state.error = std::move(e);
+                }
+                --state.running;
+                waiters.wake(state.ended);
+                if (state.running == 0) ending.wake(state.all_ended);
+            }));
     };
     // For want of memory a task may not begin: then those that have begun must end before this does.
     std::exception_ptr failure;

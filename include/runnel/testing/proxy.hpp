@@ -2,6 +2,7 @@
 
 #include <runnel/core/authority.hpp>
 #include <runnel/coro/asio.hpp>
+#include <runnel/coro/detail/with_slot.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/coro/wait_list.hpp>
 #include <runnel/testing/detail/accept_loop.hpp>
@@ -10,7 +11,6 @@
 #include <runnel/transport/tcp.hpp>
 
 #include RUNNEL_ASIO(basic_socket_acceptor.hpp)
-#include RUNNEL_ASIO(bind_cancellation_slot.hpp)
 #include RUNNEL_ASIO(cancellation_signal.hpp)
 #include RUNNEL_ASIO(co_spawn.hpp)
 #include RUNNEL_ASIO_IP(tcp.hpp)
@@ -148,10 +148,10 @@ class basic_proxy {
 
         void start(std::shared_ptr<link> const& l, awaitable<void> coroutine) {
             links.insert(l);
-            asio::co_spawn(
-                executor, std::move(coroutine),
-                asio::bind_cancellation_slot(l->signal.slot(), [self = this->shared_from_this(),
-                                                                l](std::exception_ptr) { self->links.erase(l); }));
+            asio::co_spawn(executor, std::move(coroutine),
+                           runnel::detail::with_slot(
+                               executor, l->signal.slot(),
+                               [self = this->shared_from_this(), l](std::exception_ptr) { self->links.erase(l); }));
         }
 
         Executor executor;

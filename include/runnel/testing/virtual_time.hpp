@@ -2,11 +2,11 @@
 
 #include <runnel/core/clock.hpp>
 #include <runnel/core/saturating.hpp>
+#include <runnel/coro/detail/with_slot.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/coro/waitable_timer.hpp>
 
 #include RUNNEL_ASIO(awaitable.hpp)
-#include RUNNEL_ASIO(bind_cancellation_slot.hpp)
 #include RUNNEL_ASIO(cancellation_signal.hpp)
 #include RUNNEL_ASIO(co_spawn.hpp)
 #include RUNNEL_ASIO(io_context.hpp)
@@ -95,10 +95,11 @@ class virtual_time {
     T run(asio::awaitable<T, Executor> coroutine, time_limit limit = std::chrono::hours(24)) {
         auto const begun = std::make_shared<task<T>>();
         asio::co_spawn(state_->io, keep_value(begun, std::move(coroutine)),
-                       asio::bind_cancellation_slot(begun->signal.slot(), [begun](std::exception_ptr error) {
-                           begun->error = std::move(error);
-                           begun->done = true;
-                       }));
+                       runnel::detail::with_slot(state_->io.get_executor(), begun->signal.slot(),
+                                                 [begun](std::exception_ptr error) {
+                                                     begun->error = std::move(error);
+                                                     begun->done = true;
+                                                 }));
         if (!advance_until([&] { return begun->done; }, limit)) {
             begun->signal.emit(asio::cancellation_type::terminal);
             settle();

@@ -369,6 +369,23 @@ TEST_CASE("a slot serves one operation after the other, begun in the handler of 
     f.disconnect();
 }
 
+// As in coro/child_task_test.cpp.
+TEST_CASE("a signal may go behind the end of what it cancels from elsewhere than the executor") {
+    fixture f;
+    std::optional<asio::cancellation_signal> signal(std::in_place);
+    bool ended = false;
+    async_connected(f.session, asio::bind_cancellation_slot(signal->slot(), [&](std::error_code) { ended = true; }));
+    f.io.restart();
+    f.io.poll_one();
+    signal->emit(asio::cancellation_type::terminal);
+    while (!ended && f.io.poll_one() != 0) {
+    }
+    CHECK(ended);
+    signal.reset();
+    test::settle(f.io);
+    f.disconnect();
+}
+
 TEST_CASE("what has an effect is not cancelled as if it had none") {
     test::memory_fixture m;
     test::memory_session s(m.io.get_executor(), m.transport, test::quick());

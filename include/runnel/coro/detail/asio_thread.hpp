@@ -29,10 +29,11 @@
 #endif
 
 #if RUNNEL_ASIO_PUBLIC_ONLY
+#include <runnel/coro/detail/with_slot.hpp>
+
 #include RUNNEL_ASIO(associated_cancellation_slot.hpp)
 #include RUNNEL_ASIO(associated_executor.hpp)
 #include RUNNEL_ASIO(async_result.hpp)
-#include RUNNEL_ASIO(bind_cancellation_slot.hpp)
 #include RUNNEL_ASIO(co_spawn.hpp)
 #include RUNNEL_ASIO(use_awaitable.hpp)
 
@@ -129,11 +130,7 @@ using launchable = asio::awaitable<void, Executor>;
 /// has been launched with it.
 template <class Executor>
 void launch(Executor const& executor, launchable<Executor> task, asio::cancellation_slot slot) {
-    // Of its own, as Asio still uses what it has put there when the coroutine has ended.
-    auto const signal = std::make_shared<asio::cancellation_signal>();
-    slot.assign([signal](asio::cancellation_type type) { signal->emit(type); });
-    asio::co_spawn(executor, std::move(task),
-                   asio::bind_cancellation_slot(signal->slot(), [signal](std::exception_ptr e) {
+    asio::co_spawn(executor, std::move(task), with_own_signal(executor, std::move(slot), [](std::exception_ptr e) {
                        if (e) std::rethrow_exception(e);
                    }));
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <runnel/coro/detail/with_slot.hpp>
 #include <runnel/coro/exception_code.hpp>
 #include <runnel/mqtt/client/session.hpp>
 #include <runnel/mqtt/codec/owned_properties.hpp>
@@ -85,8 +86,9 @@ class completion {
         if (!slot.is_connected()) return;
         // Of its own, as a coroutine takes `terminal` only, and Asio may still use the slot when the handler does.
         signal_ = std::allocate_shared<asio::cancellation_signal>(asio::get_associated_allocator(handler_));
-        slot.assign([signal = signal_, accepted](asio::cancellation_type type) {
-            if ((type & accepted) != asio::cancellation_type::none) signal->emit(asio::cancellation_type::terminal);
+        slot.assign([signal = signal_, executor, accepted](asio::cancellation_type type) {
+            if ((type & accepted) != asio::cancellation_type::none)
+                runnel::detail::emit(signal, executor, asio::cancellation_type::terminal);
         });
     }
 

@@ -2,6 +2,7 @@
 
 #include <runnel/core/receive_buffer.hpp>
 #include <runnel/coro/asio.hpp>
+#include <runnel/coro/detail/with_slot.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/coro/timer.hpp>
 #include <runnel/coro/wait_list.hpp>
@@ -15,7 +16,6 @@
 #include <runnel/transport/stream.hpp>
 
 #include RUNNEL_ASIO(basic_socket_acceptor.hpp)
-#include RUNNEL_ASIO(bind_cancellation_slot.hpp)
 #include RUNNEL_ASIO(cancellation_signal.hpp)
 #include RUNNEL_ASIO(co_spawn.hpp)
 #include RUNNEL_ASIO_IP(tcp.hpp)
@@ -207,10 +207,10 @@ class basic_broker {
 
         void start(std::shared_ptr<task> const& t, asio::awaitable<void, Executor> coroutine) {
             tasks.insert(t);
-            asio::co_spawn(
-                executor, std::move(coroutine),
-                asio::bind_cancellation_slot(t->signal.slot(), [self = this->shared_from_this(),
-                                                                t](std::exception_ptr) { self->tasks.erase(t); }));
+            asio::co_spawn(executor, std::move(coroutine),
+                           runnel::detail::with_slot(
+                               executor, t->signal.slot(),
+                               [self = this->shared_from_this(), t](std::exception_ptr) { self->tasks.erase(t); }));
         }
 
         // Takes up again what `close` has ended.

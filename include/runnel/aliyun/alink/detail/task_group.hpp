@@ -1,10 +1,10 @@
 #pragma once
 
 #include <runnel/coro/asio.hpp>
+#include <runnel/coro/detail/with_slot.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/coro/wait_list.hpp>
 
-#include RUNNEL_ASIO(bind_cancellation_slot.hpp)
 #include RUNNEL_ASIO(cancellation_signal.hpp)
 #include RUNNEL_ASIO(co_spawn.hpp)
 #include RUNNEL_ASIO(this_coro.hpp)
@@ -45,12 +45,13 @@ class task_group {
         std::weak_ptr<std::size_t> const group = running_;
         try {
             asio::co_spawn(waiters_.get_executor(), std::move(task),
-                           asio::bind_cancellation_slot(t->signal.slot(), [this, group, t](std::exception_ptr) {
-                               t->ended = true;
-                               auto const count = group.lock();
-                               if (!count) return;
-                               if (--*count == 0) waiters_.wake(joiner_);
-                           }));
+                           runnel::detail::with_slot(waiters_.get_executor(), t->signal.slot(),
+                                                     [this, group, t](std::exception_ptr) {
+                                                         t->ended = true;
+                                                         auto const count = group.lock();
+                                                         if (!count) return;
+                                                         if (--*count == 0) waiters_.wake(joiner_);
+                                                     }));
         } catch (...) {  // for want of memory it has not begun
             if (!std::exchange(t->ended, true)) --*running_;
             throw;

@@ -1,13 +1,13 @@
 #pragma once
 
 #include <runnel/coro/capture_error.hpp>
+#include <runnel/coro/detail/with_slot.hpp>
 #include <runnel/coro/exception_code.hpp>
 #include <runnel/coro/waitable_timer.hpp>
 #include <runnel/mqtt/client/async.hpp>
 #include <runnel/mqtt/client/detail/threaded_parts.hpp>
 
 #include RUNNEL_ASIO(any_io_executor.hpp)
-#include RUNNEL_ASIO(bind_cancellation_slot.hpp)
 #include RUNNEL_ASIO(cancellation_signal.hpp)
 #include RUNNEL_ASIO(co_spawn.hpp)
 #include RUNNEL_ASIO(io_context.hpp)
@@ -108,10 +108,11 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
         guard(options.reconnect.classify);
         session_ = std::make_unique<session_type>(*executor_, std::move(transport), std::move(options));
         try {
-            asio::co_spawn(*executor_, ops::run(*session_),
-                           asio::bind_cancellation_slot(stop_.slot(), [t = token(self)](std::exception_ptr e) mutable {
-                               t.of->run_ended(std::move(e));
-                           }));
+            asio::co_spawn(
+                *executor_, ops::run(*session_),
+                runnel::detail::with_slot(*executor_, stop_.slot(), [t = token(self)](std::exception_ptr e) mutable {
+                    t.of->run_ended(std::move(e));
+                }));
         } catch (...) {
             drop_context();
             throw;
@@ -240,10 +241,11 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
             c.channels_.push_back(to);
         }
         if (is_read)
-            asio::co_spawn(*c.executor_, pump(to, std::move(made)),
-                           asio::bind_cancellation_slot(to->stop.slot(), [t = token(self), to](std::exception_ptr e) {
-                               t.of->end(*to, std::move(e));
-                           }));
+            asio::co_spawn(
+                *c.executor_, pump(to, std::move(made)),
+                runnel::detail::with_slot(*c.executor_, to->stop.slot(), [t = token(self), to](std::exception_ptr e) {
+                    t.of->end(*to, std::move(e));
+                }));
         co_return handle;
     }
     static awaitable<void> unsubscribe(threaded_core& c, std::shared_ptr<channel_handle> handle) {
