@@ -213,6 +213,13 @@ class inbox {
         return false;
     }
 
+    /// Calls `f(delivery)` for each QoS 1 or 2 message that waits.
+    template <class F>
+    RUNNEL_COLD void for_each_unread(F&& f) {
+        for (auto n = unread_.first(); n != unread_.next(); ++n)
+            if (unread_[n]->token.quality != qos::at_most_once) f(unread_[n]->token);
+    }
+
     /// The number of messages that wait.
     std::size_t size() const noexcept { return unread_.size(); }
     /// Bytes of all messages that wait or that the application holds.
