@@ -203,6 +203,7 @@ class inbox {
     }
     /// The application wants no more of the messages, so that what nobody reads is as good as taken.
     void set_unwanted() noexcept { is_unwanted_ = true; }
+    bool is_unwanted() const noexcept { return is_unwanted_; }
 
     /// The number of messages received so far.
     std::uint64_t received() const noexcept { return unread_.first(); }

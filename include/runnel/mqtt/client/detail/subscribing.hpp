@@ -422,7 +422,7 @@ class subscribing final : public subscribing_part {
 
     // It is unsubscribed from. What waits in its inbox can still be received, as long as there is a handle.
     RUNNEL_COLD void note_leaving(subscription const& s) {
-        if (!s.state_->box->holds_acknowledgements()) return;
+        if (s.state_->box->is_unwanted() || !s.state_->box->holds_acknowledgements()) return;
         if (leaving_.size() == leaving_.capacity()) {
             std::erase_if(leaving_, [](auto const& each) { return each.expired(); });
             leaving_.reserve(2 * leaving_.size() + 1);
@@ -430,8 +430,6 @@ class subscribing final : public subscribing_part {
         leaving_.push_back(s.state_);
     }
     RUNNEL_COLD void abandon_unread(inbox& box) {
-        if (!box.is_of(this)) return;  // it has been there twice
-        box.set_source({});
         box.for_each_unread([this](delivery token) {
             if (registry_.drop(token) == subscription_registry<Executor>::unread::acknowledge)
                 state_.acknowledge(packets_.out(), token, reason_code::success, {});
