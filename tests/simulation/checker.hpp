@@ -283,6 +283,10 @@ class checker {
             if (must_still_arrive(m)) return false;
         return true;
     }
+    /// How many messages are owed to the client.
+    int owed() const {
+        return static_cast<int>(std::ranges::count_if(down_, [this](auto const& m) { return is_owed(m); }));
+    }
     void finish(bool has_will) {
         auto const& w = wills_[broker_life_];
         if (has_will && w.published < w.owed)

@@ -57,6 +57,7 @@ class client {
     bool is_alive() const noexcept { return session_ != nullptr && process_ != dead_; }
     bool has_will() const noexcept { return settings_.options.will.has_value(); }
     bool has_store() const noexcept { return settings_.has_store; }
+    milliseconds unrouted_timeout() const noexcept { return settings_.options.unrouted_timeout; }
     mqtt::protocol_version version() const noexcept { return settings_.options.version; }
 
     char const* version_name() const noexcept { return version() == mqtt::protocol_version::v5 ? "5" : "3.1.1"; }

@@ -171,7 +171,8 @@ class world {
             client_.release_held();
             return broker_ && client_.is_connected() && checker_.is_settled();
         };
-        if (!pass_until(ready, 30min)) {
+        // Where nobody subscribes again after a refusal, and the broker sends one at a time, each takes its time.
+        if (!pass_until(ready, 30min + checker_.owed() * client_.unrouted_timeout())) {
             client_.tell_pending();
             checker_.finish(false);
             if (!is_over()) log.fail("the session does not come back");

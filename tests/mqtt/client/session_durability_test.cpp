@@ -227,6 +227,123 @@ TEST_CASE("a QoS 2 message that has been taken is not delivered to the next sess
     }
 }
 
+namespace {
+
+// A server that sends a QoS 2 message, "2", upon the last of some SUBSCRIBE, which it does not answer unless `grants`,
+// nor UNSUBSCRIBE; and the same message again on each further connection. PUBREC it does not read in time.
+struct server_of_two : test::scripted_peer {
+    bool grants = false;
+    std::size_t subscriptions = 2;
+    std::shared_ptr<test::memory_store> store = std::make_shared<test::memory_store>();
+    std::string handled;  // by the first subscription
+
+    server_of_two() : scripted_peer([this](test::heard_packet const& p) { return answer_to(p); }) {}
+    std::optional<std::string> answer_to(test::heard_packet const& p) {
+        using enum mqtt::packet_type;
+        auto const message = [](unsigned char first) {
+            return test::packet(first, test::field("t") + std::string("\0\2", 2) + "2");
+        };
+        auto const granted = test::hex("90 03") + p.identifier() + '\2';
+        if (p.type == connect)
+            return p.connection == 0 ? test::hex("20 02 00 00") : test::hex("20 02 01 00") + message(0x3C);
+        if (p.type != subscribe) return "";
+        if (p.connection != 0 || count(subscribe) < subscriptions) return granted;
+        return message(0x34) + (grants ? granted : "");
+    }
+    std::unique_ptr<memory_session> session() {
+        auto options = quick();
+        options.store = store;
+        return std::make_unique<memory_session>(io.get_executor(), transport, options);
+    }
+    memory_session::awaitable<memory_session::subscription> subscribe_first(memory_session& s) {
+        return s.subscribe("t", [this](mqtt::publish const& p) { handled += p.payload; });
+    }
+};
+
+}  // namespace
+
+// Seed 37306 of the simulation.
+TEST_CASE("a QoS 2 message that a subscription which is not granted yet has, too, is taken when the session goes") {
+    server_of_two server;
+    auto s = server.session();
+    task<void> running(server.io, s->run());
+    test::run(server.io, server.subscribe_first(*s));
+    task<memory_session::subscription> second(server.io, s->subscribe("t"));
+    REQUIRE(test::wait_until(server.io, [&] { return server.handled == "2"; }));
+    s.reset();
+    CHECK(running.run_for_error() == mqtt::errc::disconnected);
+    CHECK(second.run_for_error() == mqtt::errc::disconnected);
+
+    s = server.session();
+    task<void> again(server.io, s->run());
+    test::run(server.io, server.subscribe_first(*s));
+    REQUIRE(test::wait_until(server.io, [&] { return server.count(mqtt::packet_type::pubrec) == 1; }));
+    CHECK(server.handled == "2");
+}
+
+TEST_CASE("a QoS 2 message that a subscription which has been left has, too, is taken when the session goes") {
+    for (int const calls : {1, 2}) {
+        server_of_two server;
+        server.grants = true;
+        auto s = server.session();
+        task<void> running(server.io, s->run());
+        test::run(server.io, server.subscribe_first(*s));
+        auto second = test::run(server.io, s->subscribe("t"));
+        REQUIRE(test::wait_until(server.io, [&] { return server.handled == "2"; }));
+        std::vector<std::unique_ptr<task<void>>> leaving;
+        for (int i = 0; i < calls; ++i)
+            leaving.push_back(std::make_unique<task<void>>(server.io, s->unsubscribe(second)));
+        test::settle(server.io);
+        CHECK(server.count(mqtt::packet_type::pubrec) == 0);  // it can still be received
+        s.reset();
+        CHECK(running.run_for_error() == mqtt::errc::disconnected);
+        CHECK(second.try_receive()->payload() == "2");
+
+        s = server.session();
+        task<void> again(server.io, s->run());
+        test::run(server.io, server.subscribe_first(*s));
+        REQUIRE(test::wait_until(server.io, [&] { return server.count(mqtt::packet_type::pubrec) == 1; }));
+        CHECK(server.handled == "2");
+    }
+}
+
+TEST_CASE("a QoS 2 message that not all of its subscriptions have had is given to all of them by the next process") {
+    // One does not read it; or works on it, and has been left; or does not read it while another one has been left.
+    for (std::string const how : {"unread", "held", "unread by another"}) {
+        CAPTURE(how);
+        server_of_two server;
+        server.grants = true;
+        auto s = server.session();
+        task<void> running(server.io, s->run());
+        test::run(server.io, server.subscribe_first(*s));
+        std::optional<memory_session::subscription> third;
+        if (how == "unread by another") {
+            server.subscriptions = 3;
+            third = test::run(server.io, s->subscribe("t"));
+        }
+        auto second = test::run(server.io, s->subscribe("t"));
+        REQUIRE(test::wait_until(server.io, [&] { return server.handled == "2"; }));
+        mqtt::message held;
+        std::vector<std::unique_ptr<task<void>>> leaving;
+        if (how == "held") held = std::move(second.try_receive().value());
+        for (int i = 0; how != "unread" && i < 2; ++i)
+            leaving.push_back(std::make_unique<task<void>>(server.io, s->unsubscribe(second)));
+        test::settle(server.io);
+        s.reset();
+        held = {};
+        CHECK(running.run_for_error() == mqtt::errc::disconnected);
+
+        s = server.session();
+        task<void> again(server.io, s->run());
+        auto renewed = server.subscribe_first(*s);
+        task<memory_session::subscription> first(server.io, std::move(renewed));
+        second = test::run(server.io, s->subscribe("t"));
+        REQUIRE(test::wait_until(server.io, [&] { return server.handled == "22"; }));
+        CHECK(second.try_receive()->payload() == "2");
+        CHECK(test::wait_until(server.io, [&] { return server.count(mqtt::packet_type::pubrec) == 1; }));
+    }
+}
+
 TEST_CASE("a message taken before a restart is acknowledged behind an older one of its topic [MQTT-4.6.0-3]") {
     for (bool const subscribes_late : {false, true}) {
         CAPTURE(subscribes_late);

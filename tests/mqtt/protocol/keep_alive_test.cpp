@@ -25,7 +25,7 @@ keep_alive begun(std::chrono::seconds interval, std::chrono::milliseconds respon
 }
 
 // What can happen, with a second in between.
-enum class event { nothing, received, ping_is_written, written, moves };
+enum class event { nothing, received, answered, ping_is_written, written, moves };
 
 // A link as the events tell it: what must be true of the machine.
 struct link {
@@ -38,8 +38,9 @@ struct link {
     // The machine is asked at each second, as the timer may be late by that much.
     void apply(event e) {
         now += 1s;
-        if (e == event::received) {
+        if (e == event::received || e == event::answered) {
             machine.on_received(now);
+            if (e == event::answered) machine.on_answered();
             last_life = now;
         }
         if (e == event::ping_is_written) machine.on_write();
@@ -60,7 +61,7 @@ std::size_t checked = 0;
 
 // Every sequence of so many events; `interval` and `limit` as the machine has them.
 void drive(link const& l, int length) {
-    for (int i = 0; length > 0 && i < 5; ++i) {
+    for (int i = 0; length > 0 && i < 6; ++i) {
         link next = l;
         next.apply(static_cast<event>(i));
         ++checked;
@@ -166,6 +167,54 @@ TEST_CASE("a peer that takes all that is sent, and never answers a ping, is dead
     }
     CHECK(dead);
     CHECK(now - start <= 16s);
+}
+
+// Seed 31563 of the simulation: PINGREQ was in front of a message of 4 kB, and had been answered for long when that was
+// written, upon which the server had nothing to say.
+TEST_CASE("a ping that is answered while what is behind it is being written is not awaited any more") {
+    auto k = begun(60s);
+    time_point now = k.due();
+    CHECK(k.advance(now, {0, 0}) == action::ping);
+    k.on_write();
+    now += 9s;
+    k.on_received(now);
+    k.on_answered();
+    CHECK(k.current() == state::quiet);
+    // What moves is life as before.
+    flow_position position{5000, 100};
+    now += 9s;
+    CHECK(k.advance(now, position) == action::ping);  // nothing has been written for long
+    for (int i = 0; i < 3; ++i) {
+        now += 10s;
+        position.taken += 1000;
+        CHECK(k.advance(now, position) == action::none);
+    }
+    position.taken = position.written;
+    k.on_written(now, position);
+    CHECK(k.current() == state::queued);
+
+    k = begun(60s);
+    now = k.due();
+    CHECK(k.advance(now, {0, 0}) == action::ping);
+    k.on_write();
+    k.on_received(now);
+    k.on_answered();
+    k.on_written(now, {5000, 5000});
+    CHECK(k.due() == now + 45s);
+    CHECK(k.advance(now + 44s, {5000, 5000}) == action::none);
+    CHECK(k.advance(now + 45s, {5000, 5000}) == action::ping);
+}
+
+TEST_CASE("an answer is that to a ping that has left: not to one that waits to be written") {
+    auto k = begun(60s);
+    time_point const now = k.due();
+    CHECK(k.advance(now, {}) == action::ping);
+    k.on_received(now);
+    k.on_answered();  // a late one
+    CHECK(k.current() == state::queued);
+    k.end();
+    k.on_answered();
+    CHECK(k.current() == state::off);
 }
 
 TEST_CASE("a second ping without an answer is not waited for longer than the first") {

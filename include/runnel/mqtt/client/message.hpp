@@ -203,6 +203,7 @@ class inbox {
     }
     /// The application wants no more of the messages, so that what nobody reads is as good as taken.
     void set_unwanted() noexcept { is_unwanted_ = true; }
+    bool is_unwanted() const noexcept { return is_unwanted_; }
 
     /// The number of messages received so far.
     std::uint64_t received() const noexcept { return unread_.first(); }
@@ -211,6 +212,13 @@ class inbox {
         for (auto n = unread_.first(); n != unread_.next(); ++n)
             if (unread_[n]->token.quality != qos::at_most_once) return true;
         return false;
+    }
+
+    /// Calls `f(delivery)` for each QoS 1 or 2 message that waits.
+    template <class F>
+    RUNNEL_COLD void for_each_unread(F&& f) {
+        for (auto n = unread_.first(); n != unread_.next(); ++n)
+            if (unread_[n]->token.quality != qos::at_most_once) f(unread_[n]->token);
     }
 
     /// The number of messages that wait.

@@ -29,10 +29,12 @@ struct flow_position {
 /// | `on_write`            |     |          | writing         |                 |                 |
 /// | `on_written`          |     |          |                 | written         |                 |
 /// | `on_received`         |     |          |                 |                 | quiet           |
+/// | `on_answered`         |     |          |                 | quiet           |                 |
 /// | `advance`, once due   |     | queued   | stays           | stays           | stays           |
 /// | what it returns then  |     | `ping`   | `dead`, or none | `dead`, or none | `dead`, or none |
 ///
-/// `begin` leads to `quiet`, or, without keep alive, to `off`; `end` leads to `off`; an empty cell: nothing changes.
+/// `begin` leads to `quiet`, or, without keep alive, to `off`; `end` leads to `off`; an empty cell: nothing changes. An
+/// answer while PINGREQ is in the write under way says that it has left, and what is behind it in that write has not.
 ///
 /// Of the last byte sent and the last one received the older counts. Signs of life are what is received, which in
 /// `written` leads back to `quiet`, and, as long as PINGREQ itself has not reached the other end, what reaches it.
@@ -68,6 +70,11 @@ class keep_alive {
     void on_received(time_point now) noexcept {
         received_ = life_ = now;
         if (state_ == state::written) state_ = state::quiet;
+    }
+
+    /// PINGRESP has come, behind `on_received`.
+    void on_answered() noexcept {
+        if (state_ == state::writing) state_ = state::quiet;
     }
 
     /// What has gathered is being written.

@@ -596,6 +596,32 @@ TEST_CASE("a ping goes out when it is due, is known when it is written, and a de
     CHECK_FALSE(s.c.is_busy());
 }
 
+TEST_CASE("a ping that is answered while what is behind it is being written is not awaited, and tells no round trip") {
+    scene s;
+    s.keep_alive = 20s;
+    s.options.response_timeout = 5s;
+    s.connect();
+    auto const round_trip = counters(s).round_trip;
+    s.c.advance(clock_type::now() + 15s, s.c.position(0), false);
+    s.publish("what takes long", qos::at_most_once);
+    std::this_thread::sleep_for(1ms);  // a round trip since CONNECT would be another one
+    s.begin_write();
+    s.receive(pingresp);
+    CHECK_FALSE(s.c.writes_ping());
+    CHECK(counters(s).round_trip == round_trip);
+    auto const written_at = s.c.written_at();
+    s.end_write();
+    CHECK(s.c.written_at() > written_at);
+    s.c.advance(clock_type::now() + 14s, s.c.position(0), false);
+    CHECK(s.c.life().is(state::online));
+    CHECK(s.packets.out().empty());
+    s.c.advance(clock_type::now() + 15s, s.c.position(0), false);
+    CHECK(s.packets.out().view() == std::string("\xC0\0", 2));
+    s.write();
+    s.receive(pingresp);
+    CHECK(counters(s).round_trip != round_trip);
+}
+
 TEST_CASE("what comes postpones a ping, and a server may ask for none") {
     scene s;
     s.connect();

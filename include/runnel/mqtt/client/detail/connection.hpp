@@ -230,9 +230,11 @@ class connection {
             state_.set_time(to_session_time(clock::now()));
     }
 
-    /// The server has answered CONNECT or a ping.
+    /// The server has answered CONNECT or a ping. Nobody knows when a ping has left that is still being written, with
+    /// what is behind it.
     void on_answer() noexcept {
-        round_trip_ = clock::now() - asked_;
+        if (!writes_ping()) round_trip_ = clock::now() - asked_;
+        keep_alive_.on_answered();
         is_answered_ = true;
     }
 

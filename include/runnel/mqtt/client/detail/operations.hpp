@@ -41,6 +41,7 @@ template <transport Transport>
 session<Transport>::~session() {
     connection_.abandon();
     if (stream_ != nullptr) stream_->reset();  // so that nothing is read or written any more
+    if (subscribing_) subscribing_->abandon_unread();
     finish(errc::disconnected, {});
     run_guard::leave(running_here_);
     for (auto const& w : watchers_)

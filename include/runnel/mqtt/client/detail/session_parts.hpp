@@ -82,6 +82,9 @@ class subscribing_part : public message_source {
     virtual std::size_t held() const noexcept = 0;
     virtual void close(std::error_code why) = 0;
     virtual void reopen() noexcept = 0;
+    /// The session goes: others decide of what waits where nobody receives it, as nobody wants it any more, or has a
+    /// handle yet. If they have had it, it is taken.
+    virtual void abandon_unread() noexcept = 0;
 };
 
 /// Requests: see `requesting`.

@@ -60,6 +60,7 @@ class subscribing final : public subscribing_part {
         : options_(options), state_(state), packets_(packets), services_(services), unanswered_(packets.queue()) {}
     RUNNEL_COLD ~subscribing() override {
         source_.reset();
+        operation::leave(joining_);
         operation::leave(operations_);
     }
 
@@ -81,6 +82,7 @@ class subscribing final : public subscribing_part {
         check_version(state_.may_have_v5(), !props.empty(), "user_properties");
         note_unwanted(*s.state_);
         make_room(unsubscribers_, 1);
+        note_leaving(s);
         unsubscriber self(*this, end(*s.state_), *s.state_, props);
         s.state_->box->set_unwanted();
         if (self.ticket == subscriptions::nothing || closed_) co_return;
@@ -180,6 +182,14 @@ class subscribing final : public subscribing_part {
         closed_ = false;
         registry_.reopen();
     }
+    RUNNEL_COLD void abandon_unread() noexcept override try {
+        for (auto* link = joining_.next(); link != &joining_; link = link->next())
+            if (auto* const s = static_cast<remover&>(*link).what) abandon_unread(*s->box);
+        for (auto const& each : leaving_)
+            if (auto const s = each.lock()) abandon_unread(*s->box);
+    } catch (...) {
+        // Without memory: then it comes again.
+    }
 
   private:
     using entry = subscription_state<Executor>;
@@ -248,7 +258,7 @@ class subscribing final : public subscribing_part {
     };
 
     struct remover : operation {
-        remover(subscribing& s, entry* w) noexcept : operation(&s, s.operations_), what(w) {}
+        remover(subscribing& s, entry* w) noexcept : operation(&s, s.joining_), what(w) {}
         RUNNEL_COLD ~remover() {
             if (this->of != nullptr && what != nullptr) this->of->abandon(*what);
         }
@@ -410,6 +420,22 @@ class subscribing final : public subscribing_part {
         });
     }
 
+    // It is unsubscribed from. What waits in its inbox can still be received, as long as there is a handle.
+    RUNNEL_COLD void note_leaving(subscription const& s) {
+        if (s.state_->box->is_unwanted() || !s.state_->box->holds_acknowledgements()) return;
+        if (leaving_.size() == leaving_.capacity()) {
+            std::erase_if(leaving_, [](auto const& each) { return each.expired(); });
+            leaving_.reserve(2 * leaving_.size() + 1);
+        }
+        leaving_.push_back(s.state_);
+    }
+    RUNNEL_COLD void abandon_unread(inbox& box) {
+        box.for_each_unread([this](delivery token) {
+            if (registry_.drop(token) == subscription_registry<Executor>::unread::acknowledge)
+                state_.acknowledge(packets_.out(), token, reason_code::success, {});
+        });
+    }
+
     // Nobody waits for it any more; the server may have granted it, or be about to.
     RUNNEL_COLD void abandon(entry& s) noexcept {
         if (s.wish == nullptr) return;
@@ -557,6 +583,8 @@ class subscribing final : public subscribing_part {
     std::vector<unsubscriber*> unsubscribers_;
     std::vector<std::string> unwanted_;  // filters that the application has unsubscribed from last
     list_link operations_;
+    list_link joining_;                          // of `remover`: subscriptions of which nobody has a handle yet
+    std::vector<std::weak_ptr<entry>> leaving_;  // unsubscribed from while messages waited
     std::shared_ptr<message_source> source_{std::make_shared<char>(), this};  // known to inboxes, which may outlive it
     bool closed_ = true;
     bool unsent_ = false;      // a request waits for a packet identifier
