@@ -9,8 +9,10 @@
 #include "support/run.hpp"
 #include "support/streams.hpp"
 #include <chrono>
+#include <functional>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -32,6 +34,7 @@ struct endpoints {
     runnel::memory_transport endpoint(std::string name) {
         runnel::memory_transport made([this, name](memory end) {
             tried += name;
+            if (on_try) on_try();
             if (failing.contains(name)) throw std::system_error(failing[name], name);
             ends.push_back(std::move(end));
         });
@@ -52,6 +55,7 @@ struct endpoints {
 
     asio::io_context io;
     std::map<std::string, std::error_code> failing;
+    std::function<void()> on_try;
     std::string tried;
     std::error_code error;
     std::vector<memory> ends;
@@ -169,6 +173,19 @@ TEST_CASE("failover goes back to the first endpoint where that is preferred") {
     transport.report(true);
     e.failing.clear();
     CHECK(e.open(transport) == "a");
+}
+
+TEST_CASE("a report in the middle changes nothing of who has a turn") {
+    endpoints e;
+    auto transport = e.all();
+    for (auto const* const name : {"a", "b", "c"}) e.failing[name] = refused;
+    for (bool const well : {false, true}) {
+        e.on_try = [&, reported = false]() mutable {
+            if (!std::exchange(reported, true)) transport.report(well);
+        };
+        CHECK(e.open(transport) == "abc");
+        transport = e.all();
+    }
 }
 
 TEST_CASE("an endpoint that is reported to have failed is left for the one behind it") {

@@ -13,12 +13,14 @@
 #include <asio/use_awaitable.hpp>
 #include <doctest/doctest.h>
 
+#include "support/allocation_count.hpp"
 #include "support/sample.hpp"
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <new>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -684,6 +686,65 @@ TEST_CASE("who waits for room is refused by a close, also when run ends in the s
             f.client->close();
             f.time.settle();
         }
+}
+
+TEST_CASE("a refusal that comes at the end of the time for connecting is told, though its body does not come") {
+    for (auto const at : {0ms, 1400ms, 1999ms}) {
+        CAPTURE(at.count());
+        auto o = quick();
+        o.connect_timeout = 2s;
+        o.reconnect.attempts = 1;
+        fixture f(std::move(o));
+        auto const refuse = [](fixture* self, memory_stream<> s, auto when) -> asio::awaitable<void> {
+            auto waiting = sleep_for(asio::any_io_executor(self->io.get_executor()), when);
+            co_await std::move(waiting);
+            send_buffer out;
+            out.append("HTTP/1.1 401 Unauthorized\r\nContent-Length: 5\r\n\r\n");
+            co_await s.write(out);
+            char room[1000];
+            for (;;) co_await s.read_some(asio::buffer(room));
+        };
+        f.on_stream = [&](memory_stream<> s) { asio::co_spawn(f.io, refuse(&f, std::move(s), at), asio::detached); };
+        f.start();
+        CHECK(f.has_ended());
+        CHECK(f.error_code() == ws::errc::unauthorized);
+    }
+}
+
+TEST_CASE("a close for which there is no memory has done nothing, and may be called again") {
+    using runnel::testing::allocator;
+    int failures = 0;
+    for (auto const by : {allocator::operator_new, allocator::aligned_alloc}) {
+        auto o = quick();
+        o.maximum_queued_messages = 1;
+        fixture f(std::move(o));
+        f.on_open = [&](memory_stream<>& s) { s.cut(); };
+        f.start();
+        f.time.advance_until([&] { return f.count(kind::waiting) == 1; });
+        f.send("queued");
+        f.send("waits");
+        f.time.settle();
+        bool failed = false;
+        {
+            runnel::testing::failing_allocation const failing(1, by);
+            try {
+                f.client->close();
+            } catch (std::bad_alloc const&) {
+                failed = true;
+            }
+        }
+        f.time.settle();
+        if (failed) {
+            CHECK(f.ended == 0);
+            CHECK(f.refused == 0);
+            f.client->close();
+        }
+        CHECK(f.has_ended());
+        CHECK(f.refused == 1);
+        CHECK(f.kinds().back() == kind::closed);
+        failures += failed;
+    }
+    CHECK(failures > 0);
 }
 
 TEST_CASE("who waits for a message is told that run has ended, though it is called again at once") {

@@ -2,17 +2,15 @@
 
 #include <runnel/core/authority.hpp>
 #include <runnel/coro/asio.hpp>
-#include <runnel/coro/detail/with_slot.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/coro/wait_list.hpp>
 #include <runnel/testing/detail/accept_loop.hpp>
+#include <runnel/testing/detail/stoppable.hpp>
 #include <runnel/transport/proxy/protocol/http_connect.hpp>
 #include <runnel/transport/proxy/protocol/socks5.hpp>
 #include <runnel/transport/tcp.hpp>
 
 #include RUNNEL_ASIO(basic_socket_acceptor.hpp)
-#include RUNNEL_ASIO(cancellation_signal.hpp)
-#include RUNNEL_ASIO(co_spawn.hpp)
 #include RUNNEL_ASIO_IP(tcp.hpp)
 
 #include <algorithm>
@@ -94,7 +92,7 @@ class basic_proxy {
     void close() {
         for (auto const& l : state_->links) {
             l->stopped = true;
-            l->signal.emit(asio::cancellation_type::terminal);
+            l->stop();
         }
     }
 
@@ -103,7 +101,7 @@ class basic_proxy {
         for (auto const& l : state_->links) {
             if (!l->is_connection) continue;
             l->reset = true;
-            l->signal.emit(asio::cancellation_type::terminal);
+            l->stop();
         }
     }
 
@@ -129,10 +127,9 @@ class basic_proxy {
     // from one stream and writes to the other, so that each stream has one reader and one writer. While a coroutine is
     // suspended, others may write `carried`, `directions_ended` (the other direction) and `reset` (the user, too);
     // `waiting[i]` is that of direction i. The user may change the faults at any time: each block looks at them.
-    struct link {
+    struct link : detail::stoppable {
         explicit link(Executor executor) : waiters(std::move(executor)) {}
 
-        asio::cancellation_signal signal;
         wait_list<Executor> waiters;
         bool is_connection = false;
         bool stopped = false;
@@ -148,10 +145,8 @@ class basic_proxy {
 
         void start(std::shared_ptr<link> const& l, awaitable<void> coroutine) {
             links.insert(l);
-            asio::co_spawn(executor, std::move(coroutine),
-                           runnel::detail::with_slot(
-                               executor, l->signal.slot(),
-                               [self = this->shared_from_this(), l](std::exception_ptr) { self->links.erase(l); }));
+            detail::stoppable::start(l, executor, std::move(coroutine),
+                                     [self = this->shared_from_this(), l] { self->links.erase(l); });
         }
 
         Executor executor;

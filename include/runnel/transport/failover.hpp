@@ -82,10 +82,11 @@ class failover {
         auto const before = progress->passed_over.size();
         bool const divides = opened_ / endpoints_.size() % 2 == 0;
         ++opened_;
+        auto const first = next_;
         std::error_code code;
         std::size_t tried = 0;
         for (bool goes_on = true; goes_on && tried < endpoints_.size();) {
-            current_ = (next_ + tried) % endpoints_.size();
+            current_ = (first + tried) % endpoints_.size();
             auto opening = open_current(executor, *progress, whole, divides ? endpoints_.size() - tried : 1);
             ++tried;
             try {
@@ -150,8 +151,8 @@ class failover {
     failover_order order_;
     // Not part of the value, but of what is known about it. There is one `open` at a time. While a coroutine is
     // suspended, here that one, only `report` may write this: `next_` and `opened_`, in one step. It is for streams
-    // that have been opened: in the middle of an `open` it would shift whose turn is next, and the end of that writes
-    // `next_` all the same.
+    // that have been opened: in the middle of an `open` it changes nothing of whose turn is next, and when that ends it
+    // writes `next_` all the same.
     mutable std::size_t current_ = 0;
     mutable std::size_t next_ = 0;    // where `open` begins
     mutable std::size_t opened_ = 0;  // how often, since all was well

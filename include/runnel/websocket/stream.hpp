@@ -26,9 +26,11 @@ class stream {
 
     /// Opens a WebSocket as a client over a connected stream. Throws `handshake_refused` if the server answers with
     /// another status than 101, `std::system_error`, or `std::out_of_range` if an option is not possible. (Make
-    /// `options` a variable and move it: a braced list here runs into an error of g++ 12.)
+    /// `options` a variable and move it: a braced list here runs into an error of g++ 12.) `budget`: the time of
+    /// whoever waits for it and cancels it then; a refusal of which not all has come is told before.
     static asio::awaitable<stream, executor_type> handshake(Next next, client_options options,
-                                                            typename Compression::options compression = {}) {
+                                                            typename Compression::options compression = {},
+                                                            connect_budget budget = {}) {
         stream opened(std::move(next), role::client, options.stream);
         std::string offer;
         if constexpr (Compression::enabled) {
@@ -36,7 +38,7 @@ class stream {
             offer = Compression::offer(compression);
         }
         detail::handshaker<Next> shaking(opened.next_layer());
-        auto asking = shaking.ask(options, offer);
+        auto asking = shaking.ask(options, offer, budget);
         detail::handshake_result agreed = co_await std::move(asking);
         opened.settle(std::move(agreed), compression);
         co_return std::move(opened);

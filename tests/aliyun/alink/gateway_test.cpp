@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 // A gateway and its sub-devices, in memory.
@@ -394,6 +395,27 @@ TEST_CASE("run is refused while another one of the gateway is under way, and nob
     p.start();
     p.run(sub.login());
     CHECK(p.cloud.logged_in(sensor));
+}
+
+TEST_CASE("a gateway's run ends by what keeps it from logging in, though its handlers could go on") {
+    fixture p;
+    sub_device_type sub(p.gateway, sensor);
+    bool refused = false;
+    auto& hook = p.cloud.hooks().authorize_subscribe;
+    hook = [&, granted = hook](auto const& who, auto const& packet, auto const& request) {
+        auto const verdict = granted(who, packet, request);
+        return std::exchange(refused, true) ? verdict : mqtt::reason_code::quota_exceeded;
+    };
+    p.start();
+    task<void> login(p.io, sub.login());
+    p.settle();
+    REQUIRE(p.running->done());
+    CHECK(p.running->run_for_error() == mqtt::reason_code::unspecified_error);
+    CHECK(login.run_for_error() == mqtt::errc::disconnected);
+    p.add({sensor});
+    p.start();
+    p.run(sub.login());
+    p.disconnect(*p.running);
 }
 
 TEST_CASE("who waits for a login goes on when the gateway's run ends") {

@@ -736,6 +736,37 @@ TEST_CASE("receiving may be cancelled at each step: what is not finished comes a
     }
 }
 
+TEST_CASE("receiving that is cancelled while its handler ends a message takes no other one") {
+    for (bool const waits : {false, true}) {
+        CAPTURE(waits);
+        fixture f;
+        auto sub = f.subscribe("small/#");
+        for (auto const* const payload : {"first", "second"}) REQUIRE(f.session.try_publish("small/1", payload));
+        f.settle();
+        slow_collector slow(f.io.get_executor());
+        collector quick;
+        std::optional<test::task<void>> taking;
+        slow.on_end = quick.on_end = [&] { taking->cancel(); };
+        if (waits)
+            taking.emplace(f.io, receive_pieces(f.session, sub, slow));
+        else
+            taking.emplace(f.io, receive_pieces(f.session, sub, quick));
+        for (int i = 0; i < 3; ++i) {
+            f.settle();
+            slow.go_on();
+        }
+        REQUIRE(taking->done());
+        CHECK(taking->error() == asio::error::operation_aborted);
+        collector const& got = waits ? slow : quick;
+        REQUIRE(got.all.size() == 1);
+        CHECK(got.all[0].payload == "first");
+        CHECK(got.all[0].is_whole);
+        auto const next = sub.try_receive();
+        REQUIRE(next);
+        CHECK(next->payload() == "second");
+    }
+}
+
 TEST_CASE("what was to give its topic an alias and is not sent ends the connection, as others rely on the alias") {
     for (auto const quality : test::qualities)
         for (bool const is_known : {false, true}) {

@@ -285,3 +285,28 @@ TEST_CASE("that a message has expired is told once it is stored") {
     CHECK(running.run_for_error() == full);
     CHECK(publishing.run_for_error() == errc::disconnected);  // it may come again
 }
+
+TEST_CASE("that the server does not take a message is told once it is stored") {
+    runnel::testing::broker_options b;
+    b.accepts.maximum_qos = qos::at_least_once;
+    test::memory_fixture f(std::move(b));
+    for (bool const fails : {false, true}) {
+        CAPTURE(fails);
+        auto const store = std::make_shared<failing_store>();
+        auto o = test::quick("client", protocol_version::v5);
+        o.store = store;
+        memory_session s(f.io.get_executor(), f.transport, o);
+        task<mqtt::publish_result> publishing(f.io, s.publish("t", "x", {.qos = qos::exactly_once}));
+        test::settle(f.io);
+        s.save();
+        f.broker.hooks().on_connect = [&](auto&) {
+            if (fails) store->fails = store->calls;
+            store->for_good = fails;
+            return mqtt::reason_code::success;
+        };
+        task<void> running(f.io, s.run());
+        CHECK(publishing.run_for_error() == (fails ? errc::disconnected : errc::maximum_qos_exceeded));
+        CHECK(s.queued().size() == 0);
+        if (fails) CHECK(running.run_for_error() == full);
+    }
+}

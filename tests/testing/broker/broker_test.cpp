@@ -1,5 +1,9 @@
+#include <runnel/coro/wait_list.hpp>
 #include <runnel/testing/broker/broker.hpp>
+#include <runnel/transport/memory.hpp>
 
+#include <asio/co_spawn.hpp>
+#include <asio/detached.hpp>
 #include <asio/ip/tcp.hpp>
 #include <asio/read.hpp>
 #include <asio/write.hpp>
@@ -873,6 +877,27 @@ TEST_CASE("a broker can go while its connections are open") {
     CHECK(client.wait_for_end());
     io.restart();
     io.run();  // ends: nothing is left
+}
+
+TEST_CASE("a broker may go with the execution context, held by what is destroyed behind its own coroutines") {
+    for (int turns = 0; turns < 40; ++turns) {
+        CAPTURE(turns);
+        auto io = std::make_unique<asio::io_context>();
+        auto held = std::make_shared<runnel::testing::broker>(io->get_executor());
+        std::weak_ptr<runnel::testing::broker> const gone = held;
+        held->listen_tcp();
+        auto ends = runnel::memory_stream<>::pair(io->get_executor());
+        held->attach(std::move(ends.second));
+        auto const hold = [](auto broker, [[maybe_unused]] auto mine) -> asio::awaitable<void> {
+            runnel::wait_list<asio::any_io_executor> waiters(broker->get_executor());
+            runnel::waiter<asio::any_io_executor> w;
+            co_await waiters.wait(w);
+        };
+        asio::co_spawn(*io, hold(std::move(held), std::move(ends.first)), asio::detached);
+        for (int i = 0; i < turns; ++i) io->poll_one();
+        io.reset();
+        CHECK(gone.expired());
+    }
 }
 
 TEST_CASE("an execution context can go while connections are open") {

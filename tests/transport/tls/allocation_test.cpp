@@ -9,11 +9,14 @@
 #include <doctest/doctest.h>
 
 #include "support/allocation_count.hpp"
+#include "support/any_certificate.hpp"
 #include "support/openssl_memory.hpp"
+#include "support/process.hpp"
 #include "support/run.hpp"
 #include "support/sample.hpp"
 #include "support/streams.hpp"
 #include <cstddef>
+#include <cstdio>
 #include <exception>
 #include <new>
 #include <optional>
@@ -202,6 +205,37 @@ TEST_CASE(
         CHECK(errors > 50 / test::every(10));
         CHECK(told * 3 > errors);  // OpenSSL itself does not tell of all
     }
+}
+
+TEST_CASE("whichever allocation of OpenSSL's fails, a context goes on that reads its authorities from a directory") {
+    REQUIRE(test::watches_openssl);
+    test::any_certificate const authority(test::authority_request("root"));
+    test::any_certificate const own({}, authority);
+    test::scratch_directory const files;
+    char name[16];
+    std::snprintf(name, sizeof(name), "%08lx.0",
+                  X509_NAME_hash_ex(X509_get_subject_name(authority.handle()), nullptr, nullptr, nullptr));
+    files.write(name, authority.certificate_pem());
+    runnel::tls_options options;
+    options.ca_path = files.path().string();
+    options.certificate_pem = own.certificate_pem();
+    options.private_key_pem = own.private_key_pem();
+    std::size_t errors = 0;
+    for (std::size_t n = 1;; n += test::every(25) + n % 7) {
+        CAPTURE(n);
+        runnel::tls_context const context(options);
+        trial t;
+        bool failed = false;
+        {
+            failing_allocation const failing(n, allocator::library);
+            t = try_out(context);
+            failed = failing.has_failed();
+        }
+        errors += t.error ? 1 : 0;
+        if (t.error) CHECK(try_out(context).finished == 2);
+        if (!failed) break;
+    }
+    CHECK(errors > 50 / test::every(10));
 }
 
 TEST_CASE("whichever allocation of OpenSSL's fails, a context is made, or an error says that it is not") {

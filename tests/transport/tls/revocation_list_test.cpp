@@ -144,6 +144,31 @@ TEST_CASE("lists come from a file, or from the directory of authorities by their
     CHECK_FALSE(meets(by_path, all().good));
 }
 
+TEST_CASE("a handshake that has failed leaves the authorities and lists that were read, and those of the directory") {
+    test::scratch_directory const files;
+    char name[16];
+    std::snprintf(name, sizeof(name), "%08lx.0",
+                  X509_NAME_hash_ex(X509_get_subject_name(all().root.handle()), nullptr, nullptr, nullptr));
+    auto read = with_lists(all().root.revocation_list({&all().bad}));
+    read.ca_path = files.path().string();  // empty at first
+    auto from_directory = read;
+    from_directory.ca_pem.clear();
+    for (bool const in_directory : {false, true}) {
+        CAPTURE(in_directory);
+        tls_context const client(in_directory ? from_directory : read);
+        if (in_directory) files.write(name, all().root.certificate_pem());
+        for (int i = 0; i < 3; ++i) {
+            CHECK(tls_pair(client, tls_context(server_of(all().bad))).handshake().client ==
+                  transport_errc::certificate_revoked);
+            tls_pair good(client, tls_context(server_of(all().good)));
+            CHECK_FALSE(good.handshake().client);
+        }
+        auto const other = test::any_certificate(test::authority_request("other"));
+        CHECK(tls_pair(client, tls_context(server_of(any_certificate({}, other)))).handshake().client ==
+              transport_errc::certificate_untrusted);
+    }
+}
+
 TEST_CASE("a server asks the lists for its clients") {
     auto server = server_of(all().good);
     server.ca_pem = all().root.certificate_pem();

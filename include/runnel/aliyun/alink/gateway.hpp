@@ -45,14 +45,14 @@ class gateway : public detail::logins<Session> {
     gateway(Session& session, aliyun::device const& who, alink::options o = {})
         : base(session, who, with_gateway(std::move(o))) {}
 
-    /// As `device::run`, and keeps sub-devices logged in. There is one at a time, too: `std::logic_error`.
+    /// As `device::run`, and keeps sub-devices logged in: throws what keeps it from doing so. There is one at a time,
+    /// too: `std::logic_error`.
     awaitable<void> run() {
         typename base::runner const only(*this);
-        detail::task_group<typename base::executor_type> tasks(this->session().get_executor());
-        tasks.start(this->keep_logged_in());
         finisher const at_end{this->changes_};  // which may be gone then
         auto running = base::run_handlers();
-        co_await tasks.enclose(std::move(running));
+        auto keeping = this->keep_logged_in();
+        co_await race(only.box->waiters, std::move(keeping), std::move(running));
     }
 
     // --- the topology

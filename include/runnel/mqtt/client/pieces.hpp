@@ -9,7 +9,9 @@
 #include <runnel/transport/redirect.hpp>
 #include <runnel/transport/stream.hpp>
 
+#include RUNNEL_ASIO(cancellation_type.hpp)
 #include RUNNEL_ASIO(error.hpp)
+#include RUNNEL_ASIO(this_coro.hpp)
 
 #include <algorithm>
 #include <concepts>
@@ -364,8 +366,13 @@ asio::awaitable<void, typename Session::executor_type> receive_pieces(Session& s
     // Outside of what may throw, as `aborted` may look at its views. Thereafter it goes with the exception, and so is
     // given back.
     std::optional<message> whole;
+    auto const cancellation = co_await asio::this_coro::cancellation_state;
     try {
         for (;;) {
+            // The next `co_await` would throw: no message is to be taken for that.
+            bool const throws = co_await asio::this_coro::throw_if_cancelled();
+            if (throws && cancellation.cancelled() != asio::cancellation_type::none)
+                throw std::system_error(asio::error::operation_aborted);
             if (auto* const in = self.message(); in != nullptr && in->current() == state::aborted) {
                 if (std::exchange(is_begun, false)) handler.aborted(self.of->why_lost());
                 if (self.message() != nullptr) self.finish();

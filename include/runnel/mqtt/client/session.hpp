@@ -145,6 +145,7 @@ class session final : private detail::session_services {
     /// Connects, and connects again whenever the connection is lost, with pauses as `options.reconnect` says. Completes
     /// after `disconnect`. Throws what ended the last attempt when trying again is pointless (`recovery_from`) or the
     /// policy's attempts or time are used up: a `reason_code` if the server refused; and what a message handler throws.
+    /// There is one at a time: throws `std::logic_error` while another one runs, and changes nothing.
     ///
     /// When it completes, is cancelled or throws, the connection is closed and all pending operations end with
     /// `errc::disconnected`, and a text that says what has ended `run`. So do, at once, those that begin later, of

@@ -33,7 +33,7 @@ inline std::chrono::milliseconds to_session_time(session_clock::time_point t) no
 /// | `late`    | to be told that its time is over                              | `tell_late`, once that is stored |
 /// | `told`    | nothing: its coroutine may go on                              |                        |
 ///
-/// (*) `withdraw_late`, `on_expired`: `late`; `connection_lost`: those that are for one connection are `told`.
+/// (*) `withdraw_late`, `on_refused`: `late`; `connection_lost`: those that are for one connection are `told`.
 ///
 /// A message of a call that waits is begun here, where the room is found, and not by the coroutine once it goes on: so
 /// nobody can come in between. While connected, QoS 0 waits for room to write, and QoS 1 and 2 for room in the queue;
@@ -137,14 +137,14 @@ class publish_queue {
         return late_.linked();
     }
     /// The session state has dropped the message, as `why` says, which is told in the same way.
-    void on_expired(call& c, errc why) noexcept { be_late(c, why); }
+    void on_refused(call& c, errc why) noexcept { be_late(c, why); }
     /// `error`, if it is one, is told in place of what they would be told: their withdrawal could not be stored.
     template <class Tell>
     void tell_late(std::error_code error, Tell&& tell) {
         tell_all(late_, error, tell);
     }
 
-    /// The session state tells the end of a message: acknowledged, refused, or, of QoS 0 at a pace, sent. Once.
+    /// The session state tells the end of a message: acknowledged, or, of QoS 0 at a pace, sent. Once.
     void on_end(call& c) noexcept {
         assert(c.at == state::begun && c.linked());
         c.unlink();

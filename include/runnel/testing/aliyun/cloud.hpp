@@ -64,7 +64,8 @@ class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
         return options;
     }
 
-    /// Is told of every message from a device, in place of `hooks().on_publish`, which is the cloud's own.
+    /// Is told of every message from a device, in place of `hooks().on_publish`, which is the cloud's own. As all
+    /// hooks, neither this nor the next may destroy the cloud.
     std::function<void(client_info const&, mqtt::publish const&)> on_message;
     /// Is told of every connection that ends, in place of `hooks().on_disconnect`.
     std::function<void(std::string_view name)> on_disconnect;

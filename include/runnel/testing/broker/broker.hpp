@@ -2,7 +2,6 @@
 
 #include <runnel/core/receive_buffer.hpp>
 #include <runnel/coro/asio.hpp>
-#include <runnel/coro/detail/with_slot.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/coro/timer.hpp>
 #include <runnel/coro/wait_list.hpp>
@@ -12,12 +11,11 @@
 #include <runnel/testing/broker/detail/packet_faults.hpp>
 #include <runnel/testing/broker/faults.hpp>
 #include <runnel/testing/detail/accept_loop.hpp>
+#include <runnel/testing/detail/stoppable.hpp>
 #include <runnel/transport/asio_stream.hpp>
 #include <runnel/transport/stream.hpp>
 
 #include RUNNEL_ASIO(basic_socket_acceptor.hpp)
-#include RUNNEL_ASIO(cancellation_signal.hpp)
-#include RUNNEL_ASIO(co_spawn.hpp)
 #include RUNNEL_ASIO_IP(tcp.hpp)
 
 #include <chrono>
@@ -111,7 +109,7 @@ class basic_broker {
         state_->armed.reset();
         for (auto const& t : state_->tasks) {
             t->stopped = true;
-            t->signal.emit(asio::cancellation_type::terminal);
+            t->stop();
         }
     }
     /// False from `close` until the broker listens or is attached to again.
@@ -194,9 +192,8 @@ class basic_broker {
     using socket_type = asio::basic_stream_socket<asio::ip::tcp, Executor>;
 
     // A coroutine that runs, and how to stop it.
-    struct task {
+    struct task : detail::stoppable {
         virtual ~task() = default;
-        asio::cancellation_signal signal;
         bool stopped = false;
     };
 
@@ -207,10 +204,8 @@ class basic_broker {
 
         void start(std::shared_ptr<task> const& t, asio::awaitable<void, Executor> coroutine) {
             tasks.insert(t);
-            asio::co_spawn(executor, std::move(coroutine),
-                           runnel::detail::with_slot(
-                               executor, t->signal.slot(),
-                               [self = this->shared_from_this(), t](std::exception_ptr) { self->tasks.erase(t); }));
+            detail::stoppable::start(t, executor, std::move(coroutine),
+                                     [self = this->shared_from_this(), t] { self->tasks.erase(t); });
         }
 
         // Takes up again what `close` has ended.
@@ -267,7 +262,7 @@ class basic_broker {
         ~link() { --*count; }
 
         void wake() override { waiters.wake(writer); }
-        void abort() override { this->signal.emit(asio::cancellation_type::terminal); }
+        void abort() override { this->stop(); }
 
         // Sees to what is delayed at its time.
         void attend_input() {

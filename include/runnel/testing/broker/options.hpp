@@ -165,7 +165,7 @@ struct publish_verdict {
 };
 
 /// Functions that the broker calls; empty ones are not called. They must not throw. They may publish, but not end
-/// connections: their results do that.
+/// connections, as their results do that, nor close or destroy the broker.
 struct broker_hooks {
     /// Decides whether a client may connect, once the packet has been found to be right.
     std::function<mqtt::reason_code(connect_attempt&)> on_connect;

@@ -34,7 +34,6 @@ namespace detail {
 using ocsp_response_ptr = std::unique_ptr<OCSP_RESPONSE, openssl_freer<OCSP_RESPONSE_free>>;
 using ocsp_basic_ptr = std::unique_ptr<OCSP_BASICRESP, openssl_freer<OCSP_BASICRESP_free>>;
 using ocsp_id_ptr = std::unique_ptr<OCSP_CERTID, openssl_freer<OCSP_CERTID_free>>;
-using store_ptr = std::unique_ptr<X509_STORE, openssl_freer<X509_STORE_free>>;
 
 /// Whether a certificate says that its status comes with it: its TLS features (RFC 7633 4) have status_request (5).
 inline bool must_staple(X509 const* certificate) noexcept {

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <runnel/core/authority.hpp>
+#include <runnel/core/clock.hpp>
 #include <runnel/core/compiler.hpp>
 #include <runnel/core/remark.hpp>
 #include <runnel/coro/asio.hpp>
 #include <runnel/coro/race.hpp>
+#include <runnel/transport/connect_progress.hpp>
 #include <runnel/transport/error.hpp>
 #include <runnel/transport/stream.hpp>
 #include <runnel/websocket/handshake_refused.hpp>
@@ -50,8 +52,10 @@ class handshaker {
     explicit handshaker(Next& next) : next_(next), waiters_(next.get_executor()) {}
 
     /// Performs the client's part, offering `extensions`. Throws `handshake_refused`, also when it is cancelled while
-    /// it reads the refusal's body, or `std::system_error` with this layer's or the lower layers' errors.
-    asio::awaitable<handshake_result, executor_type> ask(client_options const& options, std::string_view extensions) {
+    /// it reads the refusal's body, or `std::system_error` with this layer's or the lower layers' errors. `budget`: the
+    /// time of whoever waits for it, who learns of a refusal before that is over.
+    asio::awaitable<handshake_result, executor_type> ask(client_options const& options, std::string_view extensions,
+                                                         connect_budget budget = {}) {
         check_opening(options.timeout, options.limits);
         handshake_key const key = make_handshake_key();
         client_request const request{options.host,        options.port, options.default_port, options.path,
@@ -80,7 +84,7 @@ class handshaker {
         if (is_refusal(verdict)) {
             refusal_body body(reply, handshake_refused::max_body);
             body.write(result.surplus);
-            auto reading = read_shortly(body, options.timeout);
+            auto reading = read_shortly(body, options.timeout, budget);
             co_await std::move(reading);
             throw handshake_refused(verdict, reply, body.text(), doing(options));
         }
@@ -156,12 +160,16 @@ class handshaker {
 
     // Reads what is still wanted of a refusal's body, for a moment only: whoever waits for the handshake may have
     // little time left, and is to learn of the refusal. However the reading ends, that is what matters.
-    asio::awaitable<void, executor_type> read_shortly(refusal_body& body, std::chrono::milliseconds timeout) {
-        if (body.complete()) co_return;
-        std::chrono::milliseconds const moment(500);
+    asio::awaitable<void, executor_type> read_shortly(refusal_body& body, std::chrono::milliseconds timeout,
+                                                      connect_budget budget) {
+        std::chrono::milliseconds time(500);
+        if (timeout.count() != 0) time = (std::min)(time, timeout);
+        auto const left = std::chrono::floor<std::chrono::milliseconds>(budget.left(steady_clock::now()) / 2);
+        if (budget.is_limited()) time = (std::min)(time, left);
+        if (body.complete() || time.count() == 0) co_return;
         auto reading = read(body);
         std::error_code late;
-        auto limited = limit(timeout.count() == 0 ? moment : (std::min)(timeout, moment), std::move(reading), late);
+        auto limited = limit(time, std::move(reading), late);
         try {
             co_await std::move(limited);
         } catch (std::system_error const&) {

@@ -30,7 +30,8 @@ asio::awaitable<Stream, typename Stream::executor_type> open_over(Below below, t
             progress->at(connect_step::websocket, "WebSocket handshake with " + url());
             how.timeout = progress->handshake_time(limit, steady_clock::now());
         }
-        auto shaking_hands = Stream::handshake(std::move(wrapped), how, compression);
+        auto const budget = progress != nullptr ? progress->budget : connect_budget();
+        auto shaking_hands = Stream::handshake(std::move(wrapped), how, compression, budget);
         try {
             co_return co_await std::move(shaking_hands);
         } catch (std::system_error const& e) {

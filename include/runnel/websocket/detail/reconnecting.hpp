@@ -117,17 +117,16 @@ struct reconnecting : stream_state {
 
     void close(close_code with, std::string why) {
         if (!(running || asked) || closing) return;
-        closing = true;
-        code = with;
-        reason = std::move(why);
+        // They go on in a later turn, for which there may be no memory: then nothing has happened.
         waiters.wake(stopper);
         waiters.wake(drainer);
         waiters.wake(writer);
-        while (!waiting.empty()) {
-            auto& first = *waiting.front();
-            waiting.pop_front();
-            first.refuse();
-        }
+        for (auto* const one : waiting) waiters.wake(one->sender);
+        closing = true;
+        code = with;
+        reason = std::move(why);
+        for (auto* const one : waiting) one->refuse();
+        waiting.clear();
     }
 
     // --- run
@@ -201,11 +200,10 @@ struct reconnecting : stream_state {
             place = of.waiting.insert(of.waiting.end(), this);
             waits = true;
         }
-        // The sender goes on in a later turn, when the client may be run again.
-        void refuse() {
+        // The sender has been woken, and goes on in a later turn, when the client may be run again.
+        void refuse() noexcept {
             waits = false;
             is_refused = true;
-            of.waiters.wake(sender);
         }
 
         reconnecting& of;
@@ -483,9 +481,9 @@ struct reconnecting : stream_state {
         return true;
     }
     void push(outgoing& out) {
+        waiters.wake(writer);  // first, as it may fail
         queue.push_back(std::move(out));
         queued_bytes += queue.back().data.size();
-        waiters.wake(writer);
     }
     outgoing pop() {
         auto message = std::move(queue.front());
@@ -493,10 +491,10 @@ struct reconnecting : stream_state {
         queued_bytes -= message.data.size();
         while (!waiting.empty() && has_room(waiting.front()->out.data.size())) {
             auto& first = *waiting.front();
+            waiters.wake(first.sender);  // first, as it may fail
             push(first.out);
             waiting.pop_front();
             first.waits = false;
-            waiters.wake(first.sender);
         }
         return message;
     }

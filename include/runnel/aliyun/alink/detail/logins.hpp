@@ -177,7 +177,20 @@ class logins : public device<Session> {
 
     // --- run: has done what `sub_device_login` says
 
+    // Ends by an exception only; that the session has ended is the handlers' `run` to tell.
     awaitable<void> keep_logged_in() {
+        auto keeping = log_in_and_out();
+        try {
+            co_await std::move(keeping);
+        } catch (std::system_error const& e) {
+            if (e.code() != mqtt::errc::disconnected && e.code() != errc::disconnected) throw;
+        }
+        waiter<typename base::executor_type> never;
+        while (!never.result) co_await changes_->waiters.wait(never);
+        throw std::system_error(never.result);
+    }
+
+    awaitable<void> log_in_and_out() {
         co_await this->start();
         for (;;) {
             notice_connection();

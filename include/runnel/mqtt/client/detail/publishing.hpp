@@ -166,11 +166,11 @@ class publishing {
         wake(c, {});
         queue_.on_sent(c);
     }
-    void on_refused(void* owner, errc why) {
+    // Told by `tell_late`, once it is stored that there is no such message any more.
+    RUNNEL_COLD void on_refused(void* owner, errc why) {
         if (owner == nullptr) return;
-        auto& c = *static_cast<publish_queue::call*>(owner);
-        wake(c, why);
-        queue_.on_end(c);
+        packets_.timer().soon();
+        queue_.on_refused(*static_cast<publish_queue::call*>(owner), why);
     }
 
     /// How `run` has ended.
@@ -228,7 +228,7 @@ class publishing {
         publish_queue& queue;
         explicit expiring(publish_queue& q) noexcept : queue(q) {}
         void on_refused(void* owner, errc why) noexcept {
-            if (owner != nullptr) queue.on_expired(*static_cast<publish_queue::call*>(owner), why);
+            if (owner != nullptr) queue.on_refused(*static_cast<publish_queue::call*>(owner), why);
         }
     };
 

@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <cstring>
@@ -30,7 +31,7 @@
 namespace runnel::detail {
 
 /// What `tls_options` come to: an OpenSSL context, and what its callbacks need. Is not changed once it has been made,
-/// and may be used by several threads. Lives as long as the connections that were begun with it.
+/// but for `doubt`, and may be used by several threads. Lives as long as the connections that were begun with it.
 class tls_context_state {
   public:
     explicit tls_context_state(tls_options const& options) {
@@ -41,6 +42,7 @@ class tls_context_state {
         set_protocol(options);
         set_trust(options);
         set_revocation(options);
+        note_what_was_read();
         set_status_check(options);
         set_key_log(options.key_log_file);
         set_identity(options);
@@ -66,6 +68,20 @@ class tls_context_state {
         return index;
     }
     SSL_CTX* native_handle() const noexcept { return context_.get(); }
+
+    /// A handshake has failed: perhaps since OpenSSL had no memory while it read an authority from its directory, whom
+    /// it keeps, and trusts no more. From now on each handshake reads what it needs from there for itself.
+    void doubt() const noexcept {
+        if (reads_directory_) is_in_doubt_.store(true, std::memory_order_relaxed);
+    }
+    /// For a connection that begins. Throws `std::bad_alloc`.
+    void prepare(SSL* ssl) const {
+        if (is_in_doubt_.load(std::memory_order_relaxed)) set_store(ssl, new_store().release());
+    }
+    /// Its handshake is done.
+    void settle(SSL* ssl) const noexcept {
+        if (is_in_doubt_.load(std::memory_order_relaxed)) set_store(ssl, nullptr);
+    }
 
   private:
     [[noreturn]] static void fail(transport_errc code, std::string const& doing) {
@@ -103,12 +119,14 @@ class tls_context_state {
         if (options.ca_file.empty() && options.ca_pem.empty() && options.ca_path.empty() &&
             SSL_CTX_set_default_verify_paths(context) != 1)
             fail(transport_errc::file_unreadable, "the system's certification authorities");
+        reads_directory_ = !options.ca_path.empty() || (options.ca_file.empty() && options.ca_pem.empty());
+        directory_ = options.ca_path;
         parse_extensions();
         if (options.partial_chain) X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(context), X509_V_FLAG_PARTIAL_CHAIN);
     }
 
     // Otherwise OpenSSL parses those of an authority when it first needs them, and if there is no memory then, it
-    // trusts that authority no more for as long as the context lives.
+    // trusts that authority no more for as long as the context lives. Those in a directory are not here yet: `doubt`.
     void parse_extensions() {
         STACK_OF(X509_OBJECT)* const all = X509_STORE_get0_objects(SSL_CTX_get_cert_store(context_.get()));
         for (int i = 0; i < sk_X509_OBJECT_num(all); ++i) {
@@ -116,6 +134,36 @@ class tls_context_state {
             if (authority != nullptr) X509_check_purpose(authority, -1, 0);
             if (ERR_GET_REASON(ERR_peek_error()) == ERR_R_MALLOC_FAILURE) throw std::bad_alloc();
             ERR_clear_error();  // those of an invalid one are told when it is to be trusted
+        }
+    }
+
+    // What there is but for what OpenSSL has read from the directory since: those of `ca_file` and lists, as ever.
+    store_ptr new_store() const {
+        store_ptr made(X509_STORE_new());
+        X509_LOOKUP* const lookup = made ? X509_STORE_add_lookup(made.get(), X509_LOOKUP_hash_dir()) : nullptr;
+        bool const is_systems = directory_.empty();
+        // As OpenSSL's macro does it, without the cast of C.
+        bool done =
+            lookup != nullptr && X509_LOOKUP_ctrl(lookup, X509_L_ADD_DIR, is_systems ? nullptr : directory_.c_str(),
+                                                  is_systems ? X509_FILETYPE_DEFAULT : X509_FILETYPE_PEM, nullptr) == 1;
+        for (X509* const one : read_authorities_) done = done && X509_STORE_add_cert(made.get(), one) == 1;
+        for (X509_CRL* const one : read_lists_) done = done && X509_STORE_add_crl(made.get(), one) == 1;
+        ERR_clear_error();
+        if (!done) throw std::bad_alloc();
+        return made;
+    }
+    // As OpenSSL's macro does it, without the cast of C. It takes the store over.
+    static void set_store(SSL* ssl, X509_STORE* store) noexcept {
+        SSL_ctrl(ssl, SSL_CTRL_SET_VERIFY_CERT_STORE, 0, store);
+    }
+    // They stay in the context's own.
+    void note_what_was_read() {
+        if (!reads_directory_) return;
+        STACK_OF(X509_OBJECT)* const all = X509_STORE_get0_objects(SSL_CTX_get_cert_store(context_.get()));
+        for (int i = 0; i < sk_X509_OBJECT_num(all); ++i) {
+            X509_OBJECT* const one = sk_X509_OBJECT_value(all, i);
+            if (X509* const authority = X509_OBJECT_get0_X509(one)) read_authorities_.push_back(authority);
+            if (X509_CRL* const list = X509_OBJECT_get0_X509_CRL(one)) read_lists_.push_back(list);
         }
     }
 
@@ -361,20 +409,22 @@ class tls_context_state {
     static tls_verification verified_now(SSL* ssl) noexcept {
         tls_verification made{.at = tls_moment::now()};
         auto const& own = state_of(ssl);
-        if (own.verify_ == tls_verify::full) made.expires = own.until(SSL_get0_verified_chain(ssl));
+        if (own.verify_ == tls_verify::full) made.expires = own.until(ssl);
         return made;
     }
 
-    // Until when the verification of a chain holds.
-    std::chrono::system_clock::time_point until(STACK_OF(X509) * chain) const noexcept {
-        auto const end = first_expiry(chain);
-        return checks_lists_ ? (std::min)(end, first_expiry_of_lists()) : end;
+    // Until when the verification of the peer's chain holds.
+    std::chrono::system_clock::time_point until(SSL* ssl) const noexcept {
+        auto const end = first_expiry(SSL_get0_verified_chain(ssl));
+        return checks_lists_ ? (std::min)(end, first_expiry_of_lists(ssl)) : end;
     }
 
     // The lists that are out of date already were not needed.
-    std::chrono::system_clock::time_point first_expiry_of_lists() const noexcept {
+    std::chrono::system_clock::time_point first_expiry_of_lists(SSL* ssl) const noexcept {
         auto first = (std::chrono::system_clock::time_point::max)();
-        X509_STORE* const store = SSL_CTX_get_cert_store(context_.get());
+        X509_STORE* store = nullptr;
+        SSL_ctrl(ssl, SSL_CTRL_GET_VERIFY_CERT_STORE, 0, &store);
+        if (store == nullptr) store = SSL_CTX_get_cert_store(context_.get());
         if (X509_STORE_lock(store) != 1) return {};
         STACK_OF(X509_OBJECT)* const all = X509_STORE_get0_objects(store);
         for (int i = 0; i < sk_X509_OBJECT_num(all); ++i) {
@@ -412,7 +462,7 @@ class tls_context_state {
         using std::chrono::system_clock;
         if (SSL_session_reused(ssl) == 1) return 1;  // it says so already
         ticket_note const note{system_clock::to_time_t(system_clock::now()),
-                               system_clock::to_time_t(state_of(ssl).until(SSL_get0_verified_chain(ssl)))};
+                               system_clock::to_time_t(state_of(ssl).until(ssl))};
         return SSL_SESSION_set1_ticket_appdata(SSL_get_session(ssl), note.data(), sizeof(note));
     }
 
@@ -462,6 +512,11 @@ class tls_context_state {
     secret_string psk_key_;
     std::unique_ptr<tls_session_cache> sessions_;
     context_ptr context_{SSL_CTX_new(TLS_method())};
+    bool reads_directory_ = false;  // of authorities, as they are needed
+    std::string directory_;         // empty: the system's
+    std::vector<X509*> read_authorities_;
+    std::vector<X509_CRL*> read_lists_;
+    mutable std::atomic<bool> is_in_doubt_{false};
     std::string alpn_;  // in the form of the wire: each name behind its length
     tls_verify verify_ = tls_verify::full;
     bool require_client_certificate_ = false;

@@ -37,6 +37,7 @@ class tls_engine {
         BIO_set_data(bio, this);
         BIO_set_init(bio, 1);
         SSL_set_bio(ssl_, bio, bio);
+        context_->prepare(ssl_);
         if (role == tls_role::client)
             become_client(std::string(server_name));
         else
@@ -58,6 +59,7 @@ class tls_engine {
         if (result == 1) {
             shaken_hands_ = true;
             keep_session();
+            context_->settle(ssl_);
             return progress::done;
         }
         if (SSL_get_error(ssl_, result) == SSL_ERROR_WANT_READ) return progress::needs_input;
@@ -231,6 +233,7 @@ class tls_engine {
     void fail() {
         failure_ =
             out_of_memory_ ? tls_failure{std::make_error_code(std::errc::not_enough_memory), {}} : take_tls_error(ssl_);
+        if (!shaken_hands_) context_->doubt();
         // With a wrong key the handshake itself comes out wrong, of which each version of TLS has its own words.
         if (!shaken_hands_ && context_->has_pre_shared_key() && is_refusal_of_key(failure_.code))
             failure_.code = transport_errc::pre_shared_key_refused;

@@ -33,6 +33,7 @@ using context_ptr = std::unique_ptr<SSL_CTX, openssl_freer<SSL_CTX_free>>;
 using bio_ptr = std::unique_ptr<BIO, openssl_freer<BIO_free_all>>;
 using certificate_ptr = std::unique_ptr<X509, openssl_freer<X509_free>>;
 using crl_ptr = std::unique_ptr<X509_CRL, openssl_freer<X509_CRL_free>>;
+using store_ptr = std::unique_ptr<X509_STORE, openssl_freer<X509_STORE_free>>;
 using key_ptr = std::unique_ptr<EVP_PKEY, openssl_freer<EVP_PKEY_free>>;
 
 /// PEM text, and where it is from for errors.
