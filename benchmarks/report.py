@@ -31,6 +31,7 @@ from groups.crowd import crowd
 from groups.figures import Figures
 from groups.fleet import fleet
 from groups.footprint import footprint
+from groups.load import load
 from groups.pieces import pieces
 from groups.session import session, store, ws, wss
 from groups.signer import signer
@@ -47,6 +48,7 @@ GROUPS = {
     "signer": signer,
     "fleet": fleet,
     "crowd": crowd,
+    "broker": load,
     "pieces": pieces,
     "footprint": footprint,
 }
