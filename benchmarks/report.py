@@ -35,6 +35,7 @@ from groups.load import load
 from groups.pieces import pieces
 from groups.session import session, store, ws, wss
 from groups.signer import signer
+from groups.threads import threads
 from groups.websocket import mask, websocket
 
 GROUPS = {
@@ -49,6 +50,7 @@ GROUPS = {
     "fleet": fleet,
     "crowd": crowd,
     "broker": load,
+    "threads": threads,
     "pieces": pieces,
     "footprint": footprint,
 }
