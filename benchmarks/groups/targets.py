@@ -44,7 +44,7 @@ TARGETS = {
     ("session/round_trip_qos1_median", "us"): "libmosquitto",
     ("session/round_trip_qos1_p99", "us"): "libmosquitto",
     ("session/idle", "bytes/session"): 4096,
-    ("session/idle_lost", "sessions"): 0,
+    **{(f"{below}/idle_lost", "sessions"): 0 for below in ("session", "tls", "wss")},
     **of(["ws/publish_qos0_try", "ws/publish_qos0"], cpu=400),
     **of(["ws/receive_qos0_view", "ws/receive_qos0"], cpu=250),
     **of(["wss/publish_qos0_try", "wss/publish_qos0"], cpu=600),
