@@ -33,8 +33,9 @@ from groups.fleet import fleet
 from groups.footprint import footprint
 from groups.load import load
 from groups.pieces import pieces
-from groups.session import session, store, ws, wss
+from groups.session import session, ws, wss
 from groups.signer import signer
+from groups.store import store
 from groups.threads import threads
 from groups.websocket import mask, websocket
 

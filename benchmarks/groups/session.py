@@ -89,12 +89,6 @@ def session(figures, programs, options):
                 idle(figures, client.who, program, peer.port, "idle", client.idle // options.divide)
 
 
-def store(figures, programs, options):
-    """QoS 1 with what outlives the process. Neither Paho's files nor `_process` are flushed to the disk."""
-    if "session_store" in programs:
-        sessions(figures, programs, options, "store")
-
-
 def ws(figures, programs, options):
     sessions(figures, programs, options, "ws")
 
