@@ -15,7 +15,7 @@ from groups.session import Peer
 
 NUMBERS = (1, 2, 4)
 CASES = {"publish_qos0": 10_000_000, "publish_qos1": 1_500_000}  # and the messages of each thread
-GROWTH = "times that of one/s"
+GROWTH = "times one thread's messages/s"
 PROCESSES = "a process each"
 
 
@@ -25,8 +25,10 @@ def cores(n, peers):
     before = os.sched_getaffinity(0)
     for pid in [0, *(p.process.pid for p in peers)]:
         os.sched_setaffinity(pid, sorted(before)[:n])
-    yield
-    os.sched_setaffinity(0, before)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def processes(figures, program, case, messages, ports):
