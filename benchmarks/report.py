@@ -11,7 +11,7 @@ those of a long run less those of a short one, once, as they hardly vary; so is 
 
 Ends with 1 if a program fails, or a peer that is installed (one whose program is given) did not run.
 
-In a release build, `meson compile -C build bench` runs all of it, for about a quarter of an hour, and writes
+In a release build, `meson compile -C build bench` runs all of it, for about twenty minutes, and writes
 `benchmarks/report.json` there; `bench-quick` tries everything once in two minutes. What the compiler does not find by
 itself of Boost.MQTT5 and async_mqtt is named with `-Dpeer_includes=FOLDER,...`.
 """
@@ -27,12 +27,16 @@ import time
 sys.dont_write_bytecode = True  # nothing is left behind in the source tree
 
 from groups.codec import codec
+from groups.crowd import crowd
 from groups.figures import Figures
 from groups.fleet import fleet
 from groups.footprint import footprint
+from groups.load import load
 from groups.pieces import pieces
-from groups.session import session, store, ws, wss
+from groups.session import session, ws, wss
 from groups.signer import signer
+from groups.store import store
+from groups.threads import threads
 from groups.websocket import mask, websocket
 
 GROUPS = {
@@ -45,6 +49,9 @@ GROUPS = {
     "mask": mask,
     "signer": signer,
     "fleet": fleet,
+    "crowd": crowd,
+    "broker": load,
+    "threads": threads,
     "pieces": pieces,
     "footprint": footprint,
 }

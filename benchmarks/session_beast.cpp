@@ -1,6 +1,7 @@
 // The session benchmark over WebSocket with Boost.Beast, which knows nothing of MQTT: prepared packets, a message each,
 // as its users write and read them. A bound for every client that builds on it.
 
+#include "openssl_memory.hpp"
 #include "session_client.hpp"
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -80,6 +81,7 @@ task run_wss(socket_type tcp, asio::ssl::context& context, bench::options const&
 
 int main(int argc, char** argv) {
     bench::options const o(argc, argv);
+    bench::tell_openssl_apart();
     asio::io_context io(1);
     asio::ssl::context context(asio::ssl::context::tls_client);
     socket_type tcp(io);

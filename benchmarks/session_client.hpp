@@ -72,6 +72,13 @@ struct other_side {
 };
 inline other_side apart;
 
+/// What OpenSSL has asked for, where openssl_memory.hpp counts it: how often so far, and bytes that it has now.
+struct openssl_share {
+    std::size_t allocations = 0;
+    std::size_t bytes = 0;
+};
+inline openssl_share openssl;
+
 /// Bytes that this process has written to files (on Linux).
 inline double bytes_written() {
     std::ifstream in("/proc/self/io");
@@ -97,7 +104,8 @@ class meter {
     }
 
     void start() {
-        allocations_ = ::allocations() - apart.allocations;
+        allocations_ = own_allocations();
+        openssl_allocations_ = openssl.allocations;
         system_calls_ = ::system_calls() - apart.system_calls;
         if (options_.group == "store") written_ = bytes_written();
         wall_ = now(CLOCK_MONOTONIC);
@@ -106,7 +114,8 @@ class meter {
     void stop() {
         auto const cpu = now(CLOCK_PROCESS_CPUTIME_ID) - cpu_;
         auto const wall = now(CLOCK_MONOTONIC) - wall_;
-        auto const allocated = ::allocations() - apart.allocations - allocations_;
+        auto const allocated = own_allocations() - allocations_;
+        auto const of_openssl = openssl.allocations - openssl_allocations_;
         auto const called = ::system_calls() - apart.system_calls - system_calls_;
         auto const n = static_cast<double>(options_.messages);
         report::figure(options_.group, options_.name, who_, "ns CPU/message", static_cast<double>(cpu) / n);
@@ -114,10 +123,15 @@ class meter {
             report::figure("store", options_.name, who_, "bytes written/message", (bytes_written() - written_) / n);
         report::figure(options_.group, options_.name, who_, "messages/s", n * 1e9 / static_cast<double>(wall));
         report::figure(options_.group, options_.name, who_, "allocations/message", static_cast<double>(allocated) / n);
+        if (options_.group == "wss")
+            report::figure("wss", options_.name, who_, "OpenSSL's allocations/message",
+                           static_cast<double>(of_openssl) / n);
         report::figure(options_.group, options_.name, who_, "system calls/message", static_cast<double>(called) / n);
     }
 
   private:
+    static std::size_t own_allocations() noexcept { return ::allocations() - apart.allocations - openssl.allocations; }
+
     options const& options_;
     char const* who_;
     std::size_t warm_up_;
@@ -126,6 +140,7 @@ class meter {
     std::int64_t wall_ = 0;
     double written_ = 0;
     std::size_t allocations_ = 0;
+    std::size_t openssl_allocations_ = 0;
     std::size_t system_calls_ = 0;
 };
 

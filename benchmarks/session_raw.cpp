@@ -4,6 +4,7 @@
 
 #include <openssl/ssl.h>
 
+#include "openssl_memory.hpp"
 #include "session_client.hpp"
 #include <array>
 #include <memory>
@@ -164,6 +165,7 @@ void sessions(bench::options const& o) {
 
 int main(int argc, char** argv) {
     bench::options const o(argc, argv);
+    bench::tell_openssl_apart();
     if (o.is("sessions"))
         sessions(o);
     else

@@ -7,7 +7,11 @@
 #include <asio/post.hpp>
 
 #include "session_client.hpp"
+#include <chrono>
 #include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 /// The session benchmarks through `runnel::mqtt::session`, over whatever transport; see session_client.hpp, and
 /// session_peer.cpp for the other side.
@@ -142,5 +146,51 @@ struct client {
         }
     }
 };
+
+/// Many sessions that only ping: MESSAGES is their number.
+template <class Transport>
+void idle(bench::options const& o, Transport const& transport) {
+    using namespace std::chrono_literals;
+    using session = mqtt::session<Transport>;
+    asio::io_context io(1);
+    std::vector<std::unique_ptr<session>> all;
+    std::size_t lost = 0, connected = 0;
+    double const before = heap_bytes();
+    std::size_t const openssl_before = openssl.bytes;
+    for (std::size_t i = 0; i < o.messages; ++i) {
+        auto options = options_for("runnel-" + std::to_string(i));
+        options.keep_alive = 8s;
+        options.on_event = [&](mqtt::session_event const& e) {
+            if (e.what == mqtt::session_event::kind::connected) ++connected;
+            if (e.what == mqtt::session_event::kind::disconnected) ++lost;
+        };
+        all.push_back(std::make_unique<session>(io.get_executor(), transport, std::move(options)));
+        asio::co_spawn(io, all.back()->run(), [](std::exception_ptr) {});
+        io.poll();
+    }
+    io.restart();
+    io.run_for(25s);
+    auto const n = static_cast<double>(o.messages);
+    auto const figure = [&](char const* name, char const* unit, double value) {
+        report::figure(o.group, name, who, unit, value);
+    };
+    figure("idle", "bytes/session", (heap_bytes() - before) / n);
+    if constexpr (Transport::secure)
+        figure("idle", "OpenSSL's bytes/session", static_cast<double>(openssl.bytes - openssl_before) / n);
+    figure("idle_lost", "sessions", static_cast<double>(lost + o.messages - std::min(connected, o.messages)));
+    std::fflush(stdout);
+    std::_Exit(0);
+}
+
+/// The case, over this transport.
+template <class Transport>
+void run(bench::options const& o, Transport const& transport) {
+    if (o.is("idle")) {
+        idle(o, transport);
+    } else {
+        client<Transport> c(o, transport);
+        c.run();
+    }
+}
 
 }  // namespace bench::of_runnel

@@ -7,7 +7,6 @@
 
 int main(int argc, char** argv) {
     bench::options const o(argc, argv);
-    bench::of_runnel::client c(o, runnel::websocket::over<runnel::tcp>{.host = "127.0.0.1", .port = o.port});
-    c.run();
+    bench::of_runnel::run(o, runnel::websocket::over<runnel::tcp>{.host = "127.0.0.1", .port = o.port});
     return 0;
 }

@@ -7,7 +7,7 @@ import subprocess
 
 from groups.targets import TARGETS
 
-MORE_IS_BETTER = re.compile(r"/s$|^share of the raw rate$")
+MORE_IS_BETTER = re.compile(r"/s$|^share of the raw rate$|^sessions held$")
 
 
 class Figures:

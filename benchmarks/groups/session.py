@@ -67,6 +67,14 @@ def sessions(figures, programs, options, group, counting=False):
                     count_instructions(figures, client, program, peer.port, case)
 
 
+def idle(figures, who, program, port, case, number):
+    """Sessions that only ping."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    done = run(figures, [program, port, case, str(min(number, most - 100))], f"{case} with {who}")
+    if done:
+        figures.add_lines(done.stdout)
+
+
 def session(figures, programs, options):
     sessions(figures, programs, options, "session", counting=True)
     for case in ("publish_qos0_try", "publish_qos0", "receive_qos0_view", "receive_qos0"):
@@ -74,22 +82,11 @@ def session(figures, programs, options):
         raw = figures.median(f"session/{case}", "messages/s", "raw socket")
         if ours and raw:
             figures.add(f"session/{case}", "runnel", "share of the raw rate", ours / raw)
-    # Sessions that only ping.
     with Peer(programs["session_peer"]) as peer:
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         for client in CLIENTS:
             program = client.program("session/idle", programs)
             if program and client.idle:
-                number = min(client.idle // options.divide, most - 100)
-                done = run(figures, [program, peer.port, "idle", str(number)], f"idle with {client.who}")
-                if done:
-                    figures.add_lines(done.stdout)
-
-
-def store(figures, programs, options):
-    """QoS 1 with what outlives the process. Neither Paho's files nor `_process` are flushed to the disk."""
-    if "session_store" in programs:
-        sessions(figures, programs, options, "store")
+                idle(figures, client.who, program, peer.port, "idle", client.idle // options.divide)
 
 
 def ws(figures, programs, options):
@@ -98,3 +95,6 @@ def ws(figures, programs, options):
 
 def wss(figures, programs, options):
     sessions(figures, programs, options, "wss")
+    with Peer(programs["session_peer"]) as peer:
+        for case in ("tls/idle", "wss/idle"):
+            idle(figures, "runnel", programs["session_wss"], peer.port, case, 1_000 // options.divide)
