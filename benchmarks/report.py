@@ -31,6 +31,7 @@ from groups.figures import Figures
 from groups.fleet import fleet
 from groups.footprint import footprint
 from groups.pieces import pieces
+from groups.router import router
 from groups.session import session, store, ws, wss
 from groups.signer import signer
 from groups.websocket import mask, websocket
@@ -46,6 +47,7 @@ GROUPS = {
     "signer": signer,
     "fleet": fleet,
     "pieces": pieces,
+    "router": router,
     "footprint": footprint,
 }
 
