@@ -34,7 +34,7 @@ from groups.pieces import pieces
 from groups.router import router
 from groups.session import session, store, ws, wss
 from groups.signer import signer
-from groups.websocket import mask, websocket
+from groups.websocket import deflate, mask, websocket
 
 GROUPS = {
     "codec": codec,
@@ -43,6 +43,7 @@ GROUPS = {
     "wss": wss,
     "store": store,
     "websocket": websocket,
+    "deflate": deflate,
     "mask": mask,
     "signer": signer,
     "fleet": fleet,

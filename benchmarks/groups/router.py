@@ -43,6 +43,7 @@ def count(figures, program, case, n):
     if found is None:
         return
     counts = [int(c) / (times + 1) for c in found.group(1).split()]  # one warms up
+    counts += [0] * (9 - len(counts))  # zeros at the end are left out
     instructions, _, _, _, read, written, _, read_last, written_last = counts
     for unit, value in (("instructions", instructions), ("D1 misses", read + written), ("LL misses", read_last + written_last)):
         figures.add(f"router/{case}_{n}", "runnel", unit + "/lookup", value)

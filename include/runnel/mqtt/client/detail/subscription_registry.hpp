@@ -85,10 +85,8 @@ class subscription_registry {
     /// server may name the subscriptions which a message is for, and send another copy for others (3.3.4). A message
     /// that was given back is given to those only that have not had it. `only`: what `only_recipient` says.
     RUNNEL_ALWAYS_INLINE outcome dispatch(entry* only, publish const& packet, delivery token) {
-        if (only == nullptr) [[unlikely]] {
-            only = find_matches(packet.topic);
-            if (only == nullptr) return dispatch_to_matches(packet, token);
-        }
+        if (only == nullptr) [[unlikely]]
+            return dispatch_to_others(packet, token);
         bool held = false;
         if (!give(*only, packet, token, held)) [[unlikely]]
             return {1, token.quality == qos::at_most_once, 0, true};
@@ -253,6 +251,12 @@ class subscription_registry {
             match = one.of;
         }
         return match;
+    }
+
+    // Those that `only_recipient` does not tell of, be it one of many.
+    RUNNEL_NOINLINE outcome dispatch_to_others(publish const& packet, delivery token) {
+        auto* const only = find_matches(packet.topic);
+        return only == nullptr ? dispatch_to_matches(packet, token) : dispatch(only, packet, token);
     }
 
     RUNNEL_NOINLINE outcome dispatch_to_matches(publish const& packet, delivery token) {
