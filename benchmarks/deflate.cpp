@@ -254,7 +254,7 @@ void by_beast(benchmark::State& state, setting what) {
 int main(int argc, char** argv) {
     constexpr auto client = websocket::role::client, server = websocket::role::server;
     for (bool const takeover : {true, false})
-        for (std::size_t const size : {200, 1024, 10240}) {
+        for (std::size_t const size : {200u, 1024u, 10240u}) {
             setting const what{size, takeover, 4'000'000 / size};
             auto const add = [&](std::string const& name, void (*function)(benchmark::State&, setting)) {
                 std::string const whole = name + (takeover ? "/takeover_" : "/each_") + std::to_string(size);
