@@ -33,11 +33,12 @@ from groups.fleet import fleet
 from groups.footprint import footprint
 from groups.load import load
 from groups.pieces import pieces
+from groups.router import router
 from groups.session import session, ws, wss
 from groups.signer import signer
 from groups.store import store
 from groups.threads import threads
-from groups.websocket import mask, websocket
+from groups.websocket import deflate, mask, websocket
 
 GROUPS = {
     "codec": codec,
@@ -46,6 +47,7 @@ GROUPS = {
     "wss": wss,
     "store": store,
     "websocket": websocket,
+    "deflate": deflate,
     "mask": mask,
     "signer": signer,
     "fleet": fleet,
@@ -53,6 +55,7 @@ GROUPS = {
     "broker": load,
     "threads": threads,
     "pieces": pieces,
+    "router": router,
     "footprint": footprint,
 }
 

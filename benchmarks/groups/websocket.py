@@ -1,4 +1,4 @@
-"""Frames of a WebSocket beside Boost.Beast, and their masking, beside memcpy too."""
+"""Frames of a WebSocket beside Boost.Beast, compressed ones too, and their masking, beside memcpy as well."""
 
 from groups.google import google
 
@@ -18,6 +18,18 @@ def websocket(figures, programs, options):
         if case.startswith("websocket/send_") and "packed" not in case and unit == "ns CPU/frame":
             packed = figures.values.get((case.replace("send_", "send_packed_"), unit), {})
             packed["Boost.Beast"] = figures.values[case, unit].get("Boost.Beast", [])
+
+
+def deflate(figures, programs, options):
+    if "deflate" not in programs:
+        return
+
+    def known(name):
+        who, case, how = name.split("/")[:3]
+        return who, f"deflate/{case}_{how}"
+
+    figures.expect("deflate", "Boost.Beast")
+    google(figures, programs["deflate"], options, known, "ns CPU/message", counter="bytes/message")
 
 
 def mask(figures, programs, options):

@@ -5,6 +5,7 @@
 #include "support/allocation_count.hpp"
 #include "support/random_source.hpp"
 #include <algorithm>
+#include <ctime>
 #include <set>
 #include <string>
 #include <utility>
@@ -147,6 +148,76 @@ TEST_CASE("a router agrees with matching each filter, through random insertions 
     }
 }
 
+TEST_CASE("levels are told apart by all of their bytes") {
+    for (std::size_t size = 1; size < 40; ++size) {
+        CAPTURE(size);
+        router<int> routes;
+        for (std::size_t i = 0; i < size; ++i) {
+            std::string level(size, 'x');
+            level[i] = 'y';
+            routes.insert("a/" + level + "/b", static_cast<int>(i));
+        }
+        for (std::size_t i = 0; i < size; ++i) {
+            std::string level(size, 'x');
+            level[i] = 'y';
+            CHECK(matched(routes, "a/" + level + "/b") == std::vector{static_cast<int>(i)});
+            level[i] = 'z';
+            CHECK(matched(routes, "a/" + level + "/b").empty());
+        }
+        CHECK(matched(routes, "a/" + std::string(size, 'x') + "/b").empty());
+        CHECK(matched(routes, "a/" + std::string(size + 1, 'x') + "/b").empty());
+        CHECK(matched(routes, "a/" + std::string(size - 1, 'x') + "y/b").size() == 1);
+    }
+}
+
+TEST_CASE("a router agrees with matching each filter, on ways of many levels that part early and late") {
+    test::random_source random(1);
+    for (int round = 0; round < 40; ++round) {
+        CAPTURE(round);
+        auto const depth = random.between<std::size_t>(2, 150);
+        std::vector<std::string> topic;
+        for (std::size_t i = 0; i < depth; ++i) topic.push_back(std::string(random.between<std::size_t>(0, 20), 'a'));
+        auto const joined = [](std::vector<std::string> const& levels) {
+            std::string all = levels[0];
+            for (std::size_t i = 1; i < levels.size(); ++i) all += '/' + levels[i];
+            return all;
+        };
+        router<int> routes;
+        std::vector<int> expected;
+        for (int i = 0; i < 200; ++i) {
+            auto filter = topic;
+            for (auto n = random.between(0, 4); n > 0; --n)
+                filter[random.between<std::size_t>(0, depth - 1)] = random.between(0, 9) == 0 ? "b" : "+";
+            if (random.between(0, 3) == 0) {
+                filter.resize(random.between<std::size_t>(1, depth));
+                filter.push_back("#");
+            }
+            routes.insert(joined(filter), i);
+            if (matches(joined(filter), joined(topic))) expected.push_back(i);
+        }
+        if (joined(topic).empty()) continue;
+        CHECK(matched(routes, joined(topic)) == expected);
+    }
+}
+
+TEST_CASE("a long level of a topic is read once, however many filters are compared with it") {
+    // All ways to have '+' or 'a' in twelve levels, and behind them one that no topic has.
+    router<int> routes;
+    for (int i = 0; i < 4096; ++i) {
+        std::string filter;
+        for (int k = 0; k < 12; ++k) filter += (i >> k & 1) != 0 ? "+/" : "a/";
+        routes.insert(filter + "z", i);
+    }
+    std::string const way = "a/a/a/a/a/a/a/a/a/a/a/a/";
+    auto const time_of = [&](std::string const& topic) {
+        auto const begun = std::clock();
+        CHECK(matched(routes, topic).empty());
+        return std::clock() - begun;
+    };
+    auto const least = (std::max)(time_of(way + "y"), static_cast<std::clock_t>(CLOCKS_PER_SEC / 1000));
+    CHECK(time_of(way + std::string(60'000, 'y')) < 50 * least);  // 60,000 bytes for each would take thousands
+}
+
 TEST_CASE("matching allocates nothing") {
     router<int> routes;
     for (int i = 0; i < 1'000; ++i) routes.insert("devices/" + std::to_string(i) + "/+/state", i);
@@ -173,6 +244,7 @@ TEST_CASE("a filter for which there is no memory is not there, whichever allocat
             added = false;
         }
         CHECK(router.size() == (added ? 8 : 7));
+        CHECK(router.level_count() == (added ? 12 : 8));  // no part of a filter stays
         for (int i = 0; i < 7; ++i) {
             int found = -1;
             router.match("level/" + std::to_string(i), [&](int entry) { found = entry; });

@@ -4,8 +4,11 @@
 #include <runnel/core/utf8.hpp>
 #include <runnel/mqtt/codec/topic.hpp>
 
+#include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -14,8 +17,10 @@
 namespace runnel::mqtt {
 
 /// Finds the subscriptions that match a topic: a tree of the topic filters' levels, each with the entries (of type `T`,
-/// which is comparable) inserted under that filter. Matching takes time that depends on the number of the topic's
-/// levels and of matching entries, not on the number of subscriptions, and allocates nothing.
+/// which is comparable and can be made from nothing) inserted under that filter. Matching allocates nothing. It visits
+/// each level of the tree once that matches the topic so far, however long the topic's levels are: as a rule their
+/// number depends on that of the topic's levels and of the matching entries, and not on that of the subscriptions; at
+/// the worst, where filters have '+' and names in all combinations, on those.
 ///
 /// Filters are valid ones (`check_topic_filter`); those of shared subscriptions are taken apart before
 /// (`split_shared`). Not thread-safe.
@@ -27,10 +32,14 @@ class router {
     /// Adds an entry. False: it is there already, under the same filter. Takes time in proportion to the number of
     /// entries under this very filter.
     RUNNEL_COLD bool insert(std::string_view filter, T entry) {
-        auto& entries = nodes_[reach(filter)].entries;
-        for (auto const& other : entries)
-            if (other == entry) return false;
-        entries.push_back(std::move(entry));
+        auto const made = make_entry();  // first, as it may fail
+        auto const index = reach(filter);
+        auto* last = &nodes_[index].entries;
+        for (; *last != none; last = &entries_[*last].next)
+            if (entries_[*last].value == entry) return false;
+        entries_[made].value = std::move(entry);
+        free_entry_ = std::exchange(entries_[made].next, none);
+        *last = made;
         ++size_;
         return true;
     }
@@ -45,8 +54,18 @@ class router {
     std::size_t erase_if(std::string_view filter, Condition condition) {
         auto const index = find(filter);
         if (index == none) return 0;
-        auto const erased = std::erase_if(nodes_[index].entries, condition);
-        size_ -= erased;
+        std::size_t erased = 0;
+        for (auto* at = &nodes_[index].entries; *at != none;) {
+            auto& one = entries_[*at];
+            if (!condition(std::as_const(one.value))) {
+                at = &one.next;
+                continue;
+            }
+            one.value = T();
+            free_entry_ = std::exchange(*at, std::exchange(one.next, free_entry_));
+            --size_;
+            ++erased;
+        }
         prune(index);
         return erased;
     }
@@ -55,8 +74,7 @@ class router {
     /// router.
     template <class F>
     void for_each(std::string_view filter, F&& f) {
-        if (auto const index = find(filter); index != none)
-            for (auto& entry : nodes_[index].entries) f(entry);
+        if (auto const index = find(filter); index != none) visit(*this, index, f);
     }
 
     /// Calls `f(T&)` once for each entry whose filter matches the topic, in no particular order. `f` must not change
@@ -86,15 +104,80 @@ class router {
     static constexpr std::uint32_t none = 0xFFFF'FFFF;
 
     struct node {
-        std::string level;
+        std::uint64_t head = 0;  // as `level_text` has it
         std::uint32_t parent = none;
-        std::uint32_t any = none;    // the child '+'
-        std::uint32_t rest = none;   // the child '#'
-        std::uint32_t children = 0;  // how many, '+' and '#' included; in a free node: the next free one
-        std::vector<T> entries;
+        std::uint32_t any = none;      // the child '+'
+        std::uint32_t rest = none;     // the child '#'
+        std::uint32_t literals = 0;    // how many other children; in a free node: the next free one
+        std::uint32_t entries = none;  // the first
+        std::string level;
 
-        bool has_literals() const noexcept {
-            return children > std::uint32_t{any != none} + std::uint32_t{rest != none};
+        bool is_of_use() const noexcept { return entries != none || literals != 0 || any != none || rest != none; }
+    };
+    struct entry_of {
+        T value{};
+        std::uint32_t next = none;  // of the same node; in a free one: the next free one
+    };
+
+    // A level of a topic or filter, with what depends on its text alone. Nothing is written where one is only declared.
+    struct level_text {
+        level_text() = default;
+        // The one that begins at `at`, which is at most `end`, where the topic ends. The level ends there or at a
+        // slash.
+        RUNNEL_ALWAYS_INLINE level_text(char const* at, char const* end) noexcept : data(at) {
+            auto word = word_at(at, end);
+            auto slashes = slashes_in(word);
+            head = hash = slashes == 0 ? word : before(slashes, word);
+            while (slashes == 0) {
+                at += 8;
+                hash = mixed(hash);
+                word = word_at(at, end);
+                slashes = slashes_in(word);
+                hash ^= slashes == 0 ? word : before(slashes, word);
+            }
+            hash = mixed(hash);
+            size = static_cast<std::size_t>(at - data) + static_cast<std::size_t>(std::countr_zero(slashes)) / 8;
+        }
+        explicit level_text(std::string_view text) noexcept : level_text(text.data(), text.data() + text.size()) {}
+
+        RUNNEL_ALWAYS_INLINE bool is(std::uint64_t other_head, std::string_view other) const noexcept {
+            return head == other_head && size == other.size() &&
+                   (size <= 8 || std::memcmp(data + 8, other.data() + 8, size - 8) == 0);
+        }
+
+        // Where the next level begins; nullptr: there is none.
+        char const* next(char const* end) const noexcept { return data + size == end ? nullptr : data + size + 1; }
+
+        char const* data;
+        std::size_t size;
+        std::uint64_t hash;
+        std::uint64_t head;  // the first eight bytes, zeros behind the end
+
+      private:
+        static std::uint64_t mixed(std::uint64_t hash) noexcept {
+            hash *= 0xD6E8'FEB8'6659'FD93u;
+            return hash ^ hash >> 32;
+        }
+        // The lowest sign bit is that of the first slash.
+        static std::uint64_t slashes_in(std::uint64_t word) noexcept {
+            auto const differs = word ^ repeat_byte('/');
+            return (differs - repeat_byte(1)) & ~differs & repeat_byte(0x80);
+        }
+        static std::uint64_t before(std::uint64_t slashes, std::uint64_t word) noexcept {
+            return word & ((slashes & (0 - slashes)) - 1) >> 7;
+        }
+        // Eight bytes, the first one lowest; with a slash behind the last where the text ends before.
+        static std::uint64_t word_at(char const* at, char const* end) noexcept {
+            auto const n = static_cast<std::size_t>(end - at);
+            std::uint64_t word = 0;
+            if (std::endian::native == std::endian::little && n >= 8) {
+                std::memcpy(&word, at, 8);
+                return word;
+            }
+            if (n < 8) word = std::uint64_t{'/'} << 8 * n;
+            for (std::size_t i = 0; i < n && i < 8; ++i)
+                word |= std::uint64_t{static_cast<unsigned char>(at[i])} << 8 * i;
+            return word;
         }
     };
 
@@ -105,40 +188,111 @@ class router {
         auto const slash = topic.find('/', at);
         return slash == std::string_view::npos ? slash : slash + 1;
     }
-    static std::size_t level_before(std::string_view topic, std::size_t at) noexcept {
-        // `at - 1` is the slash that ends the level before; npos - 1 is beyond every slash.
-        auto const end = at == std::string_view::npos ? topic.size() : at - 1;
-        auto const slash = end == 0 ? std::string_view::npos : topic.rfind('/', end - 1);
-        return slash == std::string_view::npos ? 0 : slash + 1;
+
+    // The levels of a topic, by number, from 0. Each is read once, though the walk comes to it again and again: the
+    // last ones are kept. The way back beyond these begins anew there; it is longer than what is read again for it.
+    class levels {
+      public:
+        explicit levels(std::string_view topic) noexcept
+            : begin_(topic.data()), next_(begin_), end_(begin_ + topic.size()) {}
+
+        // That of this number, of which there is one, and those before have been read.
+        level_text const& operator[](std::size_t i) noexcept {
+            auto& level = kept_[i % size];
+            if (i != read_) {
+                if (i >= first_ && read_ - i <= size) [[likely]]
+                    return level;
+                go_back(i);
+            }
+            level = level_text(next_, end_);
+            ++read_;
+            next_ = level.next(end_);
+            if (next_ == nullptr) count_ = read_;
+            return level;
+        }
+        // Whether there are no more than `n`, which have been read.
+        bool end_at(std::size_t n) const noexcept { return n == count_; }
+
+      private:
+        static constexpr std::size_t size = 32;
+
+        // To one before those that are kept.
+        RUNNEL_COLD void go_back(std::size_t to) noexcept {
+            if (read_ - first_ > size) first_ = read_ - size;
+            auto const* at = kept_[first_ % size].data;
+            for (; first_ != to; --first_) {
+                --at;  // the slash that ends the level before
+                while (at != begin_ && at[-1] != '/') --at;
+            }
+            read_ = to;
+            next_ = at;
+        }
+
+        char const* begin_;
+        char const* next_;  // where the next one begins; nullptr: there is none
+        char const* end_;
+        std::size_t first_ = 0;  // none before are kept
+        std::size_t read_ = 0;   // up to here
+        std::size_t count_ = static_cast<std::size_t>(-1);
+        std::array<level_text, size> kept_;
+    };
+
+    template <class Self, class F>
+    RUNNEL_ALWAYS_INLINE static void visit(Self& self, std::uint32_t index, F& f) {
+        for (auto i = self.nodes_[index].entries; i != none; i = self.entries_[i].next) f(self.entries_[i].value);
     }
 
-    // A depth-first walk without recursion or stack: where a branch ends, the way back is read from the nodes' parents
-    // and from the topic's slashes. At each node the literal level comes first, then '+'. Wildcards in the first level
-    // do not match topics that begin with '$' [MQTT-4.7.2-1].
+    // As long as there is one way only. Wildcards in the first level do not match topics that begin with '$'
+    // [MQTT-4.7.2-1].
     template <class Self, class F>
     static void walk(Self& self, std::string_view topic, F& f) {
-        auto const visit = [&](std::uint32_t index) {
-            for (auto& entry : self.nodes_[index].entries) f(entry);
-        };
-        std::uint32_t const without_wildcards = topic.starts_with('$') ? root : none;
-        std::size_t untried = 0;  // nodes on the way here whose '+' is to be tried yet
+        char const* at = topic.data();
+        char const* const end = at + topic.size();
         std::uint32_t here = root;
-        std::size_t at = 0;  // the beginning of the level to match next; npos: all levels are matched
+        bool wildcards = !topic.starts_with('$');
         while (true) {
             auto const& node = self.nodes_[here];
-            bool const wildcards = here != without_wildcards;
-            if (wildcards && node.rest != none) visit(node.rest);
-            std::uint32_t next = none;
-            auto end = at;  // of the level
+            if (node.rest != none && wildcards) visit(self, node.rest, f);
+            if (at == nullptr) return visit(self, here, f);
             std::uint32_t const any = wildcards ? node.any : none;
-            if (at == std::string_view::npos) {
-                visit(here);
-            } else if (bool const literals = node.has_literals(); literals || any != none) {
-                end = topic.find('/', at);
-                if (literals) next = self.find_child(here, topic.substr(at, end - at));
+            if (node.literals == 0 && any == none) return;
+            level_text const level(at, end);
+            std::uint32_t next = any;
+            if (node.literals != 0) {
+                next = self.find_child(here, level);
                 if (next == none)
                     next = any;
                 else if (any != none)
+                    return walk_all(self, {at, end}, next, f);
+            }
+            if (next == none) return;
+            here = next;
+            at = level.next(end);
+            wildcards = true;
+        }
+    }
+
+    // All ways from the parent of `first`, where there are two: depth-first, without recursion or stack. Where a branch
+    // ends, the way back is read from the nodes' parents. At each node the literal level comes first, then '+'.
+    template <class Self, class F>
+    RUNNEL_NOINLINE static void walk_all(Self& self, std::string_view rest_of_topic, std::uint32_t first, F& f) {
+        levels all(rest_of_topic);
+        all[0];
+        std::size_t depth = 1;    // levels that are matched
+        std::size_t untried = 1;  // nodes on the way here whose '+' is to be tried yet
+        std::uint32_t here = first;
+        while (true) {
+            auto const& node = self.nodes_[here];
+            if (node.rest != none) visit(self, node.rest, f);
+            std::uint32_t next = none;
+            if (all.end_at(depth)) {
+                visit(self, here, f);
+            } else if (node.literals != 0 || node.any != none) {
+                auto const& level = all[depth];
+                if (node.literals != 0) next = self.find_child(here, level);
+                if (next == none)
+                    next = node.any;
+                else if (node.any != none)
                     ++untried;
             }
             if (next == none) {
@@ -146,77 +300,78 @@ class router {
                 do {  // back to the nearest of them
                     auto const parent = self.nodes_[here].parent;
                     auto const other = self.nodes_[parent].any;
-                    if (other != here && parent != without_wildcards) next = other;
+                    if (other != here) next = other;
                     here = parent;
-                    at = level_before(topic, at);
+                    --depth;
                 } while (next == none);
-                end = topic.find('/', at);
             }
             here = next;
-            at = end == std::string_view::npos ? end : end + 1;
+            ++depth;
         }
     }
 
     // The literal children of all nodes are in one hash table, keyed by parent and level: open addressing, a power of
-    // two of slots, at most half of them taken.
+    // two of slots, at most half of them taken. A slot has its hash, so that few nodes are looked at in vain.
 
-    static std::size_t hash(std::uint32_t parent, std::string_view level) noexcept {
-        std::uint64_t h = (std::uint64_t{parent} + 1) * 0x9E37'79B9'7F4A'7C15u ^ level.size();
-        auto const mix = [&h](std::uint64_t word) {
-            h = (h ^ word) * 0xD6E8'FEB8'6659'FD93u;
-            h ^= h >> 32;
-        };
-        std::size_t i = 0;
-        for (; level.size() - i > 8; i += 8) mix(load_word(level.data() + i, 8));
-        mix(load_word(level.data() + i, level.size() - i));
-        return static_cast<std::size_t>(h);
+    struct slot_of {
+        std::uint32_t index = none;
+        std::uint32_t hash = 0;
+    };
+
+    static std::uint32_t hash_of(std::uint32_t parent, std::uint64_t text) noexcept {
+        auto const h = (text ^ (std::uint64_t{parent} + 1)) * 0x9E37'79B9'7F4A'7C15u;
+        return static_cast<std::uint32_t>(h >> 32);
+    }
+    static std::uint32_t hash_of(node const& n) noexcept { return hash_of(n.parent, level_text(n.level).hash); }
+
+    RUNNEL_ALWAYS_INLINE bool is_child(std::uint32_t index, std::uint32_t parent,
+                                       level_text const& text) const noexcept {
+        auto const& n = nodes_[index];
+        return n.parent == parent && text.is(n.head, n.level);
     }
 
-    bool is_child(std::uint32_t index, std::uint32_t parent, std::string_view level) const noexcept {
-        return nodes_[index].parent == parent && nodes_[index].level == level;
-    }
-
-    std::uint32_t find_child(std::uint32_t parent, std::string_view level) const noexcept {
+    RUNNEL_ALWAYS_INLINE std::uint32_t find_child(std::uint32_t parent, level_text const& text) const noexcept {
         if (slots_.empty()) return none;
+        auto const hash = hash_of(parent, text.hash);
         auto const mask = slots_.size() - 1;
-        for (auto i = hash(parent, level) & mask; slots_[i] != none; i = (i + 1) & mask)
-            if (is_child(slots_[i], parent, level)) return slots_[i];
-        return none;
+        for (auto i = hash & mask;; i = (i + 1) & mask) {
+            auto const& slot = slots_[i];
+            if (slot.index == none || (slot.hash == hash && is_child(slot.index, parent, text))) return slot.index;
+        }
     }
 
-    RUNNEL_COLD void put_slot(std::uint32_t index) noexcept {
+    RUNNEL_COLD void put_slot(slot_of s) noexcept {
         auto const mask = slots_.size() - 1;
-        auto i = hash(nodes_[index].parent, nodes_[index].level) & mask;
-        while (slots_[i] != none) i = (i + 1) & mask;
-        slots_[i] = index;
+        auto i = s.hash & mask;
+        while (slots_[i].index != none) i = (i + 1) & mask;
+        slots_[i] = s;
     }
 
     RUNNEL_COLD void make_room_for_slot() {
         if ((slots_taken_ + 1) * 2 <= slots_.size()) return;
-        auto const before =
-            std::exchange(slots_, std::vector<std::uint32_t>(slots_.empty() ? 16 : slots_.size() * 2, none));
-        for (auto const other : before)
-            if (other != none) put_slot(other);
+        auto const before = std::exchange(slots_, std::vector<slot_of>(slots_.empty() ? 16 : slots_.size() * 2));
+        for (auto const& other : before)
+            if (other.index != none) put_slot(other);
     }
 
     RUNNEL_COLD void add_slot(std::uint32_t index) noexcept {
-        put_slot(index);
+        put_slot({index, hash_of(nodes_[index])});
         ++slots_taken_;
     }
 
     RUNNEL_COLD void remove_slot(std::uint32_t index) noexcept {
         auto const mask = slots_.size() - 1;
-        auto hole = hash(nodes_[index].parent, nodes_[index].level) & mask;
-        while (slots_[hole] != index) hole = (hole + 1) & mask;
+        auto hole = hash_of(nodes_[index]) & mask;
+        while (slots_[hole].index != index) hole = (hole + 1) & mask;
         // What follows without a gap moves up, unless it would then stand before its own place.
-        for (auto i = (hole + 1) & mask; slots_[i] != none; i = (i + 1) & mask) {
-            auto const home = hash(nodes_[slots_[i]].parent, nodes_[slots_[i]].level) & mask;
+        for (auto i = (hole + 1) & mask; slots_[i].index != none; i = (i + 1) & mask) {
+            auto const home = slots_[i].hash & mask;
             if (((i - home) & mask) >= ((i - hole) & mask)) {
                 slots_[hole] = slots_[i];
                 hole = i;
             }
         }
-        slots_[hole] = none;
+        slots_[hole] = {};
         --slots_taken_;
     }
 
@@ -231,10 +386,16 @@ class router {
     // The node of a filter, with all nodes on the way to it.
     RUNNEL_COLD std::uint32_t reach(std::string_view filter) {
         std::uint32_t index = root;
-        for (std::size_t at = 0; at != std::string_view::npos; at = level_after(filter, at)) {
-            auto const level = level_at(filter, at);
-            auto const child = is_wildcard(level) ? wildcard_child(index, level) : find_child(index, level);
-            index = child == none ? add_node(index, level) : child;
+        try {
+            for (std::size_t at = 0; at != std::string_view::npos; at = level_after(filter, at)) {
+                auto const text = level_at(filter, at);
+                auto const child =
+                    is_wildcard(text) ? wildcard_child(index, text) : find_child(index, level_text(text));
+                index = child == none ? add_node(index, text) : child;
+            }
+        } catch (...) {
+            prune(index);
+            throw;
         }
         return index;
     }
@@ -242,52 +403,66 @@ class router {
     RUNNEL_COLD std::uint32_t find(std::string_view filter) noexcept {
         std::uint32_t index = root;
         for (std::size_t at = 0; at != std::string_view::npos && index != none; at = level_after(filter, at)) {
-            auto const level = level_at(filter, at);
-            index = is_wildcard(level) ? wildcard_child(index, level) : find_child(index, level);
+            auto const text = level_at(filter, at);
+            index = is_wildcard(text) ? wildcard_child(index, text) : find_child(index, level_text(text));
         }
         return index;
     }
 
-    RUNNEL_COLD std::uint32_t add_node(std::uint32_t parent, std::string_view level) {
+    RUNNEL_COLD std::uint32_t add_node(std::uint32_t parent, std::string_view text) {
         make_room_for_slot();
         if (free_ == none) {
-            nodes_.emplace_back().children = none;
+            nodes_.emplace_back().literals = none;
             free_ = static_cast<std::uint32_t>(nodes_.size() - 1);
             ++free_count_;
         }
         auto const index = free_;
         auto& added = nodes_[index];
-        added.level = level;  // the last thing that can fail: the node is still free
-        free_ = added.children;
+        added.level = text;  // the last thing that can fail: the node is still free
+        added.head = level_text(text).head;
+        free_ = added.literals;
         --free_count_;
         added.parent = parent;
-        added.children = 0;
-        if (is_wildcard(level))
-            wildcard_child(parent, level) = index;
-        else
+        added.literals = 0;
+        if (is_wildcard(text)) {
+            wildcard_child(parent, text) = index;
+        } else {
             add_slot(index);
-        ++nodes_[parent].children;
+            ++nodes_[parent].literals;
+        }
         return index;
     }
 
     // Removes the node, and those above it, as long as they hold nothing.
     RUNNEL_COLD void prune(std::uint32_t index) noexcept {
-        while (index != root && nodes_[index].entries.empty() && nodes_[index].children == 0) {
+        while (index != root && !nodes_[index].is_of_use()) {
             auto const parent = nodes_[index].parent;
-            if (is_wildcard(nodes_[index].level))
+            if (is_wildcard(nodes_[index].level)) {
                 wildcard_child(parent, nodes_[index].level) = none;
-            else
+            } else {
                 remove_slot(index);
-            --nodes_[parent].children;
+                --nodes_[parent].literals;
+            }
             nodes_[index] = node{};
-            nodes_[index].children = std::exchange(free_, index);
+            nodes_[index].literals = std::exchange(free_, index);
             ++free_count_;
             index = parent;
         }
     }
 
+    // The first free entry.
+    RUNNEL_COLD std::uint32_t make_entry() {
+        if (free_entry_ == none) {
+            entries_.emplace_back();
+            free_entry_ = static_cast<std::uint32_t>(entries_.size() - 1);
+        }
+        return free_entry_;
+    }
+
     std::vector<node> nodes_;
-    std::vector<std::uint32_t> slots_;
+    std::vector<entry_of> entries_;
+    std::uint32_t free_entry_ = none;  // the first of the free ones
+    std::vector<slot_of> slots_;
     std::size_t slots_taken_ = 0;
     std::uint32_t free_ = none;  // the first of the free nodes
     std::size_t free_count_ = 0;

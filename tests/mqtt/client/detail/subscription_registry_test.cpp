@@ -40,7 +40,10 @@ struct fixture {
         if (identifier != 0) props.subscription_identifiers = identifier;
         publish p{.topic = topic, .payload = "p", .qos = quality, .packet_id = 1};
         if (identifier != 0) p.props = &props;
-        return all.dispatch(all.only_recipient(p.topic), p, {number, 1, quality});
+        return dispatch(p, {number, 1, quality});
+    }
+    registry::outcome dispatch(publish const& p, delivery token) {
+        return all.dispatch(all.only_recipient(p.topic), p, token);
     }
 };
 
@@ -159,7 +162,7 @@ TEST_CASE("a message that the server sends once for several subscriptions goes t
     std::uint32_t const names[] = {1, 2};
     props.subscription_identifiers = names;
     publish const m{.topic = "b", .payload = "p", .qos = qos::at_least_once, .packet_id = 1, .props = &props};
-    CHECK(p.all.dispatch(p.all.only_recipient(m.topic), m, {1, 1, qos::at_least_once}).matched == 2);
+    CHECK(p.dispatch(m, {1, 1, qos::at_least_once}).matched == 2);
     CHECK(special->box->size() == 1);
     CHECK(plain->box->size() == 1);
     CHECK(other->box->size() == 0);
@@ -355,4 +358,43 @@ TEST_CASE("where all the identifiers of a message are of filters that match it, 
     CHECK(p.dispatch("t", 1, qos::at_least_once, 2).matched == 1);
     CHECK(both->box->size() == 1);
     CHECK(special->box->size() == 0);
+}
+
+TEST_CASE("a message gets to those that it matches, and to no other, be there few or many subscriptions") {
+    for (int others : {0, 10}) {
+        CAPTURE(others);
+        fixture p;
+        for (int i = 0; i < others; ++i) p.add("other/" + std::to_string(i));
+        auto const a = p.add("a/+");
+        auto const b = p.add("a/b");
+        CHECK(p.dispatch("a/b", 1).matched == 2);
+        CHECK(p.dispatch("a/c", 2).matched == 1);
+        CHECK(p.dispatch("c", 3).matched == 0);
+        CHECK(p.dispatch("a/c", 4, qos::at_least_once, 99).matched == 1);  // an identifier of an earlier process
+        CHECK(a->box->size() == 3);
+        CHECK(b->box->size() == 1);
+        publish const both{.topic = "a/b"};
+        publish const none{.topic = "c"};
+        CHECK(p.all.lane_of(both).has_value());
+        CHECK_FALSE(p.all.lane_of(none).has_value());
+    }
+}
+
+TEST_CASE("one of many subscriptions that has had a message does not get it again") {
+    for (int others : {0, 10}) {
+        CAPTURE(others);
+        fixture p;
+        for (int i = 0; i < others; ++i) p.add("other/" + std::to_string(i));
+        auto const a = p.add("a");
+        auto const b = p.add("+");
+        p.dispatch("a", 1);
+        a->box->pop();
+        CHECK_FALSE(p.all.take({1, 1, qos::at_least_once}));
+        b->box->pop();
+        p.all.give_back({1, 1, qos::at_least_once}, *b->box);
+        p.all.remove(b.get());
+        CHECK(p.dispatch("a", 1).matched == 1);
+        p.dispatch("a", 2);
+        CHECK(a->box->size() == 1);  // the second message alone
+    }
 }

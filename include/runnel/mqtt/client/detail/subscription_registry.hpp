@@ -86,7 +86,7 @@ class subscription_registry {
     /// that was given back is given to those only that have not had it. `only`: what `only_recipient` says.
     RUNNEL_ALWAYS_INLINE outcome dispatch(entry* only, publish const& packet, delivery token) {
         if (only == nullptr) [[unlikely]]
-            return dispatch_to_all(packet, token);
+            return dispatch_to_others(packet, token);
         bool held = false;
         if (!give(*only, packet, token, held)) [[unlikely]]
             return {1, token.quality == qos::at_most_once, 0, true};
@@ -253,8 +253,13 @@ class subscription_registry {
         return match;
     }
 
-    RUNNEL_NOINLINE outcome dispatch_to_all(publish const& packet, delivery token) {
-        find_matches(packet.topic);
+    // Those that `only_recipient` does not tell of, be it one of many.
+    RUNNEL_NOINLINE outcome dispatch_to_others(publish const& packet, delivery token) {
+        auto* const only = find_matches(packet.topic);
+        return only == nullptr ? dispatch_to_matches(packet, token) : dispatch(only, packet, token);
+    }
+
+    RUNNEL_NOINLINE outcome dispatch_to_matches(publish const& packet, delivery token) {
         if (!packet.props.empty()) name_matches(packet.props);
         std::size_t const matched = matches_.size();
         bool const plain = matched == 1 && shares_.empty();
@@ -299,11 +304,15 @@ class subscription_registry {
         wants_again(s, token);
     }
 
-    void find_matches(std::string_view topic) {
+    // Notes all that match. Returns who alone gets the message, as `only_recipient`, but among any number of filters.
+    RUNNEL_NOINLINE entry* find_matches(std::string_view topic) {
         matches_.clear();
-        if (few_.empty()) return router_.match(topic, [this](part* p) { matches_.push_back(p); });
-        for (auto const& one : few_)
-            if (one.pattern.matches(topic)) matches_.push_back(one.of);
+        if (few_.empty())
+            router_.match(topic, [this](part* p) { matches_.push_back(p); });
+        else
+            for (auto const& one : few_)
+                if (one.pattern.matches(topic)) matches_.push_back(one.of);
+        return matches_.size() == 1 && shares_.empty() && !has_special_ ? matches_.front()->of : nullptr;
     }
 
     // An identifier that nobody has was given by an earlier process: then the topic alone decides. A filter that begins
