@@ -1,6 +1,6 @@
 #pragma once
 
-#include <runnel/coro/detail/with_slot.hpp>
+#include <runnel/coro/with_slot.hpp>
 
 #include <asio/any_io_executor.hpp>
 #include <asio/awaitable.hpp>

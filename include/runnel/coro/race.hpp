@@ -2,10 +2,10 @@
 
 #include <runnel/core/saturating.hpp>
 #include <runnel/coro/asio.hpp>
-#include <runnel/coro/detail/with_slot.hpp>
 #include <runnel/coro/std_errors.hpp>
 #include <runnel/coro/wait_list.hpp>
 #include <runnel/coro/waitable_timer.hpp>
+#include <runnel/coro/with_slot.hpp>
 
 #include RUNNEL_ASIO(cancellation_signal.hpp)
 #include RUNNEL_ASIO(co_spawn.hpp)

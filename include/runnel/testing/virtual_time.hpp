@@ -2,9 +2,9 @@
 
 #include <runnel/core/clock.hpp>
 #include <runnel/core/saturating.hpp>
-#include <runnel/coro/detail/with_slot.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/coro/waitable_timer.hpp>
+#include <runnel/coro/with_slot.hpp>
 
 #include RUNNEL_ASIO(awaitable.hpp)
 #include RUNNEL_ASIO(cancellation_signal.hpp)

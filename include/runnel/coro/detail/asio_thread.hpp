@@ -29,7 +29,7 @@
 #endif
 
 #if RUNNEL_ASIO_PUBLIC_ONLY
-#include <runnel/coro/detail/with_slot.hpp>
+#include <runnel/coro/with_slot.hpp>
 
 #include RUNNEL_ASIO(associated_cancellation_slot.hpp)
 #include RUNNEL_ASIO(associated_executor.hpp)

@@ -1,7 +1,7 @@
 #pragma once
 
-#include <runnel/coro/detail/with_slot.hpp>
 #include <runnel/coro/exception_code.hpp>
+#include <runnel/coro/with_slot.hpp>
 #include <runnel/mqtt/client/session.hpp>
 #include <runnel/mqtt/codec/owned_properties.hpp>
 

@@ -386,16 +386,17 @@ class router {
     // The node of a filter, with all nodes on the way to it.
     RUNNEL_COLD std::uint32_t reach(std::string_view filter) {
         std::uint32_t index = root;
-        try {
+        RUNNEL_TRY {
             for (std::size_t at = 0; at != std::string_view::npos; at = level_after(filter, at)) {
                 auto const text = level_at(filter, at);
                 auto const child =
                     is_wildcard(text) ? wildcard_child(index, text) : find_child(index, level_text(text));
                 index = child == none ? add_node(index, text) : child;
             }
-        } catch (...) {
+        }
+        RUNNEL_CATCH_ALL {
             prune(index);
-            throw;
+            RUNNEL_RETHROW;
         }
         return index;
     }

@@ -1,8 +1,8 @@
 #pragma once
 
 #include <runnel/coro/asio.hpp>
-#include <runnel/coro/detail/with_slot.hpp>
 #include <runnel/coro/race.hpp>
+#include <runnel/coro/with_slot.hpp>
 
 #include RUNNEL_ASIO(awaitable.hpp)
 #include RUNNEL_ASIO(cancellation_signal.hpp)

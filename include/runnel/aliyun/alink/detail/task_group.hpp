@@ -1,9 +1,9 @@
 #pragma once
 
 #include <runnel/coro/asio.hpp>
-#include <runnel/coro/detail/with_slot.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/coro/wait_list.hpp>
+#include <runnel/coro/with_slot.hpp>
 
 #include RUNNEL_ASIO(cancellation_signal.hpp)
 #include RUNNEL_ASIO(co_spawn.hpp)

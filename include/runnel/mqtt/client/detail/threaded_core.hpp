@@ -1,9 +1,9 @@
 #pragma once
 
 #include <runnel/coro/capture_error.hpp>
-#include <runnel/coro/detail/with_slot.hpp>
 #include <runnel/coro/exception_code.hpp>
 #include <runnel/coro/waitable_timer.hpp>
+#include <runnel/coro/with_slot.hpp>
 #include <runnel/mqtt/client/async.hpp>
 #include <runnel/mqtt/client/detail/threaded_parts.hpp>
 
