@@ -138,7 +138,8 @@ class router {
             hash = mixed(hash);
             size = static_cast<std::size_t>(at - data) + static_cast<std::size_t>(std::countr_zero(slashes)) / 8;
         }
-        explicit level_text(std::string_view text) noexcept : level_text(text.data(), text.data() + text.size()) {}
+        RUNNEL_NOINLINE explicit level_text(std::string_view text) noexcept
+            : level_text(text.data(), text.data() + text.size()) {}
 
         RUNNEL_ALWAYS_INLINE bool is(std::uint64_t other_head, std::string_view other) const noexcept {
             return head == other_head && size == other.size() &&
@@ -204,7 +205,7 @@ class router {
                     return level;
                 go_back(i);
             }
-            level = level_text(next_, end_);
+            level = level_text({next_, static_cast<std::size_t>(end_ - next_)});
             ++read_;
             next_ = level.next(end_);
             if (next_ == nullptr) count_ = read_;
