@@ -55,6 +55,10 @@ class task {
             if (state_->error) std::rethrow_exception(state_->error);
         } catch (std::system_error const& e) {
             return e.code();
+#ifdef RUNNEL_USE_BOOST_ASIO
+        } catch (boost::system::system_error const& e) {  // of a `co_await` in what has been cancelled
+            return e.code();
+#endif
         }
         return {};
     }

@@ -2,6 +2,7 @@
 
 #include <runnel/core/secret.hpp>
 #include <runnel/coro/asio.hpp>
+#include <runnel/coro/exception_code.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/mqtt/client/authenticator.hpp>
 #include <runnel/mqtt/client/detail/output_queue.hpp>
@@ -182,7 +183,8 @@ class authenticating final : public authenticating_part<Executor> {
         if (!failure) co_return;
         // Cancelled: the next one goes on from here. Else what has begun has failed [MQTT-4.12.1-2].
         auto const cancellation = co_await asio::this_coro::cancellation_state;
-        bool const cancelled = cancellation.cancelled() != asio::cancellation_type::none && is_abortion(failure);
+        bool const cancelled = cancellation.cancelled() != asio::cancellation_type::none &&
+                               exception_code(failure) == asio::error::operation_aborted;
         if (!cancelled && c->steps.must_close()) c->session.end_connection(errc::authentication_failed);
         std::rethrow_exception(std::move(failure));
     }
@@ -224,16 +226,6 @@ class authenticating final : public authenticating_part<Executor> {
     // Cancels a step when the connection is lost, and completes when it has ended.
     static awaitable<void> within_connection(shared c, awaitable<void> step) {
         co_await race(c->waiters, std::move(step));
-    }
-
-    static bool is_abortion(std::exception_ptr const& failure) {
-        try {
-            std::rethrow_exception(failure);
-        } catch (std::system_error const& e) {
-            return e.code() == asio::error::operation_aborted;
-        } catch (...) {
-            return false;
-        }
     }
 
     static void send(core& c, reason_code reason) {
