@@ -129,7 +129,7 @@ struct session_counters {
     std::uint64_t bytes_sent = 0;             ///< likewise
     std::uint64_t writes = 0;                 ///< calls of the stream's `write`; many packets share one
     std::uint64_t messages_published = 0;     ///< accepted by `publish` and `try_publish`
-    std::uint64_t messages_acknowledged = 0;  ///< of these, QoS 1 and 2, taken or refused by the server
+    std::uint64_t messages_acknowledged = 0;  ///< QoS 1 and 2, taken or refused by the server; those of a store, too
     std::uint64_t messages_dropped = 0;       ///< QoS 0, by `overflow::drop_oldest`
     std::uint64_t messages_resent = 0;        ///< QoS 1 and 2, on a later connection
     std::uint64_t commits = 0;                ///< calls of the store's `apply`; many messages share one

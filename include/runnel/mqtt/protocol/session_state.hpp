@@ -100,6 +100,8 @@ class session_state {
     capabilities const& peer() const noexcept { return peer_; }
     /// QoS 1 and 2 messages sent on this connection and not acknowledged.
     std::size_t unacknowledged() const noexcept { return outgoing_.unacknowledged(); }
+    /// QoS 1 and 2 messages that the peer has taken or refused.
+    std::uint64_t acknowledged() const noexcept { return outgoing_.acknowledged(); }
     /// QoS 1 and 2 messages sent again on a later connection.
     std::uint64_t resent() const noexcept { return outgoing_.resent(); }
     /// Bytes of the packets that wait to be sent or acknowledged.

@@ -68,6 +68,21 @@ TEST_CASE("the result of publish says how far the message has come") {
     test::run(w.io, w.session.disconnect());
 }
 
+TEST_CASE("messages that nobody waits for are counted as acknowledged, too") {
+    waiting_session w;
+    task<void> running(w.io, w.session.run());
+    test::run(w.io, w.session.connected());
+    CHECK(w.session.try_publish("t", "x", {.qos = qos::at_least_once}));
+    CHECK(w.session.try_publish("t", "x", {.qos = qos::exactly_once}));
+    CHECK(w.session.try_publish("t", "x"));
+    task<mqtt::publish_result> given_up(w.io, w.session.publish("t", "x", {.qos = qos::at_least_once}));
+    test::settle(w.io);
+    given_up.cancel();
+    test::run(w.io, w.session.drained());
+    CHECK(w.session.counters().messages_acknowledged == 3);
+    test::run(w.io, w.session.disconnect());
+}
+
 TEST_CASE("a message that could not be sent in time is withdrawn") {
     for (auto const quality : test::qualities) {
         mqtt::session_options o = quick();

@@ -59,6 +59,7 @@ session_counters session<Transport>::counters() const noexcept {
     publishing_.count(all);
     all.queued_bytes = state_.queued_bytes();
     all.in_flight = state_.unacknowledged();
+    all.messages_acknowledged = state_.acknowledged();
     all.messages_resent = state_.resent();
     return all;
 }

@@ -147,7 +147,6 @@ class publishing {
 
     void count(session_counters& c) const noexcept {
         c.messages_published = queue_.published();
-        c.messages_acknowledged = acknowledged_;
         c.messages_dropped = queue_.dropped();
     }
 
@@ -155,7 +154,6 @@ class publishing {
     void on_published(void* owner, acknowledgement const& ack) {
         auto& p = *static_cast<publisher*>(static_cast<publish_queue::call*>(owner));
         waiters_.wake(p.waiting);
-        ++acknowledged_;
         p.result.what = publish_result::outcome::acknowledged;
         p.result.reason = ack.reason;
         if (!ack.props.empty()) p.result.details = publish_details::of(ack.props);
@@ -256,7 +254,6 @@ class publishing {
     output_queue<Executor>& packets_;
     publish_queue queue_;
     wait_list<Executor> waiters_;  // for room, or for the acknowledgement
-    std::uint64_t acknowledged_ = 0;
     run_end end_;  // nullptr: nobody has asked for it
 };
 

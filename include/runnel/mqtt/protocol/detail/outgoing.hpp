@@ -54,6 +54,8 @@ class outgoing {
 
     /// QoS 1 and 2 messages sent on this connection and not acknowledged.
     std::size_t unacknowledged() const noexcept { return unacknowledged_; }
+    /// Messages that the peer has taken or refused.
+    std::uint64_t acknowledged() const noexcept { return acknowledged_; }
     /// Messages sent again on a later connection.
     std::uint64_t resent() const noexcept { return resent_; }
     /// Bytes of all packets held.
@@ -482,6 +484,7 @@ class outgoing {
     RUNNEL_ALWAYS_INLINE void end_acknowledged(entry& e) noexcept {
         in_flight_.end(e);
         --unacknowledged_;
+        ++acknowledged_;
         has_progress_ = true;
     }
     void end_request(entry& e) noexcept { in_flight_.end(e); }
@@ -787,6 +790,7 @@ class outgoing {
     std::uint64_t accepted_ = 0;                     // QoS 1 and 2 messages
     std::uint64_t accepted_stored_ = 0;              // of these the store knows
     std::size_t unacknowledged_ = 0;
+    std::uint64_t acknowledged_ = 0;
     std::uint64_t resent_ = 0;
     std::unique_ptr<freed_identifiers> freed_;  // nullptr: all are known to be free at the peer
     std::uint32_t queued_at_most_once_ = 0;
