@@ -254,7 +254,7 @@ class publishing {
     output_queue<Executor>& packets_;
     publish_queue queue_;
     wait_list<Executor> waiters_;  // for room, or for the acknowledgement
-    run_end end_;  // nullptr: nobody has asked for it
+    run_end end_;                  // nullptr: nobody has asked for it
 };
 
 }  // namespace runnel::mqtt::detail
