@@ -499,7 +499,7 @@ class checker {
     }
 
     void connection_ends_well(std::size_t connection) {
-        ended_well_ = connection;
+        ended_well_ = (std::max)(ended_well_, connection);  // an older one's may come late
         if (accepted_ != connection) return;
         --wills_[broker_life_].owed;
         accepted_ = 0;

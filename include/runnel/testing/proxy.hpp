@@ -10,7 +10,6 @@
 #include <runnel/transport/proxy/protocol/socks5.hpp>
 #include <runnel/transport/tcp.hpp>
 
-#include RUNNEL_ASIO(basic_socket_acceptor.hpp)
 #include RUNNEL_ASIO_IP(tcp.hpp)
 
 #include <algorithm>
@@ -79,7 +78,7 @@ class basic_proxy {
     /// Listens on 127.0.0.1; port 0 stands for any that is free. Returns the port. Throws `std::system_error` if it is
     /// taken.
     std::uint16_t listen(std::uint16_t port = 0) {
-        acceptor_type acceptor(state_->executor, {asio::ip::address_v4::loopback(), port});
+        auto acceptor = detail::listening(state_->executor, port);
         auto const actual = acceptor.local_endpoint().port();
         auto const l = std::make_shared<link>(state_->executor);
         state_->start(l, detail::accept_loop(
@@ -117,7 +116,6 @@ class basic_proxy {
     std::string const& last_target() const noexcept { return state_->last_target; }
 
   private:
-    using acceptor_type = asio::basic_socket_acceptor<asio::ip::tcp, Executor>;
     using socket_type = asio::basic_stream_socket<asio::ip::tcp, Executor>;
     using stream_type = asio_stream<socket_type>;
     template <class T>

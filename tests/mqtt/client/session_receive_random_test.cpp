@@ -205,7 +205,7 @@ class application {
         ++held_[number];
         try {
             co_await w->work.async_wait(asio::use_awaitable);
-        } catch (std::system_error const&) {
+        } catch (...) {
             --held_[number];
             if (!w->is_finished) throw;  // it is cancelled
         }

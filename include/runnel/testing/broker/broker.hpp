@@ -15,7 +15,6 @@
 #include <runnel/transport/asio_stream.hpp>
 #include <runnel/transport/stream.hpp>
 
-#include RUNNEL_ASIO(basic_socket_acceptor.hpp)
 #include RUNNEL_ASIO_IP(tcp.hpp)
 
 #include <chrono>
@@ -87,8 +86,7 @@ class basic_broker {
     /// The same with a layer above TCP: `over_tls`, `over_websocket`.
     template <class Layer>
     std::uint16_t listen(Layer layer, std::uint16_t port = 0) {
-        asio::ip::tcp::endpoint const where(asio::ip::address_v4::loopback(), port);
-        acceptor_type acceptor(state_->executor, where);  // with SO_REUSEADDR
+        auto acceptor = detail::listening(state_->executor, port);
         auto const actual = acceptor.local_endpoint().port();
         state_->open();
         auto const t = std::make_shared<task>();
@@ -188,7 +186,6 @@ class basic_broker {
   private:
     using clock = steady_clock;
     using packet_fault = detail::packet_faults::fault;
-    using acceptor_type = asio::basic_socket_acceptor<asio::ip::tcp, Executor>;
     using socket_type = asio::basic_stream_socket<asio::ip::tcp, Executor>;
 
     // A coroutine that runs, and how to stop it.

@@ -10,10 +10,25 @@
 #include RUNNEL_ASIO(use_awaitable.hpp)
 
 #include <chrono>
+#include <cstdint>
+#include <string>
 #include <system_error>
 #include <utility>
 
 namespace runnel::testing::detail {
+
+/// A socket that listens on 127.0.0.1, with SO_REUSEADDR. Throws `std::system_error`.
+template <class Executor>
+asio::basic_socket_acceptor<asio::ip::tcp, Executor> listening(Executor const& executor, std::uint16_t port) {
+    asio::basic_socket_acceptor<asio::ip::tcp, Executor> acceptor(executor);
+    asio_error_code error;
+    acceptor.open(asio::ip::tcp::v4(), error);
+    if (!error) acceptor.set_option(asio::socket_base::reuse_address(true), error);
+    if (!error) acceptor.bind({asio::ip::address_v4::loopback(), port}, error);
+    if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
+    if (error) throw std::system_error(error, "listening on port " + std::to_string(port));
+    return acceptor;
+}
 
 /// Accepts connections, and calls `on_connection(socket)` for each, until it is cancelled. `is_stopped()`: whether it
 /// has been, as a cancellation that comes with a connection, or before the beginning, would go unnoticed.
