@@ -41,7 +41,8 @@ HEADER_TEXT = """\
 
 namespace runnel_mutation {
 
-inline constinit unsigned char reached[%d] = {};  // reached.hpp reads it
+// reached.hpp reads it. Whole pages of any usual size, so that it can be shared with child processes.
+alignas(65536) inline constinit unsigned char reached[%d] = {};
 
 inline int read_number() {
     char const* const text = std::getenv("RUNNEL_MUTANT");
@@ -83,7 +84,7 @@ SAMPLED = 30  # how many times longer a test may take that tries at all points
 STEPS = 0.02, 0.2  # seconds: test cases that take longer are tried after the others
 LEFT_OUT = "100?000 small messages*"  # test cases that are about the cost, and wait too long without optimisation
 AT_ONCE = 300  # test cases: a command line has an end
-HIGHEST = 100000  # number of a fault
+HIGHEST = 131072  # numbers of faults are below this, which reached.hpp knows, too: a multiple of 65536
 KEYS = "- ", "+ ", "~ ", "> ", "? "  # of a fault, behind what it means
 MEMORY = 4 << 30  # bytes of address space; a fault may well allocate for ever
 
@@ -235,7 +236,7 @@ def make_tree(folder, faults, texts):
     include = ROOT / "include"
     there = tree / "include"
     kept = {there / "runnel" / HEADER}
-    write(there / "runnel" / HEADER, HEADER_TEXT % (HIGHEST))
+    write(there / "runnel" / HEADER, HEADER_TEXT % HIGHEST)
     for path in include.rglob("*.hpp"):
         name = path.relative_to(include / "runnel").as_posix()
         text = path.read_text()

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <sys/mman.h>
 
 namespace runnel_mutation {
 
@@ -12,12 +13,13 @@ namespace runnel_mutation {
 // of them.
 extern unsigned char reached[] __attribute__((weak));
 
-/// Writes to the file RUNNEL_MUTATION_REACHED which faults each test case comes by: `= SECONDS NAME`, then a number a
-/// line.
+/// Writes to the file RUNNEL_MUTATION_REACHED which faults each test case comes by, itself or in processes that it
+/// forks: `= SECONDS NAME`, then a number a line.
 class listener : public doctest::IReporter {
   public:
     explicit listener(doctest::ContextOptions const&) {
         if (char const* const path = std::getenv("RUNNEL_MUTATION_REACHED")) file_ = std::fopen(path, "w");
+        if (file_ != nullptr && reached != nullptr) share_with_children();
     }
     ~listener() override {
         if (file_ != nullptr) std::fclose(file_);
@@ -50,7 +52,17 @@ class listener : public doctest::IReporter {
     void test_case_skipped(doctest::TestCaseData const&) override {}
 
   private:
-    static constexpr unsigned highest = 100000;  // as in mutation.py
+    static constexpr unsigned highest = 131072;  // as in mutation.py
+
+    // New memory in the place of the array, which is whole pages.
+    static void share_with_children() {
+        auto* const there =
+            ::mmap(reached, highest, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+        if (there == reached) return;
+        std::perror("mutation/reached.hpp: mmap");
+        std::abort();
+    }
+
     std::FILE* file_ = nullptr;
     char const* name_ = "";
     std::chrono::steady_clock::time_point began_;

@@ -13,6 +13,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace test {
@@ -31,6 +32,7 @@ struct heard_packet {
 struct scripted_peer {
     /// Bytes to send; nothing: the connection is closed.
     std::function<std::optional<std::string>(heard_packet const&)> answer;
+    bool closes_behind = false;  ///< the connection is closed behind the answer that is being made
     std::vector<heard_packet> heard;
     std::size_t connections = 0;
     asio::io_context io;
@@ -82,8 +84,13 @@ struct scripted_peer {
                     co_return;
                 }
                 if (said->empty()) continue;
+                bool const closes = std::exchange(closes_behind, false);
                 auto answering = write_text(s, *said);
                 co_await std::move(answering);
+                if (closes) {
+                    co_await s.shutdown();
+                    co_return;
+                }
             }
         }
     }

@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <string>
@@ -71,6 +72,7 @@ struct server {
             tried.push_back(version_of(p));
             auto const said = on_connect(tried.back(), tried.size());
             if (said.closes && said.bytes.empty()) return std::nullopt;
+            peer.closes_behind = said.closes;
             return said.bytes;
         }
         return p.type == packet_type::pingreq ? hex("D0 00") : "";
@@ -221,6 +223,39 @@ TEST_CASE("other refusals, silence without an end, and rubbish say nothing of th
         options.connect_timeout = 20ms;
         CHECK(rubbish.end(options));
         CHECK(rubbish.tried == versions{v5, v5, v5});
+    }
+
+    // It has begun to answer.
+    for (std::string const bytes : {"20", "20 03", "20 03 00 00"}) {
+        CAPTURE(bytes);
+        server broken_off({hex(bytes), true}, accepts_3);
+        CHECK(broken_off.end() == asio::error::eof);
+        CHECK(broken_off.tried == versions{v5, v5, v5});
+    }
+}
+
+TEST_CASE("a server that CONNECT has not reached has said nothing of the version") {
+    for (auto const why : std::initializer_list<std::error_code>{asio::error::connection_refused, asio::error::eof,
+                                                                 asio::error::connection_reset}) {
+        CAPTURE(why.message());
+        // The first time it breaks its answer off, so that it is known, and nothing of it.
+        server s([](protocol_version v, std::size_t n) {
+            if (n == 1) return reply{hex("20 03"), true};
+            return v == v5 ? accepts_5 : accepts_3;
+        });
+        std::size_t attempts = 0;
+        runnel::memory_transport transport([&](runnel::memory_stream<> stream) {
+            if (++attempts == 2) throw std::system_error(why);
+            s.peer.accept(std::move(stream));
+        });
+        memory_session session(s.peer.io.get_executor(), transport, s.options());
+        task<void> running(s.peer.io, session.run());
+        test::run(s.peer.io, session.connected());
+        CHECK(attempts == 3);
+        CHECK(s.count(kind::waiting) == 2);
+        CHECK(s.tried == versions{v5, v5});
+        test::run(s.peer.io, session.disconnect());
+        CHECK_FALSE(running.run_for_error());
     }
 }
 
@@ -570,13 +605,18 @@ TEST_CASE("a subscription of MQTT 3.1.1, which the server cannot name, has its m
     CHECK(running.run_for_error() == asio::error::operation_aborted);
 }
 
+namespace {
+
+struct nobody {
+    std::string method() { return "none"; }
+    asio::awaitable<std::string> begin() { co_return std::string(); }
+    asio::awaitable<std::string> answer(std::string) { co_return std::string(); }
+    asio::awaitable<void> finish(std::string) { co_return; }
+};
+
+}  // namespace
+
 TEST_CASE("with an authenticator an automatic session speaks MQTT 5 only") {
-    struct nobody {
-        std::string method() { return "none"; }
-        asio::awaitable<std::string> begin() { co_return std::string(); }
-        asio::awaitable<std::string> answer(std::string) { co_return std::string(); }
-        asio::awaitable<void> finish(std::string) { co_return; }
-    };
     for (auto const& refusal : {refuses_5, closes}) {
         server s(refusal, accepts_3);
         memory_session session(s.peer.io.get_executor(), s.peer.transport, s.options());
@@ -585,6 +625,25 @@ TEST_CASE("with an authenticator an automatic session speaks MQTT 5 only") {
         CHECK(running.run_for_error());
         CHECK(s.tried == (refusal.bytes.empty() ? versions{v5, v5, v5} : versions{v5}));
         CHECK(s.count(kind::connected) == 0);
+    }
+}
+
+TEST_CASE("... also from the next connection on, where the authenticator is set on one of MQTT 3.1.1") {
+    for (auto const& refusal : {refuses_5, closes}) {
+        server s(refusal, accepts_3);
+        memory_session session(s.peer.io.get_executor(), s.peer.transport, s.options());
+        task<void> running(s.peer.io, session.run());
+        test::run(s.peer.io, session.connected());
+        CHECK(s.tried == versions{v5, v3});
+        session.set_authenticator(nobody{});
+        CHECK(session.is_connected());
+        s.ends_next = true;
+        CHECK(session.try_publish("t", "p"));
+        CHECK(test::wait_until(s.peer.io, [&] { return running.done() || s.count(kind::connected) == 2; }));
+        CHECK(running.error());
+        CHECK(s.tried.size() > 2);
+        CHECK(std::ranges::count(s.tried, v3) == 1);
+        CHECK(s.count(kind::connected) == 1);
     }
 }
 

@@ -409,6 +409,8 @@ TEST_CASE("the end tells those who are late, too, and leaves no deadline") {
     REQUIRE(s.queue.withdraw_late(s.now));
     CHECK(s.queue.deadline() == s.now + 3s);
     CHECK(s.callers[0]->told == 0);
+    CHECK(s.callers[0]->call.at == stage::late);
+    CHECK(s.callers[1]->call.at == stage::begun);
     s.close();
     CHECK(s.callers[0]->told == 1);
     CHECK(s.callers[1]->told == 1);

@@ -164,7 +164,9 @@ TEST_CASE("what comes in the same read behind CONNACK waits until the authentica
         asio::awaitable<std::string> begin() { co_return "b"; }
         asio::awaitable<std::string> answer(std::string) { co_return ""; }
         asio::awaitable<void> finish(std::string) {
+            CHECK_FALSE(is_connected());
             co_await asio::post(asio::use_awaitable);
+            CHECK_FALSE(is_connected());
             if (!accepts)
                 throw std::system_error(std::make_error_code(std::errc::permission_denied), "not the right server");
         }
@@ -195,6 +197,7 @@ TEST_CASE("what comes in the same read behind CONNACK waits until the authentica
         CHECK((connected != events.end()) == accepts);
         if (accepts) {
             CHECK(connected->session_present);
+            CHECK(s.is_connected());
             CHECK_FALSE(connecting.run_for_error());
             CHECK(got == std::vector<std::string>{"open", "shut"});
             CHECK(s.counters().connections == 1);
@@ -237,11 +240,14 @@ TEST_CASE("who subscribes while the server is not proved yet subscribes once, be
     CHECK(test::wait_until(p.io, [&] { return p.count(mqtt::packet_type::connect) == 1; }));
     for (int i = 0; i < 100; ++i) p.io.poll_one();
     task<memory_session::subscription> second(p.io, s.subscribe("b"));
+    task<void> connecting(p.io, s.connected());
     for (int i = 0; i < 100; ++i) p.io.poll_one();
     CHECK(p.count(mqtt::packet_type::subscribe) == 0);
+    CHECK_FALSE(connecting.done());
     is_proved = true;
     first.run();
     second.run();
+    CHECK(connecting.done());
     CHECK(p.count(mqtt::packet_type::subscribe) == 2);
     running.cancel();
     CHECK(running.run_for_error() == asio::error::operation_aborted);

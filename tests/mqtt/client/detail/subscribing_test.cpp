@@ -579,6 +579,26 @@ TEST_CASE("what is kept when a handler fails is offered to it again in the next 
     CHECK(seen == "12");
 }
 
+TEST_CASE("user properties of a subscription are as they were when it was made, whatever the caller makes of his") {
+    scripted_peer p([](heard_packet const& h) -> std::optional<std::string> {
+        if (h.type == type::connect) return connack(false);
+        if (h.type == type::publish) return std::nullopt;
+        return h.type == type::subscribe ? suback(h, hex("00")) : "";
+    });
+    memory_session s(p.io.get_executor(), p.transport, quick("client", v5));
+    std::string value = "ours";
+    mqtt::user_property pair{"k", value};
+    task<memory_session::subscription> subscribing(p.io, s.subscribe("t", {.user_properties = pair}));
+    value.assign("else");
+    pair.name = "x";
+    task<void> running(p.io, s.run());
+    auto const held = subscribing.run();
+    CHECK(s.try_publish("end", ""));  // behind which the server has lost the session
+    CHECK(test::wait_until(p.io, [&] { return p.count(type::subscribe) == 2; }));
+    for (auto const& h : p.heard)
+        if (h.type == type::subscribe) CHECK(h.body.find(hex("26 0001 'k' 0004 'ours'")) != std::string::npos);
+}
+
 TEST_CASE("while a renewed subscription is not answered the server has granted nothing") {
     granted_session g([](heard_packet const& h) -> std::optional<std::string> {
         if (h.type == type::connect) return connack(false);
