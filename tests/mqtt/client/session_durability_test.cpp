@@ -108,6 +108,34 @@ TEST_CASE("a session that is destroyed stores what it can") {
     CHECK(memory_session(p.io.get_executor(), p.transport, p.options()).restored() == 1);
 }
 
+TEST_CASE("a message is discarded, and who has published it is told, or there is no memory for that and it stays") {
+    for (auto const by : {runnel::testing::allocator::operator_new, runnel::testing::allocator::aligned_alloc})
+        for (std::size_t nth = 1;; ++nth) {
+            CAPTURE(nth);
+            memory_fixture p;
+            memory_session s(p.io.get_executor(), p.transport, quick());
+            task<mqtt::publish_result> publishing(p.io, s.publish("t", "m", {.qos = qos::at_least_once}));
+            p.settle();
+            bool failed = false;
+            {
+                runnel::testing::failing_allocation const failing(nth, by);
+                try {
+                    static_cast<void>(s.discard(0));
+                } catch (std::bad_alloc const&) {
+                    failed = true;  // and nothing has happened
+                }
+                failed = failed || failing.has_failed();
+            }
+            p.settle();
+            CHECK(publishing.done() == s.queued().empty());
+            if (!publishing.done()) CHECK(s.discard(0));
+            p.settle();
+            REQUIRE(publishing.done());
+            CHECK(publishing.error() == mqtt::errc::message_discarded);
+            if (!failed) break;
+        }
+}
+
 TEST_CASE("many messages share one commit") {
     durable_fixture p;
     memory_session s(p.io.get_executor(), p.transport, p.options());
