@@ -2,11 +2,15 @@
 
 #include <doctest/doctest.h>
 
+#include "support/allocation_count.hpp"
 #include "support/memory_sessions.hpp"
 #include "support/memory_store.hpp"
 #include "support/packets.hpp"
 #include "support/scripted_peer.hpp"
+#include <chrono>
+#include <cstddef>
 #include <memory>
+#include <new>
 #include <optional>
 #include <string>
 #include <utility>
@@ -102,6 +106,34 @@ TEST_CASE("a session that is destroyed stores what it can") {
         REQUIRE(s.try_publish("t", "m", {.qos = qos::at_least_once}));
     }
     CHECK(memory_session(p.io.get_executor(), p.transport, p.options()).restored() == 1);
+}
+
+TEST_CASE("a message is discarded, and who has published it is told, or there is no memory for that and it stays") {
+    for (auto const by : {runnel::testing::allocator::operator_new, runnel::testing::allocator::aligned_alloc})
+        for (std::size_t nth = 1;; ++nth) {
+            CAPTURE(nth);
+            memory_fixture p;
+            memory_session s(p.io.get_executor(), p.transport, quick());
+            task<mqtt::publish_result> publishing(p.io, s.publish("t", "m", {.qos = qos::at_least_once}));
+            p.settle();
+            bool failed = false;
+            {
+                runnel::testing::failing_allocation const failing(nth, by);
+                try {
+                    static_cast<void>(s.discard(0));
+                } catch (std::bad_alloc const&) {
+                    failed = true;  // and nothing has happened
+                }
+                failed = failed || failing.has_failed();
+            }
+            p.settle();
+            CHECK(publishing.done() == s.queued().empty());
+            if (!publishing.done()) CHECK(s.discard(0));
+            p.settle();
+            REQUIRE(publishing.done());
+            CHECK(publishing.error() == mqtt::errc::message_discarded);
+            if (!failed) break;
+        }
 }
 
 TEST_CASE("many messages share one commit") {
@@ -305,6 +337,77 @@ TEST_CASE("a QoS 2 message that a subscription which has been left has, too, is 
         REQUIRE(test::wait_until(server.io, [&] { return server.count(mqtt::packet_type::pubrec) == 1; }));
         CHECK(server.handled == "2");
     }
+}
+
+TEST_CASE("a QoS 2 message is not taken for a subscription that has been granted as the session goes") {
+    server_of_two server;
+    server.grants = true;
+    auto s = server.session();
+    task<void> running(server.io, s->run());
+    test::run(server.io, server.subscribe_first(*s));
+    task<memory_session::subscription> second(server.io, s->subscribe("t"));
+    REQUIRE(test::wait_until(server.io, [&] { return server.handled == "2"; }));
+    REQUIRE_FALSE(second.done());  // it goes on in the next turn
+    s.reset();
+    CHECK(running.run_for_error() == mqtt::errc::disconnected);
+    auto left = second.run();
+    CHECK(left.closed() == mqtt::errc::disconnected);
+    CHECK(left.try_receive()->payload() == "2");
+
+    s = server.session();
+    task<void> again(server.io, s->run());
+    test::run(server.io, server.subscribe_first(*s));
+    CHECK(test::wait_until(server.io, [&] { return server.handled == "22"; }));
+}
+
+TEST_CASE("a subscription that could not be unsubscribed from for want of memory still wants its messages") {
+    std::size_t failures = 0;
+    for (std::size_t nth = 1;; ++nth) {
+        CAPTURE(nth);
+        server_of_two server;
+        server.grants = true;
+        server.subscriptions = 3;
+        auto s = server.session();
+        task<void> running(server.io, s->run());
+        test::run(server.io, server.subscribe_first(*s));
+        auto second = test::run(server.io, s->subscribe("t"));
+        auto third = test::run(server.io, s->subscribe("t"));
+        REQUIRE(test::wait_until(server.io, [&] { return server.handled == "2"; }));
+        auto leaving = s->unsubscribe(second);
+        bool fails = false;
+        bool failed = false;
+        {
+            task<void> once(server.io, std::move(leaving));
+            runnel::testing::failing_allocation const failing(nth);
+            test::settle(server.io);
+            failed = failing.has_failed();
+            try {
+                if (once.done()) once.get();
+            } catch (std::bad_alloc const&) {
+                fails = true;
+            }
+        }
+        CAPTURE(fails);
+        std::optional<task<void>> once_more;
+        if (fails) {
+            ++failures;
+            CHECK_FALSE(second.closed());
+            once_more.emplace(server.io, s->unsubscribe(second));
+            test::settle(server.io);
+        }
+        s.reset();
+        static_cast<void>(running.run_for_error());
+
+        s = server.session();
+        task<void> again(server.io, s->run());
+        auto renewed = server.subscribe_first(*s);
+        task<memory_session::subscription> first(server.io, std::move(renewed));
+        auto const anew = test::run(server.io, s->subscribe("t"));  // as the third, which has not had it
+        CHECK(test::wait_until(server.io, [&] { return server.handled == "22"; }, std::chrono::milliseconds(300)));
+        CHECK(anew.size() == 1);
+        if (!failed) break;
+    }
+    CHECK(failures > 0);
 }
 
 TEST_CASE("a QoS 2 message that not all of its subscriptions have had is given to all of them by the next process") {

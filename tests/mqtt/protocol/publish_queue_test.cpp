@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <memory>
+#include <new>
 #include <random>
 #include <string>
 #include <support/packets.hpp>
@@ -416,6 +417,44 @@ TEST_CASE("the end tells those who are late, too, and leaves no deadline") {
     CHECK(s.callers[1]->told == 1);
     CHECK(s.queue.deadline() == mqtt::never);
     CHECK_FALSE(s.queue.withdraw_late(s.now + 1h));
+}
+
+TEST_CASE("whoever cannot be told for want of memory is told another time, once") {
+    auto const fail = [](auto&, std::error_code) { throw std::bad_alloc(); };
+    auto const nobody = [](auto&) { return false; };
+    scene s;
+    auto const tell = [&](auto& c, std::error_code e) { s.tell(c, e); };
+    s.connect();
+    s.publish(qos::at_least_once, 10, 1000ms);
+    s.now += 2s;
+    REQUIRE(s.queue.withdraw_late(s.now));
+    CHECK_THROWS_AS(s.queue.tell_late({}, fail), std::bad_alloc);
+    s.queue.tell_late({}, tell);
+    CHECK(s.callers[0]->told == 1);
+
+    s.publish(qos::at_most_once, 70);
+    s.publish(qos::at_most_once, 10);  // waits for room
+    s.publish(qos::at_most_once, 70, 0ms, true);
+    s.out.clear();
+    CHECK_THROWS_AS(s.queue.offer_room(s.now, nobody, fail), std::bad_alloc);
+    auto const begun = s.out.size();
+    s.queue.offer_room(s.now, nobody, [&](auto& c, std::error_code e) {
+        if (!e && &c == &s.callers[2]->call) CHECK(s.out.size() == begun);  // its message is there once
+        s.tell(c, e);
+    });
+    CHECK(s.callers[2]->told == 1);
+
+    s.publish(qos::at_most_once, 10, 0ms, true);
+    s.state.connection_lost();
+    REQUIRE(s.callers[4]->told == 0);
+    CHECK_THROWS_AS(s.queue.connection_lost(fail), std::bad_alloc);
+    s.queue.connection_lost(tell);
+    CHECK(s.callers[4]->told == 1);
+
+    s.publish(qos::at_least_once, 10);
+    CHECK_THROWS_AS(s.queue.close(errc::disconnected, fail), std::bad_alloc);
+    s.close();
+    for (auto const& c : s.callers) CHECK(c->told == 1);
 }
 
 TEST_CASE("the oldest QoS 0 messages are dropped for a newer one, as many as it takes, and counted") {

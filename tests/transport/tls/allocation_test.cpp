@@ -146,6 +146,16 @@ trial try_out(runnel::tls_context const& context) {
     return t;
 }
 
+// A handshake in which the certificate is not accepted.
+void refuse(runnel::tls_context const& context) {
+    asio::io_context io;
+    auto [a, b] = runnel::memory_stream<>::pair(io.get_executor());
+    stream_type refusing(std::move(a), context, runnel::tls_role::client, "another.example");
+    stream_type refused(std::move(b), context, runnel::tls_role::server);
+    test::task<void> at_server(io, refused.handshake());
+    CHECK(test::error_of(io, refusing.handshake()) == runnel::transport_errc::host_name_mismatch);
+}
+
 // What may be thrown: the layer's errors, and that there is no memory.
 bool is_error(std::exception_ptr const& thrown) {
     try {
@@ -224,6 +234,7 @@ TEST_CASE("whichever allocation of OpenSSL's fails, a context goes on that reads
     for (std::size_t n = 1;; n += test::every(25) + n % 7) {
         CAPTURE(n);
         runnel::tls_context const context(options);
+        if (n % 2 == 0) refuse(context);
         trial t;
         bool failed = false;
         {
@@ -236,6 +247,47 @@ TEST_CASE("whichever allocation of OpenSSL's fails, a context goes on that reads
         if (!failed) break;
     }
     CHECK(errors > 50 / test::every(10));
+}
+
+TEST_CASE("what a context makes anew when a certificate is refused, it makes once") {
+    REQUIRE(test::watches_openssl);
+    runnel::testing::certificate_authority const authority;
+    auto const own = authority.issue_server();
+    test::scratch_directory const files;
+    runnel::tls_options options;
+    options.ca_path = files.path().string();  // empty
+    options.certificate_pem = own.certificate_pem;
+    options.private_key_pem = own.private_key_pem;
+    auto with_authority = options;
+    for (int i = 0; i < 10; ++i)
+        with_authority.ca_pem += runnel::testing::certificate_authority(std::to_string(i)).certificate_pem();
+    with_authority.ca_pem += authority.certificate_pem();
+    runnel::tls_context const context(with_authority);
+    asio::io_context io;
+    auto const allocations = [&] {
+        auto [a, b] = runnel::memory_stream<>::pair(io.get_executor());
+        auto const before = runnel::testing::library_allocation_count();
+        stream_type const client(std::move(a), context, runnel::tls_role::client, "localhost");
+        return runnel::testing::library_allocation_count() - before;
+    };
+    allocations();
+    auto const at_first = allocations();
+    CHECK(try_out(context).finished == 2);
+
+    // What a stranger sends is no certificate.
+    auto [a, b] = runnel::memory_stream<>::pair(io.get_executor());
+    stream_type client(std::move(a), context, runnel::tls_role::client, "localhost");
+    test::task<void> shaking(io, client.handshake());
+    test::task<void> answering(io, test::write_text(b, "HTTP/1.1 400 Bad Request\r\n\r\n"));
+    CHECK(shaking.run_for_error());
+    CHECK(allocations() == at_first);
+
+    for (int i = 0; i < 2; ++i) {
+        refuse(context);
+        CHECK(allocations() > at_first);
+        CHECK(allocations() == at_first);
+        CHECK(try_out(context).finished == 2);
+    }
 }
 
 TEST_CASE("whichever allocation of OpenSSL's fails, a context is made, or an error says that it is not") {

@@ -10,7 +10,9 @@
 #include "support/tls_pair.hpp"
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <functional>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -166,6 +168,33 @@ TEST_CASE("a handshake that has failed leaves the authorities and lists that wer
         auto const other = test::any_certificate(test::authority_request("other"));
         CHECK(tls_pair(client, tls_context(server_of(any_certificate({}, other)))).handshake().client ==
               transport_errc::certificate_untrusted);
+    }
+}
+
+TEST_CASE(
+    "the system's authorities are trusted after a handshake that has failed, also where they are in no directory") {
+    // A variable of the environment, while it lives.
+    struct variable {
+        char const* name;
+        std::optional<std::string> before;
+        variable(char const* n, std::string const& value) : name(n) {
+            if (char const* const old = std::getenv(n)) before = old;
+            ::setenv(n, value.c_str(), 1);
+        }
+        ~variable() { before ? ::setenv(name, before->c_str(), 1) : ::unsetenv(name); }
+    };
+    test::scratch_directory const files;
+    variable const file("SSL_CERT_FILE", files.write("authorities", all().root.certificate_pem()));
+    for (std::string const& where : {std::string(), files.path().string(), std::string("/nowhere")}) {
+        CAPTURE(where);
+        variable const directory("SSL_CERT_DIR", where);
+        tls_context const client{runnel::tls_options()};
+        auto const other = test::any_certificate(test::authority_request("other"));
+        for (int i = 0; i < 2; ++i) {
+            CHECK(tls_pair(client, tls_context(server_of(all().good))).handshake().client == std::error_code());
+            CHECK(tls_pair(client, tls_context(server_of(any_certificate({}, other)))).handshake().client ==
+                  transport_errc::certificate_untrusted);
+        }
     }
 }
 

@@ -108,7 +108,8 @@ class publish_queue {
     bool is_waited() const noexcept { return writing_.linked() || queueing_.linked(); }
 
     /// Begins the messages of those who wait, as far as there is room, and calls `tell(call, error)` for each that is
-    /// told something by that. Of one that `is_gone(call)`, as its coroutine has been cancelled, no message is begun.
+    /// told something by that. Where `tell` throws, here and below, that call is told another time. Of one that
+    /// `is_gone(call)`, as its coroutine has been cancelled, no message is begun.
     template <class IsGone, class Tell>
     RUNNEL_NOINLINE void offer_room(time_point now, IsGone&& is_gone, Tell&& tell) {
         if (state_.connected()) {
@@ -170,11 +171,7 @@ class publish_queue {
             for (auto* link = list->next(); link != list;) {
                 auto& c = static_cast<call&>(*link);
                 link = link->next();
-                if (!has_lost_connection(c)) continue;
-                c.unlink();
-                if (c.at == state::begun) let_go(c);
-                c.at = state::told;
-                tell(c, errc::not_connected);
+                if (has_lost_connection(c)) tell_end(c, errc::not_connected, tell);
             }
     }
 
@@ -275,12 +272,13 @@ class publish_queue {
     bool serve(list_link& list, time_point now, IsGone& is_gone, Tell& tell) {
         if (!list.linked()) return false;
         auto& c = static_cast<call&>(*list.next());
-        errc const e = is_gone(c) ? errc::ok : begin(c, now);
+        bool const has_begun = c.at == state::begun;  // which could not be told
+        errc const e = has_begun || is_gone(c) ? errc::ok : begin(c, now);
         if (is_for_want_of_room(e)) return false;
         if (list.next() != &c) return true;  // among those begun
+        tell(c, e);
         c.unlink();
         c.at = state::told;
-        tell(c, e);
         return true;
     }
 
@@ -312,11 +310,15 @@ class publish_queue {
     void tell_all(list_link& list, std::error_code why, Tell& tell) {
         while (list.linked()) {
             auto& c = static_cast<call&>(*list.next());
-            c.unlink();
-            if (c.at == state::begun) let_go(c);
-            c.at = state::told;
-            tell(c, why ? why : make_error_code(c.error));
+            tell_end(c, why ? why : make_error_code(c.error), tell);
         }
+    }
+    template <class Tell>
+    void tell_end(call& c, std::error_code why, Tell& tell) {
+        tell(c, why);  // first, as it may fail: then it is told by whoever comes next
+        c.unlink();
+        if (c.at == state::begun) let_go(c);
+        c.at = state::told;
     }
 
     session_options const& options_;

@@ -115,6 +115,7 @@ std::vector<queued_message> session<Transport>::queued() {
 
 template <transport Transport>
 bool session<Transport>::discard(std::uint64_t number) {
+    packets_.timer().soon();  // to who waits for it; what can fail comes first
     bool const found = state_.discard(number, errc::message_discarded, listener(*this));
     if (!found) return false;
     if (running_) send_rest();

@@ -167,8 +167,8 @@ class publishing {
     // Told by `tell_late`, once it is stored that there is no such message any more.
     RUNNEL_COLD void on_refused(void* owner, errc why) {
         if (owner == nullptr) return;
-        packets_.timer().soon();
         queue_.on_refused(*static_cast<publish_queue::call*>(owner), why);
+        packets_.timer().soon();
     }
 
     /// How `run` has ended.

@@ -82,8 +82,9 @@ class subscribing final : public subscribing_part {
         check_version(state_.may_have_v5(), !props.empty(), "user_properties");
         note_unwanted(*s.state_);
         make_room(unsubscribers_, 1);
-        note_leaving(s);
+        make_room_to_leave();
         unsubscriber self(*this, end(*s.state_), *s.state_, props);
+        note_leaving(s);
         s.state_->box->set_unwanted();
         if (self.ticket == subscriptions::nothing || closed_) co_return;
         unsubscribers_.push_back(&self);
@@ -184,7 +185,8 @@ class subscribing final : public subscribing_part {
     }
     RUNNEL_COLD void abandon_unread() noexcept override try {
         for (auto* link = joining_.next(); link != &joining_; link = link->next())
-            if (auto* const s = static_cast<remover&>(*link).what) abandon_unread(*s->box);
+            if (auto* const s = static_cast<remover&>(*link).what; s != nullptr && !s->is_granted())
+                abandon_unread(*s->box);
         for (auto const& each : leaving_)
             if (auto const s = each.lock()) abandon_unread(*s->box);
     } catch (...) {
@@ -420,14 +422,14 @@ class subscribing final : public subscribing_part {
         });
     }
 
-    // It is unsubscribed from. What waits in its inbox can still be received, as long as there is a handle.
-    RUNNEL_COLD void note_leaving(subscription const& s) {
-        if (s.state_->box->is_unwanted() || !s.state_->box->holds_acknowledgements()) return;
-        if (leaving_.size() == leaving_.capacity()) {
-            std::erase_if(leaving_, [](auto const& each) { return each.expired(); });
-            leaving_.reserve(2 * leaving_.size() + 1);
-        }
-        leaving_.push_back(s.state_);
+    // It has been unsubscribed from. What waits in its inbox can still be received, as long as there is a handle.
+    RUNNEL_COLD void note_leaving(subscription const& s) noexcept {
+        if (!s.state_->box->is_unwanted() && s.state_->box->holds_acknowledgements()) leaving_.push_back(s.state_);
+    }
+    RUNNEL_COLD void make_room_to_leave() {
+        if (leaving_.size() != leaving_.capacity()) return;
+        std::erase_if(leaving_, [](auto const& each) { return each.expired(); });
+        make_room(leaving_, 1);
     }
     RUNNEL_COLD void abandon_unread(inbox& box) {
         box.for_each_unread([this](delivery token) {

@@ -21,6 +21,7 @@
 #include <cstring>
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <optional>
 #include <string>
@@ -31,7 +32,8 @@
 namespace runnel::detail {
 
 /// What `tls_options` come to: an OpenSSL context, and what its callbacks need. Is not changed once it has been made,
-/// but for `doubt`, and may be used by several threads. Lives as long as the connections that were begun with it.
+/// but for `doubt` and `prepare`, and may be used by several threads. Lives as long as the connections that were begun
+/// with it.
 class tls_context_state {
   public:
     explicit tls_context_state(tls_options const& options) {
@@ -69,14 +71,20 @@ class tls_context_state {
     }
     SSL_CTX* native_handle() const noexcept { return context_.get(); }
 
-    /// A handshake has failed: perhaps since OpenSSL had no memory while it read an authority from its directory, whom
-    /// it keeps, and trusts no more. From now on each handshake reads what it needs from there for itself.
+    /// A peer's certificate has not been accepted: perhaps since OpenSSL had no memory while it read an authority from
+    /// its directory, whom it keeps, and trusts no more. The handshakes that begin from now on read from there anew.
     void doubt() const noexcept {
-        if (reads_directory_) is_in_doubt_.store(true, std::memory_order_relaxed);
+        if (!reads_directory_) return;
+        std::lock_guard const lock(doubts_);
+        is_in_doubt_.store(true, std::memory_order_relaxed);
+        anew_.reset();
     }
     /// For a connection that begins. Throws `std::bad_alloc`.
     void prepare(SSL* ssl) const {
-        if (is_in_doubt_.load(std::memory_order_relaxed)) set_store(ssl, new_store().release());
+        if (!is_in_doubt_.load(std::memory_order_relaxed)) return;
+        std::lock_guard const lock(doubts_);
+        if (!anew_) anew_ = new_store();
+        set_store(ssl, anew_.get());
     }
     /// Its handshake is done.
     void settle(SSL* ssl) const noexcept {
@@ -141,20 +149,26 @@ class tls_context_state {
     store_ptr new_store() const {
         store_ptr made(X509_STORE_new());
         X509_LOOKUP* const lookup = made ? X509_STORE_add_lookup(made.get(), X509_LOOKUP_hash_dir()) : nullptr;
-        bool const is_systems = directory_.empty();
-        // As OpenSSL's macro does it, without the cast of C.
-        bool done =
-            lookup != nullptr && X509_LOOKUP_ctrl(lookup, X509_L_ADD_DIR, is_systems ? nullptr : directory_.c_str(),
-                                                  is_systems ? X509_FILETYPE_DEFAULT : X509_FILETYPE_PEM, nullptr) == 1;
+        bool done = lookup != nullptr && add_directory(lookup);
         for (X509* const one : read_authorities_) done = done && X509_STORE_add_cert(made.get(), one) == 1;
         for (X509_CRL* const one : read_lists_) done = done && X509_STORE_add_crl(made.get(), one) == 1;
         ERR_clear_error();
         if (!done) throw std::bad_alloc();
         return made;
     }
-    // As OpenSSL's macro does it, without the cast of C. It takes the store over.
+    // The environment may name none for the system's.
+    bool add_directory(X509_LOOKUP* lookup) const noexcept {
+        bool const is_systems = directory_.empty();
+        ERR_clear_error();
+        // As OpenSSL's macro does it, without the cast of C.
+        if (X509_LOOKUP_ctrl(lookup, X509_L_ADD_DIR, is_systems ? nullptr : directory_.c_str(),
+                             is_systems ? X509_FILETYPE_DEFAULT : X509_FILETYPE_PEM, nullptr) == 1)
+            return true;
+        return is_systems && ERR_GET_REASON(ERR_peek_error()) == X509_R_INVALID_DIRECTORY;
+    }
+    // As OpenSSL's macro does it, without the cast of C. It counts who has the store.
     static void set_store(SSL* ssl, X509_STORE* store) noexcept {
-        SSL_ctrl(ssl, SSL_CTRL_SET_VERIFY_CERT_STORE, 0, store);
+        SSL_ctrl(ssl, SSL_CTRL_SET_VERIFY_CERT_STORE, 1, store);
     }
     // They stay in the context's own.
     void note_what_was_read() {
@@ -517,7 +531,9 @@ class tls_context_state {
     std::vector<X509*> read_authorities_;
     std::vector<X509_CRL*> read_lists_;
     mutable std::atomic<bool> is_in_doubt_{false};
-    std::string alpn_;  // in the form of the wire: each name behind its length
+    mutable std::mutex doubts_;
+    mutable store_ptr anew_;  // for handshakes, since the last doubt; made when it is needed
+    std::string alpn_;        // in the form of the wire: each name behind its length
     tls_verify verify_ = tls_verify::full;
     bool require_client_certificate_ = false;
     bool accept_common_name_ = false;

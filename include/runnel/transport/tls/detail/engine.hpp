@@ -233,7 +233,7 @@ class tls_engine {
     void fail() {
         failure_ =
             out_of_memory_ ? tls_failure{std::make_error_code(std::errc::not_enough_memory), {}} : take_tls_error(ssl_);
-        if (!shaken_hands_) context_->doubt();
+        if (!shaken_hands_ && SSL_get_verify_result(ssl_) != X509_V_OK) context_->doubt();
         // With a wrong key the handshake itself comes out wrong, of which each version of TLS has its own words.
         if (!shaken_hands_ && context_->has_pre_shared_key() && is_refusal_of_key(failure_.code))
             failure_.code = transport_errc::pre_shared_key_refused;
