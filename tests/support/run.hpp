@@ -8,8 +8,6 @@
 #include <asio/cancellation_signal.hpp>
 #include <asio/co_spawn.hpp>
 #include <asio/io_context.hpp>
-#include <asio/post.hpp>
-#include <asio/use_awaitable.hpp>
 
 #include <chrono>
 #include <exception>
@@ -112,10 +110,6 @@ class task {
 
     // co_spawn itself would need a T that can be made of nothing.
     static asio::awaitable<void> keep_value(std::shared_ptr<state> s, asio::awaitable<T> coroutine) {
-#if RUNNEL_ASIO_EMITS_LATE
-        // Such an Asio's `run` ends by an exception for what ends in its first turn after a cancellation.
-        co_await asio::post(asio::use_awaitable);
-#endif
         if constexpr (std::is_void_v<T>)
             co_await std::move(coroutine);
         else

@@ -739,6 +739,8 @@ TEST_CASE("receiving may be cancelled at each step: what is not finished comes a
 TEST_CASE("receiving that is cancelled while its handler ends a message takes no other one") {
     for (bool const waits : {false, true}) {
         CAPTURE(waits);
+        // Such an Asio's `run` ends by an exception for what is cancelled and ends in its first turn.
+        if (!waits && RUNNEL_ASIO_EMITS_LATE) continue;
         fixture f;
         auto sub = f.subscribe("small/#");
         for (auto const* const payload : {"first", "second"}) REQUIRE(f.session.try_publish("small/1", payload));
