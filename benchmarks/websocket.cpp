@@ -5,25 +5,16 @@
 #include <runnel/transport/asio_stream.hpp>
 #include <runnel/websocket/stream.hpp>
 
-#include <asio/co_spawn.hpp>
-#include <asio/io_context.hpp>
-#include <asio/ip/tcp.hpp>
 #include <benchmark/benchmark.h>
 
 #include "support/allocation_count.hpp"
+#include "websocket_pair.hpp"
 #include <boost/asio/co_spawn.hpp>
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/websocket.hpp>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <optional>
 #include <string>
 #include <sys/socket.h>
 #include <thread>
-#include <unistd.h>
 #include <vector>
 
 namespace {
@@ -31,46 +22,12 @@ namespace {
 namespace websocket = runnel::websocket;
 namespace beast = boost::beast;
 using websocket::message_kind;
+using namespace bench;
 
 constexpr int warm_up = 1000;  // frames before the first that counts
 constexpr int pack = 64;       // frames in one write, where that is measured
 
-// Two connected sockets on loopback.
-struct socket_pair {
-    int own = -1, peers = -1;
-
-    socket_pair() {
-        int const listener = ::socket(AF_INET, SOCK_STREAM, 0);
-        sockaddr_in address{};
-        address.sin_family = AF_INET;
-        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        socklen_t size = sizeof(address);
-        auto* const a = reinterpret_cast<sockaddr*>(&address);
-        own = ::socket(AF_INET, SOCK_STREAM, 0);
-        bool const connected = ::bind(listener, a, size) == 0 && ::listen(listener, 1) == 0 &&
-                               ::getsockname(listener, a, &size) == 0 && ::connect(own, a, size) == 0;
-        peers = connected ? ::accept(listener, nullptr, nullptr) : -1;
-        ::close(listener);
-        if (peers < 0) throw std::system_error(errno, std::generic_category(), "loopback");
-        int const on = 1;
-        for (int const s : {own, peers}) ::setsockopt(s, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    }
-};
-
-using executor = asio::io_context::executor_type;
-using socket_type = asio::basic_stream_socket<asio::ip::tcp, executor>;
 using stream = websocket::stream<runnel::asio_stream<socket_type>>;
-template <class T>
-using task = asio::awaitable<T, executor>;
-
-void rethrow(std::exception_ptr error) {
-    if (error) std::rethrow_exception(error);
-}
-
-void run(asio::io_context& io, task<void> coroutine) {
-    asio::co_spawn(io, std::move(coroutine), rethrow);
-    io.run();
-}
 
 task<stream> open(asio::io_context& io, int fd, websocket::role side) {
     runnel::asio_stream below(socket_type(io, asio::ip::tcp::v4(), fd));
@@ -176,11 +133,6 @@ void by_runnel(benchmark::State& state) {
     });
 }
 
-using beast_executor = boost::asio::io_context::executor_type;
-using beast_stream = beast::websocket::stream<boost::asio::basic_stream_socket<boost::asio::ip::tcp, beast_executor>>;
-using beast_task = boost::asio::awaitable<void, beast_executor>;
-constexpr boost::asio::use_awaitable_t<beast_executor> beast_awaits;
-
 beast_task send_each(beast_stream& ws, benchmark::State& state) {
     std::string const payload(static_cast<std::size_t>(state.range(0)), 'x');
     for (int i = 0; i < warm_up; ++i) co_await ws.async_write(boost::asio::buffer(payload), beast_awaits);
@@ -203,8 +155,7 @@ template <beast_task (*Loop)(beast_stream&, benchmark::State&), websocket::role 
 void by_beast(benchmark::State& state) {
     against_peer(state, PeersSide, [&](int fd) {
         boost::asio::io_context io(1);
-        beast_stream ws(
-            boost::asio::basic_stream_socket<boost::asio::ip::tcp, beast_executor>(io, boost::asio::ip::tcp::v4(), fd));
+        auto ws = beast_over(io, fd);
         PeersSide == websocket::role::server ? ws.handshake("127.0.0.1", "/") : ws.accept();
         ws.binary(true);
         boost::asio::co_spawn(io, Loop(ws, state), rethrow);
