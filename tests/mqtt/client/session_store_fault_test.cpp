@@ -310,3 +310,23 @@ TEST_CASE("that the server does not take a message is told once it is stored") {
         if (fails) CHECK(running.run_for_error() == full);
     }
 }
+
+TEST_CASE("a message that the server does not take is in no store any more, also where nobody waits for it") {
+    runnel::testing::broker_options b;
+    b.accepts.maximum_qos = qos::at_least_once;
+    test::memory_fixture f(std::move(b));
+    auto const store = std::make_shared<test::memory_store>();
+    auto const has_it = [&] {
+        return std::ranges::any_of(store->records, [](auto const& r) { return r.second.ends_with("not taken"); });
+    };
+    auto o = test::quick("client", protocol_version::v5);
+    o.store = store;
+    memory_session s(f.io.get_executor(), f.transport, o);
+    CHECK(s.try_publish("t", "not taken", {.qos = qos::exactly_once}));
+    s.save();
+    CHECK(has_it());
+    task<void> running(f.io, s.run());
+    test::run(f.io, s.connected());
+    test::settle(f.io);
+    CHECK_FALSE(has_it());
+}
