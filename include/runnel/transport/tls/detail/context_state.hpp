@@ -71,8 +71,8 @@ class tls_context_state {
     }
     SSL_CTX* native_handle() const noexcept { return context_.get(); }
 
-    /// A peer's certificate has not been accepted: perhaps since OpenSSL had no memory while it read an authority from
-    /// its directory, whom it keeps, and trusts no more. The handshakes that begin from now on read from there anew.
+    /// A certificate has not been accepted: perhaps since OpenSSL had no memory while it read an authority from its
+    /// directory, whom it keeps, and trusts no more. The handshakes that begin from now on read from there anew.
     void doubt() const noexcept {
         if (!reads_directory_) return;
         std::lock_guard const lock(doubts_);
@@ -166,9 +166,11 @@ class tls_context_state {
             return true;
         return is_systems && ERR_GET_REASON(ERR_peek_error()) == X509_R_INVALID_DIRECTORY;
     }
-    // As OpenSSL's macro does it, without the cast of C. It counts who has the store.
+    // For the peer's chain, and to complete one's own. As OpenSSL's macros do it, without the cast of C. They count who
+    // has the store.
     static void set_store(SSL* ssl, X509_STORE* store) noexcept {
         SSL_ctrl(ssl, SSL_CTRL_SET_VERIFY_CERT_STORE, 1, store);
+        SSL_ctrl(ssl, SSL_CTRL_SET_CHAIN_CERT_STORE, 1, store);
     }
     // They stay in the context's own.
     void note_what_was_read() {

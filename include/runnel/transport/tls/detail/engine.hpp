@@ -231,9 +231,9 @@ class tls_engine {
     }
 
     void fail() {
+        if (!shaken_hands_ && (SSL_get_verify_result(ssl_) != X509_V_OK || is_own_chain_refused())) context_->doubt();
         failure_ =
             out_of_memory_ ? tls_failure{std::make_error_code(std::errc::not_enough_memory), {}} : take_tls_error(ssl_);
-        if (!shaken_hands_ && SSL_get_verify_result(ssl_) != X509_V_OK) context_->doubt();
         // With a wrong key the handshake itself comes out wrong, of which each version of TLS has its own words.
         if (!shaken_hands_ && context_->has_pre_shared_key() && is_refusal_of_key(failure_.code))
             failure_.code = transport_errc::pre_shared_key_refused;
@@ -241,6 +241,12 @@ class tls_engine {
         // does not refuse it, but ends this connection, as when the peer's wish for another handshake was not granted.
         bool const over_for_both = shaken_hands_ && SSL_version(ssl_) < TLS1_3_VERSION;
         if (over_for_both && is_lasting_error(failure_.code)) failure_.code = transport_errc::tls_protocol_error;
+    }
+
+    // By OpenSSL, for what it has read of an authority.
+    static bool is_own_chain_refused() noexcept {
+        int const reason = ERR_GET_REASON(ERR_peek_last_error());
+        return reason == SSL_R_CA_KEY_TOO_SMALL || reason == SSL_R_CA_MD_TOO_WEAK;
     }
 
     static bool is_refusal_of_key(std::error_code const& code) noexcept {
