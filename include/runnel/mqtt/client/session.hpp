@@ -73,7 +73,7 @@ struct pieces_of<Transport> {
 //
 // | member                                        | is written by                                                |
 // |-----------------------------------------------|--------------------------------------------------------------|
-// | `state_`, counters, `unrouted_`, `must_save_` | all, in one step: no call of `state_` suspends               |
+// | `state_`, counters, `unrouted_`               | all, in one step: no call of `state_` suspends               |
 // | `running_`, `stream_`                         | `run` when it begins (`begin_run`), and `finish`             |
 // | `connected_at_`, `server_info_`, `room_`, ... | see run.hpp                                                  |
 // | `subscribing_`, `requesting_`, `places_`      | the call that first needs them; then they stay               |
@@ -432,10 +432,7 @@ class session final : private detail::session_services {
         void on_published(void* owner, acknowledgement const& ack) { self.publishing_.on_published(owner, ack); }
         void on_sent(void* owner) { self.publishing_.on_sent(owner); }
         void on_lost(void* owner) { on_refused(owner, errc::session_lost); }
-        RUNNEL_COLD void on_refused(void* owner, errc why) {
-            self.publishing_.on_refused(owner, why);
-            self.must_save_ = true;
-        }
+        void on_refused(void* owner, errc why) { self.publishing_.on_refused(owner, why); }
         void on_suback(void* owner, suback const& answer) { self.subscribing_->on_suback(owner, answer); }
         void on_unsuback(void* owner, unsuback const& answer) { self.subscribing_->on_unsuback(owner, answer); }
         void on_pingresp() { self.connection_.on_answer(); }
@@ -454,7 +451,6 @@ class session final : private detail::session_services {
         }
         RUNNEL_COLD void on_violation(std::string_view input) { self.note_answer(input); }
         void on_read() {
-            if (self.must_save_) self.save_before_telling();
             if (self.quarantine_ && self.quarantine_->is_active()) [[unlikely]]
                 self.look_at_answers();
             if (self.subscribing_) self.subscribing_->on_read();
@@ -570,12 +566,6 @@ class session final : private detail::session_services {
         }
     }
 
-    // What has been given up is given up in the store, too, before its caller goes on in a later turn.
-    RUNNEL_COLD void save_before_telling() {
-        must_save_ = false;
-        save_before_write();
-    }
-
     bool is_drained() noexcept { return !state_.holds_messages() && connection_.is_empty(); }
     void wake_if_drained() {
         if (places_ && places_->drained.occupied() && is_drained()) places_->drained.wake_all({});
@@ -644,7 +634,6 @@ class session final : private detail::session_services {
     std::uint8_t turns_without_run_ = 0;
     bool session_present_ = false;  // as CONNACK says
     bool begins_anew_ = false;      // this end has ended the connection, to get messages again
-    bool must_save_ = false;        // what has been given up, before anybody is told
     version_choice version_{options_.version};
     RUNNEL_NO_UNIQUE_ADDRESS pieces_type pieces_{*this};
 };

@@ -164,10 +164,9 @@ class publishing {
         wake(c, {});
         queue_.on_sent(c);
     }
-    // Told by `tell_late`, once it is stored that there is no such message any more.
+    // That there is no such message any more is stored, and then told, by a turn of the timer's.
     RUNNEL_COLD void on_refused(void* owner, errc why) {
-        if (owner == nullptr) return;
-        queue_.on_refused(*static_cast<publish_queue::call*>(owner), why);
+        if (owner != nullptr) queue_.on_refused(*static_cast<publish_queue::call*>(owner), why);
         packets_.timer().soon();
     }
 
