@@ -25,6 +25,11 @@ struct black_hole {
         }
     }
     asio::ip::tcp::endpoint where() const { return acceptor.local_endpoint(); }
+    /// From now on there is room for one that asks once more: those that were to fill the queue do not.
+    void answer() {
+        for (auto& socket : fillers) socket.reset();
+        acceptor.accept();
+    }
 
     asio::ip::tcp::acceptor acceptor;
     std::optional<asio::ip::tcp::socket> fillers[3];
