@@ -143,7 +143,8 @@ class Failure(Exception):
 def run(command, **options):
     done = subprocess.run([str(w) for w in command], capture_output=True, text=True, check=False, errors="replace", **options)
     if done.returncode != 0:
-        lines = (done.stdout + done.stderr).splitlines()
+        failed_cases = [part for part in done.stdout.split("=" * 79) if "ERROR:" in part]  # of doctest's report
+        lines = ("\n".join(failed_cases) or done.stdout).splitlines() + done.stderr.splitlines()
         if len(lines) > 80:  # a compiler says first what is wrong, a test last
             lines = [*lines[:40], "...", *lines[-40:]]
         output = "\n".join(lines)
