@@ -24,11 +24,16 @@ namespace runnel {
 
 namespace detail {
 
-/// False: there was no memory for it, which Asio takes from 1.24 on. A task that is not told ends by itself.
-inline bool try_to_cancel(asio::cancellation_signal& signal) try {
-    signal.emit(asio::cancellation_type::terminal);
-    return true;
-} catch (std::bad_alloc const&) {
+/// False: there was no memory for it, which Asio takes from 1.24 on, nor when it was tried again. A task that is not
+/// told ends by itself.
+inline bool try_to_cancel(asio::cancellation_signal& signal) {
+    for (int attempt = 0; attempt < 2; ++attempt) {
+        try {
+            signal.emit(asio::cancellation_type::terminal);
+            return true;
+        } catch (std::bad_alloc const&) {  // once more
+        }
+    }
     return false;
 }
 
@@ -92,8 +97,7 @@ asio::awaitable<std::size_t, Executor> race(wait_list<Executor>& waiters, Task..
     if (state.running == sizeof...(Task)) co_await std::move(until_one_ends);
     if (state.ended.result == std::errc::not_enough_memory) failure = std::make_exception_ptr(std::bad_alloc());
     for (auto& signal : state.signals)
-        if (!detail::try_to_cancel(signal) && !detail::try_to_cancel(signal))
-            failure = std::make_exception_ptr(std::bad_alloc());
+        if (!detail::try_to_cancel(signal)) failure = std::make_exception_ptr(std::bad_alloc());
     if (state.running != 0) co_await std::move(until_all_end);
     co_await asio::this_coro::throw_if_cancelled(throws);
 

@@ -32,7 +32,7 @@ class stoppable {
     }
     /// Ends it by terminal cancellation, unless it has gone, or there is no memory for that.
     void stop() noexcept {
-        if (is_there_ && !runnel::detail::try_to_cancel(signal_)) runnel::detail::try_to_cancel(signal_);
+        if (is_there_) runnel::detail::try_to_cancel(signal_);
     }
 
   private:

@@ -72,7 +72,7 @@ class task_group {
         bool const throws = co_await asio::this_coro::throw_if_cancelled();
         co_await asio::this_coro::throw_if_cancelled(false);
         for (std::size_t i = 0; i < tasks_.size(); ++i)
-            if (!cancel(*tasks_[i])) failure = std::make_exception_ptr(std::bad_alloc());
+            if (!runnel::detail::try_to_cancel(tasks_[i]->signal)) failure = std::make_exception_ptr(std::bad_alloc());
         if (running() != 0) co_await std::move(until_all_end);
         tasks_.clear();
         co_await asio::this_coro::throw_if_cancelled(throws);
@@ -84,11 +84,6 @@ class task_group {
         asio::cancellation_signal signal;
         bool ended = false;
     };
-
-    // Once more if there was no memory for it, as `race` does.
-    static bool cancel(entry& e) {
-        return runnel::detail::try_to_cancel(e.signal) || runnel::detail::try_to_cancel(e.signal);
-    }
 
     void forget_ended() {
         std::erase_if(tasks_, [](auto const& t) { return t->ended; });
