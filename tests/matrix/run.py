@@ -118,6 +118,7 @@ ROWS = {
     "g++ newest Asio": Row(
         "g++", "-DRUNNEL_ASIO_PUBLIC_ONLY=0", "headers plain all_drivers", asio="RUNNEL_NEWEST_ASIO"
     ),
+    "g++ io_uring": Row("g++", "-DASIO_HAS_IO_URING -DASIO_DISABLE_EPOLL", "headers plain all_drivers", link="-luring"),
     "clang 15": Row("clang++-15", "", "headers plain quickstart"),
     "clang 16": Row("clang++-16", "", "headers plain quickstart"),
     "clang 19": Row("clang++-19", "", "headers plain quickstart"),
@@ -316,6 +317,8 @@ def missing(row):
     wanted = [row.compiler, *row.runner[:1]]
     if row.boost and not compiles([row.compiler], "#include <boost/version.hpp>\n#if BOOST_VERSION < 108100\n#error\n#endif\n"):
         return ["Boost 1.81"]
+    if "-luring" in row.link and not compiles([row.compiler], "#include <liburing.h>\n"):
+        return ["liburing-dev"]
     if row.asio and not (pathlib.Path(os.environ.get(row.asio, "")) / "asio.hpp").is_file():
         return [f"asio.hpp in ${row.asio}"]
     return [name for name in wanted if not shutil.which(name)] or (
