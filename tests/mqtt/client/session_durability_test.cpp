@@ -136,6 +136,39 @@ TEST_CASE("a message is discarded, and who has published it is told, or there is
         }
 }
 
+TEST_CASE("without run, too, whose time is over is told so another time if there is no memory") {
+    using namespace std::chrono_literals;
+    for (auto const by : {runnel::testing::allocator::operator_new, runnel::testing::allocator::aligned_alloc})
+        for (std::size_t nth = 1;; ++nth) {
+            CAPTURE(nth);
+            CAPTURE(static_cast<int>(by));
+            memory_fixture p;
+            memory_session s(p.io.get_executor(), p.transport, quick());
+            int told = 0;  // counted here, as Asio needs memory to tell that a coroutine has ended
+            auto const publish = [&](std::chrono::milliseconds timeout) -> asio::awaitable<void> {
+                try {
+                    co_await s.publish("t", "m", {.qos = qos::at_least_once, .timeout = timeout});
+                } catch (...) {
+                    ++told;
+                }
+            };
+            task<void> const first(p.io, publish(1ms)), second(p.io, publish(9ms));
+            p.settle();
+            auto const all_told = [&] { return told == 2; };
+            bool failed = false;
+            {
+                runnel::testing::failing_allocation const failing(nth, by);
+                try {
+                    static_cast<void>(test::wait_until(p.io, all_told));
+                } catch (std::bad_alloc const&) {  // as `io.run` would
+                }
+                failed = failing.has_failed();
+            }
+            CHECK(test::wait_until(p.io, all_told));
+            if (!failed) break;
+        }
+}
+
 TEST_CASE("many messages share one commit") {
     durable_fixture p;
     memory_session s(p.io.get_executor(), p.transport, p.options());

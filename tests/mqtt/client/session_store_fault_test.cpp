@@ -9,6 +9,7 @@
 #include <limits>
 #include <list>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -282,6 +283,7 @@ TEST_CASE("that a message has expired is told once it is stored") {
     task<mqtt::publish_result> publishing(io, s.publish("t", "x", {.qos = qos::at_least_once, .props = &props}));
     test::settle(io);
     store->fails = store->calls;
+    store->for_good = true;
     CHECK(running.run_for_error() == full);
     CHECK(publishing.run_for_error() == errc::disconnected);  // it may come again
 }
@@ -329,4 +331,31 @@ TEST_CASE("a message that the server does not take is in no store any more, also
     test::run(f.io, s.connected());
     test::settle(f.io);
     CHECK_FALSE(has_it());
+}
+
+TEST_CASE("a message whose publisher is told that the session has ended is in the store, whenever it ends") {
+    runnel::testing::broker_options b;
+    b.accepts.maximum_qos = qos::at_least_once;
+    bool told = false;
+    for (std::size_t turns = 0; !told; ++turns) {
+        CAPTURE(turns);
+        test::memory_fixture f(b);
+        auto const store = std::make_shared<test::memory_store>();
+        auto o = test::quick("client", protocol_version::v5);
+        o.store = store;
+        std::optional<memory_session> s;
+        s.emplace(f.io.get_executor(), f.transport, o);
+        task<mqtt::publish_result> publishing(f.io, s->publish("t", "not taken", {.qos = qos::exactly_once}));
+        test::settle(f.io);
+        s->save();
+        task<void> running(f.io, s->run());
+        f.io.restart();
+        for (std::size_t n = 0; n != turns; ++n) REQUIRE(f.io.poll_one() != 0);
+        told = publishing.done();
+        s.reset();
+        test::settle(f.io);
+        bool const is_stored =
+            std::ranges::any_of(store->records, [](auto const& r) { return r.second.ends_with("not taken"); });
+        CHECK(publishing.error() == (is_stored ? errc::disconnected : errc::maximum_qos_exceeded));
+    }
 }

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <new>
 #include <string>
 #include <string_view>
 #include <support/session_end.hpp>
@@ -235,6 +236,24 @@ TEST_CASE("a handler may publish again what has expired") {
     c.connect();
     CHECK(sent(c).starts_with("again:3, again:3"));
     CHECK(c.state.unacknowledged() == 20);
+}
+
+TEST_CASE("where it cannot be told that a message has expired, the others expire all the same") {
+    session_end c(role::client, v5);
+    for (int i = 0; i < 3; ++i) publish_for(c, "a", q1, 1);
+    publish_for(c, "b", q1, 9);
+    struct : session_handler {
+        void on_refused(void*, errc) { throw std::bad_alloc(); }
+    } failing;
+    c.state.set_time(2s);
+    CHECK_THROWS_AS(c.state.expire(failing), std::bad_alloc);
+    CHECK(c.state.next_expiry() == 1s);
+    session_end::listener handler(c);
+    c.state.expire(handler);
+    CHECK(c.refused.size() == 2);
+    CHECK(c.state.next_expiry() == 9s);
+    c.connect();
+    CHECK(sent(c) == "b:7");
 }
 
 TEST_CASE("an interval goes through another version of the protocol, and the message expires all the same") {

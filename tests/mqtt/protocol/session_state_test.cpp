@@ -1896,7 +1896,23 @@ TEST_CASE("a QoS 2 message of which the server of a doubted session knows nothin
         CHECK(c.lost.size() == (doubted ? 1 : 0));
         CHECK(c.published == (doubted ? outcomes{} : outcomes{{first, success}}));
         CHECK(c.state.unacknowledged() == 0);
+        CHECK(c.state.acknowledged() == (doubted ? 0 : 1));
     }
+}
+
+TEST_CASE("what waited for a message that is lost with its session is sent") {
+    session_end c(role::client, v5, {.in_flight = 1});
+    c.connect();
+    c.publish("a", q2, first);
+    c.receive_ack(pubrec, 1);
+    c.lose_connection();
+    connect_behind_missed_answer(c);
+    c.lose_connection();
+    c.connect(true);
+    c.publish("b", q1);
+    CHECK(c.sent() == "PUBREL 1");
+    c.receive_ack(pubcomp, 1, reason_code::packet_identifier_not_found);
+    CHECK(c.sent() == "PUBLISH 2 qos1 b=p");
 }
 
 TEST_CASE("of a doubted session PUBCOMP without a fault tells that the server has the message") {

@@ -58,11 +58,12 @@ class durability {
         if (auto const e = commit()) throw std::system_error(e, "session store");
     }
 
-    /// As `save`, where nobody can be told of an error.
-    RUNNEL_COLD void save_quietly() noexcept {
+    /// As `save`, where nobody can be told of an error. Whether all is stored.
+    RUNNEL_COLD bool save_quietly() noexcept {
         try {
-            if (journal_) static_cast<void>(commit());
+            return !journal_ || !commit();
         } catch (...) {
+            return false;
         }
     }
 

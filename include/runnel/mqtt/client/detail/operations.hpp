@@ -251,7 +251,8 @@ void session<Transport>::finish(std::error_code ended, std::string_view text) no
     running_ = false;
     stream_ = nullptr;
     packets_.timer().stop();
-    durability_.save_quietly();
+    // `disconnected` is told of messages that stay, and so not of those that have been dropped.
+    if (durability_.save_quietly()) publishing_.tell_late({});
     std::error_code const why = errc::disconnected;
     if (!text.empty()) publishing_.refuse(text);
     publishing_.close(why);

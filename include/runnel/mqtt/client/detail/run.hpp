@@ -253,7 +253,10 @@ void session<Transport>::on_timer(void* of) {
     try {
         self.handle_timeout();
     } catch (...) {
-        if (!self.running_) throw;
+        if (!self.running_) {
+            self.packets_.timer().set(clock::now() + std::chrono::milliseconds(100));  // for what was still to be done
+            throw;
+        }
         self.connection_.fail(std::current_exception());
     }
 }

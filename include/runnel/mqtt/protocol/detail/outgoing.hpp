@@ -487,6 +487,11 @@ class outgoing {
         ++acknowledged_;
         has_progress_ = true;
     }
+    /// The same, but nobody can tell whether the peer has taken the message.
+    RUNNEL_COLD void end_lost(entry& e) noexcept {
+        end_acknowledged(e);
+        --acknowledged_;
+    }
     void end_request(entry& e) noexcept { in_flight_.end(e); }
 
     /// PUBREC has come: the peer has the message, so its bytes are not needed any more.
@@ -657,17 +662,23 @@ class outgoing {
     };
 
     RUNNEL_COLD RUNNEL_NOINLINE void expire_late(refuser handler) {
-        next_expiry_ = never;
+        auto const before = std::exchange(next_expiry_, never);
         std::size_t seen = 0;
-        for_each_exchange([&](in_flight::entry& e) {
-            ++seen;
-            if (!may_expire(e)) return;
-            auto const& expiry = in_flight::expiry_of(e);
-            if (now_ <= expiry.at)
-                next_expiry_ = (std::min)(next_expiry_, expiry.at);
-            else
-                refuse(e, errc::message_expired, handler);
-        });
+        RUNNEL_TRY {
+            for_each_exchange([&](in_flight::entry& e) {
+                ++seen;
+                if (!may_expire(e)) return;
+                auto const& expiry = in_flight::expiry_of(e);
+                if (now_ <= expiry.at)
+                    next_expiry_ = (std::min)(next_expiry_, expiry.at);
+                else
+                    refuse(e, errc::message_expired, handler);
+            });
+        }
+        RUNNEL_CATCH_ALL {  // the others are still to be looked at
+            next_expiry_ = before;
+            RUNNEL_RETHROW;
+        }
         // Looking at all again for each would take all the time there is: of many, a few milliseconds' are told at
         // once.
         if (next_expiry_ != never)

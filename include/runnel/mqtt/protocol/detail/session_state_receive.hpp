@@ -240,8 +240,9 @@ errc session_state::receive_acknowledgement(acknowledgement const& ack, send_buf
     // The peer sent PUBCOMP on an earlier connection, and it did not arrive: no error then (3.7.2.1).
     bool const repeated = e->at == stage::rereleased && ack.reason == reason_code::packet_identifier_not_found;
     if (repeated && outgoing_.is_doubtful(*e)) {  // or it has lost the message with its session
-        auto* const owner = std::exchange(e->owner, nullptr);
-        end_exchange(*e, ack, out, handler);
+        auto* const owner = e->owner;
+        outgoing_.end_lost(*e);
+        if (outgoing_.holds_unsent()) send_queued(out);
         if (owner != nullptr) handler.on_lost(owner);
         return errc::ok;
     }
