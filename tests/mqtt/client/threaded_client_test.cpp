@@ -796,8 +796,10 @@ TEST_CASE("who has not run the executor in time is not asked what an error means
     asio::ip::tcp::acceptor acceptor(server, {asio::ip::address_v4::loopback(), 0});
     runnel::tcp const transport{.host = "127.0.0.1", .port = acceptor.local_endpoint().port()};
     int calls = 0;
-    for (int turns = 0; turns < 6; ++turns) {
-        CAPTURE(turns);
+    for (int step = 0; step < 12; ++step) {
+        CAPTURE(step);
+        int const turns = step / 2;
+        bool const goes = step % 2 == 0;
         asio::io_context io;
         auto o = quick();
         o.reconnect.classify = [&](std::error_code e) {
@@ -811,12 +813,14 @@ TEST_CASE("who has not run the executor in time is not asked what an error means
         std::this_thread::sleep_for(20ms);  // so that its end has come
         io.restart();
         for (int i = 0; i < turns; ++i) io.poll_one();
-        client.reset();
+        client->close(0ms);
+        if (goes) client.reset();
         calls = 0;
         io.restart();
         io.run_for(10s);
         CHECK(io.stopped());
         CHECK(calls == 0);
+        if (client) CHECK(client->error() == nullptr);
     }
 }
 
@@ -977,4 +981,21 @@ TEST_CASE("what holds up a client's own thread, as a name that is resolved, does
     release.set_value();
     CHECK(shut_down.wait_for(20s) == std::future_status::ready);
     CHECK(called == 0);
+}
+
+TEST_CASE("what is ready on a client's own thread when that is stopped is still done") {
+    broker_thread b;
+    auto const is_done = std::make_shared<std::atomic<bool>>(false);
+    asio::any_io_executor on_thread;
+    threaded_options how;
+    how.on_end = [&](std::exception_ptr) {
+        auto& io = static_cast<asio::io_context&>(asio::query(on_thread, asio::execution::context));
+        asio::post(on_thread, [&io] { wait_until([&] { return io.stopped(); }); });
+        asio::post(on_thread, [is_done] { *is_done = true; });
+    };
+    {
+        client_type client(b.transport(), quick(), how);
+        client.on_session([&](auto& session) { on_thread = session.get_executor(); }).get();
+    }
+    CHECK(wait_until([&] { return is_done->load(); }));
 }

@@ -46,6 +46,22 @@ static_assert(requires(tls_stream& s, runnel::tls<runnel::tcp>& t, test::executo
     capture_error(t.open(on), e);
 });
 
+// Can be read when it cannot be written to any more.
+struct one_way_stream {
+    using executor_type = memory::executor_type;
+    static constexpr std::size_t headroom = 0;
+    executor_type get_executor() const { return next.get_executor(); }
+    asio::awaitable<std::size_t> read_some(asio::mutable_buffer into) { return next.read_some(into); }
+    asio::awaitable<void> write(runnel::send_buffer& out) { return *is_cut ? fail() : next.write(out); }
+    asio::awaitable<void> shutdown() { return next.shutdown(); }
+    static asio::awaitable<void> fail() {
+        throw std::system_error(asio::error::broken_pipe);
+        co_return;
+    }
+    memory next;
+    bool const* is_cut;
+};
+
 }  // namespace
 
 TEST_CASE("a TLS client and server shake hands and carry bytes both ways") {
@@ -349,6 +365,29 @@ TEST_CASE("key updates are answered while both sides write, and the records do n
     CHECK((reading_back.run() == back));
     writing_there.run();
     writing_back.run();
+}
+
+TEST_CASE("what could not be answered while bytes came is told to the next read, also where more has come") {
+    asio::io_context io;
+    auto [a, b] = memory::pair(io.get_executor());
+    bool is_cut = false;
+    auto old = server_options();
+    old.maximum = runnel::tls_version::v1_2;
+    runnel::tls_stream<one_way_stream> client({std::move(a), &is_cut}, tls_context(client_options()), tls_role::client,
+                                              "localhost");
+    tls_stream server(std::move(b), tls_context(old), tls_role::server);
+    test::task shaking(io, server.handshake());
+    test::run(io, client.handshake());
+    shaking.run();
+    is_cut = true;
+    // The client does not want another handshake, and says so.
+    SSL_clear_options(server.native_handle(), SSL_OP_NO_RENEGOTIATION);
+    CHECK(SSL_renegotiate(server.native_handle()) == 1);
+    CHECK(SSL_do_handshake(server.native_handle()) == 1);
+    test::run(io, test::write_text(server, "one"));
+    test::run(io, test::write_text(server, "two"));
+    CHECK(test::run(io, test::read_exactly(client, 3)) == "one");
+    CHECK(test::error_of(io, test::read_exactly(client, 3)) == asio::error::broken_pipe);
 }
 
 TEST_CASE("the peer of a TLS stream that is shut down reads eof, and can still write") {
