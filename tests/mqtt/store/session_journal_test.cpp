@@ -326,6 +326,27 @@ TEST_CASE("messages are rewritten when the session goes on in another version of
     CHECK(message.payload == "one");
 }
 
+TEST_CASE("what waits in an automatic session is stored as MQTT 5, whatever the connection speaks") {
+    auto const store = new_store();
+    {
+        client c(store, protocol_version::automatic);
+        REQUIRE_FALSE(c.load());
+        REQUIRE(c.publish("one", qos::at_least_once) == errc::ok);
+        c.state.speak(protocol_version::v3_1_1);
+        c.connect();
+        REQUIRE_FALSE(c.commit());
+    }
+    client c(store, protocol_version::v5);
+    REQUIRE_FALSE(c.load());
+    c.connect();
+    auto bytes = c.out.view();
+    bytes.remove_prefix(next_frame(bytes).total_size);
+    auto const f = next_frame(bytes);
+    mqtt::publish message;
+    REQUIRE(decode(f.header, f.body, protocol_version::v5, message) == errc::ok);
+    CHECK(message.payload == "one");
+}
+
 TEST_CASE("a message whose interval MQTT 3.1.1 cannot tell expires all the same, and is sent as it is before") {
     auto const store = new_store();
     properties props;

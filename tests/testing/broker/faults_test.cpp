@@ -431,8 +431,9 @@ TEST_CASE("a message tells what is left of its expiry interval when it has waite
         f.end();
     }
     SUBCASE("for room in the output") {
-        bool disconnects = false;
+        bool disconnects = false, is_acknowledged = true;
         SUBCASE("until there is some") {}
+        SUBCASE("until there is some, though nothing is acknowledged") { is_acknowledged = false; }
         SUBCASE("until disconnect sends all") { disconnects = true; }
         options.keep_alive = 0s;
         options.close_timeout = 1h;
@@ -441,11 +442,12 @@ TEST_CASE("a message tells what is left of its expiry interval when it has waite
         f.start();
         f.broker.delay({role::client, packet_type::publish}, disconnects ? 10s : 5s);  // and reads nothing more
         for (auto const size : {100'000u, 100'000u, 2'000u}) {
+            if (!is_acknowledged) f.broker.lose({role::server, packet_type::puback});
             f.session.try_publish("a", std::string(size, 'x'), {.qos = qos::at_least_once});
             f.time.settle();
         }
         f.session.try_publish("b", "", {.qos = qos::at_least_once, .props = &expiring});
-        if (disconnects)
+        if (disconnects || !is_acknowledged)
             f.time.advance(5s);
         else
             f.time.run(f.session.drained());
