@@ -808,7 +808,7 @@ TEST_CASE("QoS 0 messages for a client that does not read are dropped beyond a l
     auto const dropped = p.broker.counters().messages_dropped;
     CHECK(dropped > 30);
     slow.reading = true;
-    CHECK(slow.wait_for(100 - dropped));
+    CHECK(slow.wait_for(static_cast<std::size_t>(100 - dropped)));
     std::size_t kept = 0;
     for (auto const& m : slow.messages) kept += m.qos == qos::at_least_once ? 1u : 0u;
     CHECK(kept == 50);

@@ -56,8 +56,9 @@ TEST_CASE("the chunks of a refusal's body are put together") {
     CHECK(body_of(chunked, "0\r\n") == "*");
     CHECK(body_of(chunked, "4") == "");
     CHECK(body_of(chunked + "Content-Length: 2\r\n", "4\r\nnope\r\n") == "nope");  // RFC 9112 6.3
-    CHECK(body_of(chunked, "ffffffffffffffff\r\nnope") == "nope");
-    CHECK(body_of(chunked, "fffffffffffffffff\r\nnope") == "*");
+    std::string const largest(2 * sizeof(std::size_t), 'f');
+    CHECK(body_of(chunked, largest + "\r\nnope") == "nope");
+    CHECK(body_of(chunked, largest + "f\r\nnope") == "*");
     CHECK(body_of(chunked, "not a number\r\nnope") == "*");
     CHECK(body_of(chunked, "\r\nnope") == "*");
     CHECK(body_of(chunked, "1F4\r\n" + std::string(500, 'x')) == std::string(95, 'x') + "*");
