@@ -66,8 +66,9 @@ frames described(std::string const& wire, role sender) {
         REQUIRE(decode(wire.data() + at, header) == errc::ok);
         CHECK(header.masked == (sender == role::client));
         at += header_size(wire[at + 1]);
-        std::string payload = wire.substr(at, header.length);
-        at += header.length;
+        auto const size = static_cast<std::size_t>(header.length);
+        std::string payload = wire.substr(at, size);
+        at += size;
         apply_mask(payload.data(), payload.size(), header.key);
         if (header.op == opcode::close && !payload.empty())
             payload = std::to_string(runnel::read_big_endian<std::uint16_t>(payload.data()));

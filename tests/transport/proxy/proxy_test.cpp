@@ -63,7 +63,8 @@ std::string const socks_established = "\5\0\5\0\0\1\0\0\0\0\0\0"s;
 }  // namespace
 
 TEST_CASE("an HTTP proxy opens a tunnel, whose first bytes may come with the answer") {
-    for (std::size_t max_read : {1UL, 7UL, memory::pair(asio::io_context().get_executor()).first.incoming().max_read}) {
+    for (std::size_t max_read :
+         {std::size_t{1}, std::size_t{7}, memory::pair(asio::io_context().get_executor()).first.incoming().max_read}) {
         CAPTURE(max_read);
         proxied<http_proxy> p;
         auto& opening = p.start();
