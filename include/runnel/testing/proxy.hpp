@@ -361,9 +361,11 @@ class basic_proxy {
         out.clear();
         l.carried += now.size();
         self.bytes += now.size();
-        if (faults.bytes_per_second != 0)
+        if (faults.bytes_per_second != 0) {
+            std::uint64_t const millionths = std::uint64_t{now.size()} * 1'000'000;  // more than 32 bits
             co_await sleep_for<Executor>(self.executor,
-                                         std::chrono::microseconds(now.size() * 1'000'000 / faults.bytes_per_second));
+                                         std::chrono::microseconds(millionths / faults.bytes_per_second));
+        }
         co_await to.write(now);
         if (!last || faults.bytes == proxy_faults::unlimited) co_return;
         l.reset = faults.then == proxy_faults::action::reset;
