@@ -28,6 +28,11 @@ using mqtt::qos;
 using test::memory_session;
 using test::task;
 
+// Whether there is a message with this payload.
+bool holds(test::memory_store const& store, std::string_view payload) {
+    return std::ranges::any_of(store.records, [&](auto const& r) { return r.second.ends_with(payload); });
+}
+
 std::error_code const full = std::make_error_code(std::errc::no_space_on_device);
 
 // Fails at one call of `apply`, or from that call on.
@@ -318,19 +323,16 @@ TEST_CASE("a message that the server does not take is in no store any more, also
     b.accepts.maximum_qos = qos::at_least_once;
     test::memory_fixture f(std::move(b));
     auto const store = std::make_shared<test::memory_store>();
-    auto const has_it = [&] {
-        return std::ranges::any_of(store->records, [](auto const& r) { return r.second.ends_with("not taken"); });
-    };
     auto o = test::quick("client", protocol_version::v5);
     o.store = store;
     memory_session s(f.io.get_executor(), f.transport, o);
     CHECK(s.try_publish("t", "not taken", {.qos = qos::exactly_once}));
     s.save();
-    CHECK(has_it());
+    CHECK(holds(*store, "not taken"));
     task<void> running(f.io, s.run());
     test::run(f.io, s.connected());
     test::settle(f.io);
-    CHECK_FALSE(has_it());
+    CHECK_FALSE(holds(*store, "not taken"));
 }
 
 TEST_CASE("a message whose publisher is told that the session has ended is in the store, whenever it ends") {
@@ -354,8 +356,7 @@ TEST_CASE("a message whose publisher is told that the session has ended is in th
         told = publishing.done();
         s.reset();
         test::settle(f.io);
-        bool const is_stored =
-            std::ranges::any_of(store->records, [](auto const& r) { return r.second.ends_with("not taken"); });
+        bool const is_stored = holds(*store, "not taken");
         CHECK(publishing.error() == (is_stored ? errc::disconnected : errc::maximum_qos_exceeded));
     }
 }

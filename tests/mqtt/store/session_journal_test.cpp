@@ -69,6 +69,20 @@ struct client {
     send_buffer out;
 };
 
+// What has been written behind CONNECT.
+std::string_view behind_connect(client const& c) {
+    auto bytes = c.out.view();
+    bytes.remove_prefix(next_frame(bytes).total_size);
+    return bytes;
+}
+// The message with which that begins.
+mqtt::publish message_in(std::string_view bytes, protocol_version v) {
+    auto const f = next_frame(bytes);
+    mqtt::publish message;
+    REQUIRE(decode(f.header, f.body, v, message) == errc::ok);
+    return message;
+}
+
 std::shared_ptr<test::memory_store> new_store() { return std::make_shared<test::memory_store>(); }
 
 // A store with a message, a released one, and a taken one.
@@ -109,15 +123,12 @@ TEST_CASE("what is not acknowledged is put back with its number, its bytes and w
         CHECK(c.state.next_number() == 2);
         CHECK_FALSE(c.state.has_changes());
         c.connect();
-        auto bytes = c.out.view();
-        bytes.remove_prefix(next_frame(bytes).total_size);  // CONNECT
-        auto const first = next_frame(bytes);
-        mqtt::publish message;
-        REQUIRE(decode(first.header, first.body, v, message) == errc::ok);
+        auto bytes = behind_connect(c);
+        auto const message = message_in(bytes, v);
         CHECK(message.payload == "one");
         CHECK(message.packet_id == 1);
         CHECK(message.dup);
-        bytes.remove_prefix(first.total_size);
+        bytes.remove_prefix(next_frame(bytes).total_size);
         CHECK(next_frame(bytes).header.type == packet_type::pubrel);
 
         // The message that has been taken is not taken again.
@@ -318,11 +329,7 @@ TEST_CASE("messages are rewritten when the session goes on in another version of
     REQUIRE_FALSE(c.load());
     CHECK_FALSE(c.state.has_changes());
     c.connect();
-    auto bytes = c.out.view();
-    bytes.remove_prefix(next_frame(bytes).total_size);
-    auto const f = next_frame(bytes);
-    mqtt::publish message;
-    REQUIRE(decode(f.header, f.body, protocol_version::v3_1_1, message) == errc::ok);
+    auto const message = message_in(behind_connect(c), protocol_version::v3_1_1);
     CHECK(message.payload == "one");
 }
 
@@ -339,11 +346,7 @@ TEST_CASE("what waits in an automatic session is stored as MQTT 5, whatever the 
     client c(store, protocol_version::v5);
     REQUIRE_FALSE(c.load());
     c.connect();
-    auto bytes = c.out.view();
-    bytes.remove_prefix(next_frame(bytes).total_size);
-    auto const f = next_frame(bytes);
-    mqtt::publish message;
-    REQUIRE(decode(f.header, f.body, protocol_version::v5, message) == errc::ok);
+    auto const message = message_in(behind_connect(c), protocol_version::v5);
     CHECK(message.payload == "one");
 }
 
@@ -365,9 +368,7 @@ TEST_CASE("a message whose interval MQTT 3.1.1 cannot tell expires all the same,
         REQUIRE_FALSE(c.load());
         c.state.set_time(milliseconds(in_time ? 9'999 : 10'001));
         c.connect();
-        auto bytes = c.out.view();
-        bytes.remove_prefix(next_frame(bytes).total_size);
-        CHECK(bytes == (in_time ? std::string("\x32\x19\0\1t\0\1", 7) + payload : std::string()));
+        CHECK(behind_connect(c) == (in_time ? std::string("\x32\x19\0\1t\0\1", 7) + payload : std::string()));
     }
 }
 
@@ -402,11 +403,7 @@ TEST_CASE("the time at which a message expires is kept by the calendar") {
     REQUIRE_FALSE(c.load());
     c.state.set_time(milliseconds(0));
     c.connect();
-    auto bytes = c.out.view();
-    bytes.remove_prefix(next_frame(bytes).total_size);
-    auto const f = next_frame(bytes);
-    mqtt::publish message;
-    REQUIRE(decode(f.header, f.body, protocol_version::v5, message) == errc::ok);
+    auto const message = message_in(behind_connect(c), protocol_version::v5);
     CHECK(message.props.get<property_id::message_expiry_interval>() == 6);
 }
 

@@ -148,6 +148,16 @@ trial try_out(runnel::tls_context const& of_client, runnel::tls_context const& o
 
 trial try_out(runnel::tls_context const& context) { return try_out(context, context); }
 
+// Of both ends.
+runnel::tls_options with_authorities_in(test::scratch_directory const& files, std::string certificate_pem,
+                                        std::string private_key_pem) {
+    runnel::tls_options options;
+    options.ca_path = files.path().string();
+    options.certificate_pem = std::move(certificate_pem);
+    options.private_key_pem = std::move(private_key_pem);
+    return options;
+}
+
 // The file of an authority in a directory.
 std::string hashed_name(test::any_certificate const& authority) {
     char name[16];
@@ -233,10 +243,7 @@ TEST_CASE("whichever allocation of OpenSSL's fails, a context goes on that reads
     test::any_certificate const own({}, authority);
     test::scratch_directory const files;
     files.write(hashed_name(authority), authority.certificate_pem());
-    runnel::tls_options options;
-    options.ca_path = files.path().string();
-    options.certificate_pem = own.certificate_pem();
-    options.private_key_pem = own.private_key_pem();
+    auto const options = with_authorities_in(files, own.certificate_pem(), own.private_key_pem());
     std::size_t errors = 0;
     for (std::size_t n = 1;; n += test::every(25) + n % 7) {
         CAPTURE(n);
@@ -265,10 +272,7 @@ TEST_CASE("a server reads the authorities anew with which it completes its own c
     test::any_certificate const weak(request);
     test::scratch_directory const files;
     files.write(hashed_name(authority), weak.certificate_pem());
-    runnel::tls_options options;
-    options.ca_path = files.path().string();
-    options.certificate_pem = own.certificate_pem();
-    options.private_key_pem = own.private_key_pem();
+    auto const options = with_authorities_in(files, own.certificate_pem(), own.private_key_pem());
     runnel::tls_context const server(options);
     runnel::tls_options of_client;
     of_client.ca_pem = authority.certificate_pem();
@@ -283,11 +287,8 @@ TEST_CASE("what a context makes anew when a certificate is refused, it makes onc
     REQUIRE(test::watches_openssl);
     runnel::testing::certificate_authority const authority;
     auto const own = authority.issue_server();
-    test::scratch_directory const files;
-    runnel::tls_options options;
-    options.ca_path = files.path().string();  // empty
-    options.certificate_pem = own.certificate_pem;
-    options.private_key_pem = own.private_key_pem;
+    test::scratch_directory const none;
+    auto const options = with_authorities_in(none, own.certificate_pem, own.private_key_pem);
     auto with_authority = options;
     for (int i = 0; i < 10; ++i)
         with_authority.ca_pem += runnel::testing::certificate_authority(std::to_string(i)).certificate_pem();
