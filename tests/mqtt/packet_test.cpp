@@ -174,7 +174,6 @@ TEST_CASE("random packets can be sent, and decoded are what they were; encoded a
             test::random_packets packets(random, version);
             CAPTURE(seed);
             packets.next([&]<class Packet>(Packet const& packet) {
-                CAPTURE(typeid(Packet).name());
                 REQUIRE(check(packet, version) == errc::ok);
                 auto const bytes = test::encoded(packet, version);
                 test::decoded<Packet> const back(bytes, version);
