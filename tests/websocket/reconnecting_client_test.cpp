@@ -355,6 +355,26 @@ TEST_CASE("a queue that is full: who sends waits in order, is refused, or the ol
     }
 }
 
+TEST_CASE("who waits has the room of the message that is being written, by number and by bytes") {
+    for (bool const by_bytes : {false, true}) {
+        CAPTURE(by_bytes);
+        auto o = quick();
+        (by_bytes ? o.maximum_queued : o.maximum_queued_messages) = 3;
+        fixture f(std::move(o));
+        f.server = [](server_stream&) -> asio::awaitable<void> { co_return; };  // reads nothing
+        f.on_open = [](memory_stream<>& s) { s.incoming().capacity = 1; };
+        for (int i = 0; i < 6; ++i) f.send(std::to_string(i));
+        f.time.settle();
+        CHECK(f.sent == 3);
+        f.start();
+        f.time.settle();
+        CHECK(f.client->counters().in_doubt == 1);
+        CHECK(f.client->queued() == 3);
+        CHECK(f.client->queued_bytes() == 3);
+        CHECK(f.sent == 4);
+    }
+}
+
 TEST_CASE("a message that waits for room is given up when its sender is cancelled, and those behind it go on") {
     auto o = quick();
     o.maximum_queued = 10;
@@ -745,6 +765,43 @@ TEST_CASE("a close for which there is no memory has done nothing, and may be cal
         failures += failed;
     }
     CHECK(failures > 0);
+}
+
+TEST_CASE("no message is lost where there is no memory while they are sent: run may be called again") {
+    std::size_t constexpr messages = 20;
+    bool failed = true;
+    int ends = 0;
+    for (std::size_t n = 1; failed; ++n) {
+        CAPTURE(n);
+        REQUIRE(n < 1'000);
+        auto o = quick();
+        o.maximum_queued_messages = 2;
+        fixture f(std::move(o));
+        f.server = [](server_stream&) -> asio::awaitable<void> { co_return; };  // reads nothing
+        std::optional<runnel::testing::failing_allocation> failing;
+        f.on_event = [&](connection_event const& e) {
+            if (e.what == kind::connected && f.count(kind::connected) == 1) failing.emplace(n);
+        };
+        for (std::size_t i = 0; i < messages; ++i) f.send(std::to_string(i));
+        f.start();
+        try {
+            f.time.settle();
+        } catch (std::bad_alloc const&) {
+            f.time.settle();
+        }
+        REQUIRE(failing);
+        failed = failing->has_failed();
+        failing.reset();
+        ends += f.ended;
+        if (f.ended != 0) f.start();
+        f.time.advance_until([&] { return f.sent == messages && f.client->queued() == 0; });
+        auto const& c = f.client->counters();
+        CHECK(c.handed_on + c.in_doubt == messages);
+        CHECK(c.in_doubt <= 1);
+        CHECK(f.sent == messages);
+        CHECK(f.client->queued_bytes() == 0);
+    }
+    CHECK(ends > 0);
 }
 
 TEST_CASE("who waits for a message is told that run has ended, though it is called again at once") {

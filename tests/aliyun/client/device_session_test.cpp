@@ -420,3 +420,28 @@ TEST_CASE("a device session may go before what it has been given to publish begi
     p.session.reset();
     CHECK(waiting.run_for_error() == mqtt::errc::disconnected);
 }
+
+TEST_CASE("a subscription that is unsubscribed from twice, or is another session's, does not end the count of others") {
+    fixture p;
+    p.start();
+    auto const first = test::run(p.io, p.session->subscribe(own + "get"));
+    auto const second = test::run(p.io, p.session->subscribe(own + "get"));
+    auto const other = test::run(p.io, p.session->subscribe(own + "other"));
+    CHECK(p.session->subscriptions() == 2);
+    test::task unsubscribing(p.io, p.session->unsubscribe(first));
+    test::task once_more(p.io, p.session->unsubscribe(first));
+    unsubscribing.run();
+    once_more.run();
+    CHECK(p.session->subscriptions() == 2);
+    test::run(p.io, p.session->unsubscribe(first));
+    CHECK(p.session->subscriptions() == 2);
+    fixture q;
+    q.start();
+    test::run(q.io, q.session->subscribe(own + "get"));
+    CHECK(error_of(q, q.session->unsubscribe(second)) == mqtt::errc::disconnected);
+    CHECK(q.session->subscriptions() == 1);
+    test::run(p.io, p.session->unsubscribe(second));
+    CHECK(p.session->subscriptions() == 1);
+    test::run(p.io, p.session->unsubscribe(other));
+    CHECK(p.session->subscriptions() == 0);
+}

@@ -169,6 +169,44 @@ TEST_CASE("without run, too, whose time is over is told so another time if there
         }
 }
 
+TEST_CASE("who is told that all is delivered finds it stored, or that run has ended as it could not be") {
+    for (auto const quality : {qos::at_least_once, qos::exactly_once})
+        for (bool const waits : {true, false})
+            for (bool const fails : {false, true}) {
+                CAPTURE(quality);
+                CAPTURE(waits);
+                CAPTURE(fails);
+                durable_fixture p;
+                memory_session s(p.io.get_executor(), p.transport, p.options());
+                task<void> running(p.io, s.run());
+                test::run(p.io, s.connected());
+                auto const before = p.store->records;
+                p.broker.hooks().on_publish = [&](auto const&, auto const&) {
+                    if (fails) p.store->failure = std::make_error_code(full);
+                };
+                std::size_t held = 0;
+                auto const deliver = [&]() -> asio::awaitable<void> {
+                    if (waits)
+                        CHECK(s.try_publish("t", "m", {.qos = quality}));
+                    else
+                        co_await s.publish("t", "m", {.qos = quality});
+                    co_await s.drained();
+                    held = p.store->records.size();
+                };
+                task<void> delivering(p.io, deliver());
+                auto const error = delivering.run_for_error();
+                if (fails) {
+                    CHECK(running.run_for_error() == full);
+                    CHECK(error == mqtt::errc::disconnected);
+                } else {
+                    CHECK_FALSE(error);
+                    CHECK(held == before.size());
+                    test::run(p.io, s.disconnect());
+                    CHECK_FALSE(running.run_for_error());
+                }
+            }
+}
+
 TEST_CASE("many messages share one commit") {
     durable_fixture p;
     memory_session s(p.io.get_executor(), p.transport, p.options());

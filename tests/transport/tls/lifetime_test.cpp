@@ -8,6 +8,7 @@
 #include "support/sample.hpp"
 #include "support/stream_life.hpp"
 #include "support/tls_pair.hpp"
+#include <optional>
 
 namespace {
 
@@ -194,4 +195,33 @@ TEST_CASE("a peer that asks again and again and does not take the answers is not
             auto const served = test::run(io, test::read_exactly(asking, 1));
             CHECK(served == "x");
         }
+}
+
+TEST_CASE("a reader that waits to answer goes on when that cannot be written, to what the peer has said last") {
+    asio::io_context io;
+    auto ends = connected_in_memory(io);
+    auto& answering = ends.first;
+    std::optional<over_memory> asking(std::move(ends.second));
+    asking->next_layer().outgoing().capacity = runnel::memory_flow::unlimited;
+    answering.next_layer().outgoing().capacity = 1;
+    test::task writing(io, test::write_text(answering, "x"));  // is not read
+    test::task reading(io, test::read_to_end(answering));
+    for (int i = 0; i < 500; ++i) {
+        SSL_key_update(asking->native_handle(), SSL_KEY_UPDATE_REQUESTED);
+        SSL_do_handshake(asking->native_handle());
+        test::run(io, test::write_text(*asking, "y"));
+    }
+    test::run(io, asking->shutdown());
+    io.restart();
+    io.poll();
+    CHECK_FALSE(reading.done());
+    asking.reset();
+    io.restart();
+    io.poll();
+    CHECK(reading.done());  // without waiting for any time limit
+    CHECK(writing.done());
+    auto const got = reading.run();
+    CHECK(got.text.size() == 500);
+    CHECK(got.end == asio::error::eof);
+    CHECK(writing.run_for_error() == asio::error::broken_pipe);
 }

@@ -20,6 +20,7 @@ using runnel::capture_error;
 using runnel::tls_context;
 using runnel::tls_options;
 using runnel::tls_role;
+using runnel::tls_version;
 using runnel::transport_errc;
 using runnel::testing::certificate_authority;
 using runnel::testing::identity;
@@ -60,6 +61,45 @@ struct one_way_stream {
     }
     memory next;
     bool const* is_cut;
+};
+
+// A client that cannot write any more once its server has asked for something that is to be answered.
+struct one_way_client {
+    explicit one_way_client(tls_version version)
+        : client({std::move(ends.first), &is_cut}, tls_context(client_options()), tls_role::client, "localhost"),
+          server(std::move(ends.second), tls_context(server_of(version)), tls_role::server) {
+        test::task shaking(io, server.handshake());
+        test::run(io, client.handshake());
+        shaking.run();
+    }
+    static runnel::tls_options server_of(tls_version version) {
+        auto options = server_options();
+        options.maximum = version;
+        return options;
+    }
+
+    // In TLS 1.2 for another handshake, which the client does not want and says so, else for new keys: twice, as
+    // OpenSSL answers when it reads the next or writes.
+    void ask() {
+        is_cut = true;
+        SSL* const ssl = server.native_handle();
+        SSL_clear_options(ssl, SSL_OP_NO_RENEGOTIATION);
+        bool const old = server.protocol_version() == "TLSv1.2";
+        for (int i = 0; i < (old ? 1 : 2); ++i) {
+            CHECK((old ? SSL_renegotiate(ssl) : SSL_key_update(ssl, SSL_KEY_UPDATE_REQUESTED)) == 1);
+            CHECK(SSL_do_handshake(ssl) == 1);
+        }
+        serving.emplace(io, test::read_exactly(server, 1));
+        io.restart();
+        io.poll();
+    }
+
+    asio::io_context io;
+    std::pair<memory, memory> ends = memory::pair(io.get_executor());
+    bool is_cut = false;
+    runnel::tls_stream<one_way_stream> client;
+    tls_stream server;
+    std::optional<test::task<std::string>> serving;  // sends the question
 };
 
 }  // namespace
@@ -368,26 +408,54 @@ TEST_CASE("key updates are answered while both sides write, and the records do n
 }
 
 TEST_CASE("what could not be answered while bytes came is told to the next read, also where more has come") {
-    asio::io_context io;
-    auto [a, b] = memory::pair(io.get_executor());
-    bool is_cut = false;
-    auto old = server_options();
-    old.maximum = runnel::tls_version::v1_2;
-    runnel::tls_stream<one_way_stream> client({std::move(a), &is_cut}, tls_context(client_options()), tls_role::client,
-                                              "localhost");
-    tls_stream server(std::move(b), tls_context(old), tls_role::server);
-    test::task shaking(io, server.handshake());
-    test::run(io, client.handshake());
-    shaking.run();
-    is_cut = true;
-    // The client does not want another handshake, and says so.
-    SSL_clear_options(server.native_handle(), SSL_OP_NO_RENEGOTIATION);
-    CHECK(SSL_renegotiate(server.native_handle()) == 1);
-    CHECK(SSL_do_handshake(server.native_handle()) == 1);
-    test::run(io, test::write_text(server, "one"));
-    test::run(io, test::write_text(server, "two"));
-    CHECK(test::run(io, test::read_exactly(client, 3)) == "one");
-    CHECK(test::error_of(io, test::read_exactly(client, 3)) == asio::error::broken_pipe);
+    for (auto const version : {tls_version::v1_2, tls_version::v1_3}) {
+        one_way_client c(version);
+        c.ask();
+        test::run(c.io, test::write_text(c.server, "one"));
+        test::run(c.io, test::write_text(c.server, "two"));
+        CHECK(test::run(c.io, test::read_exactly(c.client, 3)) == "one");
+        CHECK(test::error_of(c.io, test::read_exactly(c.client, 3)) == asio::error::broken_pipe);
+    }
+}
+
+TEST_CASE("a reader that cannot answer reads on, to why the peer ends the connection") {
+    enum class end { refused, closed, cut };
+    for (auto const how : {end::refused, end::closed, end::cut})
+        for (bool const with_bytes : {false, true}) {
+            CAPTURE(static_cast<int>(how));
+            CAPTURE(with_bytes);
+            one_way_client c(tls_version::v1_3);
+            c.ask();
+            if (with_bytes) {
+                test::run(c.io, test::write_text(c.server, "one"));
+                CHECK(test::run(c.io, test::read_exactly(c.client, 3)) == "one");
+            }
+            test::task reading(c.io, test::read_exactly(c.client, 1));
+            c.io.restart();
+            c.io.poll();
+            CHECK_FALSE(reading.done());
+            std::string const forged = std::string("\x17\x03\x03\0\x20", 5) + std::string(32, 'x');
+            if (how == end::refused)
+                test::run(c.io, test::write_text(c.client.next_layer().next, forged));
+            else if (how == end::closed)
+                test::run(c.io, c.server.shutdown());
+            else
+                c.server.next_layer().cut();
+            c.io.restart();
+            c.io.poll();
+            CHECK(reading.done());  // without waiting for any time limit
+            auto const error = reading.run_for_error();
+            if (how == end::refused) CHECK(error == transport_errc::tls_protocol_error);
+            if (how == end::closed) CHECK(error == asio::error::eof);
+            if (how == end::cut) CHECK(error == asio::error::broken_pipe);
+        }
+}
+
+TEST_CASE("a reader that cannot answer a peer that says nothing more ends all the same") {
+    one_way_client c(tls_version::v1_3);
+    c.ask();
+    test::task reading(c.io, test::read_exactly(c.client, 1));
+    CHECK(reading.run_for_error() == asio::error::broken_pipe);
 }
 
 TEST_CASE("the peer of a TLS stream that is shut down reads eof, and can still write") {

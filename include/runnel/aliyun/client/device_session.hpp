@@ -12,9 +12,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -172,7 +172,7 @@ class device_session {
 
     /// See `mqtt::session::unsubscribe`.
     awaitable<void> unsubscribe(subscription const& s, mqtt::user_property_list props = {}) {
-        for (std::size_t i = 0; i < s.filters(); ++i) state_->forget(s.filter(i));
+        for (std::size_t i = 0; i < s.filters(); ++i) state_->forget(s.filter(i), &s.filter());
         return session_.unsubscribe(s, props);
     }
 
@@ -199,11 +199,14 @@ class device_session {
 
         std::size_t count() const noexcept {
             std::size_t different = 0;
-            for (auto at = filters.begin(); at != filters.end(); at = filters.upper_bound(*at)) ++different;
+            for (auto at = filters.begin(); at != filters.end(); at = filters.upper_bound(at->first)) ++different;
             return different;
         }
-        void forget(std::string const& filter) {
-            if (auto const found = filters.find(filter); found != filters.end()) filters.erase(found);
+        // Once for each subscription: it may be unsubscribed from again, and others may have the same filter.
+        void forget(std::string const& filter, void const* owner) {
+            auto const [first, last] = filters.equal_range(filter);
+            auto const found = std::find_if(first, last, [&](auto const& f) { return f.second == owner; });
+            if (found != last) filters.erase(found);
         }
         static awaitable<void> stopped(std::shared_ptr<state> self) {
             if (!self->stopping) co_await self->waiters.wait(self->stop);
@@ -212,10 +215,10 @@ class device_session {
         wait_list<executor_type> waiters;
         waiter<executor_type> stop;
         rate_limit attempts;
-        std::multiset<std::string, std::less<>> filters;
-        bool stopping = false;  // `disconnect` was called
-        bool running = false;   // `run` waits or runs
-        bool ended = false;     // the session is gone
+        std::multimap<std::string, void const*, std::less<>> filters;  // and whose they are: see `reservation`
+        bool stopping = false;                                         // `disconnect` was called
+        bool running = false;                                          // `run` waits or runs
+        bool ended = false;                                            // the session is gone
     };
     using state_ptr = std::shared_ptr<state>;
 
@@ -289,20 +292,23 @@ class device_session {
         co_return co_await std::move(publishing);
     }
 
-    // Filters that count as subscribed to until it turns out that they are not.
+    // Filters that count as subscribed to until it turns out that they are not. They are this object's, and then the
+    // subscription's, which is known by where its first filter is.
     struct reservation {
         reservation(state_ptr h, std::vector<std::string> f) : here(std::move(h)), filters(std::move(f)) {
-            for (auto const& filter : filters) here->filters.insert(filter);
+            for (auto const& filter : filters) here->filters.emplace(filter, this);
         }
         ~reservation() {
-            if (!kept)
-                for (auto const& filter : filters) here->forget(filter);
+            for (auto const& filter : filters) here->forget(filter, this);
         }
         reservation(reservation const&) = delete;
         reservation& operator=(reservation const&) = delete;
+        void pass_to(subscription const& made) noexcept {
+            for (auto& [filter, owner] : here->filters)
+                if (owner == this) owner = &made.filter();
+        }
         state_ptr here;
         std::vector<std::string> filters;
-        bool kept = false;
     };
 
     static awaitable<subscription> subscribe_counted(state_ptr here, session_type* session, errc checked,
@@ -315,7 +321,7 @@ class device_session {
         std::vector<std::string_view> const views(counted.filters.begin(), counted.filters.end());
         auto subscribing = session->subscribe(std::span(views), std::move(handler), o);
         auto made = co_await std::move(subscribing);
-        counted.kept = true;
+        counted.pass_to(made);
         co_return std::move(made);
     }
 

@@ -286,8 +286,9 @@ class session final : private detail::session_services {
     awaitable<std::uint64_t> connected(std::uint64_t after);
 
     /// Completes as soon as all that has been accepted is delivered: QoS 0 messages have been written to the network,
-    /// and those of QoS 1 and 2 acknowledged; calls of `publish` that wait for room are not waited for. Put before
-    /// `disconnect` it leaves nothing behind; `within` gives it a limit. `errc::disconnected` when `run` ends first.
+    /// and those of QoS 1 and 2 acknowledged, which is stored; calls of `publish` that wait for room are not waited
+    /// for. Put before `disconnect` it leaves nothing behind; `within` gives it a limit. `errc::disconnected` when
+    /// `run` ends first.
     awaitable<void> drained();
 
     /// Ends the connection in good order: sends what is ready to be sent, then DISCONNECT, reads on until the server
@@ -568,7 +569,12 @@ class session final : private detail::session_services {
 
     bool is_drained() noexcept { return !state_.holds_messages() && connection_.is_empty(); }
     void wake_if_drained() {
-        if (places_ && places_->drained.occupied() && is_drained()) places_->drained.wake_all({});
+        if (places_ && places_->drained.occupied()) [[unlikely]]
+            wake_once_stored();
+    }
+    // If that fails `run` ends, or it is tried again.
+    RUNNEL_COLD RUNNEL_NOINLINE void wake_once_stored() {
+        if (is_drained() && durability_.save_quietly()) places_->drained.wake_all({});
     }
 
     // --- the end

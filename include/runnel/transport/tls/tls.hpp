@@ -136,7 +136,7 @@ class tls_stream {
             if (!s.engine.outgoing.empty()) {
                 typename turn_type::holder turn(s.turn);
                 if (!turn.try_take()) co_await turn.take();
-                co_await flush(s);
+                co_await flush(s, &turn);
             }
             if (progress == detail::tls_engine::progress::done) co_return;
             typename turn_type::holder reading(s.reading);
@@ -152,7 +152,8 @@ class tls_stream {
         typename turn_type::holder reading(s.reading);
         if (!reading.try_take()) co_await reading.take();
         while (true) {
-            if (s.flush_error) throw std::system_error(s.flush_error);
+            if (s.flush_error) [[unlikely]]
+                co_await end_unanswered(s);
             std::size_t const n = s.engine.decrypt(static_cast<char*>(into.data()), into.size());
             // Reading produces output now and then: answers to key updates, alerts.
             if (!s.engine.outgoing.empty()) [[unlikely]]
@@ -160,7 +161,7 @@ class tls_stream {
             if (n != 0) co_return n;
             if (s.engine.closed_by_peer()) throw std::system_error(asio::error::eof);
             if (s.engine.failure()) s.engine.failure().raise("reading from the TLS stream");
-            if (s.engine.incoming.empty()) co_await fill(s);
+            if (s.engine.incoming.empty() && !s.flush_error) co_await fill(s);
         }
     }
 
@@ -177,7 +178,7 @@ class tls_stream {
                 auto const& why = s.engine.failure() ? s.engine.failure() : s.engine.write_failure();
                 why.raise("writing to the TLS stream");
             }
-            co_await flush(s);
+            co_await flush(s, &turn);
         }
     }
 
@@ -203,7 +204,7 @@ class tls_stream {
         typename turn_type::holder turn(s.turn);
         if (!turn.try_take()) co_await turn.take();
         s.engine.close();
-        if (!s.write_unfinished) co_await flush(s);
+        if (!s.write_unfinished) co_await flush(s, &turn);
     }
 
     // Reads more encrypted bytes. The caller holds the turn to read.
@@ -221,8 +222,10 @@ class tls_stream {
         s.check();
     }
 
-    // Sends the engine's output, also what is added meanwhile. The caller holds the turn to write.
-    static asio::awaitable<void, executor_type> flush(state& s) {
+    // Sends the engine's output, also what is added meanwhile. The caller holds the turn to write; if that is a
+    // writer's `turn` and it fails, it is given back before the reason is looked for: a reader that needs it may be who
+    // finds it. A reader has none, and looks itself.
+    static asio::awaitable<void, executor_type> flush(state& s, typename turn_type::holder* turn) {
         std::exception_ptr error;
         while (!s.engine.outgoing.empty() && !error) {
             s.sending.swap(s.engine.outgoing);
@@ -238,7 +241,9 @@ class tls_stream {
             s.check();
         }
         if (!error) co_return;
-        auto looking = look_for_reason(s);
+        if (turn == nullptr) std::rethrow_exception(error);
+        turn->give_back();
+        auto looking = look_for_reason(s, true);
         co_await std::move(looking);
         if (s.engine.failure() && s.engine.failure().code != transport_errc::stream_truncated)
             s.engine.failure().raise("writing to the TLS stream");
@@ -246,10 +251,10 @@ class tls_stream {
     }
 
     // A peer that refuses this side says why, in an alert, and closes. So a write can fail although the reason has come
-    // and only has not been read yet.
-    static asio::awaitable<void, executor_type> look_for_reason(state& s) {
+    // and only has not been read yet. `needs_turn`: the caller is not the reader.
+    static asio::awaitable<void, executor_type> look_for_reason(state& s, bool needs_turn) {
         wait_list<executor_type> waiters(s.turn.get_executor());
-        auto reading = read_to_alert(s);
+        auto reading = read_to_alert(s, needs_turn);
         auto limited = within<executor_type>(waiters, reason_limit, asio::error::timed_out, std::move(reading));
         try {
             co_await std::move(limited);
@@ -261,16 +266,29 @@ class tls_stream {
     }
 
     // There is one reader: while the user reads he finds it, and while this does, the user's read waits.
-    static asio::awaitable<void, executor_type> read_to_alert(state& s) {
+    static asio::awaitable<void, executor_type> read_to_alert(state& s, bool needs_turn) {
         typename turn_type::holder reading(s.reading);
-        if (!reading.try_take()) co_await reading.take();
+        if (needs_turn && !reading.try_take()) co_await reading.take();
         while (!s.engine.find_alert()) co_await fill(s);
     }
 
     static constexpr std::chrono::seconds reason_limit{1};
 
+    // What the peer has asked for could not be answered. If it says in time why it ends the connection, the reader
+    // tells that, else why it could not answer.
+    RUNNEL_COLD static asio::awaitable<void, executor_type> end_unanswered(state& s) {
+        if (s.flush_error != asio::error::operation_aborted) {
+            auto looking = look_for_reason(s, false);
+            co_await std::move(looking);
+        }
+        if (s.engine.closed_by_peer()) throw std::system_error(asio::error::eof);
+        if (s.engine.failure() && s.engine.failure().code != transport_errc::stream_truncated)
+            s.engine.failure().raise("reading from the TLS stream");
+        throw std::system_error(s.flush_error);
+    }
+
     // The reader's flush: if somebody else is writing, that one flushes, and the reader waits for that only if
-    // `must_wait`. An error is kept for the next read. What cannot be written any more is dropped.
+    // `must_wait`. An error is kept for when what has come before is read. What cannot be written any more is dropped.
     RUNNEL_COLD static asio::awaitable<void, executor_type> send_answers(state& s, bool must_wait) {
         typename turn_type::holder turn(s.turn);
         if (!turn.try_take()) {
@@ -279,7 +297,7 @@ class tls_stream {
         }
         if (s.write_unfinished) s.engine.outgoing.clear();
         try {
-            co_await flush(s);
+            co_await flush(s, nullptr);
         } catch (std::system_error const& e) {
             s.check();
             s.flush_error = e.code();
@@ -291,7 +309,7 @@ class tls_stream {
         try {
             typename turn_type::holder turn(s.turn);
             if (!turn.try_take()) co_await turn.take();
-            co_await flush(s);
+            co_await flush(s, &turn);
         } catch (std::system_error const&) {
             s.check();
         }

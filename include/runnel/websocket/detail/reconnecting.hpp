@@ -363,7 +363,8 @@ struct reconnecting : stream_state {
                 co_await std::move(pinging);
                 self->check();
             } else if (!self->queue.empty()) {
-                outgoing message = self->pop();
+                std::list<outgoing> taken = self->pop();
+                outgoing const& message = taken.front();
                 ++self->counters.in_doubt;
                 auto writing = self->opened->write_message(message.kind, message.data);
                 bool is_too_late = false;
@@ -377,7 +378,7 @@ struct reconnecting : stream_state {
                 self->check();
                 --self->counters.in_doubt;
                 if (is_too_late) {  // the server has closed before all of it was sent: why, the reader tells
-                    self->put_back(message);
+                    self->put_back(taken);
                     waiter<executor_type> never;
                     co_await self->wait(never);
                 }
@@ -461,10 +462,11 @@ struct reconnecting : stream_state {
 
     static std::size_t cost(std::string_view data) noexcept { return data.size() + 64; }
 
-    bool has_room(std::size_t size) const noexcept {
-        if (queue.empty()) return true;
-        return queue.size() < options.maximum_queued_messages && queued_bytes < options.maximum_queued &&
-               size <= options.maximum_queued - queued_bytes;
+    bool has_room(std::size_t size) const noexcept { return has_room(size, queue.size(), queued_bytes); }
+    bool has_room(std::size_t size, std::size_t messages, std::size_t bytes) const noexcept {
+        if (messages == 0) return true;
+        return messages < options.maximum_queued_messages && bytes < options.maximum_queued &&
+               size <= options.maximum_queued - bytes;
     }
 
     // Takes the message if it has its turn and room, or if that can be made.
@@ -485,23 +487,28 @@ struct reconnecting : stream_state {
         queue.push_back(std::move(out));
         queued_bytes += queue.back().data.size();
     }
-    outgoing pop() {
-        auto message = std::move(queue.front());
-        queue.pop_front();
-        queued_bytes -= message.data.size();
-        while (!waiting.empty() && has_room(waiting.front()->out.data.size())) {
+    // Those who wait have the room of the first message before it leaves: for that there may be no memory.
+    std::list<outgoing> pop() {
+        std::size_t const size = queue.front().data.size();
+        auto const has_room_for = [&](pending const& one) {
+            return has_room(one.out.data.size(), queue.size() - 1, queued_bytes - size);
+        };
+        while (!waiting.empty() && has_room_for(*waiting.front())) {
             auto& first = *waiting.front();
             waiters.wake(first.sender);  // first, as it may fail
             push(first.out);
             waiting.pop_front();
             first.waits = false;
         }
-        return message;
+        std::list<outgoing> taken;
+        taken.splice(taken.end(), queue, queue.begin());
+        queued_bytes -= size;
+        return taken;
     }
 
-    void put_back(outgoing& message) {
-        queued_bytes += message.data.size();
-        queue.push_front(std::move(message));
+    void put_back(std::list<outgoing>& taken) noexcept {
+        queued_bytes += taken.front().data.size();
+        queue.splice(queue.begin(), taken);
     }
 
     void wake_receiver() {
@@ -530,7 +537,7 @@ struct reconnecting : stream_state {
     wait_list<executor_type> waiters;
     std::optional<stream_type> opened;
     std::string subprotocol;
-    std::deque<outgoing> queue;
+    std::list<outgoing> queue;  // so that the first leaves, and comes back, without any memory
     std::size_t queued_bytes = 0;
     reconnecting_counters counters;
 

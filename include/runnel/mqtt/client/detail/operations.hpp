@@ -119,8 +119,8 @@ bool session<Transport>::discard(std::uint64_t number) {
     bool const found = state_.discard(number, errc::message_discarded, listener(*this));
     if (!found) return false;
     if (running_) send_rest();
-    wake_if_drained();
     durability_.save();
+    wake_if_drained();
     publishing_.offer_room();  // the place is free once that is stored
     return true;
 }
@@ -210,7 +210,7 @@ auto session<Transport>::connected(std::uint64_t after) -> awaitable<std::uint64
 
 template <transport Transport>
 auto session<Transport>::drained() -> awaitable<void> {
-    if (is_drained()) co_return;
+    if (is_drained() && durability_.save_quietly()) co_return;
     auto waiting = wait(&places::drained);
     co_await std::move(waiting);
 }

@@ -480,18 +480,14 @@ class outgoing {
         });
     }
 
-    /// The exchange has been ended by the peer. References to it and to older ones are no longer valid.
+    /// The exchange of an acknowledged message has been ended by the peer. References to it and to older ones are no
+    /// longer valid.
     RUNNEL_ALWAYS_INLINE void end_acknowledged(entry& e) noexcept {
-        in_flight_.end(e);
-        --unacknowledged_;
         ++acknowledged_;
-        has_progress_ = true;
+        end_answered(e);
     }
     /// The same, but nobody can tell whether the peer has taken the message.
-    RUNNEL_COLD void end_lost(entry& e) noexcept {
-        end_acknowledged(e);
-        --acknowledged_;
-    }
+    RUNNEL_COLD void end_lost(entry& e) noexcept { end_answered(e); }
     void end_request(entry& e) noexcept { in_flight_.end(e); }
 
     /// PUBREC has come: the peer has the message, so its bytes are not needed any more.
@@ -634,6 +630,13 @@ class outgoing {
     static bool is_waiting(in_flight::entry const& e) noexcept {
         using enum in_flight::stage;
         return e.at == sent || e.at == freeing || e.at == released || e.at == rereleased || e.at == request;
+    }
+
+    /// The peer has ended the exchange, whatever has become of the message.
+    RUNNEL_ALWAYS_INLINE void end_answered(in_flight::entry& e) noexcept {
+        in_flight_.end(e);
+        --unacknowledged_;
+        has_progress_ = true;
     }
 
     /// The message is not one of those any more that are counted.
