@@ -113,7 +113,7 @@ class token_login {
     mqtt::credentials operator()() const { return made_; }
 
   private:
-    mqtt::credentials made_;
+    mqtt::credentials made_{};
 };
 
 /// The options of a session with a token, over TLS. Of `options`, client identifier, method and timestamp do not count.

@@ -210,9 +210,9 @@ class device_session {
         }
 
         wait_list<executor_type> waiters;
-        waiter<executor_type> stop;
+        waiter<executor_type> stop{};
         rate_limit attempts;
-        std::multiset<std::string, std::less<>> filters;
+        std::multiset<std::string, std::less<>> filters{};
         bool stopping = false;  // `disconnect` was called
         bool running = false;   // `run` waits or runs
         bool ended = false;     // the session is gone

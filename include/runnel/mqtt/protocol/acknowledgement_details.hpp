@@ -43,7 +43,7 @@ class acknowledgement_details {
         std::string bytes;
     };
 
-    std::forward_list<detail> all_;  // a pointer in each session
+    std::forward_list<detail> all_{};  // a pointer in each session
 };
 
 }  // namespace runnel::mqtt

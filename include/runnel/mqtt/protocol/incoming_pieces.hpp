@@ -191,8 +191,8 @@ class incoming_pieces {
             message.props = head.props.relocated(std::string_view(bytes).substr(head.topic.size()));
             message.payload = {};
         }
-        std::string bytes;
-        publish message;
+        std::string bytes{};
+        publish message{};
     };
 
     static bool is_match(std::string_view filter, std::string_view topic) noexcept {

@@ -679,14 +679,14 @@ class session_state {
                                               // in another version than they wait in, or at a pace
     phase sends_queued_ = phase::connected;   // in this one, what is queued; none if at a pace
     session_limits limits_;
-    capabilities own_;
-    capabilities peer_;
-    detail::outgoing outgoing_;
-    detail::received received_;
-    detail::incoming_aliases incoming_aliases_;
-    mqtt::acknowledgement_details acknowledgement_details_;
-    mqtt::authentication authentication_;
-    std::unique_ptr<pacing> pacing_;  // nullptr: messages are sent as they come
+    capabilities own_{};
+    capabilities peer_{};
+    detail::outgoing outgoing_{};
+    detail::received received_{};
+    detail::incoming_aliases incoming_aliases_{};
+    mqtt::acknowledgement_details acknowledgement_details_{};
+    mqtt::authentication authentication_{};
+    std::unique_ptr<pacing> pacing_{};  // nullptr: messages are sent as they come
     std::size_t expected_ = 0;
     std::uint16_t window_ = 0;  // of this connection
     std::uint16_t narrowed_ = 65535;

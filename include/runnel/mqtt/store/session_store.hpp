@@ -154,7 +154,7 @@ class any_session_store {
         std::shared_ptr<S> store;
     };
 
-    std::shared_ptr<base> store_;
+    std::shared_ptr<base> store_{};
 };
 
 }  // namespace runnel::mqtt

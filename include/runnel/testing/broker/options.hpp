@@ -115,9 +115,9 @@ struct broker_counters {
 
 /// Where a connection comes from.
 struct connection_info {
-    std::string transport;  ///< "tcp", "tls", "ws", "wss", "memory"
-    std::string peer;       ///< the client's address, if it has one
-    bool secure = false;    ///< over TLS
+    std::string transport{};  ///< "tcp", "tls", "ws", "wss", "memory"
+    std::string peer{};       ///< the client's address, if it has one
+    bool secure = false;      ///< over TLS
 };
 
 /// A CONNECT that the broker asks its user about.
@@ -168,22 +168,22 @@ struct publish_verdict {
 /// connections, as their results do that, nor close or destroy the broker.
 struct broker_hooks {
     /// Decides whether a client may connect, once the packet has been found to be right.
-    std::function<mqtt::reason_code(connect_attempt&)> on_connect;
+    std::function<mqtt::reason_code(connect_attempt&)> on_connect{};
     /// Decides about a step of a client's enhanced authentication: `continue_authentication` asks it for another one,
     /// `success` ends it, and an error refuses the client, or ends its connection. Without this function clients that
     /// name an authentication method are refused with `bad_authentication_method`. `on_connect` is asked before.
-    std::function<mqtt::reason_code(authentication_attempt&)> authenticate;
+    std::function<mqtt::reason_code(authentication_attempt&)> authenticate{};
     /// Decides what happens to a message from a client, or to its will when that is due.
-    std::function<publish_verdict(client_info const&, mqtt::publish const&)> authorize_publish;
+    std::function<publish_verdict(client_info const&, mqtt::publish const&)> authorize_publish{};
     /// Decides about one of the filters of a SUBSCRIBE: the QoS granted, at most what is asked for, or an error.
     std::function<mqtt::reason_code(client_info const&, mqtt::subscribe const&, mqtt::subscription_request const&)>
-        authorize_subscribe;
+        authorize_subscribe{};
     /// Is told of every message from a client that goes its way, its will included.
-    callback<client_info const&, mqtt::publish const&> on_publish;
+    callback<client_info const&, mqtt::publish const&> on_publish{};
     /// Is told that a client's connection has ended.
-    callback<std::string_view> on_disconnect;
+    callback<std::string_view> on_disconnect{};
     /// Is told in a sentence whatever was refused, and why.
-    callback<std::string_view> log;
+    callback<std::string_view> log{};
 };
 
 /// A message that a client has published, as the broker remembers it.

@@ -45,7 +45,7 @@ struct call {
 
 /// The answer to a request.
 struct reply {
-    std::string id;
+    std::string id{};
     int code = 200;  ///< 200 is success
     std::string message = {};
     json data = json::object();

@@ -151,7 +151,7 @@ class aliyun_answers {
 
     aliyun_records& records_;
     aliyun_identities& identities_;
-    wrong_answer wrong_;
+    wrong_answer wrong_{};
     std::size_t wrong_left_ = 0;
 };
 

@@ -81,7 +81,7 @@ class outgoing_queue {
         if (m.message->expires()) next_expiry_ = (std::min)(next_expiry_, m.message->expires_at());
     }
 
-    std::deque<outgoing_message> messages_;
+    std::deque<outgoing_message> messages_{};
     std::size_t bytes_ = 0;
     time_point next_expiry_ = (time_point::max)();
 };

@@ -102,8 +102,8 @@ class retained_messages {
         messages_.erase(at);
     }
 
-    map_type messages_;
-    expiries expiring_;
+    map_type messages_{};
+    expiries expiring_{};
     std::uint64_t number_ = 0;
     std::size_t bytes_ = 0;
 };
