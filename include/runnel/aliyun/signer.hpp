@@ -56,8 +56,8 @@ inline constexpr secure_mode secure_mode_for = Transport::secure ? secure_mode::
 
 /// A name with its value that goes into a signature.
 struct parameter {
-    std::string_view name;
-    std::string_view value;
+    std::string_view name{};
+    std::string_view value{};
 };
 
 /// A signature in lower-case hexadecimal digits: 32, 40 or 64 by the method.

@@ -20,8 +20,8 @@ namespace runnel::testing {
 /// A certificate and its private key, both as PEM text, to put into `tls_options::certificate_pem` and
 /// `private_key_pem`.
 struct identity {
-    std::string certificate_pem;
-    std::string private_key_pem;
+    std::string certificate_pem{};
+    std::string private_key_pem{};
 };
 
 /// What a certificate is to say. The defaults are those of a server on this machine.

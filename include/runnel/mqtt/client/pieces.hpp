@@ -128,7 +128,7 @@ class sequence_source {
   private:
     std::uint64_t size_;
     Next next_;
-    std::string_view rest_;
+    std::string_view rest_{};
 };
 
 /// What takes messages in pieces. Each function returns nothing, or an `awaitable<void>`, with which it may take its

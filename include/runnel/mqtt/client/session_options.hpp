@@ -28,8 +28,8 @@ namespace runnel::mqtt {
 /// A will that owns its memory: see `will`. What follows `delay` are properties of its message (3.1.3.2); a text that
 /// is empty is not sent.
 struct will_message_options {
-    std::string topic;
-    std::string payload;
+    std::string topic{};
+    std::string payload{};
     mqtt::qos qos = mqtt::qos::at_most_once;
     bool retain = false;
     std::chrono::seconds delay{0};  ///< MQTT 5: how long after the end of the connection, 0 to 4,294,967,295 s

@@ -52,7 +52,7 @@ class publish_queue {
         std::string_view const& payload;
         publish_options const& options;
         std::uint64_t number = session_state::no_exchange;  ///< of the message in the session state
-        std::uint64_t turn{};                               ///< among all that have waited for room; of those that wait
+        std::uint64_t turn = 0;                             ///< among all that have waited for room; of those that wait
         time_point deadline = never;
         errc error = errc::ok;  ///< what it is to be told; of those that are late
         state at = state::fresh;

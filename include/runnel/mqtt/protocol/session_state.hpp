@@ -46,11 +46,11 @@ struct session_limits {
 
 /// A message that waits in a session to be sent or acknowledged.
 struct queued_view {
-    std::uint64_t number;    ///< by which the session knows it
-    std::string_view topic;  ///< valid as long as the session does nothing
-    std::size_t size;        ///< of the PUBLISH packet in bytes
-    mqtt::qos qos;
-    bool sent;  ///< whether it has been sent on some connection, so that it may have arrived
+    std::uint64_t number = 0;  ///< by which the session knows it
+    std::string_view topic{};  ///< valid as long as the session does nothing
+    std::size_t size = 0;      ///< of the PUBLISH packet in bytes
+    mqtt::qos qos{};
+    bool sent = false;  ///< whether it has been sent on some connection, so that it may have arrived
 };
 
 /// The rules of an MQTT session for one end, over all its network connections; without I/O and without a clock.

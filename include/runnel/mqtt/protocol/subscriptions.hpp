@@ -92,7 +92,7 @@ class subscriptions {
         std::uint64_t ticket = 0;    ///< of a debt
         std::uint64_t order = 0;     ///< among all requests; 0: it waits to be sent
         subscription* of = nullptr;  ///< of SUBSCRIBE; nullptr: it has been removed since
-        std::vector<filter*> filters;
+        std::vector<filter*> filters{};
     };
 
     /// No ticket.

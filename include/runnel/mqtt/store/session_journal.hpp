@@ -204,7 +204,7 @@ class session_journal {
     struct contents final : store_reader {
         struct exchange {
             std::uint64_t number;
-            std::string value;
+            std::string value{};
         };
         std::optional<std::string> header{};
         std::string client_id{};
@@ -290,7 +290,7 @@ class session_journal {
         return decode(f.header, f.body, version, message) == errc::ok;
     }
 
-    any_session_store store_;
+    any_session_store store_{};
     std::chrono::milliseconds epoch_{0};
     std::string client_id_{};
     bool client_id_changed_ = false;

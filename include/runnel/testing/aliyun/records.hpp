@@ -47,8 +47,8 @@ void keep_newest(std::vector<T>& list, aliyun_history& of, T entry, std::size_t 
 
 /// An event that a device has posted.
 struct posted_event {
-    std::string id;
-    json params;  ///< its `value`, without the time
+    std::string id{};
+    json params{};  ///< its `value`, without the time
 };
 
 /// All that the simulated platform has got from, and keeps for, one device.
@@ -115,10 +115,10 @@ class aliyun_records {
         sub.logged_in = false;
     }
 
-    std::map<std::string, json, std::less<>> thing_models;  ///< by product key
+    std::map<std::string, json, std::less<>> thing_models{};  ///< by product key
 
   private:
-    std::map<std::string, aliyun_record, std::less<>> records_;
+    std::map<std::string, aliyun_record, std::less<>> records_{};
 };
 
 }  // namespace runnel::testing

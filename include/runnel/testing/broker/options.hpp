@@ -123,37 +123,37 @@ struct connection_info {
 /// A CONNECT that the broker asks its user about.
 struct connect_attempt {
     mqtt::connect const& packet;
-    mqtt::protocol_version version;
+    mqtt::protocol_version version = mqtt::protocol_version::v5;
     connection_info const& from;
     /// What session and connection are known by. The client identifier, unless the user changes it.
-    std::string session_name;
+    std::string session_name{};
     /// MQTT 5: told to the client in CONNACK.
-    std::optional<std::string> assigned_client_identifier;
+    std::optional<std::string> assigned_client_identifier{};
     /// Why it is refused. MQTT 5: told to the client in CONNACK.
-    std::string reason_string;
+    std::string reason_string{};
     /// MQTT 5: the server that the client is told to use instead, with `use_another_server` or `server_moved`.
-    std::string server_reference;
+    std::string server_reference{};
     /// What the log says of it, if that is not for the client.
-    std::string log_text;
+    std::string log_text{};
 };
 
 /// A step of a client's enhanced authentication (MQTT 5, 4.12) that the broker asks its user about.
 struct authentication_attempt {
-    std::string_view client;               ///< the name of its session
-    std::string_view method;               ///< that of its CONNECT
-    std::optional<std::string_view> data;  ///< what it has sent with this step
-    unsigned step;                         ///< 0: the first one
-    bool again;                            ///< whether the client is connected, and authenticates anew
-    std::string& memory;                   ///< the user's own, kept from step to step: a challenge, say; empty at first
-    std::optional<std::string> reply;      ///< data for the client, which goes with the answer
+    std::string_view client{};               ///< the name of its session
+    std::string_view method{};               ///< that of its CONNECT
+    std::optional<std::string_view> data{};  ///< what it has sent with this step
+    unsigned step = 0;                       ///< 0: the first one
+    bool again = false;                      ///< whether the client is connected, and authenticates anew
+    std::string& memory;                 ///< the user's own, kept from step to step: a challenge, say; empty at first
+    std::optional<std::string> reply{};  ///< data for the client, which goes with the answer
 };
 
 /// A connected client, for hooks.
 struct client_info {
-    std::string_view name;  ///< its session's
-    mqtt::protocol_version version;
+    std::string_view name{};  ///< its session's
+    mqtt::protocol_version version = mqtt::protocol_version::v5;
     connection_info const& from;
-    std::size_t subscriptions;  ///< how many it has, without the one that is asked for
+    std::size_t subscriptions = 0;  ///< how many it has, without the one that is asked for
 };
 
 /// What to do with a message that a client publishes.
@@ -188,12 +188,12 @@ struct broker_hooks {
 
 /// A message that a client has published, as the broker remembers it.
 struct received_message {
-    std::string client;
-    std::string topic;
-    std::string payload;
-    mqtt::qos qos;
-    bool retain;
-    bool dup;
+    std::string client{};
+    std::string topic{};
+    std::string payload{};
+    mqtt::qos qos{};
+    bool retain = false;
+    bool dup = false;
 };
 
 }  // namespace runnel::testing

@@ -63,7 +63,7 @@ class connect_race {
     /// Where to connect to: addresses, or else the name of a host, or its address in the form of a text.
     struct target {
         std::vector<endpoint_type> endpoints{};
-        std::string host;
+        std::string host{};
         std::uint16_t port;
         target(std::vector<endpoint_type> e) : endpoints(std::move(e)), port(0) {}
         target(std::string h, std::uint16_t p) : host(std::move(h)), port(p) {}

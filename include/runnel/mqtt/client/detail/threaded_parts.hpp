@@ -34,15 +34,15 @@ RUNNEL_COLD inline std::exception_ptr failure_of(std::error_code code) {
 
 /// A message of a producer, as a `threaded_client` holds it.
 struct publication : handover_queue::item {
-    std::string topic, payload;
-    publish_options options;
-    owned_properties props;
-    std::optional<std::promise<publish_result>> promise;  ///< or else the callback is told
-    callback<std::error_code, publish_result const&> told;
+    std::string topic{}, payload{};
+    publish_options options{};
+    owned_properties props{};
+    std::optional<std::promise<publish_result>> promise{};  ///< or else the callback is told
+    callback<std::error_code, publish_result const&> told{};
     steady_clock::time_point deadline = (steady_clock::time_point::max)();
-    std::condition_variable admitted;   ///< its producer waits here for room
-    bool is_over = false;               ///< its client has been closed while its producer waited
-    std::shared_ptr<publication> self;  ///< as long as the queue has it
+    std::condition_variable admitted{};   ///< its producer waits here for room
+    bool is_over = false;                 ///< its client has been closed while its producer waited
+    std::shared_ptr<publication> self{};  ///< as long as the queue has it
 
     /// Called once, when the queue does not have it any more. Throws what the callback throws.
     void tell(std::exception_ptr const& e, std::error_code code, publish_result const& result) {
@@ -83,6 +83,13 @@ struct held_message {
         if (is_abandoned) what.abandon();
         what = message();
     }
+};
+
+/// What a shared pointer holds, of a class with virtual functions: nobody destroys it as this.
+template <class T>
+class shared_object : public std::enable_shared_from_this<T> {
+  protected:
+    ~shared_object() = default;
 };
 
 class threaded_base;

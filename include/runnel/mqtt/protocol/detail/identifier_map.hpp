@@ -81,7 +81,7 @@ class identifier_map {
   private:
     struct slot {
         T value{};
-        std::uint16_t identifier{};  // 0: free
+        std::uint16_t identifier = 0;  // 0: free
     };
 
     std::size_t home_of(std::uint16_t identifier) const noexcept { return identifier & (capacity_ - 1); }

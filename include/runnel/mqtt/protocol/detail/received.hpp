@@ -56,8 +56,8 @@ class received {
     /// A QoS 1 or 2 message has come. `is_new` says whether it is to be handed to the application. If `lane_unknown`,
     /// it was taken before a restart, and its lane has not been stored: `place_restored` is to be called.
     struct arrival {
-        delivery token;
-        bool is_new;
+        delivery token{};
+        bool is_new = false;
         bool lane_unknown = false;
     };
     arrival arrive(publish const& packet) {
@@ -293,7 +293,7 @@ class received {
     // A QoS 2 message between PUBLISH and PUBREL; a QoS 1 message that has been overtaken, sent again or given back, or
     // whose connection has gone.
     struct message {
-        std::uint64_t number{};
+        std::uint64_t number = 0;
         std::uint64_t place = nowhere;  // in `waiting_`
         std::uint32_t print = 0;
         std::uint16_t lane = 0;

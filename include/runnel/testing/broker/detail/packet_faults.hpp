@@ -65,7 +65,7 @@ class packet_faults {
 
   private:
     struct rule {
-        packet_selection of;
+        packet_selection of{};
         fault what;
     };
 
@@ -134,7 +134,7 @@ class packet_gate {
   private:
     struct held {
         time_point due;
-        std::string bytes;
+        std::string bytes{};
         bool cut;  // behind it the connection
     };
 

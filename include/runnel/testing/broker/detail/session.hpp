@@ -87,8 +87,8 @@ struct broker_subscription {
 /// A message of a shared subscription that one member has been sent, and that goes to another one if the member's
 /// session ends before it has acknowledged it.
 struct lent_message {
-    message_ptr message;
-    std::string share;
+    message_ptr message{};
+    std::string share{};
     std::list<lent_message>::iterator place;
 };
 

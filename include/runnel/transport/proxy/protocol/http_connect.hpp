@@ -260,8 +260,8 @@ class http_connect_server {
         error_ = proxy_errc::ok;
     }
 
-    connect_head head_;
-    std::string host_;
+    connect_head head_{};
+    std::string host_{};
     std::uint16_t port_ = 0;
     proxy_errc error_ = proxy_errc::ok;
 };

@@ -62,8 +62,8 @@ class tls_session_cache {
 
     /// A session, and since when its server is trusted.
     struct kept {
-        session_ptr session;
-        tls_verification verified;
+        session_ptr session{};
+        tls_verification verified{};
     };
 
     /// Keeps a copy of a session: OpenSSL spoils the session of a connection that is lost without close_notify, which
@@ -99,8 +99,8 @@ class tls_session_cache {
 
   private:
     struct entry {
-        std::string server;
-        kept session;
+        std::string server{};
+        kept session{};
     };
 
     std::size_t const capacity_;
