@@ -53,6 +53,7 @@
 #include <runnel/core/saturating.hpp>
 #include <runnel/core/secret.hpp>
 #include <runnel/core/send_buffer.hpp>
+#include <runnel/core/to_size.hpp>
 #include <runnel/core/url.hpp>
 #include <runnel/core/utf8.hpp>
 #include <runnel/coro/asio.hpp>

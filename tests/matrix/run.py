@@ -101,7 +101,9 @@ def cross(triplet, qemu):
 
 ROWS = {
     "g++": Row("g++", "", "headers tests plain"),
-    "g++ strict": Row("g++", "-Wold-style-cast -Wnon-virtual-dtor -Wcast-align -Woverloaded-virtual", "headers"),
+    "g++ strict": Row(
+        "g++", "-Weffc++ -Wold-style-cast -Wuseless-cast -Wnon-virtual-dtor -Wcast-align -Woverloaded-virtual", "headers"
+    ),
     "g++ C++23": Row("g++", "-std=c++23", "headers tests all_drivers plain"),
     "g++ without RTTI": Row("g++", "-fno-rtti -DASIO_NO_TYPEID", "rules tests plain"),
     "g++ without exceptions": Row("g++", "-fno-exceptions -fno-rtti", "rules"),

@@ -15,9 +15,9 @@ namespace runnel::aliyun {
 /// The two parts of a client identifier, as views into it.
 struct client_id_parts {
     /// What is before the first bar.
-    std::string_view client_id;
+    std::string_view client_id{};
     /// What is between the bars: `name=value`, separated by commas.
-    std::string_view parameters;
+    std::string_view parameters{};
 };
 
 /// Takes the first `name=value` off the front of `parameters`. False if what is there is none (no `=`, no name, a bar,

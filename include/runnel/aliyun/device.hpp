@@ -49,11 +49,11 @@ constexpr errc check_secret(std::string_view secret) noexcept {
 /// the text comes from outside of the program, `make_device` says what is wrong with it.
 struct device {
     /// The product that the device is one of.
-    inline_string<max_product_key_size> product_key;
+    inline_string<max_product_key_size> product_key{};
     /// The device's name, unique within its product.
-    inline_string<max_device_name_size> device_name;
+    inline_string<max_device_name_size> device_name{};
     /// The secret shared with the platform. Never sent; it signs.
-    inline_string<max_secret_size> device_secret;
+    inline_string<max_secret_size> device_secret{};
 
     /// A transport of type `Transport`, ready to use, to the public instance in `region`. Throws `std::system_error` if
     /// product key or region are not valid. For other endpoints, and in <runnel/aliyun/endpoint.hpp>, where this is

@@ -16,8 +16,8 @@ namespace runnel::aliyun {
 
 /// What all devices of a product are made with.
 struct product {
-    inline_string<max_product_key_size> product_key;
-    inline_string<max_secret_size> product_secret;
+    inline_string<max_product_key_size> product_key{};
+    inline_string<max_secret_size> product_secret{};
 };
 
 /// How to register.
@@ -32,11 +32,11 @@ struct registration_options {
 
 /// What a device has got by registering: the secret, or client identifier and token. To be kept where it survives.
 struct registration {
-    inline_string<max_product_key_size> product_key;
-    inline_string<max_device_name_size> device_name;
-    inline_string<max_secret_size> device_secret;
-    inline_string<max_client_id_size> client_id;
-    inline_string<256> device_token;
+    inline_string<max_product_key_size> product_key{};
+    inline_string<max_device_name_size> device_name{};
+    inline_string<max_secret_size> device_secret{};
+    inline_string<max_client_id_size> client_id{};
+    inline_string<256> device_token{};
 
     /// Whether it logs in with the token, by `token_options`, and not as a device.
     constexpr bool has_token() const noexcept { return !device_token.empty(); }
@@ -113,7 +113,7 @@ class token_login {
     mqtt::credentials operator()() const { return made_; }
 
   private:
-    mqtt::credentials made_;
+    mqtt::credentials made_{};
 };
 
 /// The options of a session with a token, over TLS. Of `options`, client identifier, method and timestamp do not count.

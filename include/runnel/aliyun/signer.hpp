@@ -56,8 +56,8 @@ inline constexpr secure_mode secure_mode_for = Transport::secure ? secure_mode::
 
 /// A name with its value that goes into a signature.
 struct parameter {
-    std::string_view name;
-    std::string_view value;
+    std::string_view name{};
+    std::string_view value{};
 };
 
 /// A signature in lower-case hexadecimal digits: 32, 40 or 64 by the method.
@@ -96,11 +96,11 @@ constexpr signature sign_parameters(sign_method method, std::string_view secret,
 /// What a device sends in CONNECT. Nothing is allocated, and a value of it can be `constexpr`.
 struct connect_credentials {
     /// The client identifier with its extended parameters between bars.
-    inline_string<256> client_id;
+    inline_string<256> client_id{};
     /// Device name and product key, joined by `&`.
-    inline_string<max_device_name_size + 1 + max_product_key_size> user_name;
+    inline_string<max_device_name_size + 1 + max_product_key_size> user_name{};
     /// The signature.
-    signature password;
+    signature password{};
 
     friend constexpr bool operator==(connect_credentials const&, connect_credentials const&) noexcept = default;
 };
@@ -205,9 +205,9 @@ constexpr signature sign_sub_device(device const& sub, std::string_view client_i
 
 /// What a client of TLS with a pre-shared key shows, in place of checking a certificate.
 struct psk_credentials {
-    inline_string<160> identity;
+    inline_string<160> identity{};
     /// The key's bytes are these digits themselves: 64 of them, upper case.
-    signature key;
+    signature key{};
 };
 
 /// Identity and key for `psk_endpoint`. `timestamp`: milliseconds since 1970; the vendor's SDK has always the same, the

@@ -79,10 +79,10 @@ enum class topic_kind : std::uint8_t {
 /// How the topics of one kind look: levels between slashes, where `{pk}` stands for the product key, `{dn}` for the
 /// device name, `{id}` for one level, and a final `{rest}` for one level or more.
 struct topic_rule {
-    topic_kind kind;
-    std::string_view pattern;
+    topic_kind kind{};
+    std::string_view pattern{};
     /// Whether there is a topic of the same name with `_reply` at its end, for the answers.
-    bool has_reply;
+    bool has_reply = false;
 };
 
 /// All topics of the platform, in the order of `topic_kind`; of two rows that match a topic, the first one counts.

@@ -33,8 +33,8 @@ RUNNEL_COLD constexpr bool may_be_host_in_text(std::string_view host) noexcept {
 
 /// The parts of "host", "host:port" or "[address]:port".
 struct host_and_port {
-    std::string_view host;  ///< without brackets; with several ':' and without brackets, all
-    std::string_view port;
+    std::string_view host{};  ///< without brackets; with several ':' and without brackets, all
+    std::string_view port{};
     bool has_port = false;  ///< there is a ':' before `port`
     bool has_brackets = false;
 };

@@ -23,6 +23,8 @@ class layer_error_category final : public std::error_category {
 
     constexpr layer_error_category(char const* name, describe_function describe, condition_function condition) noexcept
         : name_(name), describe_(describe), condition_(condition) {}
+    layer_error_category(layer_error_category const&) = delete;
+    layer_error_category& operator=(layer_error_category const&) = delete;
 
     char const* name() const noexcept override { return name_; }
     RUNNEL_COLD std::string message(int value) const override { return describe_(value); }

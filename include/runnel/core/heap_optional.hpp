@@ -51,7 +51,7 @@ class heap_optional {
     T const* operator->() const noexcept { return value_.get(); }
 
   private:
-    std::unique_ptr<T> value_;
+    std::unique_ptr<T> value_{};
 };
 
 }  // namespace runnel

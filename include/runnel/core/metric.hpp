@@ -26,17 +26,17 @@ enum class metric_kind : std::uint8_t {
 
 /// What tells values of the same name apart: a name and a value, of Prometheus a label.
 struct metric_attribute {
-    std::string name;
-    std::string value;
+    std::string name{};
+    std::string value{};
 
     friend bool operator==(metric_attribute const&, metric_attribute const&) = default;
 };
 
 /// One value, measured, and what an exporter of OpenTelemetry's needs to know of it.
 struct metric {
-    std::string name;         ///< by OpenTelemetry's conventions, with dots: "runnel.mqtt.io"
-    std::string description;  ///< for people
-    std::string unit;         ///< UCUM's: "By", "s"; what is counted in braces: "{message}"; or nothing
+    std::string name{};         ///< by OpenTelemetry's conventions, with dots: "runnel.mqtt.io"
+    std::string description{};  ///< for people
+    std::string unit{};         ///< UCUM's: "By", "s"; what is counted in braces: "{message}"; or nothing
     metric_kind kind = metric_kind::counter;
     double value = 0;  ///< counts are exact up to 2 to the power of 53
     std::vector<metric_attribute> attributes{};
@@ -66,8 +66,8 @@ class metric_list {
     auto end() const noexcept { return metrics_.end(); }
 
   private:
-    std::vector<metric_attribute> common_;
-    std::vector<metric> metrics_;
+    std::vector<metric_attribute> common_{};
+    std::vector<metric> metrics_{};
 };
 
 namespace detail {

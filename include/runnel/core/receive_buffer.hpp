@@ -93,7 +93,7 @@ class receive_buffer {
         return {storage_.get() + end_, capacity_ - end_};
     }
 
-    std::unique_ptr<char[]> storage_;
+    std::unique_ptr<char[]> storage_{};
     std::size_t capacity_ = 0;
     std::size_t begin_ = 0;
     std::size_t end_ = 0;

@@ -123,7 +123,7 @@ class record_pool {
         }
     }
 
-    std::vector<block*> blocks_;
+    std::vector<block*> blocks_{};
     block* current_ = nullptr;
     block* spare_ = nullptr;  // the first of the blocks without records
     std::size_t spare_bytes_ = 0;

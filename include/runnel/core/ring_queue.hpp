@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/compiler.hpp>
+#include <runnel/core/to_size.hpp>
 
 #include <cassert>
 #include <cstddef>
@@ -21,7 +22,7 @@ class ring_queue {
     std::uint64_t first() const noexcept { return first_; }
     /// The number that the next element will have.
     std::uint64_t next() const noexcept { return next_; }
-    std::size_t size() const noexcept { return static_cast<std::size_t>(next_ - first_); }
+    std::size_t size() const noexcept { return to_size(next_ - first_); }
     bool empty() const noexcept { return first_ == next_; }
     bool contains(std::uint64_t number) const noexcept { return number - first_ < next_ - first_; }
 
@@ -71,7 +72,7 @@ class ring_queue {
   private:
     // Numbers have 64 bits on every machine.
     static std::size_t place_of(std::uint64_t number, std::size_t capacity) noexcept {
-        return static_cast<std::size_t>(number) & (capacity - 1);
+        return to_size(number) & (capacity - 1);
     }
 
     RUNNEL_COLD RUNNEL_NOINLINE void grow() {
@@ -82,7 +83,7 @@ class ring_queue {
         capacity_ = capacity;
     }
 
-    std::unique_ptr<T[]> elements_;
+    std::unique_ptr<T[]> elements_{};
     std::size_t capacity_ = 0;  // a power of two
     std::uint64_t first_ = 0;
     std::uint64_t next_ = 0;

@@ -110,7 +110,7 @@ class send_buffer {
         capacity_ = capacity;
     }
 
-    std::unique_ptr<char[]> storage_;
+    std::unique_ptr<char[]> storage_{};
     std::size_t capacity_ = 0;
     std::size_t headroom_;
     std::size_t begin_;

@@ -16,16 +16,16 @@ namespace runnel {
 /// The parts of a URL (RFC 3986) of a server: "scheme://user:password@host:port/path?query".
 struct url {
     /// In small letters, without "://".
-    std::string scheme;
+    std::string scheme{};
     /// What stands before '@', unescaped; none if it is missing.
-    std::optional<std::string> user_name;
-    std::optional<secret_string> password;
+    std::optional<std::string> user_name{};
+    std::optional<secret_string> password{};
     /// Name or address in small letters, IPv6 without brackets; empty where the URL has none ("unix:///run/broker").
-    std::string host;
+    std::string host{};
     /// 0: none is named.
     std::uint16_t port = 0;
     /// From the first '/' on, with the query, escaped as it was; or empty.
-    std::string path;
+    std::string path{};
 };
 
 namespace detail {

@@ -83,7 +83,7 @@ class async_mutex {
 
   private:
     wait_list<Executor> waiters_;
-    list_link holders_;         // all that may come to hold the turn
+    list_link holders_{};       // all that may come to hold the turn
     holder* holder_ = nullptr;  // the one that does
     bool closed_ = false;
 };

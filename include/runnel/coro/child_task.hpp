@@ -52,7 +52,7 @@ class child_task {
             } catch (...) {
             }
         }
-        asio::cancellation_signal signal;
+        asio::cancellation_signal signal{};
         std::size_t present = 0;  // coroutines, from `launch` on; one that has ended may be behind the next
     };
     /// A share in that: tells whether the object, and whoever has it as a member, has gone.

@@ -15,7 +15,7 @@ namespace runnel {
 
 /// Where a read goes to, and how it has ended.
 struct read_outcome {
-    std::error_code error;
+    std::error_code error{};
     std::size_t size = 0;
     asio::mutable_buffer into{};
 };
@@ -33,25 +33,25 @@ auto direct_read(State& state, read_outcome& outcome) {
     class handler : public detail::suspended<Executor> {
       public:
         using base = detail::suspended<Executor>;
-        handler(typename base::source s, State& of, read_outcome* to) noexcept
+        handler(typename base::source s, State& of, read_outcome& to) noexcept
             : base(std::move(s)), state_(&of), outcome_(to) {}
 
         void operator()(std::error_code error, std::size_t size) {
-            outcome_->error = error;
-            outcome_->size = size;
+            outcome_.error = error;
+            outcome_.size = size;
             if (state_->is_abandoned()) [[unlikely]] {
-                outcome_->error = asio::error::operation_aborted;
-                outcome_->size = 0;
+                outcome_.error = asio::error::operation_aborted;
+                outcome_.size = 0;
             }
             this->resume();
         }
 
       private:
         state_share<State> state_;
-        read_outcome* outcome_;
+        read_outcome& outcome_;
     };
-    return detail::suspend<Executor>([&state, to = &outcome](typename detail::suspended<Executor>::source s) {
-        state.next->async_read_some(to->into, handler(std::move(s), state, to));
+    return detail::suspend<Executor>([&state, &outcome](typename detail::suspended<Executor>::source s) {
+        state.next->async_read_some(outcome.into, handler(std::move(s), state, outcome));
     });
 }
 

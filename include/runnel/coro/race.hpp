@@ -51,12 +51,12 @@ asio::awaitable<std::size_t, Executor> race(wait_list<Executor>& waiters, Task..
     // and `running` last. It is in this frame, as what the tasks' ends refer to is: so this goes on behind the last of
     // them only.
     struct shared {
-        std::array<asio::cancellation_signal, sizeof...(Task)> signals;
+        std::array<asio::cancellation_signal, sizeof...(Task)> signals{};
         std::size_t running = 0;
         std::size_t first = none;
-        std::exception_ptr error;
-        waiter<Executor> ended;
-        waiter<Executor> all_ended;
+        std::exception_ptr error{};
+        waiter<Executor> ended{};
+        waiter<Executor> all_ended{};
     } state;
     // For the end of all, as who wakes those that wait in the other list has not ended the tasks.
     wait_list<Executor> ending(waiters.queue());

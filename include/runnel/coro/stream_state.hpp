@@ -75,6 +75,8 @@ template <class State>
 class state_owner {
   public:
     explicit state_owner(State* state) noexcept : state_(state) {}
+    state_owner(state_owner const&) = delete;
+    state_owner& operator=(state_owner const&) = delete;
     state_owner(state_owner&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
     state_owner& operator=(state_owner&& other) noexcept {
         state_owner moved(std::move(other));

@@ -64,6 +64,8 @@ class timer {
     struct state {
         RUNNEL_COLD RUNNEL_NOINLINE state(Executor const& executor, function c, void* o)
             : timer(executor), call(c), of(o) {}
+        state(state const&) = delete;
+        state& operator=(state const&) = delete;
         waitable_timer<Executor> timer;
         function call;
         void* of;

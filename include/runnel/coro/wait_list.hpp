@@ -35,13 +35,11 @@ class wait_list_registry : public asio::execution_context::service {
     using key_type = wait_list_registry;
     inline static asio::execution_context::id id{};
 
-    class entry : public list_link {
-      public:
-        /// Destroys one waiting coroutine, and with it perhaps this list; false if none waits.
-        virtual bool destroy_one() noexcept = 0;
-
-      protected:
-        ~entry() = default;
+    struct entry : list_link {
+        /// Destroys one waiting coroutine, and with it perhaps the list; false if none waits.
+        using destroy_function = bool (*)(entry&) noexcept;
+        explicit entry(destroy_function f) noexcept : destroy_one(f) {}
+        destroy_function const destroy_one;
     };
 
     explicit wait_list_registry(asio::execution_context& context) : service(context) {}
@@ -61,12 +59,12 @@ class wait_list_registry : public asio::execution_context::service {
         // The context's threads have ended: no lock, as destroying a coroutine may remove lists.
         while (lists_.linked()) {
             auto& first = static_cast<entry&>(*lists_.next());
-            if (!first.destroy_one()) first.unlink();
+            if (!first.destroy_one(first)) first.unlink();
         }
     }
 
-    std::mutex mutex_;
-    list_link lists_;
+    std::mutex mutex_{};
+    list_link lists_{};
 };
 
 template <class Executor>
@@ -102,7 +100,7 @@ template <class Executor>
 class waiter : public list_link {
   public:
     /// Why the coroutine was woken: no error, or `operation_aborted` after a cancellation, or what `wake` was given.
-    std::error_code result;
+    std::error_code result{};
 
     /// Whether it waits to be woken.
     bool is_waiting() const noexcept { return list_ != nullptr; }
@@ -125,8 +123,8 @@ class waiter : public list_link {
         auto const taken = take_coroutine();  // which may own the frame in which this lives
     }
 
-    std::optional<coroutine> coroutine_;   // from `wait` until it goes on
-    wait_list<Executor>* list_ = nullptr;  // where it waits; nullptr once it has been woken
+    std::optional<coroutine> coroutine_{};  // from `wait` until it goes on
+    wait_list<Executor>* list_ = nullptr;   // where it waits; nullptr once it has been woken
 };
 
 /// Those who have been woken and have not gone on yet. One operation posted to the executor lets all of them go on, in
@@ -273,8 +271,8 @@ class wake_queue {
     Executor executor_;
     decltype(later(std::declval<Executor const&>())) later_;
     wait_list_registry& registry_;
-    list_link ready_;
-    list_link behind_;
+    list_link ready_{};
+    list_link behind_{};
     std::size_t shares_ = 0;
     bool posted_ = false;
     bool in_turn_ = false;  // those of a turn are going on, and `behind_` comes after them
@@ -296,7 +294,9 @@ class wait_list final : private wait_list_registry::entry {
 
     RUNNEL_COLD explicit wait_list(Executor executor) : wait_list(share_type(*new queue_type(std::move(executor)))) {}
     /// A list that shares the queue of others: coroutines woken at any of them go on in the order of their waking.
-    RUNNEL_COLD explicit wait_list(share_type queue) : queue_(std::move(queue)) { queue_->registry().add(*this); }
+    RUNNEL_COLD explicit wait_list(share_type queue) : entry(destroy_first), queue_(std::move(queue)) {
+        queue_->registry().add(*this);
+    }
     wait_list(wait_list const&) = delete;
     wait_list& operator=(wait_list const&) = delete;
     RUNNEL_COLD ~wait_list() {
@@ -378,14 +378,15 @@ class wait_list final : private wait_list_registry::entry {
         }
     }
 
-    bool destroy_one() noexcept override {
-        if (!waiting_.linked()) return false;
-        static_cast<waiter_type&>(*waiting_.next()).destroy();
+    static bool destroy_first(entry& list) noexcept {
+        auto& waiting = static_cast<wait_list&>(list).waiting_;
+        if (!waiting.linked()) return false;
+        static_cast<waiter_type&>(*waiting.next()).destroy();
         return true;
     }
 
     share_type queue_;
-    list_link waiting_;
+    list_link waiting_{};
 };
 
 }  // namespace runnel

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/secret.hpp>
+#include <runnel/core/to_size.hpp>
 
 #include <algorithm>
 #include <array>
@@ -85,7 +86,7 @@ class block_hash {
 
     /// Adds `bytes` to the input.
     constexpr void update(std::string_view bytes) noexcept {
-        std::size_t const held = static_cast<std::size_t>(length_ % block_size);
+        std::size_t const held = to_size(length_ % block_size);
         length_ += bytes.size();
         if (held != 0) {
             std::size_t const room = (std::min)(block_size - held, bytes.size());
@@ -103,7 +104,7 @@ class block_hash {
     /// The digest of all input so far. The object must then be assigned to before it is used again.
     constexpr digest_type finish() noexcept {
         constexpr std::size_t length_at = block_size - sizeof(length_);  // its lower 64 bits
-        std::size_t held = static_cast<std::size_t>(length_ % block_size);
+        std::size_t held = to_size(length_ % block_size);
         partial_[held++] = static_cast<char>(0x80);
         if (held > block_size - 2 * word_size) {
             std::fill(partial_.begin() + static_cast<std::ptrdiff_t>(held), partial_.end(), '\0');

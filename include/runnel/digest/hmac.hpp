@@ -53,8 +53,8 @@ class hmac {
     }
 
   private:
-    Hash inner_;
-    Hash outer_;
+    Hash inner_{};
+    Hash outer_{};
 };
 
 /// The HMAC of `message` under `key` in one go: `authenticate<sha256>(key, message)`.

@@ -20,8 +20,8 @@ namespace runnel::testing {
 /// A certificate and its private key, both as PEM text, to put into `tls_options::certificate_pem` and
 /// `private_key_pem`.
 struct identity {
-    std::string certificate_pem;
-    std::string private_key_pem;
+    std::string certificate_pem{};
+    std::string private_key_pem{};
 };
 
 /// What a certificate is to say. The defaults are those of a server on this machine.
@@ -147,8 +147,8 @@ class certificate_authority {
         return result;
     }
 
-    static ASN1_TIME* from_now(std::chrono::seconds span) {
-        return check(X509_gmtime_adj(nullptr, static_cast<long>(span.count())));
+    static ASN1_TIME* from_now(std::chrono::duration<long> span, ASN1_TIME* into = nullptr) {
+        return check(X509_gmtime_adj(into, span.count()));
     }
 
     static void revoke(X509_CRL* list, identity const& one) {
@@ -174,8 +174,8 @@ class certificate_authority {
         BIGNUM* const number = check(BN_bin2bn(serial, sizeof(serial), nullptr));
         BN_to_ASN1_INTEGER(number, X509_get_serialNumber(c));
         BN_free(number);
-        check(X509_gmtime_adj(X509_getm_notBefore(c), static_cast<long>(options.valid_from.count())));
-        check(X509_gmtime_adj(X509_getm_notAfter(c), static_cast<long>(options.valid_to.count())));
+        from_now(options.valid_from, X509_getm_notBefore(c));
+        from_now(options.valid_to, X509_getm_notAfter(c));
         auto const name = reinterpret_cast<unsigned char const*>(options.common_name.c_str());
         check(X509_NAME_add_entry_by_txt(X509_get_subject_name(c), "CN", MBSTRING_UTF8, name, -1, -1, 0));
         check(X509_set_pubkey(c, key));
@@ -229,8 +229,8 @@ class certificate_authority {
     }
 
     key_ptr key_;
-    certificate_ptr certificate_;
-    std::string certificate_pem_;
+    certificate_ptr certificate_{};
+    std::string certificate_pem_{};
 };
 
 }  // namespace runnel::testing

@@ -22,7 +22,7 @@ class over_websocket {
     explicit over_websocket(Next next = Next()) : next_(std::move(next)) {}
 
     /// The only path that is not answered with 404; empty: any will do. A query behind it is ignored.
-    std::string path;
+    std::string path{};
 
     std::string name() const { return secure ? "wss" : "ws"; }
 

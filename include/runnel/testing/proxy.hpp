@@ -149,23 +149,23 @@ class basic_proxy {
 
         Executor executor;
         proxy_options options;
-        proxy_faults faults;
-        std::set<std::shared_ptr<link>> links;
+        proxy_faults faults{};
+        std::set<std::shared_ptr<link>> links{};
         std::size_t connections = 0;
         std::size_t tunnels = 0;
         std::size_t refused = 0;
         std::size_t bytes = 0;
-        std::string last_target;
+        std::string last_target{};
     };
 
     using shared_ptr = std::shared_ptr<shared>;
     using link_ptr = std::shared_ptr<link>;
 
     struct target {
-        std::string host;
+        std::string host{};
         std::uint16_t port = 0;
         bool socks = false;
-        std::string early;  // of the tunnel, sent behind the request without waiting
+        std::string early{};  // of the tunnel, sent behind the request without waiting
     };
 
     static void accepted(shared_ptr const& self, socket_type socket) {

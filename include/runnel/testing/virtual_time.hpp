@@ -116,9 +116,9 @@ class virtual_time {
     // behind that. `run` reads it between two turns of the context, and may go before: both have a share.
     template <class T>
     struct task {
-        asio::cancellation_signal signal;
-        std::optional<std::conditional_t<std::is_void_v<T>, bool, T>> value;
-        std::exception_ptr error;
+        asio::cancellation_signal signal{};
+        std::optional<std::conditional_t<std::is_void_v<T>, bool, T>> value{};
+        std::exception_ptr error{};
         bool done = false;
     };
 

@@ -16,8 +16,8 @@ namespace runnel {
 
 /// An address that was tried, and why it could not be connected to.
 struct connect_attempt {
-    asio::ip::tcp::endpoint endpoint;
-    std::error_code error;
+    asio::ip::tcp::endpoint endpoint{};
+    std::error_code error{};
 };
 
 /// None of a host's addresses could be connected to: the text names each with its error. The code is that of the last

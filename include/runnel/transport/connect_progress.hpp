@@ -129,9 +129,9 @@ class connect_progress {
         at(connect_step::open, std::move(what));
     }
 
-    connect_budget budget;
+    connect_budget budget{};
     /// What has failed in this attempt before that which has opened the stream, and why: errors' texts.
-    std::string passed_over;
+    std::string passed_over{};
 
     /// What is being done has failed with `error`, and something else is tried now.
     RUNNEL_COLD RUNNEL_NOINLINE void pass_over(std::system_error const& error) {
@@ -224,11 +224,11 @@ class connect_progress {
     }
 
     connect_step step_ = connect_step::none;
-    std::string doing_;
-    watcher watcher_;
+    std::string doing_{};
+    watcher watcher_{};
     std::uint64_t address_ = 0;
-    connect_budget turn_;    // the address's, if it has a share only
-    std::string turn_of_;    // the address then
+    connect_budget turn_{};  // the address's, if it has a share only
+    std::string turn_of_{};  // the address then
     std::size_t turns_ = 0;  // at the same server; no more than are remembered, so that they come to an end
     std::array<std::uint64_t, remembered> useless_{};
 };

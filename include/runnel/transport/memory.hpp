@@ -96,12 +96,12 @@ class memory_stream {
     // emptied by the reading one; `end` is set by the writing end, `dead` by the reading one, both by a cut; the limits
     // of `flow` are the user's, at any time, its counters the operations'.
     struct half {
-        memory_flow flow;
-        receive_buffer bytes;
-        std::error_code end;  // what the reader gets behind the last byte, once there is one
-        bool dead = false;    // nobody will read it
-        waiter<Executor> reader;
-        waiter<Executor> writer;
+        memory_flow flow{};
+        receive_buffer bytes{};
+        std::error_code end{};  // what the reader gets behind the last byte, once there is one
+        bool dead = false;      // nobody will read it
+        waiter<Executor> reader{};
+        waiter<Executor> writer{};
     };
 
     struct connection {
@@ -218,7 +218,7 @@ class basic_memory_transport {
         : accept_(std::make_shared<acceptor_type const>(std::move(accept))) {}
 
     /// What the connection would be to, if it left the process; for layers above, which set it.
-    std::string host;
+    std::string host{};
     std::uint16_t port = 0;
 
     std::string url() const { return "memory://" + host + ':' + std::to_string(port); }
@@ -234,7 +234,7 @@ class basic_memory_transport {
     friend bool operator==(basic_memory_transport const&, basic_memory_transport const&) = default;
 
   private:
-    std::shared_ptr<acceptor_type const> accept_;
+    std::shared_ptr<acceptor_type const> accept_{};
 };
 
 /// The usual one, with `asio::any_io_executor`.

@@ -98,7 +98,7 @@ class basic_reconnect_schedule {
 
     /// How an attempt to connect, and perhaps the connection, have ended.
     struct failure {
-        std::error_code why;
+        std::error_code why{};
         std::optional<std::chrono::steady_clock::duration> lasted{};  ///< the connection, if the server accepted it
         bool thrown_out = false;                                      ///< the server ended it
         bool passing = false;  ///< the server may find no fault next time, whatever `classify` says

@@ -17,7 +17,7 @@ namespace runnel {
 /// Another server, as a server names it.
 struct server_reference {
     /// Name or address, IPv6 without brackets.
-    std::string_view host;
+    std::string_view host{};
     /// 0: none is named.
     std::uint16_t port = 0;
 

@@ -52,7 +52,7 @@ class socket_setup {
     }
 
   private:
-    std::unique_ptr<base> setup_;
+    std::unique_ptr<base> setup_{};
 };
 
 }  // namespace runnel

@@ -31,7 +31,7 @@ struct basic_tcp {
     static constexpr std::uint16_t default_port = 1883;
 
     /// Name or address (IPv6 without brackets) of the host.
-    std::string host;
+    std::string host{};
     /// 0 stands for `default_port`, MQTT's.
     std::uint16_t port = 0;
     /// Sends small packets at once (TCP_NODELAY). The layers above gather what belongs together.

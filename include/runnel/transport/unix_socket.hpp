@@ -39,7 +39,7 @@ struct basic_unix_socket {
 
     /// Where the socket is: 1 to 107 bytes. One that begins with '@' is a name in Linux's abstract namespace, without
     /// '@'.
-    std::string path;
+    std::string path{};
 
     friend bool operator==(basic_unix_socket const&, basic_unix_socket const&) = default;
 

@@ -179,10 +179,10 @@ class permessage_deflate {
 
     z_stream out_{};
     z_stream in_{};
-    send_buffer deflated_;
-    send_buffer inflated_;
+    send_buffer deflated_{};
+    send_buffer inflated_{};
     std::size_t max_inflated_ = 0;
-    utf8_validator utf8_;
+    utf8_validator utf8_{};
     bool deflating_ = false;
     bool inflating_ = false;
     bool message_begun_ = false;

@@ -10,7 +10,7 @@ namespace runnel::websocket {
 struct message {
     message_kind kind = message_kind::binary;
     /// Valid until the next read, or until the stream is closed or destroyed.
-    std::string_view data;
+    std::string_view data{};
 };
 
 /// No compression: messages cross the wire as they are. `permessage_deflate` is the other model.

@@ -33,7 +33,7 @@ struct stream_options {
 /// How a client opens a WebSocket.
 struct client_options {
     /// Name or address of the server, for the Host header; an IPv6 address without brackets.
-    std::string host;
+    std::string host{};
     std::uint16_t port = 80;
     /// The port that the Host header leaves out: 80, or 443 over TLS.
     std::uint16_t default_port = 80;

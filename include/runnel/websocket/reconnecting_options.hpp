@@ -58,17 +58,17 @@ struct reconnecting_counters {
 /// A message that owns its bytes.
 struct received_message {
     message_kind kind = message_kind::binary;
-    std::string data;
+    std::string data{};
 };
 
 /// How a `reconnecting_client` connects and behaves.
 struct reconnecting_options {
     /// Host, path, subprotocols, headers, limits.
-    client_options handshake;
+    client_options handshake{};
     /// If set, is called for each attempt: headers besides those of `handshake`, for tokens that expire. What it throws
     /// ends `run`.
-    std::function<std::vector<header>()> make_headers;
-    reconnect_policy reconnect;
+    std::function<std::vector<header>()> make_headers{};
+    reconnect_policy reconnect{};
     /// How long an attempt may take, handshakes included; 1 ms or more.
     std::chrono::milliseconds connect_timeout{30'000};
     /// After so long without anything from the server it is pinged; 0 ms (never) or more.
@@ -85,7 +85,7 @@ struct reconnecting_options {
     /// so that the server has to wait; nor is it pinged.
     std::size_t maximum_received = 1024 * 1024;
     /// Is told of each change. What it throws ends `run`. It may destroy the client.
-    callback<connection_event const&> on_event;
+    callback<connection_event const&> on_event{};
 };
 
 /// Throws `std::out_of_range`, with the range in its text, if the options are not possible.

@@ -153,7 +153,7 @@ class stream {
     // `agreed_` is written by `settle`, before anybody else has the stream: while a coroutine is suspended, nobody
     // writes it. For all else see `stream_impl`.
     state_owner<detail::stream_impl<Next, Compression>> impl_;
-    detail::handshake_result agreed_;
+    detail::handshake_result agreed_{};
 };
 
 }  // namespace runnel::websocket

@@ -29,7 +29,7 @@ struct over {
     static constexpr std::uint16_t default_port = secure ? 443 : 80;
 
     /// Name or address (IPv6 without brackets) of the host.
-    std::string host;
+    std::string host{};
     /// 0 stands for `default_port`.
     std::uint16_t port = 0;
     /// Path and query of the request, escaped where needed.

@@ -20,7 +20,7 @@ namespace runnel::aliyun::alink {
 struct topology_change {
     enum class kind : int { created = 0, deleted = 1, enabled = 2, disabled = 8 };
     kind what{};
-    std::vector<device_id> devices;
+    std::vector<device_id> devices{};
 };
 
 /// A gateway: a device over whose session sub-devices communicate.

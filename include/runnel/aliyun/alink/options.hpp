@@ -57,9 +57,9 @@ constexpr bool has(feature set, feature one) noexcept {
 
 /// A topic that belongs to a feature.
 struct feature_topic {
-    alink::feature feature;
-    topic_kind kind;
-    bool reply;
+    alink::feature feature{};
+    topic_kind kind{};
+    bool reply = false;
     std::string_view id = {};
 };
 
@@ -127,9 +127,9 @@ inline std::vector<std::string> filters_of(feature set, aliyun::device const& wh
 
 /// Something received that is not as it should be, or a handler that has failed or refused: never an end of `run`.
 struct fault {
-    std::error_code why;
-    std::string_view topic;
-    std::string_view detail;  ///< the payload, or what the handler's exception says
+    std::error_code why{};
+    std::string_view topic{};
+    std::string_view detail{};  ///< the payload, or what the handler's exception says
 };
 
 /// How a device speaks Alink.

@@ -183,7 +183,7 @@ class sub_device : public device<Session> {
     // in its handler.
     alink::detail::logins<Session>& gateway_;
     typename alink::detail::logins<Session>::member self_;
-    std::shared_ptr<event_handler const> event_;
+    std::shared_ptr<event_handler const> event_{};
 };
 
 template <class Session>

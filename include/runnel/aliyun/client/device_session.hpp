@@ -213,12 +213,12 @@ class device_session {
         }
 
         wait_list<executor_type> waiters;
-        waiter<executor_type> stop;
+        waiter<executor_type> stop{};
         rate_limit attempts;
-        std::multimap<std::string, void const*, std::less<>> filters;  // and whose they are: see `reservation`
-        bool stopping = false;                                         // `disconnect` was called
-        bool running = false;                                          // `run` waits or runs
-        bool ended = false;                                            // the session is gone
+        std::multimap<std::string, void const*, std::less<>> filters{};  // and whose they are: see `reservation`
+        bool stopping = false;                                           // `disconnect` was called
+        bool running = false;                                            // `run` waits or runs
+        bool ended = false;                                              // the session is gone
     };
     using state_ptr = std::shared_ptr<state>;
 

@@ -95,8 +95,8 @@ class registration_attempt {
         product of;
         std::string device_name;
         mqtt::reason_code refused = mqtt::reason_code::success;
-        std::optional<mqtt::delivery> delivered;
-        std::optional<registration> answer;
+        std::optional<mqtt::delivery> delivered{};
+        std::optional<registration> answer{};
         errc error = errc::ok;
     };
 
@@ -127,8 +127,8 @@ class registration_attempt {
     executor_type executor_;
     Transport transport_;
     mqtt::session_state state_{mqtt::role::client, mqtt::protocol_version::v3_1_1};
-    send_buffer out_;
-    connect_credentials credentials_;
+    send_buffer out_{};
+    connect_credentials credentials_{};
     listener listener_;
 };
 

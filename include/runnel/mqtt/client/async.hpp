@@ -116,7 +116,7 @@ class completion {
     Handler handler_;
     Executor executor_;
     asio::executor_work_guard<asio::associated_executor_t<Handler, Executor>> work_;
-    std::shared_ptr<asio::cancellation_signal> signal_;
+    std::shared_ptr<asio::cancellation_signal> signal_{};
 };
 
 // Begins an operation: `make` makes its coroutine, and owns what that is made of until then.

@@ -10,9 +10,9 @@ namespace runnel::mqtt {
 
 /// Who the client is.
 struct credentials {
-    std::string client_id;  ///< empty: the server chooses one, and each connection begins a new session
-    std::optional<std::string> user_name;
-    std::optional<secret_string> password;
+    std::string client_id{};  ///< empty: the server chooses one, and each connection begins a new session
+    std::optional<std::string> user_name{};
+    std::optional<secret_string> password{};
 };
 
 /// What makes credentials anew for each attempt to connect: signatures with a timestamp, tokens that expire. Goes into

@@ -59,7 +59,7 @@ class event_stream {
             readers.wake_all({});
         }
 
-        std::deque<session_event> events;
+        std::deque<session_event> events{};
         wait_list<Executor> readers;
         std::uint64_t dropped = 0;
         bool closed = false;

@@ -47,6 +47,8 @@ class message_source {
 class message {
   public:
     message() noexcept = default;
+    message(message const&) = delete;
+    message& operator=(message const&) = delete;
     message(message&& other) noexcept : stored_(std::exchange(other.stored_, nullptr)) {}
     message& operator=(message&& other) noexcept {
         message moved(std::move(other));
@@ -274,8 +276,8 @@ class inbox {
         return unread_.empty() && pool_.records() <= 1;
     }
 
-    record_pool pool_;
-    ring_queue<message::stored*> unread_;
+    record_pool pool_{};
+    ring_queue<message::stored*> unread_{};
     std::size_t capacity_;
     std::size_t bytes_ = 0;
     std::uint64_t dropped_ = 0;
@@ -283,7 +285,7 @@ class inbox {
     int exceptions_ = 0;
     bool is_unwanted_ = false;
     bool is_owned_ = true;
-    std::weak_ptr<message_source> source_;
+    std::weak_ptr<message_source> source_{};
 };
 
 inline void message::end() noexcept {

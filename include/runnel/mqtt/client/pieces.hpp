@@ -1,6 +1,7 @@
 #pragma once
 
 #include <runnel/core/compiler.hpp>
+#include <runnel/core/to_size.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/coro/wait_list.hpp>
 #include <runnel/mqtt/client/detail/pieces_part.hpp>
@@ -83,7 +84,7 @@ class span_source {
         if (offset < begin_) at_ = 0, begin_ = 0;
         for (; at_ != parts_.size() && begin_ + parts_[at_].size() <= offset; ++at_) begin_ += parts_[at_].size();
         std::size_t n = 0;
-        auto from = static_cast<std::size_t>(offset - begin_);
+        auto from = to_size(offset - begin_);
         for (auto i = at_; i != parts_.size() && n != into.size(); ++i, from = 0) {
             auto const part = parts_[i].substr(from, into.size() - n);
             if (!part.empty()) std::memcpy(into.data() + n, part.data(), part.size());
@@ -127,7 +128,7 @@ class sequence_source {
   private:
     std::uint64_t size_;
     Next next_;
-    std::string_view rest_;
+    std::string_view rest_{};
 };
 
 /// What takes messages in pieces. Each function returns nothing, or an `awaitable<void>`, with which it may take its

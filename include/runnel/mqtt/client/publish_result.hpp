@@ -15,9 +15,9 @@ namespace runnel::mqtt {
 /// What a server says besides the reason code, in MQTT 5, of a message (3.4.2.2, 3.5.2.2, 3.7.2.2), of a connection
 /// (3.2.2.3.9, 3.2.2.3.10).
 struct publish_details {
-    std::string reason_string;  ///< made `printable`
+    std::string reason_string{};  ///< made `printable`
     /// The first of them, as many as fit into 64 KiB.
-    std::vector<std::pair<std::string, std::string>> user_properties;
+    std::vector<std::pair<std::string, std::string>> user_properties{};
 
     /// Null if the packet says nothing.
     RUNNEL_COLD static std::shared_ptr<publish_details const> of(property_view const& props) {
@@ -56,7 +56,7 @@ struct publish_result {
     /// Of the acknowledgement: `success` or, in MQTT 5, `no_matching_subscribers`.
     reason_code reason = reason_code::success;
     /// Null if the server has said no more than the reason.
-    std::shared_ptr<publish_details const> details;
+    std::shared_ptr<publish_details const> details{};
 
     operator reason_code() const noexcept { return reason; }
 };

@@ -363,21 +363,21 @@ class session final : private detail::session_services {
             this->of->finish(failure && !cancelled ? code : error, text);
         }
         std::error_code error = errc::disconnected;  // for `disconnect`, unless `run` throws
-        std::exception_ptr failure;                  // what `run` throws
+        std::exception_ptr failure{};                // what `run` throws
         bool cancelled = false;
     };
 
     // What the server has said.
     struct server_info {
-        std::string assigned_client_id;
-        std::string response_prefix;                     // the beginning of response topics
-        std::string detail;                              // of the end of the last connection
-        std::string redirect;                            // the server that it named
-        std::string remark;                              // of the stream, beside the error by which it has ended
-        std::string connack;                             // the bytes of `agreed`
-        property_view agreed;                            // of CONNACK, if there are any that nobody else keeps
-        std::shared_ptr<publish_details const> details;  // of the end, as the server tells it
-        std::error_code refused;                         // by CONNACK
+        std::string assigned_client_id{};
+        std::string response_prefix{};                     // the beginning of response topics
+        std::string detail{};                              // of the end of the last connection
+        std::string redirect{};                            // the server that it named
+        std::string remark{};                              // of the stream, beside the error by which it has ended
+        std::string connack{};                             // the bytes of `agreed`
+        property_view agreed{};                            // of CONNACK, if there are any that nobody else keeps
+        std::shared_ptr<publish_details const> details{};  // of the end, as the server tells it
+        std::error_code refused{};                         // by CONNACK
 
         RUNNEL_COLD void forget_connection() {
             detail = redirect = remark = connack = {};
@@ -614,23 +614,23 @@ class session final : private detail::session_services {
     std::shared_ptr<detail::destination<Transport>> destination_;
     session_state state_;
     detail::durability durability_;
-    std::unique_ptr<detail::quarantine> quarantine_;  // nullptr: no connection has ended as if for a message
+    std::unique_ptr<detail::quarantine> quarantine_{};  // nullptr: no connection has ended as if for a message
     detail::output_queue<executor_type> packets_;
     detail::connection<executor_type> connection_;
     detail::publishing<executor_type> publishing_;
-    std::unique_ptr<unrouted> unrouted_;
+    std::unique_ptr<unrouted> unrouted_{};
     wait_list<executor_type>* room_ = nullptr;  // where the reader waits until messages have been taken
-    std::unique_ptr<detail::subscribing_part> subscribing_;
-    std::unique_ptr<detail::requesting_part> requesting_;
-    std::unique_ptr<detail::authenticating_part<executor_type>> authenticating_;
-    std::forward_list<std::weak_ptr<detail::event_watcher>> watchers_;
+    std::unique_ptr<detail::subscribing_part> subscribing_{};
+    std::unique_ptr<detail::requesting_part> requesting_{};
+    std::unique_ptr<detail::authenticating_part<executor_type>> authenticating_{};
+    std::forward_list<std::weak_ptr<detail::event_watcher>> watchers_{};
 
-    std::unique_ptr<places> places_;  // nullptr: nobody has waited yet
-    list_link running_here_;
+    std::unique_ptr<places> places_{};  // nullptr: nobody has waited yet
+    list_link running_here_{};
     std::uint64_t connections_ = 0, messages_received_ = 0, messages_unrouted_ = 0;
     std::uint64_t overtaken_ = session_state::no_exchange;  // the message last told of
-    std::optional<clock::time_point> connected_at_;         // the last connection, if it was accepted
-    std::unique_ptr<server_info> server_info_;              // nullptr: nothing
+    std::optional<clock::time_point> connected_at_{};       // the last connection, if it was accepted
+    std::unique_ptr<server_info> server_info_{};            // nullptr: nothing
     std::optional<stream_type>* stream_ = nullptr;          // of `run`
     clock::time_point begins_anew_at_{};                    // at the latest; the epoch: it is not to
     std::uint16_t receive_maximum_ = options_.receive_maximum;

@@ -160,7 +160,7 @@ class session_meter {
 
     struct cause {
         connect_step step = connect_step::none;
-        std::error_code error;
+        std::error_code error{};
         std::uint64_t count = 0;
     };
 

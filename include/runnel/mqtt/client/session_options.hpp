@@ -28,8 +28,8 @@ namespace runnel::mqtt {
 /// A will that owns its memory: see `will`. What follows `delay` are properties of its message (3.1.3.2); a text that
 /// is empty is not sent.
 struct will_message_options {
-    std::string topic;
-    std::string payload;
+    std::string topic{};
+    std::string payload{};
     mqtt::qos qos = mqtt::qos::at_most_once;
     bool retain = false;
     std::chrono::seconds delay{0};  ///< MQTT 5: how long after the end of the connection, 0 to 4,294,967,295 s
@@ -57,10 +57,10 @@ enum class overflow : std::uint8_t {
 /// How a session connects and behaves. `session`'s constructor refuses what is out of range, and what is for MQTT 5 in
 /// a session of MQTT 3.1.1 (but not in an automatic one).
 struct session_options {
-    mqtt::credentials credentials;
+    mqtt::credentials credentials{};
     /// If set, is called for each attempt to connect, instead of using `credentials`: for tokens and signed timestamps.
     /// Any `credentials_provider`.
-    std::function<mqtt::credentials()> make_credentials;
+    std::function<mqtt::credentials()> make_credentials{};
     /// `automatic`: MQTT 5, and 3.1.1 where the server refuses 5 or ends the connection without an answer to it. That
     /// is tried at once, with a `connect_timeout` of its own, and holds until the session turns to another server or
     /// `run` ends. What only MQTT 5 has is then left out, or is an error: the event `fallback` tells what. See
@@ -81,9 +81,9 @@ struct session_options {
     /// MQTT 5: how long the server keeps the session after the connection has ended, 0 to 4,294,967,294 s, or
     /// `never_expires`.
     std::chrono::seconds session_expiry{3600};
-    std::chrono::seconds keep_alive{60};       ///< longest silence before a ping, 0 (none) to 65,535 s
-    heap_optional<will_message_options> will;  ///< what the server publishes when this client is lost
-    mqtt::user_properties user_properties;     ///< MQTT 5: of CONNECT
+    std::chrono::seconds keep_alive{60};         ///< longest silence before a ping, 0 (none) to 65,535 s
+    heap_optional<will_message_options> will{};  ///< what the server publishes when this client is lost
+    mqtt::user_properties user_properties{};     ///< MQTT 5: of CONNECT
 
     /// For resolving, all handshakes and CONNACK, 1 ms or more. Several servers, and addresses, have shares of it: see
     /// `connect_budget`.
@@ -92,7 +92,7 @@ struct session_options {
     /// that a dead link is noticed within one and a half times that. Bytes that move in either direction prolong it.
     std::chrono::milliseconds response_timeout{10'000};
     std::chrono::milliseconds close_timeout{2'000};  ///< for ending a connection in good order, 1 ms or more
-    reconnect_policy reconnect;
+    reconnect_policy reconnect{};
 
     std::uint32_t maximum_packet_size = 16 * 1024 * 1024;  ///< largest packet accepted, in bytes, 1 or more
     /// QoS 1 and 2 messages taken in but not acknowledged, 1 to 65,535. A server of MQTT 5 is told so. One that sends
@@ -132,15 +132,15 @@ struct session_options {
     bool follow_redirects = false;
     /// If set, how fast messages leave, those sent again after a reconnect included. `publish` of a QoS 0 message then
     /// completes when it leaves, not at once; its timeout counts while it waits.
-    publish_pace pace;
+    publish_pace pace{};
 
     /// If set, keeps what of the session must outlive the process (kill -9 at any moment included): QoS 1 and 2
     /// messages that are queued or not acknowledged, and what makes QoS 2 exactly once. A `std::shared_ptr` to any
     /// `session_store`, such as `sqlite_store`. It needs a client identifier that is the same in every process.
-    any_session_store store;
+    any_session_store store{};
 
     /// If set, is told of every change of the connection. It must not throw.
-    callback<session_event const&> on_event;
+    callback<session_event const&> on_event{};
 };
 
 /// How to publish. A plain aggregate of numbers and views, which can be written in braces in a `co_await` expression.

@@ -49,10 +49,12 @@ template <class Executor>
 struct subscription_state {
     struct part {
         explicit part(std::string_view f) : filter(f) {}
+        part(part const&) = delete;
+        part& operator=(part const&) = delete;
         std::string filter;
         subscription_state* of = nullptr;
         subscriptions::filter const* known = nullptr;  ///< by which identifiers the server may name it in MQTT 5
-        std::optional<qos> granted;
+        std::optional<qos> granted{};
         reason_code reason{};  ///< of the server's last answer
         bool named = false;    ///< the server names it in the message that is being dispatched
     };
@@ -77,24 +79,24 @@ struct subscription_state {
     }
 
     subscribe_options options;
-    std::vector<part> parts;                      ///< one or more; never changes
-    std::function<void(publish const&)> handler;  ///< if set, is called instead of putting messages into `box`
+    std::vector<part> parts;                        ///< one or more; never changes
+    std::function<void(publish const&)> handler{};  ///< if set, is called instead of putting messages into `box`
     inbox::owner box;
     wait_list<Executor> receivers;                ///< who waits for a message
     wait_list<Executor> answered;                 ///< who waits for SUBACK
     subscriptions::subscription* wish = nullptr;  ///< nullptr: nobody wants it any more
     detail::subscription_watcher* watcher = nullptr;
     std::uint64_t last_message = 0;  ///< the last one given to it
-    std::error_code refused;
+    std::error_code refused{};
     std::uint16_t lane = 0;      ///< of its messages: see `received`
     std::uint64_t received = 0;  ///< messages received from `box` when that was looked at last
     bool is_left = false;        ///< nobody receives from it any more, and there was no memory to remove it
     bool is_stalled = false;     ///< nobody had received any for long
-    std::string refusal;         ///< of which filter, and what the server says of it, if anything
-    std::error_code closed;      ///< why no more messages come; no error as long as they may
-    detail::run_end end;         ///< of `run`, if that is why
-    heap_optional<mqtt::user_properties> user_properties;  ///< what `options` views
-    std::shared_ptr<publish_details const> details;        ///< of the server's last answer
+    std::string refusal{};       ///< of which filter, and what the server says of it, if anything
+    std::error_code closed{};    ///< why no more messages come; no error as long as they may
+    detail::run_end end{};       ///< of `run`, if that is why
+    heap_optional<mqtt::user_properties> user_properties{};  ///< what `options` views
+    std::shared_ptr<publish_details const> details{};        ///< of the server's last answer
 };
 
 /// A subscription: where the messages that match a topic filter arrive. A handle; it may outlive the session.
@@ -165,7 +167,7 @@ class basic_subscription {
         if (!s.handler) s.box->desert();
     }
 
-    std::shared_ptr<subscription_state<Executor>> state_;
+    std::shared_ptr<subscription_state<Executor>> state_{};
 };
 
 }  // namespace runnel::mqtt

@@ -118,7 +118,7 @@ class threaded_subscription {
     friend class threaded_client;
     explicit threaded_subscription(std::shared_ptr<detail::channel_handle> h) noexcept : handle_(std::move(h)) {}
 
-    std::shared_ptr<detail::channel_handle> handle_;
+    std::shared_ptr<detail::channel_handle> handle_{};
 };
 
 /// The messages of a subscription without a callback, for as many threads as want to take them, in the order of their
@@ -385,7 +385,7 @@ class threaded_client {
 
     std::shared_ptr<core> const core_;
     std::chrono::milliseconds const close_limit_;
-    std::thread thread_;  // not joinable: it has none
+    std::thread thread_{};  // not joinable: it has none
 };
 
 }  // namespace runnel::mqtt

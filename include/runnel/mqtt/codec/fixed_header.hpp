@@ -27,8 +27,8 @@ enum class parse_status : std::uint8_t { complete, need_more, malformed };
 struct frame {
     parse_status status = parse_status::need_more;
     errc error = errc::ok;       ///< why it is malformed
-    fixed_header header;         ///< valid as soon as `total_size` is not 0
-    std::string_view body;       ///< what follows the fixed header; only if complete
+    fixed_header header{};       ///< valid as soon as `total_size` is not 0
+    std::string_view body{};     ///< what follows the fixed header; only if complete
     std::size_t total_size = 0;  ///< bytes of the whole packet, as soon as its length is known; else 0
 };
 

@@ -44,10 +44,10 @@ class owned_properties {
 
   private:
     struct held {
-        properties view;
-        std::string text;
-        user_properties user;
-        std::vector<std::uint32_t> identifiers;
+        properties view{};
+        std::string text{};
+        user_properties user{};
+        std::vector<std::uint32_t> identifiers{};
     };
 
     // Calls `f` with each string that is there.
@@ -79,7 +79,7 @@ class owned_properties {
         return h;
     }
 
-    std::unique_ptr<held> held_;
+    std::unique_ptr<held> held_{};
 };
 
 }  // namespace runnel::mqtt

@@ -69,8 +69,8 @@ class packed_list {
     }
 
   private:
-    std::span<T const> objects_;
-    std::string_view encoded_;
+    std::span<T const> objects_{};
+    std::string_view encoded_{};
 };
 
 template <class T, class Codec>

@@ -37,8 +37,8 @@ constexpr errc check_topic_name(std::string_view topic) noexcept { return check_
 
 /// The two parts of a shared subscription's filter, `$share/group/filter`.
 struct shared_filter {
-    std::string_view group;   ///< the share name; empty if the subscription is not shared
-    std::string_view filter;  ///< the topic filter that topics are matched with
+    std::string_view group{};   ///< the share name; empty if the subscription is not shared
+    std::string_view filter{};  ///< the topic filter that topics are matched with
 
     constexpr bool is_shared() const noexcept { return !group.empty(); }
 };

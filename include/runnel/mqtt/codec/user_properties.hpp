@@ -44,7 +44,7 @@ class user_properties {
     friend bool operator==(user_properties const&, user_properties const&) noexcept = default;
 
   private:
-    std::string bytes_;
+    std::string bytes_{};
 };
 
 }  // namespace runnel::mqtt

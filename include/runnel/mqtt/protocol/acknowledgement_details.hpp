@@ -40,10 +40,10 @@ class acknowledgement_details {
   private:
     struct detail {
         std::uint64_t number;
-        std::string bytes;
+        std::string bytes{};
     };
 
-    std::forward_list<detail> all_;  // a pointer in each session
+    std::forward_list<detail> all_{};  // a pointer in each session
 };
 
 }  // namespace runnel::mqtt

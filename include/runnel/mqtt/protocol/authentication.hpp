@@ -67,7 +67,7 @@ class authentication {
   private:
     enum class turn : std::uint8_t { nobody, client, server };  // whose step is due
 
-    std::string method_;
+    std::string method_{};
     turn turn_ = turn::nobody;
     bool agreed_ = false;
     bool connected_ = false;

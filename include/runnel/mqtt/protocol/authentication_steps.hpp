@@ -68,7 +68,7 @@ class authentication_steps {
         data_ = data;
     }
 
-    std::string data_;
+    std::string data_{};
     stage at_ = stage::idle;
     bool held_ = false;
 };

@@ -159,7 +159,7 @@ class handover_queue {
     }
 
     handover_limits limits_;
-    list_link outside_, waiting_, handed_;
+    list_link outside_{}, waiting_{}, handed_{};
     std::size_t messages_ = 0;
     std::size_t bytes_ = 0;
     std::size_t handed_count_ = 0;

@@ -177,7 +177,7 @@ class incoming_pieces {
   private:
     struct entry {
         taker who;
-        std::vector<std::string> filters;
+        std::vector<std::string> filters{};
     };
 
     // A message without its payload, whose views are into `bytes`.
@@ -191,8 +191,8 @@ class incoming_pieces {
             message.props = head.props.relocated(std::string_view(bytes).substr(head.topic.size()));
             message.payload = {};
         }
-        std::string bytes;
-        publish message;
+        std::string bytes{};
+        publish message{};
     };
 
     static bool is_match(std::string_view filter, std::string_view topic) noexcept {
@@ -202,11 +202,11 @@ class incoming_pieces {
         return !inner.empty() && matches(inner, topic);
     }
 
-    std::vector<entry> takers_;
-    std::shared_ptr<kept_head> head_;
-    std::string buffer_;  // payload that has not been taken
+    std::vector<entry> takers_{};
+    std::shared_ptr<kept_head> head_{};
+    std::string buffer_{};  // payload that has not been taken
     mutable std::array<char, 8> size_text_{};
-    delivery token_;
+    delivery token_{};
     taker taker_ = nullptr;
     std::uint64_t size_ = 0;     // of the payload
     std::uint64_t left_ = 0;     // of it is still to come

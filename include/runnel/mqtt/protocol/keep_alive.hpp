@@ -123,8 +123,8 @@ class keep_alive {
     duration limit_{};
     time_point sent_{};
     time_point received_{};
-    time_point life_{};       // the last sign of it, since the ping
-    flow_position position_;  // behind PINGREQ, once it is written; and how much had been taken at the last look
+    time_point life_{};         // the last sign of it, since the ping
+    flow_position position_{};  // behind PINGREQ, once it is written; and how much had been taken at the last look
     state state_ = state::off;
 };
 

@@ -219,9 +219,9 @@ class lifecycle {
     }
 
     time_point deadline_ = never;
-    std::error_code cause_;
-    std::error_code broken_;   // by a write
-    std::error_code cut_off_;  // an end in good order
+    std::error_code cause_{};
+    std::error_code broken_{};   // by a write
+    std::error_code cut_off_{};  // an end in good order
     state state_ = state::idle;
     bool is_caused_ = false;
     bool is_ending_ = false;

@@ -18,7 +18,7 @@ namespace runnel::mqtt {
 
 /// A packet that has gone by.
 struct scanned_packet {
-    fixed_header header;
+    fixed_header header{};
     std::string_view body{};  ///< its first bytes; valid during the call
     bool is_whole = true;     ///< whether these are all
 
@@ -101,9 +101,9 @@ class packet_scanner {
     std::size_t maximum_kept_;
     std::array<char, 5> head_{};  // the beginning of a fixed header that is not whole
     std::size_t head_size_ = 0;
-    fixed_header header_;
+    fixed_header header_{};
     std::uint32_t left_ = 0;  // bytes of the body to come
-    std::string kept_;
+    std::string kept_{};
     errc error_ = errc::ok;
     bool is_feeding_ = false;
     bool is_lost_ = false;  // an exception has left `feed`

@@ -85,7 +85,7 @@ class trace_text {
     static constexpr std::size_t usual = 200;
 
     std::size_t limit_;
-    std::string text_;
+    std::string text_{};
 };
 
 /// Writes what is to be told of packets of one version.

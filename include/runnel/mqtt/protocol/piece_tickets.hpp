@@ -2,6 +2,7 @@
 
 #include <runnel/core/bytes.hpp>
 #include <runnel/core/send_buffer.hpp>
+#include <runnel/core/to_size.hpp>
 #include <runnel/mqtt/codec/fixed_header.hpp>
 #include <runnel/mqtt/packet/publish.hpp>
 
@@ -66,9 +67,8 @@ class piece_tickets {
         fixed_header const header = next_frame(packet).header;
         auto const head = packet.substr(header.size, header.remaining_length - sizeof(ticket));
         char* const begin = out.prepare(5 + head.size());
-        char* const end = write_bytes(write_fixed_header(begin, header.type, header.flags,
-                                                         static_cast<std::size_t>(remaining_length(packet, size))),
-                                      head);
+        char* const end = write_bytes(
+            write_fixed_header(begin, header.type, header.flags, to_size(remaining_length(packet, size))), head);
         out.commit(static_cast<std::size_t>(end - begin));
     }
 

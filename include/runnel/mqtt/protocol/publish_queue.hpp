@@ -52,7 +52,7 @@ class publish_queue {
         std::string_view const& payload;
         publish_options const& options;
         std::uint64_t number = session_state::no_exchange;  ///< of the message in the session state
-        std::uint64_t turn;                                 ///< among all that have waited for room; of those that wait
+        std::uint64_t turn = 0;                             ///< among all that have waited for room; of those that wait
         time_point deadline = never;
         errc error = errc::ok;  ///< what it is to be told; of those that are late
         state at = state::fresh;
@@ -324,10 +324,10 @@ class publish_queue {
     session_options const& options_;
     session_state& state_;
     send_buffer& out_;
-    list_link writing_;   // QoS 0 that waits for room to write
-    list_link queueing_;  // QoS 1 and 2 that wait for room in the queue
-    list_link begun_;     // those that wait for their acknowledgement
-    list_link late_;
+    list_link writing_{};   // QoS 0 that waits for room to write
+    list_link queueing_{};  // QoS 1 and 2 that wait for room in the queue
+    list_link begun_{};     // those that wait for their acknowledgement
+    list_link late_{};
     time_point deadline_ = never;  // the first of all, or earlier
     std::uint64_t turns_ = 0;
     std::uint64_t published_ = 0;

@@ -47,9 +47,9 @@ class requests {
 
     /// A request: a part of what the driver keeps of it.
     struct entry {
-        std::string correlation;  ///< its correlation data
+        std::string correlation{};  ///< its correlation data
         stage at = stage::ready;
-        std::error_code error;  ///< of `failed`
+        std::error_code error{};  ///< of `failed`
     };
 
     requests() = default;
@@ -141,8 +141,8 @@ class requests {
         tell(e);
     }
 
-    std::unordered_map<std::string_view, entry*> all_;  // by correlation data
-    entry* opener_ = nullptr;                           // the one that subscribes
+    std::unordered_map<std::string_view, entry*> all_{};  // by correlation data
+    entry* opener_ = nullptr;                             // the one that subscribes
     bool is_open_ = false;
 };
 

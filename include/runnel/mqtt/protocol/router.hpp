@@ -4,7 +4,6 @@
 #include <runnel/core/utf8.hpp>
 #include <runnel/mqtt/codec/topic.hpp>
 
-#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -110,7 +109,7 @@ class router {
         std::uint32_t rest = none;     // the child '#'
         std::uint32_t literals = 0;    // how many other children; in a free node: the next free one
         std::uint32_t entries = none;  // the first
-        std::string level;
+        std::string level{};
 
         bool is_of_use() const noexcept { return entries != none || literals != 0 || any != none || rest != none; }
     };
@@ -124,7 +123,8 @@ class router {
         level_text() = default;
         // The one that begins at `at`, which is at most `end`, where the topic ends. The level ends there or at a
         // slash.
-        RUNNEL_ALWAYS_INLINE level_text(char const* at, char const* end) noexcept : data(at) {
+        RUNNEL_ALWAYS_INLINE level_text(char const* at, char const* end) noexcept
+            : data(at), size(0), hash(0), head(0) {
             auto word = word_at(at, end);
             auto slashes = slashes_in(word);
             head = hash = slashes == 0 ? word : before(slashes, word);
@@ -235,7 +235,7 @@ class router {
         std::size_t first_ = 0;  // none before are kept
         std::size_t read_ = 0;   // up to here
         std::size_t count_ = static_cast<std::size_t>(-1);
-        std::array<level_text, size> kept_;
+        level_text kept_[size];
     };
 
     template <class Self, class F>
@@ -462,9 +462,9 @@ class router {
     }
 
     std::vector<node> nodes_;
-    std::vector<entry_of> entries_;
+    std::vector<entry_of> entries_{};
     std::uint32_t free_entry_ = none;  // the first of the free ones
-    std::vector<slot_of> slots_;
+    std::vector<slot_of> slots_{};
     std::size_t slots_taken_ = 0;
     std::uint32_t free_ = none;  // the first of the free nodes
     std::size_t free_count_ = 0;

@@ -184,13 +184,13 @@ class scram_client {
 
     scram_credentials who_;
     scram_limits limits_;
-    std::string nonce_;         // the client's, and from `challenge` on both
-    std::string bare_;          // the client's first message without its header
-    std::string server_first_;  // from `challenge` on
-    std::string salt_;
-    std::string refusal_;
-    secret_string signature_;  // that the server must send
-    std::optional<digest::pbkdf2<hash>> deriving_;
+    std::string nonce_{};         // the client's, and from `challenge` on both
+    std::string bare_{};          // the client's first message without its header
+    std::string server_first_{};  // from `challenge` on
+    std::string salt_{};
+    std::string refusal_{};
+    secret_string signature_{};  // that the server must send
+    std::optional<digest::pbkdf2<hash>> deriving_{};
     std::uint32_t iterations_ = 0;
     stage at_ = stage::idle;
 };

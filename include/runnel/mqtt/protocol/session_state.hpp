@@ -46,11 +46,11 @@ struct session_limits {
 
 /// A message that waits in a session to be sent or acknowledged.
 struct queued_view {
-    std::uint64_t number;    ///< by which the session knows it
-    std::string_view topic;  ///< valid as long as the session does nothing
-    std::size_t size;        ///< of the PUBLISH packet in bytes
-    mqtt::qos qos;
-    bool sent;  ///< whether it has been sent on some connection, so that it may have arrived
+    std::uint64_t number = 0;  ///< by which the session knows it
+    std::string_view topic{};  ///< valid as long as the session does nothing
+    std::size_t size = 0;      ///< of the PUBLISH packet in bytes
+    mqtt::qos qos{};
+    bool sent = false;  ///< whether it has been sent on some connection, so that it may have arrived
 };
 
 /// The rules of an MQTT session for one end, over all its network connections; without I/O and without a clock.
@@ -679,14 +679,14 @@ class session_state {
                                               // in another version than they wait in, or at a pace
     phase sends_queued_ = phase::connected;   // in this one, what is queued; none if at a pace
     session_limits limits_;
-    capabilities own_;
-    capabilities peer_;
-    detail::outgoing outgoing_;
-    detail::received received_;
-    detail::incoming_aliases incoming_aliases_;
-    mqtt::acknowledgement_details acknowledgement_details_;
-    mqtt::authentication authentication_;
-    std::unique_ptr<pacing> pacing_;  // nullptr: messages are sent as they come
+    capabilities own_{};
+    capabilities peer_{};
+    detail::outgoing outgoing_{};
+    detail::received received_{};
+    detail::incoming_aliases incoming_aliases_{};
+    mqtt::acknowledgement_details acknowledgement_details_{};
+    mqtt::authentication authentication_{};
+    std::unique_ptr<pacing> pacing_{};  // nullptr: messages are sent as they come
     std::size_t expected_ = 0;
     std::uint16_t window_ = 0;  // of this connection
     std::uint16_t narrowed_ = 65535;

@@ -61,10 +61,10 @@ class subscriptions {
 
     /// A topic filter that somebody wants, or that the server may have.
     struct filter {
-        std::string name;
-        std::vector<claim> claims;  ///< in order; empty: the server does not have it
-        std::size_t wanted = 0;     ///< by how many subscriptions
-        std::size_t used = 0;       ///< by subscriptions and requests
+        std::string name{};
+        std::vector<claim> claims{};  ///< in order; empty: the server does not have it
+        std::size_t wanted = 0;       ///< by how many subscriptions
+        std::size_t used = 0;         ///< by subscriptions and requests
 
         /// Whether the server may name it by this identifier: it knows a filter by the last one only [MQTT-3.8.4-3],
         /// but which one that is remains open until it has answered.
@@ -81,9 +81,9 @@ class subscriptions {
         void* owner = nullptr;         ///< the driver's
         std::uint32_t identifier = 0;  ///< 1 to 268,435,455 (3.8.2.1.2); no other subscription has it
         stage at = stage::wanted;
-        bool was_granted = false;      ///< the server has granted it before
-        bool is_doubtful = false;      ///< the server may have it, or not: see `doubt`
-        std::vector<filter*> filters;  ///< valid until `remove`
+        bool was_granted = false;        ///< the server has granted it before
+        bool is_doubtful = false;        ///< the server may have it, or not: see `doubt`
+        std::vector<filter*> filters{};  ///< valid until `remove`
     };
 
     /// A SUBSCRIBE or UNSUBSCRIBE.
@@ -92,7 +92,7 @@ class subscriptions {
         std::uint64_t ticket = 0;    ///< of a debt
         std::uint64_t order = 0;     ///< among all requests; 0: it waits to be sent
         subscription* of = nullptr;  ///< of SUBSCRIBE; nullptr: it has been removed since
-        std::vector<filter*> filters;
+        std::vector<filter*> filters{};
     };
 
     /// No ticket.
@@ -445,12 +445,12 @@ class subscriptions {
         return one;
     }
 
-    std::vector<std::unique_ptr<filter>> filters_;       // by name
-    std::vector<std::unique_ptr<subscription>> wanted_;  // in the order in which they were made
-    std::size_t asked_ = 0;                              // of these, from the first on, none waits to be sent
-    requests owed_;                                      // in the order of their tickets, as far as not asked for again
-    requests sent_;                                      // on this connection, in order
-    requests refused_;                                   // on this connection
+    std::vector<std::unique_ptr<filter>> filters_{};       // by name
+    std::vector<std::unique_ptr<subscription>> wanted_{};  // in the order in which they were made
+    std::size_t asked_ = 0;                                // of these, from the first on, none waits to be sent
+    requests owed_{};     // in the order of their tickets, as far as not asked for again
+    requests sent_{};     // on this connection, in order
+    requests refused_{};  // on this connection
     std::uint64_t tickets_ = nothing;
     std::uint64_t orders_ = 0;
     std::uint32_t identifier_ = 0;  // of the subscription made last

@@ -265,7 +265,7 @@ class tracestate {
         }
     }
 
-    std::string text_;
+    std::string text_{};
 };
 
 /// What the two user properties say.

@@ -44,8 +44,8 @@ struct traffic_in_one_direction {
 
 /// What has gone in both directions, as seen from this end.
 struct traffic_counters {
-    traffic_in_one_direction received;
-    traffic_in_one_direction sent;
+    traffic_in_one_direction received{};
+    traffic_in_one_direction sent{};
 };
 
 /// Counts the packets of one connection by looking on: bytes in pieces of any size, of which nothing is kept.
@@ -65,8 +65,8 @@ class traffic_scanner {
     }
 
     traffic_counters& to_;
-    packet_scanner received_;
-    packet_scanner sent_;
+    packet_scanner received_{};
+    packet_scanner sent_{};
 };
 
 /// Adds the counters to a snapshot. All have the attribute `direction`: `receive` or `transmit`.

@@ -110,8 +110,8 @@ class unrouted {
             list.take_all(refused);
         }
         list_link& list;
-        list_link to_come;
-        list_link refused;
+        list_link to_come{};
+        list_link refused{};
     };
 
     kept& front() noexcept { return static_cast<kept&>(*all_.next()); }
@@ -123,7 +123,7 @@ class unrouted {
         return k;
     }
 
-    list_link all_;  // of `kept`
+    list_link all_{};  // of `kept`
     std::size_t size_ = 0;
     std::size_t bytes_ = 0;
     clock::duration timeout_;

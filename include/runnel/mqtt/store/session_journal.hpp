@@ -204,12 +204,12 @@ class session_journal {
     struct contents final : store_reader {
         struct exchange {
             std::uint64_t number;
-            std::string value;
+            std::string value{};
         };
-        std::optional<std::string> header;
-        std::string client_id;
-        std::vector<exchange> exchanges;
-        std::vector<std::pair<std::uint16_t, reason_code>> taken;
+        std::optional<std::string> header{};
+        std::string client_id{};
+        std::vector<exchange> exchanges{};
+        std::vector<std::pair<std::uint16_t, reason_code>> taken{};
         bool wrong = false;
 
         void record(std::uint64_t key, std::string_view value) override {
@@ -290,19 +290,19 @@ class session_journal {
         return decode(f.header, f.body, version, message) == errc::ok;
     }
 
-    any_session_store store_;
+    any_session_store store_{};
     std::chrono::milliseconds epoch_{0};
-    std::string client_id_;
+    std::string client_id_{};
     bool client_id_changed_ = false;
     bool claimed_ = false;
     std::size_t restored_ = 0;
     std::uint64_t own_ = 0;  // exchanges with lower numbers have been begun by earlier processes
     std::uint64_t commits_ = 0;
     // Of one `commit`, kept for reuse.
-    std::vector<store_change> changes_;
+    std::vector<store_change> changes_{};
     std::array<char, long_header_size> header_{};
-    record_pool pool_;
-    std::vector<void*> copies_;
+    record_pool pool_{};
+    std::vector<void*> copies_{};
 };
 
 // A type of its own for each store, which so does not exist where there is none: the compiler would foresee it.

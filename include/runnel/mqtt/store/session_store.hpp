@@ -49,9 +49,9 @@ inline std::error_code make_error_code(store_errc e) noexcept { return make_laye
 /// One change of what a store holds: records, each a value under a key. What the values mean is not the store's
 /// concern.
 struct store_change {
-    std::uint64_t key = 0;   ///< less than 2^63
-    std::string_view value;  ///< any bytes; valid until `apply` returns
-    bool erase = false;      ///< true: remove the record if there is one. False: put it, in the place of an older one
+    std::uint64_t key = 0;     ///< less than 2^63
+    std::string_view value{};  ///< any bytes; valid until `apply` returns
+    bool erase = false;        ///< true: remove the record if there is one. False: put it, in the place of an older one
 };
 
 /// Is given the records of a store by `load`.
@@ -154,7 +154,7 @@ class any_session_store {
         std::shared_ptr<S> store;
     };
 
-    std::shared_ptr<base> store_;
+    std::shared_ptr<base> store_{};
 };
 
 }  // namespace runnel::mqtt

@@ -239,8 +239,8 @@ class sqlite_store {
         }
     }
 
-    std::unique_ptr<sqlite3, closer> db_;
-    statement begin_, commit_, put_, erase_;
+    std::unique_ptr<sqlite3, closer> db_{};
+    statement begin_{}, commit_{}, put_{}, erase_{};
 };
 
 }  // namespace runnel::mqtt

@@ -66,9 +66,9 @@ class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
 
     /// Is told of every message from a device, in place of `hooks().on_publish`, which is the cloud's own. As all
     /// hooks, neither this nor the next may destroy the cloud.
-    std::function<void(client_info const&, mqtt::publish const&)> on_message;
+    std::function<void(client_info const&, mqtt::publish const&)> on_message{};
     /// Is told of every connection that ends, in place of `hooks().on_disconnect`.
-    std::function<void(std::string_view name)> on_disconnect;
+    std::function<void(std::string_view name)> on_disconnect{};
 
     /// Ends all listeners, cuts all connections, drops answers that are delayed, and ends with `operation_aborted`
     /// whoever waits for a device's answer.
@@ -339,7 +339,7 @@ class basic_aliyun_cloud : public basic_aliyun_platform<Executor> {
     // While a coroutine is suspended, others may write all of this, each in one step: the broker's hooks, what `calls_`
     // does later, and the user's calls. Who waits for a device does so in `calls_`, in which it has a share, and which
     // lets it go on only if this is there still.
-    aliyun_records records_;
+    aliyun_records records_{};
     detail::aliyun_answers answers_;
     std::shared_ptr<detail::aliyun_calls<Executor>> calls_;
     duration pause_{0};

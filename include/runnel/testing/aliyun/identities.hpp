@@ -25,16 +25,16 @@ namespace runnel::testing {
 
 /// A product, as far as registration needs it.
 struct aliyun_product {
-    inline_string<aliyun::max_product_key_size> product_key;
-    inline_string<aliyun::max_secret_size> product_secret;
+    inline_string<aliyun::max_product_key_size> product_key{};
+    inline_string<aliyun::max_secret_size> product_secret{};
     /// Whether devices may register themselves.
     bool dynamic_registration = true;
 };
 
 /// A message that a client gets without having subscribed, as soon as its connection has been accepted.
 struct aliyun_greeting {
-    std::string topic;
-    std::string payload;
+    std::string topic{};
+    std::string payload{};
 };
 
 /// What the simulated platform calls a device: `DEVICE_NAME&PRODUCT_KEY`, its user name.
@@ -252,14 +252,14 @@ class aliyun_identities {
 
     // What a registration without pre-registration gave out.
     struct token {
-        std::string client_id;
-        std::string password;
+        std::string client_id{};
+        std::string password{};
     };
 
-    std::map<std::string, aliyun::device, std::less<>> devices_;
-    std::map<std::string, aliyun_product, std::less<>> products_;
-    std::map<std::string, token, std::less<>> tokens_;
-    names active_;
+    std::map<std::string, aliyun::device, std::less<>> devices_{};
+    std::map<std::string, aliyun_product, std::less<>> products_{};
+    std::map<std::string, token, std::less<>> tokens_{};
+    names active_{};
 };
 
 }  // namespace runnel::testing

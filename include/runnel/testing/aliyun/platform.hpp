@@ -142,7 +142,7 @@ class basic_aliyun_platform {
 
     // Nothing here is a coroutine. `rules_` is written by the broker's hooks and by the user's calls, each in one step;
     // `alive_` by nobody: what has been posted looks whether it is there.
-    detail::aliyun_rules rules_;
+    detail::aliyun_rules rules_{};
     broker_type broker_;
     std::shared_ptr<char> alive_ = std::make_shared<char>();  // tells whether this object still exists
 };

@@ -25,7 +25,7 @@ inline constexpr std::size_t max_names = 1000;
 
 /// The sizes of the entries of a list.
 struct aliyun_history {
-    std::deque<std::size_t> sizes;
+    std::deque<std::size_t> sizes{};
     std::size_t bytes = 0;
 };
 
@@ -47,17 +47,17 @@ void keep_newest(std::vector<T>& list, aliyun_history& of, T entry, std::size_t 
 
 /// An event that a device has posted.
 struct posted_event {
-    std::string id;
-    json params;  ///< its `value`, without the time
+    std::string id{};
+    json params{};  ///< its `value`, without the time
 };
 
 /// All that the simulated platform has got from, and keeps for, one device.
 struct aliyun_record {
-    aliyun::device device;
+    aliyun::device device{};
 
     json properties = json::object();      ///< the value last posted, by name
     json property_times = json::object();  ///< milliseconds since 1970, for those that were posted with a time
-    std::vector<posted_event> events;
+    std::vector<posted_event> events{};
     json desired = json::object();  ///< by name: `{"value":..., "version":n}`
     json tags = json::object();     ///< value by key
     /// `{"state":{"reported":{},"desired":{}},"metadata":{"reported":{},"desired":{}},"version":n}`
@@ -65,19 +65,19 @@ struct aliyun_record {
                    {"metadata", {{"reported", json::object()}, {"desired", json::object()}}},
                    {"version", 0}};
     json versions = json::object();  ///< firmware version by module; the module is `default` if none was named
-    std::vector<json> progress;      ///< `params` of each report on an upgrade
+    std::vector<json> progress{};    ///< `params` of each report on an upgrade
     json firmware = json::object();  ///< what is offered, by module
-    json config;                     ///< null: there is none
+    json config{};                   ///< null: there is none
     json jobs = json::object();      ///< by task identifier
-    std::vector<json> logs;          ///< each entry
+    std::vector<json> logs{};        ///< each entry
     int log_mode = 0;                ///< 1: the device is to post its log
-    std::vector<std::string> raw;    ///< payloads of the thing model that are not JSON
+    std::vector<std::string> raw{};  ///< payloads of the thing model that are not JSON
     json found = json::array();      ///< the sub-devices that a gateway has reported
-    aliyun_history events_kept, progress_kept, logs_kept, raw_kept;
+    aliyun_history events_kept{}, progress_kept{}, logs_kept{}, raw_kept{};
 
-    std::vector<std::string> sub_devices;  ///< of a gateway, by `aliyun_name_of`
-    std::string gateway;                   ///< whose sub-device this is, by `aliyun_name_of`; empty: nobody's
-    bool logged_in = false;                ///< through its gateway
+    std::vector<std::string> sub_devices{};  ///< of a gateway, by `aliyun_name_of`
+    std::string gateway{};                   ///< whose sub-device this is, by `aliyun_name_of`; empty: nobody's
+    bool logged_in = false;                  ///< through its gateway
     bool disabled = false;
 };
 
@@ -101,7 +101,8 @@ class aliyun_records {
         auto const found = records_.find(name);
         if (found == records_.end()) return;
         detach(found->second);
-        for (auto const& sub : std::vector(found->second.sub_devices))
+        auto const sub_devices = found->second.sub_devices;  // a copy: `detach` changes them
+        for (auto const& sub : sub_devices)
             if (auto* const s = find(sub)) detach(*s);
         records_.erase(found);
     }
@@ -114,10 +115,10 @@ class aliyun_records {
         sub.logged_in = false;
     }
 
-    std::map<std::string, json, std::less<>> thing_models;  ///< by product key
+    std::map<std::string, json, std::less<>> thing_models{};  ///< by product key
 
   private:
-    std::map<std::string, aliyun_record, std::less<>> records_;
+    std::map<std::string, aliyun_record, std::less<>> records_{};
 };
 
 }  // namespace runnel::testing

@@ -190,7 +190,6 @@ class basic_broker {
 
     // A coroutine that runs, and how to stop it.
     struct task : detail::stoppable {
-        virtual ~task() = default;
         bool stopped = false;
     };
 
@@ -235,10 +234,10 @@ class basic_broker {
         Executor executor;
         detail::broker_core core;
         waitable_timer<Executor> timer;
-        std::optional<clock::time_point> armed;
+        std::optional<clock::time_point> armed{};
         bool closed = false;
         std::shared_ptr<std::size_t> connections = std::make_shared<std::size_t>();  // links may outlive this
-        std::set<std::shared_ptr<task>> tasks;
+        std::set<std::shared_ptr<task>> tasks{};
     };
 
     // A client's connection. Nothing runs at the same time, and `core` is entered in one step by all. While a coroutine
@@ -287,12 +286,12 @@ class basic_broker {
         shared& of;  // as long as it is served
         std::shared_ptr<std::size_t> count;
         wait_list<Executor> waiters;
-        waiter<Executor> writer;
-        waiter<Executor> reader;
+        waiter<Executor> writer{};
+        waiter<Executor> reader{};
         detail::packet_gate incoming;
         detail::packet_gate outgoing;
-        std::optional<timer<Executor>> late_input;
-        std::optional<timer<Executor>> late_output;
+        std::optional<timer<Executor>> late_input{};
+        std::optional<timer<Executor>> late_output{};
         bool input_ended = false;
         bool output_ended = false;
     };

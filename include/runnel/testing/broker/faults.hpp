@@ -13,7 +13,7 @@ namespace runnel::testing {
 /// Which packets something is to happen to: `{mqtt::role::server, mqtt::packet_type::puback}` is the next PUBACK that
 /// the broker sends.
 struct packet_selection {
-    mqtt::role sender;                        ///< of whom: `client`, or `server`, which is the broker
+    mqtt::role sender = mqtt::role::client;   ///< of whom: `client`, or `server`, which is the broker
     std::optional<mqtt::packet_type> type{};  ///< none: packets of any kind
     std::size_t skip = 0;                     ///< so many of them are let through before
     std::size_t count = 1;                    ///< so many are hit then; 0: all that follow

@@ -115,45 +115,45 @@ struct broker_counters {
 
 /// Where a connection comes from.
 struct connection_info {
-    std::string transport;  ///< "tcp", "tls", "ws", "wss", "memory"
-    std::string peer;       ///< the client's address, if it has one
-    bool secure = false;    ///< over TLS
+    std::string transport{};  ///< "tcp", "tls", "ws", "wss", "memory"
+    std::string peer{};       ///< the client's address, if it has one
+    bool secure = false;      ///< over TLS
 };
 
 /// A CONNECT that the broker asks its user about.
 struct connect_attempt {
     mqtt::connect const& packet;
-    mqtt::protocol_version version;
+    mqtt::protocol_version version = mqtt::protocol_version::v5;
     connection_info const& from;
     /// What session and connection are known by. The client identifier, unless the user changes it.
-    std::string session_name;
+    std::string session_name{};
     /// MQTT 5: told to the client in CONNACK.
-    std::optional<std::string> assigned_client_identifier;
+    std::optional<std::string> assigned_client_identifier{};
     /// Why it is refused. MQTT 5: told to the client in CONNACK.
-    std::string reason_string;
+    std::string reason_string{};
     /// MQTT 5: the server that the client is told to use instead, with `use_another_server` or `server_moved`.
-    std::string server_reference;
+    std::string server_reference{};
     /// What the log says of it, if that is not for the client.
-    std::string log_text;
+    std::string log_text{};
 };
 
 /// A step of a client's enhanced authentication (MQTT 5, 4.12) that the broker asks its user about.
 struct authentication_attempt {
-    std::string_view client;               ///< the name of its session
-    std::string_view method;               ///< that of its CONNECT
-    std::optional<std::string_view> data;  ///< what it has sent with this step
-    unsigned step;                         ///< 0: the first one
-    bool again;                            ///< whether the client is connected, and authenticates anew
-    std::string& memory;                   ///< the user's own, kept from step to step: a challenge, say; empty at first
-    std::optional<std::string> reply;      ///< data for the client, which goes with the answer
+    std::string_view client{};               ///< the name of its session
+    std::string_view method{};               ///< that of its CONNECT
+    std::optional<std::string_view> data{};  ///< what it has sent with this step
+    unsigned step = 0;                       ///< 0: the first one
+    bool again = false;                      ///< whether the client is connected, and authenticates anew
+    std::string& memory;                 ///< the user's own, kept from step to step: a challenge, say; empty at first
+    std::optional<std::string> reply{};  ///< data for the client, which goes with the answer
 };
 
 /// A connected client, for hooks.
 struct client_info {
-    std::string_view name;  ///< its session's
-    mqtt::protocol_version version;
+    std::string_view name{};  ///< its session's
+    mqtt::protocol_version version = mqtt::protocol_version::v5;
     connection_info const& from;
-    std::size_t subscriptions;  ///< how many it has, without the one that is asked for
+    std::size_t subscriptions = 0;  ///< how many it has, without the one that is asked for
 };
 
 /// What to do with a message that a client publishes.
@@ -168,32 +168,32 @@ struct publish_verdict {
 /// connections, as their results do that, nor close or destroy the broker.
 struct broker_hooks {
     /// Decides whether a client may connect, once the packet has been found to be right.
-    std::function<mqtt::reason_code(connect_attempt&)> on_connect;
+    std::function<mqtt::reason_code(connect_attempt&)> on_connect{};
     /// Decides about a step of a client's enhanced authentication: `continue_authentication` asks it for another one,
     /// `success` ends it, and an error refuses the client, or ends its connection. Without this function clients that
     /// name an authentication method are refused with `bad_authentication_method`. `on_connect` is asked before.
-    std::function<mqtt::reason_code(authentication_attempt&)> authenticate;
+    std::function<mqtt::reason_code(authentication_attempt&)> authenticate{};
     /// Decides what happens to a message from a client, or to its will when that is due.
-    std::function<publish_verdict(client_info const&, mqtt::publish const&)> authorize_publish;
+    std::function<publish_verdict(client_info const&, mqtt::publish const&)> authorize_publish{};
     /// Decides about one of the filters of a SUBSCRIBE: the QoS granted, at most what is asked for, or an error.
     std::function<mqtt::reason_code(client_info const&, mqtt::subscribe const&, mqtt::subscription_request const&)>
-        authorize_subscribe;
+        authorize_subscribe{};
     /// Is told of every message from a client that goes its way, its will included.
-    callback<client_info const&, mqtt::publish const&> on_publish;
+    callback<client_info const&, mqtt::publish const&> on_publish{};
     /// Is told that a client's connection has ended.
-    callback<std::string_view> on_disconnect;
+    callback<std::string_view> on_disconnect{};
     /// Is told in a sentence whatever was refused, and why.
-    callback<std::string_view> log;
+    callback<std::string_view> log{};
 };
 
 /// A message that a client has published, as the broker remembers it.
 struct received_message {
-    std::string client;
-    std::string topic;
-    std::string payload;
-    mqtt::qos qos;
-    bool retain;
-    bool dup;
+    std::string client{};
+    std::string topic{};
+    std::string payload{};
+    mqtt::qos qos{};
+    bool retain = false;
+    bool dup = false;
 };
 
 }  // namespace runnel::testing

@@ -21,6 +21,7 @@ namespace runnel::testing::detail {
 /// it goes.
 class stoppable {
   public:
+    virtual ~stoppable() = default;
     /// Begins `task`, of which there is one. `on_end()` is called when it has ended, by itself or not.
     template <class Executor, class OnEnd>
     static void start(std::shared_ptr<stoppable> const& self, Executor const& executor,
@@ -55,7 +56,7 @@ class stoppable {
         co_await std::move(task);
     }
 
-    asio::cancellation_signal signal_;
+    asio::cancellation_signal signal_{};
     bool is_there_ = false;
 };
 

@@ -62,8 +62,8 @@ class connect_race {
 
     /// Where to connect to: addresses, or else the name of a host, or its address in the form of a text.
     struct target {
-        std::vector<endpoint_type> endpoints;
-        std::string host;
+        std::vector<endpoint_type> endpoints{};
+        std::string host{};
         std::uint16_t port;
         target(std::vector<endpoint_type> e) : endpoints(std::move(e)), port(0) {}
         target(std::string h, std::uint16_t p) : host(std::move(h)), port(p) {}
@@ -130,16 +130,16 @@ class connect_race {
         timer<Executor> delay_over;
         resolver_type resolver;
         duration delay;
-        waiter<Executor> waiting;
-        std::vector<endpoint_type> endpoints;
-        std::error_code not_found;
-        std::list<socket_type> sockets;  // of the endpoints that have been started; they must not move meanwhile
-        std::size_t hopeful = 0;         // the first endpoints; those behind them were of no use
+        waiter<Executor> waiting{};
+        std::vector<endpoint_type> endpoints{};
+        std::error_code not_found{};
+        std::list<socket_type> sockets{};  // of the endpoints that have been started; they must not move meanwhile
+        std::size_t hopeful = 0;           // the first endpoints; those behind them were of no use
         std::size_t running = 0;
         std::size_t winner = none;
         bool is_resolving = false;
         bool next_is_due = false;
-        std::vector<connect_attempt> failures;
+        std::vector<connect_attempt> failures{};
 
         socket_type& winners_socket() noexcept {
             return *std::next(sockets.begin(), static_cast<std::ptrdiff_t>(winner));

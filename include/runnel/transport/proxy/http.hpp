@@ -61,7 +61,7 @@ class tunnel_stream {
     // coroutine is suspended, nobody is in the middle of it.
     struct early : stream_state {
         void abandon() noexcept {}
-        std::string bytes;
+        std::string bytes{};
     };
 
     static asio::awaitable<std::size_t, executor_type> read_early(state_share<early> s, asio::mutable_buffer into) {
@@ -96,7 +96,7 @@ struct http_proxy {
     static constexpr std::uint16_t default_proxy_port = Next::secure ? 443 : 3128;
 
     /// Name or address (IPv6 without brackets) of the target, at most 255 bytes.
-    std::string host;
+    std::string host{};
     /// The target's port. 0 stands for `default_port`, MQTT's.
     std::uint16_t port = 0;
     /// How the proxy is reached. A port of 0 stands for `default_proxy_port`.

@@ -31,7 +31,7 @@ struct socks5_proxy {
     static constexpr std::uint16_t default_proxy_port = 1080;
 
     /// Name or address (IPv6 without brackets) of the target, at most 255 bytes.
-    std::string host;
+    std::string host{};
     /// The target's port. 0 stands for `default_port`, MQTT's.
     std::uint16_t port = 0;
     /// How the proxy is reached. A port of 0 stands for `default_proxy_port`.

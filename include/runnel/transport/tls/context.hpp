@@ -65,13 +65,13 @@ class tls_context {
             : is_default(is_everybodys), now(std::make_shared<state const>(options)) {}
 
         bool const is_default;
-        std::mutex mutex;
+        std::mutex mutex{};
         std::shared_ptr<state const> now;
     };
 
     explicit tls_context(std::shared_ptr<slot> s) : slot_(std::move(s)) {}
 
-    std::shared_ptr<slot> slot_;
+    std::shared_ptr<slot> slot_{};
 };
 
 }  // namespace runnel

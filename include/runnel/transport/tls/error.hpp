@@ -19,8 +19,8 @@ namespace runnel {
 
 /// A failure of TLS: the library's code, and what OpenSSL says about it.
 struct tls_failure {
-    std::error_code code;
-    std::string reason;
+    std::error_code code{};
+    std::string reason{};
 
     explicit operator bool() const noexcept { return static_cast<bool>(code); }
 

@@ -74,8 +74,8 @@ inline tls_status_check::verdict judge_single(OCSP_SINGLERESP* single, std::chro
     // A revocation that is out of date is one all the same.
     if (status == V_OCSP_CERTSTATUS_REVOKED) return {.error = X509_V_ERR_CERT_REVOKED};
     if (until == nullptr || since == nullptr) return {.error = X509_V_ERR_OCSP_VERIFY_FAILED};
-    if (OCSP_check_validity(since, until, static_cast<long>(skew.count()), -1) != 1)
-        return {.error = X509_V_ERR_CERT_HAS_EXPIRED};
+    std::chrono::duration<long> const seconds = skew;
+    if (OCSP_check_validity(since, until, seconds.count(), -1) != 1) return {.error = X509_V_ERR_CERT_HAS_EXPIRED};
     if (status != V_OCSP_CERTSTATUS_GOOD) return {.error = X509_V_ERR_OCSP_CERT_UNKNOWN};
     auto const end = time_of(until);
     bool const never = end == (std::chrono::system_clock::time_point::max)();

@@ -59,10 +59,10 @@ class tls_status_check {
 /// contents.
 struct tls_options {
     /// The authorities to trust, PEM, any number. If none of the three is given, those of the system are.
-    std::string ca_file;
-    std::string ca_pem;
+    std::string ca_file{};
+    std::string ca_pem{};
     /// A directory of authorities with hashed names (`openssl rehash`).
-    std::string ca_path;
+    std::string ca_path{};
     /// Whether each of these is trusted for itself, also one that another authority has issued, and a server's own
     /// certificate: the chain of a peer need not lead any further (X509_V_FLAG_PARTIAL_CHAIN). Without, it must lead to
     /// one that is self-signed. For those who trust one intermediate authority and not all of its root's.
@@ -74,22 +74,22 @@ struct tls_options {
     /// renew them with `tls_context::replace`. Direct lists without deltas.
     tls_crl_check crl_check = tls_crl_check::off;
     /// Revocation lists, PEM, any number.
-    std::string crl_file;
-    std::string crl_pem;
+    std::string crl_file{};
+    std::string crl_pem{};
 
     /// This side's certificate, followed by the intermediate ones, and its private key: required of a server, and of
     /// the client of a server that demands one (mutual TLS).
-    std::string certificate_file;
-    std::string certificate_pem;
-    std::string private_key_file;
-    secret_string private_key_pem;
-    secret_string private_key_password;
+    std::string certificate_file{};
+    std::string certificate_pem{};
+    std::string private_key_file{};
+    secret_string private_key_pem{};
+    secret_string private_key_password{};
     /// The private key in place of a file or a text: one that OpenSSL has by any of its means, and that may stay in a
     /// device of its own: `load_private_key` of <runnel/transport/tls/key_uri.hpp>. Null: none.
-    std::shared_ptr<evp_pkey_st> private_key;
+    std::shared_ptr<evp_pkey_st> private_key{};
 
     /// Application protocols in order of preference (ALPN, RFC 7301), e.g. "mqtt"; empty: none are negotiated.
-    std::vector<std::string> alpn;
+    std::vector<std::string> alpn{};
 
     /// Switching the client's verification off takes this one loud word: `tls_verify::none_insecure`.
     tls_verify verify = tls_verify::full;
@@ -100,7 +100,7 @@ struct tls_options {
     ///
     ///     openssl x509 -in cert.pem -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary |
     ///     openssl base64
-    std::vector<std::string> pins;
+    std::vector<std::string> pins{};
     /// Whether a server's certificate without subjectAltName may be for the host that its subject's common name says.
     /// RFC 9525 (6.3) forbids it, as such a name may be anything; for old private servers.
     bool accept_common_name = false;
@@ -111,8 +111,8 @@ struct tls_options {
     /// know the key, which is random bytes, 16 or more, not a password. The identity, up to 255 bytes without zeros,
     /// is sent in the clear. A client then accepts no certificate in place of the key; a server knows this one
     /// identity.
-    std::string psk_identity;
-    secret_string psk_key;
+    std::string psk_identity{};
+    secret_string psk_key{};
 
     /// How many TLS sessions are kept for resumption, by all clients that share the context, so that reconnecting needs
     /// no exchange of certificates; 0: none. What has been verified is not verified again in a resumed session: see
@@ -125,21 +125,21 @@ struct tls_options {
 
     /// Whether a client asks for the status of the server's certificate, and what it makes of it:
     /// `ocsp_stapling()` of <runnel/transport/tls/ocsp.hpp>. Null: it does not ask. Servers ignore it.
-    std::shared_ptr<tls_status_check const> status_check;
+    std::shared_ptr<tls_status_check const> status_check{};
 
     /// DANGER: the secrets of all connections are appended to this file, in the format of SSLKEYLOGFILE, by which
     /// Wireshark and others decrypt what was recorded of them: whoever reads it reads all that was sent, and passwords
     /// with it. For debugging only. Empty, as it is unless it is set here: nothing is written; no environment variable
     /// does. The file is made if need be, and only its owner may read and write it (mode 0600, also if it was there).
     /// What cannot be written is left out, and the connection goes on.
-    std::string key_log_file;
+    std::string key_log_file{};
 
     tls_version minimum = tls_version::v1_2;
     tls_version maximum = tls_version::v1_3;
     /// Cipher suites of TLS 1.2 in OpenSSL's notation; empty: OpenSSL's choice.
-    std::string ciphers;
+    std::string ciphers{};
     /// Cipher suites of TLS 1.3 in OpenSSL's notation; empty: OpenSSL's choice.
-    std::string cipher_suites;
+    std::string cipher_suites{};
 };
 
 }  // namespace runnel

@@ -118,7 +118,7 @@ class tls_stream {
         detail::tls_engine engine;
         send_buffer sending;            // on its way; only for whoever holds the turn
         bool write_unfinished = false;  // a write to `next` has failed, was cancelled, or is under way
-        std::error_code flush_error;    // of a flush by the reader, which had bytes to deliver first
+        std::error_code flush_error{};  // of a flush by the reader, which had bytes to deliver first
         turn_type reading;              // to read from `next`
         turn_type turn;                 // to write to it
     };
@@ -329,7 +329,7 @@ struct tls {
     static constexpr std::uint16_t default_port = 8883;
 
     /// Name or address (IPv6 without brackets) of the host.
-    std::string host;
+    std::string host{};
     /// 0 stands for `default_port`, that of MQTT over TLS.
     std::uint16_t port = 0;
     /// Trust and identity. The default one trusts the system's authorities.

@@ -30,13 +30,13 @@ namespace runnel::websocket::detail {
 
 /// What a handshake has agreed on.
 struct handshake_result {
-    std::string subprotocol;
+    std::string subprotocol{};
     /// The value of the reply's Sec-WebSocket-Extensions.
-    std::string extensions;
+    std::string extensions{};
     /// Path and query of the request.
-    std::string target;
+    std::string target{};
     /// Bytes that came behind the handshake: the first frames.
-    std::string surplus;
+    std::string surplus{};
 };
 
 /// The input and output of the opening handshake over a connected stream.
@@ -223,7 +223,7 @@ class handshaker {
 
     Next& next_;
     wait_list<executor_type> waiters_;
-    std::string heard_;  // the first bytes
+    std::string heard_{};  // the first bytes
 };
 
 }  // namespace runnel::websocket::detail

@@ -185,7 +185,7 @@ struct reconnecting : stream_state {
 
     struct outgoing {
         message_kind kind;
-        std::string data;
+        std::string data{};
     };
 
     // A message that may have to wait for room, in the frame of its sender.
@@ -208,7 +208,7 @@ struct reconnecting : stream_state {
 
         reconnecting& of;
         outgoing out;
-        waiter<executor_type> sender;
+        waiter<executor_type> sender{};
         typename std::list<pending*>::iterator place{};
         bool waits = false;
         bool is_refused = false;  // by `close`
@@ -222,7 +222,7 @@ struct reconnecting : stream_state {
         ~receiver() { of.receivers.erase(place); }
 
         reconnecting& of;
-        waiter<executor_type> one;
+        waiter<executor_type> one{};
         typename std::list<receiver*>::iterator place;
     };
 
@@ -243,10 +243,10 @@ struct reconnecting : stream_state {
 
     // How an attempt, and perhaps the connection, have ended.
     struct ending {
-        std::error_code why;
-        std::string detail;
+        std::error_code why{};
+        std::string detail{};
         close_code code = close_code::abnormal;
-        std::optional<steady_clock::duration> lasted;
+        std::optional<steady_clock::duration> lasted{};
     };
 
     static awaitable<ending> attempt(share self) {
@@ -531,38 +531,38 @@ struct reconnecting : stream_state {
 
   public:
     Transport way;
-    connect_progress progress;  // of the attempt, and what was of no use in those before
+    connect_progress progress{};  // of the attempt, and what was of no use in those before
     reconnecting_options options;
     typename Compression::options compression;
     wait_list<executor_type> waiters;
-    std::optional<stream_type> opened;
-    std::string subprotocol;
-    std::list<outgoing> queue;  // so that the first leaves, and comes back, without any memory
+    std::optional<stream_type> opened{};
+    std::string subprotocol{};
+    std::list<outgoing> queue{};  // so that the first leaves, and comes back, without any memory
     std::size_t queued_bytes = 0;
-    reconnecting_counters counters;
+    reconnecting_counters counters{};
 
   private:
-    std::list<pending*> waiting;  // for room, in order
-    std::deque<received_message> inbox;
+    std::list<pending*> waiting{};  // for room, in order
+    std::deque<received_message> inbox{};
     std::size_t inbox_bytes = 0;
-    std::list<receiver*> receivers;
-    waiter<executor_type> reader;
-    waiter<executor_type> writer;
-    waiter<executor_type> stopper;
-    waiter<executor_type> drainer;
-    std::shared_ptr<std::uint64_t> heard;  // bytes read from the connection
-    std::shared_ptr<std::uint64_t> said;   // and those that were to be written
-    bool asked = false;                    // `run` has been called and has had no turn yet
+    std::list<receiver*> receivers{};
+    waiter<executor_type> reader{};
+    waiter<executor_type> writer{};
+    waiter<executor_type> stopper{};
+    waiter<executor_type> drainer{};
+    std::shared_ptr<std::uint64_t> heard{};  // bytes read from the connection
+    std::shared_ptr<std::uint64_t> said{};   // and those that were to be written
+    bool asked = false;                      // `run` has been called and has had no turn yet
     bool running = false;
     bool ended = false;    // `run` has been, and is not
     std::size_t ends = 0;  // how often it has ended
     bool closing = false;
     bool held_up = false;  // nothing is read, as nobody takes it
     bool ping_due = false;
-    bool shutting = false;       // the writer closes the WebSocket
-    std::exception_ptr failure;  // of the user's handler
+    bool shutting = false;         // the writer closes the WebSocket
+    std::exception_ptr failure{};  // of the user's handler
     close_code code = close_code::normal;
-    std::string reason;
+    std::string reason{};
 };
 
 }  // namespace runnel::websocket::detail

@@ -3,6 +3,7 @@
 #include <runnel/core/clock.hpp>
 #include <runnel/core/compiler.hpp>
 #include <runnel/core/send_buffer.hpp>
+#include <runnel/core/to_size.hpp>
 #include <runnel/coro/async_mutex.hpp>
 #include <runnel/coro/race.hpp>
 #include <runnel/coro/stream_state.hpp>
@@ -293,7 +294,7 @@ class stream_impl : public stream_state {
             frame_header header;
             decode(rest.data(), header);
             rest.remove_prefix(header_size(rest[1]));
-            auto const data = rest.substr(0, static_cast<std::size_t>(header.length));
+            auto const data = rest.substr(0, to_size(header.length));
             rest.remove_prefix(data.size());
             protocol_.append_frame(sending_, header.op, compression_.deflate(data), true, true);
         }
@@ -466,13 +467,13 @@ class stream_impl : public stream_state {
     turn reading_;  // the same for reads: `close` reads too
     send_buffer control_;
     send_buffer sending_;
-    message_buffer buffer_;
+    message_buffer buffer_{};
     bool below_ended_ = false;
     bool input_ended_ = false;    // a read from the stream below has failed
     bool message_given_ = false;  // the user has seen the message: it is dropped before the next
     bool compression_on_ = false;
-    RUNNEL_NO_UNIQUE_ADDRESS typename compressor<Compression>::type compression_;
-    std::string_view unread_;  // inflated, what `read_some` has not given yet
+    RUNNEL_NO_UNIQUE_ADDRESS typename compressor<Compression>::type compression_{};
+    std::string_view unread_{};  // inflated, what `read_some` has not given yet
 };
 
 }  // namespace runnel::websocket::detail

@@ -19,8 +19,8 @@ namespace runnel::websocket {
 
 /// A header to be sent with the handshake, beyond those that make the handshake.
 struct header {
-    std::string name;
-    secret_string value;  ///< credentials, perhaps
+    std::string name{};
+    secret_string value{};  ///< credentials, perhaps
 
     friend bool operator==(header const&, header const&) = default;
 };
@@ -51,7 +51,7 @@ constexpr std::array<char, 28> accept_value(std::string_view key) noexcept {
 /// What a client asks for.
 struct client_request {
     /// Host name or address; an IPv6 address without brackets.
-    std::string_view host;
+    std::string_view host{};
     /// The port, written into the Host header unless it is `default_port`.
     std::uint16_t port = 80;
     std::uint16_t default_port = 80;
@@ -176,7 +176,7 @@ inline std::size_t write_reply(http_head& head, std::string_view bytes) {
 /// What a client accepts of a server's reply.
 struct reply_policy {
     /// As in the request.
-    std::string_view subprotocols;
+    std::string_view subprotocols{};
     /// Whether a server may choose none of the subprotocols.
     bool accept_no_subprotocol = false;
     /// Whether an extension was asked for. The caller then judges the one chosen.

@@ -182,7 +182,7 @@ class http_head {
     }
 
     http_limits limits_;
-    std::string text_;
+    std::string text_{};
     bool complete_ = false;
     errc error_ = errc::ok;
 };

@@ -104,7 +104,7 @@ class message_buffer {
   private:
     char* at(std::size_t i) const noexcept { return storage_.get() + i; }
 
-    std::unique_ptr<char[]> storage_;
+    std::unique_ptr<char[]> storage_{};
     std::size_t capacity_ = 0;
     std::size_t message_begin_ = 0;
     std::size_t message_end_ = 0;

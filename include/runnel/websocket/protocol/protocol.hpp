@@ -2,6 +2,7 @@
 
 #include <runnel/core/random.hpp>
 #include <runnel/core/send_buffer.hpp>
+#include <runnel/core/to_size.hpp>
 #include <runnel/core/utf8.hpp>
 #include <runnel/websocket/error.hpp>
 #include <runnel/websocket/protocol/frame.hpp>
@@ -47,7 +48,7 @@ class protocol {
         /// How many of the bytes have been used up: all of them, unless payload or an error was found before.
         std::size_t consumed = 0;
         /// Payload of the current message, unmasked.
-        std::string_view payload;
+        std::string_view payload{};
         /// Whether the message ends with this payload.
         bool message_end = false;
         /// The peer's violation of the protocol. Nothing more is to be fed; the close frame that says so is pending.
@@ -274,7 +275,7 @@ class protocol {
     }
 
     char* read_control(char* at, char* end) {
-        auto const n = (std::min)(static_cast<std::size_t>(remaining_), static_cast<std::size_t>(end - at));
+        auto const n = (std::min)(to_size(remaining_), static_cast<std::size_t>(end - at));
         char* const to = control_ + control_have_;
         if (frame_.masked) {
             apply_mask(to, at, n, frame_.key);
@@ -312,11 +313,11 @@ class protocol {
     }
 
     protocol_settings settings_;
-    frame_header frame_;
+    frame_header frame_{};
     std::uint64_t remaining_ = 0;     // of the frame's payload
     std::uint64_t message_size_ = 0;  // of the message's frames so far, this one included
-    send_buffer pending_;
-    utf8_validator utf8_;
+    send_buffer pending_{};
+    utf8_validator utf8_{};
     errc failure_ = errc::ok;
     close_code received_code_ = close_code::abnormal;
     close_code sent_code_ = close_code::abnormal;

@@ -63,8 +63,8 @@ class refusal_body {
     }
 
     std::size_t wanted_;
-    std::string raw_;
-    std::string text_;  // of the chunks
+    std::string raw_{};
+    std::string text_{};  // of the chunks
     bool is_chunked_ = false;
     bool has_ended_ = false;
 };

@@ -376,7 +376,7 @@ class channel {
     // The filters which are subscribed to with one packet: as many as the session and the platform allow.
     struct group {
         std::size_t first;
-        subscription handle;
+        subscription handle{};
         bool watched = false;
 
         bool is_refused() const noexcept {
@@ -470,8 +470,8 @@ class channel {
     device_topics topics_;
     std::shared_ptr<box_type> box_;
     handler_table<Session> handlers_;
-    std::vector<std::string> filters_;
-    std::vector<group> groups_;
+    std::vector<std::string> filters_{};
+    std::vector<group> groups_{};
     // Replies to an earlier process may still be on their way, so that not each begins at the same number.
     std::uint32_t last_id_ = std::random_device{}() & 0x3FFFFFFF;
 };

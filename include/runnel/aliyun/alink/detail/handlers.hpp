@@ -299,9 +299,9 @@ class handler_table {
     Session& session_;
     device_topics topics_;
     std::shared_ptr<box_type> box_;
-    std::map<key, std::shared_ptr<handler const>> handlers_;
-    std::map<key, std::shared_ptr<raw_handler const>> raw_handlers_;
-    std::array<std::string, 32> answered_;  // requests of custom RRPC, the latest
+    std::map<key, std::shared_ptr<handler const>> handlers_{};
+    std::map<key, std::shared_ptr<raw_handler const>> raw_handlers_{};
+    std::array<std::string, 32> answered_{};  // requests of custom RRPC, the latest
     std::size_t answered_count_ = 0;
 };
 

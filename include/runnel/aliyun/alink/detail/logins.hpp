@@ -93,7 +93,7 @@ class logins : public device<Session> {
     };
     // The devices of one logout, and those of them that are sub-devices here.
     struct leaving {
-        std::vector<device_id> ids;
+        std::vector<device_id> ids{};
         std::vector<leaver> members = {};
     };
 
@@ -115,9 +115,9 @@ class logins : public device<Session> {
     // What has come of such a request.
     struct outcome {
         bool gone = false;  // the connection, before there was an answer
-        std::error_code error;
-        std::string text;
-        json data;
+        std::error_code error{};
+        std::string text{};
+        json data{};
     };
 
     static json list(std::span<device_id const> ids) {
@@ -390,7 +390,7 @@ class logins : public device<Session> {
         co_return std::move(came);
     }
 
-    std::vector<member> members_;
+    std::vector<member> members_{};
     std::uint64_t connection_ = 0;  // the latest that has been noticed
     std::shared_ptr<changes_type> changes_{std::make_shared<changes_type>(this->session().get_executor())};
 };

@@ -49,19 +49,19 @@ class mailbox : public std::enable_shared_from_this<mailbox<Executor>> {
         std::string_view id;
         bool answered = false;
         errc error = errc::ok;
-        alink::reply reply;
-        shadow_message shadow;
-        time_answer time;
-        waiter<Executor> waiting;
-        shadow_line::question question;  // of the shadow
-        bool in_line = false;            // it is the one that has been asked
+        alink::reply reply{};
+        shadow_message shadow{};
+        time_answer time{};
+        waiter<Executor> waiting{};
+        shadow_line::question question{};  // of the shadow
+        bool in_line = false;              // it is the one that has been asked
         std::weak_ptr<mailbox> of;
     };
 
     /// A message that waits to be handled.
     struct incoming {
-        std::string topic;
-        std::string payload;
+        std::string topic{};
+        std::string payload{};
     };
 
     mailbox(Executor const& executor, aliyun::device const& who, alink::options o)
@@ -146,15 +146,15 @@ class mailbox : public std::enable_shared_from_this<mailbox<Executor>> {
     wait_list<Executor> starters;  ///< who waits for the subscriptions that another is making
     wait_list<Executor> in_line;
     bool starting = false;
-    std::size_t stops = 0;    ///< how often `channel::stop` was called
-    std::size_t running = 0;  ///< handlers at work
-    bool serving = false;     ///< `channel::run` is under way
-    waiter<Executor> reader;  ///< `run`, when it has nothing to do
-    std::error_code closed;   ///< why no more messages come
+    std::size_t stops = 0;      ///< how often `channel::stop` was called
+    std::size_t running = 0;    ///< handlers at work
+    bool serving = false;       ///< `channel::run` is under way
+    waiter<Executor> reader{};  ///< `run`, when it has nothing to do
+    std::error_code closed{};   ///< why no more messages come
     /// If set, tells how the session is connected; it must be there as long as messages come.
-    std::function<shadow_line::connection()> connection;
+    std::function<shadow_line::connection()> connection{};
     alink::options options;
-    alink::counters counters;
+    alink::counters counters{};
 
   private:
     pending* find(topic_kind kind, std::string_view id) {
@@ -235,11 +235,11 @@ class mailbox : public std::enable_shared_from_this<mailbox<Executor>> {
     }
 
     device_topics topics_;
-    list_link pending_;
+    list_link pending_{};
     shadow_line line_;
     std::array<std::size_t, 8> answers_{};  // the latest, of the shadow
     std::size_t answer_count_ = 0;
-    std::deque<incoming> queue_;
+    std::deque<incoming> queue_{};
 };
 
 }  // namespace runnel::aliyun::alink::detail

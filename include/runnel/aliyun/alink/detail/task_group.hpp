@@ -81,7 +81,7 @@ class task_group {
 
   private:
     struct entry {
-        asio::cancellation_signal signal;
+        asio::cancellation_signal signal{};
         bool ended = false;
     };
 
@@ -90,8 +90,8 @@ class task_group {
     }
 
     wait_list<Executor> waiters_;
-    waiter<Executor> joiner_;
-    std::vector<std::shared_ptr<entry>> tasks_;
+    waiter<Executor> joiner_{};
+    std::vector<std::shared_ptr<entry>> tasks_{};
     std::shared_ptr<std::size_t> running_{std::make_shared<std::size_t>(0)};
 };
 

@@ -36,16 +36,16 @@ class refusal : public std::runtime_error {
 
 /// A request, as the platform calls a service or a device asks the platform.
 struct call {
-    std::string id;  ///< a number as text; what is a number in the message is text here
-    std::string version;
-    std::string method;  ///< "thing.service.reboot"; some of the platform's topics have none
-    json params;         ///< an object or an array; an empty object if there are none
+    std::string id{};  ///< a number as text; what is a number in the message is text here
+    std::string version{};
+    std::string method{};  ///< "thing.service.reboot"; some of the platform's topics have none
+    json params{};         ///< an object or an array; an empty object if there are none
     bool wants_reply = true;
 };
 
 /// The answer to a request.
 struct reply {
-    std::string id;
+    std::string id{};
     int code = 200;  ///< 200 is success
     std::string message = {};
     json data = json::object();

@@ -22,20 +22,20 @@ enum class digest_method : std::uint8_t { md5, sha256 };
 
 /// A file to be downloaded.
 struct remote_file {
-    std::string url;   ///< HTTPS, valid for a limited time (24 hours for firmware)
-    std::string name;  ///< of one of several files; else empty
+    std::string url{};   ///< HTTPS, valid for a limited time (24 hours for firmware)
+    std::string name{};  ///< of one of several files; else empty
     std::uint64_t size = 0;
     digest_method method = digest_method::md5;
-    std::string digest;  ///< hexadecimal, in either case
+    std::string digest{};  ///< hexadecimal, in either case
 };
 
 /// A firmware on offer.
 struct firmware {
-    std::string module;  ///< what it is for; empty: the device itself
-    std::string version;
-    bool is_difference = false;      ///< files hold the difference to the version in use
-    std::vector<remote_file> files;  ///< one or more
-    json extra = json::object();     ///< what was added to the offer ("extData")
+    std::string module{};  ///< what it is for; empty: the device itself
+    std::string version{};
+    bool is_difference = false;        ///< files hold the difference to the version in use
+    std::vector<remote_file> files{};  ///< one or more
+    json extra = json::object();       ///< what was added to the offer ("extData")
 
     /// Bytes of all files; the largest number where they are said to have more.
     std::uint64_t size() const noexcept {
@@ -47,8 +47,8 @@ struct firmware {
 
 /// A remote configuration on offer.
 struct configuration {
-    std::string id;
-    remote_file file;
+    std::string id{};
+    remote_file file{};
 };
 
 /// Reads the method and the digest of a file: "signMethod" and "sign", or "md5" alone, as older offers have it.
@@ -153,8 +153,8 @@ class download_check {
   private:
     remote_file file_;
     std::uint64_t bytes_ = 0;
-    digest::md5 md5_;
-    digest::sha256 sha256_;
+    digest::md5 md5_{};
+    digest::sha256 sha256_{};
 };
 
 /// Where a fetcher hands over what it downloads: `pieces(bytes)`, in order. Throws `errc::size_mismatch` as soon as a

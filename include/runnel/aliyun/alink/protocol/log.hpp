@@ -27,9 +27,9 @@ constexpr std::string_view name_of(log_level level) noexcept {
 struct log_entry {
     std::chrono::system_clock::time_point time{};
     log_level level = log_level::info;
-    std::string_view module;              ///< at most 32 characters
-    std::string_view code;                ///< a result, at most 16 characters
-    std::string_view content;             ///< at most 4096 characters
+    std::string_view module{};            ///< at most 32 characters
+    std::string_view code{};              ///< a result, at most 16 characters
+    std::string_view content{};           ///< at most 4096 characters
     std::string_view trace_context = {};  ///< links lines that belong together, at most 64 characters
 };
 

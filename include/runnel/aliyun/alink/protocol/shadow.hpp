@@ -31,8 +31,8 @@ struct shadow_message {
     };
     kind what{};
     int code = 0;
-    std::string text;
-    alink::shadow shadow;
+    std::string text{};
+    alink::shadow shadow{};
 };
 
 /// Reads such a message. `out` is left alone on an error.

@@ -21,8 +21,8 @@ inline constexpr std::size_t max_login_batch = 50;
 
 /// A device without its secret.
 struct device_id {
-    std::string product_key;
-    std::string device_name;
+    std::string product_key{};
+    std::string device_name{};
 
     friend bool operator==(device_id const&, device_id const&) = default;
 };
@@ -101,15 +101,15 @@ inline errc decode(json const& list, std::vector<device_id>& out) {
 
 /// A device that could not be registered, and why.
 struct refused_registration {
-    device_id device;
-    std::error_code why;
-    std::string text;
+    device_id device{};
+    std::error_code why{};
+    std::string text{};
 };
 
 /// What has become of devices that were to be registered by their product's secret.
 struct registrations {
-    std::vector<aliyun::device> made;  ///< with their secrets
-    std::vector<refused_registration> refused;
+    std::vector<aliyun::device> made{};  ///< with their secrets
+    std::vector<refused_registration> refused{};
 };
 
 /// Reads registered devices, `[{"productKey","deviceName","deviceSecret"}]`.

@@ -77,6 +77,8 @@ class authenticating final : public authenticating_part<Executor> {
     struct core {
         core(session_state& s, output_queue<Executor>& out, session_services& of, Authenticator a)
             : state(&s), packets(out), session(of), answered(out.queue()), waiters(out.queue()), user(std::move(a)) {}
+        core(core const&) = delete;
+        core& operator=(core const&) = delete;
 
         void connection_lost() {
             ++connections_lost;
@@ -98,8 +100,8 @@ class authenticating final : public authenticating_part<Executor> {
         wait_list<Executor> waiters;   // where the authenticator is waited for
         wait_list<Executor> free{answered.queue()};
         Authenticator user;
-        authentication_steps steps;
-        secret_string data;  // the client's last, until it has been sent
+        authentication_steps steps{};
+        secret_string data{};  // the client's last, until it has been sent
         std::uint64_t connections_lost = 0;
         bool connecting = false;  // the connection holds the steps
     };

@@ -96,9 +96,9 @@ class connect_request {
     protocol_version version_;
     credentials who_;
     bool anew_;
-    properties props_;
-    properties will_props_;
-    std::string method_;
+    properties props_{};
+    properties will_props_{};
+    std::string method_{};
 };
 
 }  // namespace runnel::mqtt::detail

@@ -488,14 +488,14 @@ class connection {
 
     session_state& state_;
     session_options const& options_;
-    receive_buffer in_;
+    receive_buffer in_{};
     output_queue<Executor>& packets_;  // what has been gathered
     send_buffer writing_;              // what is being written
     wait_list<Executor> waiters_;
     child_task<Executor> reader_;
     child_task<Executor> writer_;
-    lifecycle life_;
-    keep_alive keep_alive_;
+    lifecycle life_{};
+    keep_alive keep_alive_{};
     clock::time_point asked_{};       // something that the server answers at once
     clock::time_point written_at_{};  // anything else
     unanswered_exchanges left_{};     // by the last connection
@@ -505,7 +505,7 @@ class connection {
     std::uint64_t bytes_sent_ = 0;
     std::uint64_t writes_ = 0;
     std::uint64_t writes_before_ping_ = 0;
-    std::exception_ptr failure_;
+    std::exception_ptr failure_{};
     bool is_writing_ = false;
     bool is_wiped_ = true;
     bool is_answered_ = false;

@@ -93,8 +93,8 @@ class destination {
     }
 
     Transport home_;
-    std::unique_ptr<Transport> elsewhere_;
-    std::unique_ptr<connect_progress> progress_;
+    std::unique_ptr<Transport> elsewhere_{};
+    std::unique_ptr<connect_progress> progress_{};
     std::uint32_t redirects_ = 0;  // in a row
 };
 

@@ -86,7 +86,7 @@ class durability {
     }
 
     session_state& state_;
-    std::unique_ptr<any_session_journal> journal_;
+    std::unique_ptr<any_session_journal> journal_{};
 };
 
 }  // namespace runnel::mqtt::detail

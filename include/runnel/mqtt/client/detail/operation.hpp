@@ -8,6 +8,8 @@ namespace runnel::mqtt::detail {
 template <class Part>
 struct operation_base : list_link {
     operation_base(Part* part, list_link& all) noexcept : of(part) { insert_before(all); }
+    operation_base(operation_base const&) = delete;
+    operation_base& operator=(operation_base const&) = delete;
     Part* of;  ///< nullptr: it is gone
 
     /// For the destructor of the part: `all` are on their own from now on.

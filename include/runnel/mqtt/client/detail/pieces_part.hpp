@@ -137,8 +137,8 @@ class pieces_part {
         }
 
         std::shared_ptr<subscription_state<Executor>> subscription;
-        std::shared_ptr<publish const> head;  ///< of the message that has begun; it outlives the session
-        waiter<Executor> waiting;
+        std::shared_ptr<publish const> head{};  ///< of the message that has begun; it outlives the session
+        waiter<Executor> waiting{};
     };
 
     // --- sending: for the user's coroutine
@@ -172,11 +172,11 @@ class pieces_part {
         std::uint64_t const number;
         std::uint64_t const size;  ///< of the payload
         piece_tickets::ticket const text;
-        std::string piece;           ///< payload from `offset` on
+        std::string piece{};         ///< payload from `offset` on
         std::uint64_t offset = 0;    ///< of the piece that is wanted, or being written
         std::uint64_t taken = 0;     ///< bytes of the payload that the network has taken, on this connection
         std::uint64_t attempts = 0;  ///< connections that have gone meanwhile
-        std::error_code failed;      ///< why it cannot be sent
+        std::error_code failed{};    ///< why it cannot be sent
         bool wanted = false;         ///< the writer waits for a piece
         bool filled = false;         ///< and there is one
         bool written = false;        ///< all of it
@@ -295,14 +295,14 @@ class pieces_part {
 
     session_state& state_;
     output_queue<Executor>& packets_;
-    incoming_pieces in_;
-    list_link receivers_;
-    list_link senders_;
+    incoming_pieces in_{};
+    list_link receivers_{};
+    list_link senders_{};
     wait_list<Executor> reader_;  // where the reader waits for a taker
     wait_list<Executor> writer_;  // where the writer waits for a source
     piece_tickets tickets_{random_secret()};
     std::uint64_t numbers_ = 0;
-    std::error_code why_;
+    std::error_code why_{};
 };
 
 }  // namespace runnel::mqtt::detail

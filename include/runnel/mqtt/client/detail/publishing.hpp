@@ -212,8 +212,8 @@ class publishing {
             if (this->linked()) of.give_up(*this);
         }
         publishing& of;
-        waiter<Executor> waiting;
-        publish_result result;
+        waiter<Executor> waiting{};
+        publish_result result{};
     };
 
     static publish_result at_most_once(std::uint64_t number) noexcept {
@@ -253,7 +253,7 @@ class publishing {
     output_queue<Executor>& packets_;
     publish_queue queue_;
     wait_list<Executor> waiters_;  // for room, or for the acknowledgement
-    run_end end_;                  // nullptr: nobody has asked for it
+    run_end end_{};                // nullptr: nobody has asked for it
 };
 
 }  // namespace runnel::mqtt::detail

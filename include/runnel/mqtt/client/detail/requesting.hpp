@@ -67,6 +67,8 @@ class requesting final : public requesting_part, private subscription_watcher {
             do fill_random(correlation.data(), correlation.size());
             while (!r.requests_.add(*this));
         }
+        requester(requester const&) = delete;
+        requester& operator=(requester const&) = delete;
         ~requester() {
             if (opening != nullptr) *opening = nullptr;
             if (this->of == nullptr) return;
@@ -79,15 +81,17 @@ class requesting final : public requesting_part, private subscription_watcher {
             if (this->error) throw ended(this->error, this->of->publishing_.end().get());
             if (waited) throw std::system_error(waited);
         }
-        message response;
-        waiter<Executor> waiting;
-        publish_ticket ticket;          // of the message
+        message response{};
+        waiter<Executor> waiting{};
+        publish_ticket ticket{};        // of the message
         requester** opening = nullptr;  // how `opener` knows it
     };
 
     // The one who subscribes, while it does. (As a context ends, the frames go in any order.)
     struct opener {
         explicit opener(requester& r) noexcept : self(&r) { r.opening = &self; }
+        opener(opener const&) = delete;
+        opener& operator=(opener const&) = delete;
         ~opener() {
             if (self == nullptr) return;
             self->opening = nullptr;
@@ -169,11 +173,11 @@ class requesting final : public requesting_part, private subscription_watcher {
     session_state const& state_;
     publishing<Executor>& publishing_;
     subscribing<Executor>& subscribing_;
-    requests requests_;
+    requests requests_{};
     wait_list<Executor> waiting_;
-    list_link operations_;
-    std::string prefix_;
-    std::string response_topic_;
+    list_link operations_{};
+    std::string prefix_{};
+    std::string response_topic_{};
 };
 
 }  // namespace runnel::mqtt::detail

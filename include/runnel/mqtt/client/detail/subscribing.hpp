@@ -253,14 +253,16 @@ class subscribing final : public subscribing_part {
         std::uint64_t ticket;
         entry& what;                   // lives in the coroutine's handle
         user_properties const& props;  // in the coroutine, too
-        waiter<Executor> waiting;
-        std::error_code why;  // what has come of it, once it is settled
-        std::string text;
+        waiter<Executor> waiting{};
+        std::error_code why{};  // what has come of it, once it is settled
+        std::string text{};
         bool settled = false;
     };
 
     struct remover : operation {
         remover(subscribing& s, entry* w) noexcept : operation(&s, s.joining_), what(w) {}
+        remover(remover const&) = delete;
+        remover& operator=(remover const&) = delete;
         RUNNEL_COLD ~remover() {
             if (this->of != nullptr && what != nullptr) this->of->abandon(*what);
         }
@@ -579,14 +581,14 @@ class subscribing final : public subscribing_part {
     session_state& state_;
     output_queue<Executor>& packets_;
     session_services& services_;
-    subscriptions wishes_;
-    subscription_registry<Executor> registry_;
+    subscriptions wishes_{};
+    subscription_registry<Executor> registry_{};
     wait_list<Executor> unanswered_;
-    std::vector<unsubscriber*> unsubscribers_;
-    std::vector<std::string> unwanted_;  // filters that the application has unsubscribed from last
-    list_link operations_;
-    list_link joining_;                          // of `remover`: subscriptions of which nobody has a handle yet
-    std::vector<std::weak_ptr<entry>> leaving_;  // unsubscribed from while messages waited
+    std::vector<unsubscriber*> unsubscribers_{};
+    std::vector<std::string> unwanted_{};  // filters that the application has unsubscribed from last
+    list_link operations_{};
+    list_link joining_{};                          // of `remover`: subscriptions of which nobody has a handle yet
+    std::vector<std::weak_ptr<entry>> leaving_{};  // unsubscribed from while messages waited
     std::shared_ptr<message_source> source_{std::make_shared<char>(), this};  // known to inboxes, which may outlive it
     bool closed_ = true;
     bool unsent_ = false;      // a request waits for a packet identifier

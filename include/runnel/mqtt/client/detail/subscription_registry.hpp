@@ -345,10 +345,10 @@ class subscription_registry {
 
     // Who has a message of which several know, or that has been given back.
     struct share_of {
-        std::size_t holders = 0;      // inboxes that hold it
-        bool had = false;             // somebody has taken it
-        bool for_all = false;         // there was no memory to note who is to get it again
-        std::vector<entry*> waiting;  // who gets it when it is sent again
+        std::size_t holders = 0;        // inboxes that hold it
+        bool had = false;               // somebody has taken it
+        bool for_all = false;           // there was no memory to note who is to get it again
+        std::vector<entry*> waiting{};  // who gets it when it is sent again
 
         RUNNEL_COLD void wants_again(entry* s) noexcept try { waiting.push_back(s); } catch (std::bad_alloc const&) {
             for_all = true;
@@ -421,24 +421,24 @@ class subscription_registry {
         s.receivers.wake_all(why);
     }
 
-    std::vector<std::shared_ptr<entry>> entries_;
-    std::vector<std::shared_ptr<entry>> removed_;
-    router<part*> router_;
+    std::vector<std::shared_ptr<entry>> entries_{};
+    std::vector<std::shared_ptr<entry>> removed_{};
+    router<part*> router_{};
     struct candidate {
         topic_pattern pattern;
         part* of;
     };
-    std::vector<candidate> few_;  // all, if they are few
-    std::vector<part*> matches_;
-    std::exception_ptr failure_;
+    std::vector<candidate> few_{};  // all, if they are few
+    std::vector<part*> matches_{};
+    std::exception_ptr failure_{};
     std::uint64_t messages_ = 0;
-    shares shares_;  // by the number of the delivery; as a rule none
+    shares shares_{};  // by the number of the delivery; as a rule none
     struct given_out {
         std::uint64_t number = static_cast<std::uint64_t>(-1);
         std::size_t taken = 0;  // by a handler that received it from an inbox
         std::size_t gone = 0;   // not taken, and in no inbox any more
     };
-    given_out given_out_;  // of the message of which several are being told
+    given_out given_out_{};  // of the message of which several are being told
     bool has_special_ = false;
     std::uint16_t lanes_ = 0;  // given so far
 };

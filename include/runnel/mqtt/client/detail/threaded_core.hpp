@@ -73,7 +73,7 @@ namespace detail {
 ///
 /// No callback of the user's is called with the mutex. Behind each suspension `session_` may be null: `run` has ended.
 template <class Transport>
-class threaded_core final : public threaded_base, public std::enable_shared_from_this<threaded_core<Transport>> {
+class threaded_core final : public threaded_base, public shared_object<threaded_core<Transport>> {
   public:
     using session_type = session<Transport>;
     using executor_type = typename session_type::executor_type;
@@ -86,8 +86,8 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
     /// A subscription, with what belongs to the executor.
     struct channel final : threaded_channel {
         using threaded_channel::threaded_channel;
-        std::optional<typename session_type::subscription> known;
-        asio::cancellation_signal stop;  // of `pump`
+        std::optional<typename session_type::subscription> known{};
+        asio::cancellation_signal stop{};  // of `pump`
     };
 
     threaded_core(std::optional<asio::any_io_executor> given, handover_limits const& limits, when_full policy,
@@ -99,6 +99,8 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
         if (given) strand_ = asio::make_strand(*base_);
         executor_ = strand_ ? executor_type(*strand_) : *base_;
     }
+    threaded_core(threaded_core const&) = delete;
+    threaded_core& operator=(threaded_core const&) = delete;
 
     /// Once. Throws what the session's constructor throws.
     void start(Transport transport, session_options options) {
@@ -315,7 +317,7 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
         };
         threaded_core& core;  // which starts it
         Make make;
-        std::promise<T> promise;
+        std::promise<T> promise{};
     };
 
     // --- what other threads do, with the mutex
@@ -696,15 +698,15 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
     std::unique_ptr<asio::io_context> io_;  // nullptr: somebody else's, or gone; changed with the mutex
     // Changed by `finish` alone, with the mutex.
     std::optional<asio::any_io_executor> base_;
-    std::optional<asio::strand<asio::any_io_executor>> strand_;
-    std::optional<executor_type> executor_;
+    std::optional<asio::strand<asio::any_io_executor>> strand_{};
+    std::optional<executor_type> executor_{};
     // Of the executor.
-    std::unique_ptr<session_type> session_;           // nullptr: it has ended
-    asio::cancellation_signal stop_;                  // of `run`
-    std::vector<std::shared_ptr<channel>> channels_;  // changed with the mutex
-    std::exception_ptr failure_;                      // which ends `run`
-    std::optional<waitable_timer<executor_type>> expiry_;
-    std::optional<waitable_timer<executor_type>> cut_;
+    std::unique_ptr<session_type> session_{};           // nullptr: it has ended
+    asio::cancellation_signal stop_{};                  // of `run`
+    std::vector<std::shared_ptr<channel>> channels_{};  // changed with the mutex
+    std::exception_ptr failure_{};                      // which ends `run`
+    std::optional<waitable_timer<executor_type>> expiry_{};
+    std::optional<waitable_timer<executor_type>> cut_{};
     steady_clock::time_point armed_ = never();
     waitable_timer<executor_type>* closing_timer_ = nullptr;
     bool closes_ = false;
@@ -717,8 +719,8 @@ class threaded_core final : public threaded_base, public std::enable_shared_from
     bool is_stopped_ = false;  // its own thread
     thread_phase phase_ = thread_phase::works;
     steady_clock::time_point close_by_ = never();
-    std::vector<std::promise<close_report>> closers_;
-    close_report report_;
+    std::vector<std::promise<close_report>> closers_{};
+    close_report report_{};
 };
 
 }  // namespace detail

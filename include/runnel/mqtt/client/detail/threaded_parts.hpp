@@ -34,15 +34,15 @@ RUNNEL_COLD inline std::exception_ptr failure_of(std::error_code code) {
 
 /// A message of a producer, as a `threaded_client` holds it.
 struct publication : handover_queue::item {
-    std::string topic, payload;
-    publish_options options;
-    owned_properties props;
-    std::optional<std::promise<publish_result>> promise;  ///< or else the callback is told
-    callback<std::error_code, publish_result const&> told;
+    std::string topic{}, payload{};
+    publish_options options{};
+    owned_properties props{};
+    std::optional<std::promise<publish_result>> promise{};  ///< or else the callback is told
+    callback<std::error_code, publish_result const&> told{};
     steady_clock::time_point deadline = (steady_clock::time_point::max)();
-    std::condition_variable admitted;   ///< its producer waits here for room
-    bool is_over = false;               ///< its client has been closed while its producer waited
-    std::shared_ptr<publication> self;  ///< as long as the queue has it
+    std::condition_variable admitted{};   ///< its producer waits here for room
+    bool is_over = false;                 ///< its client has been closed while its producer waited
+    std::shared_ptr<publication> self{};  ///< as long as the queue has it
 
     /// Called once, when the queue does not have it any more. Throws what the callback throws.
     void tell(std::exception_ptr const& e, std::error_code code, publish_result const& result) {
@@ -73,6 +73,8 @@ struct control {
 /// A received message that another thread has, or will have.
 struct held_message {
     explicit held_message(message&& m) noexcept : what(std::move(m)) {}
+    held_message(held_message const&) = delete;
+    held_message& operator=(held_message const&) = delete;
     message what;
     held_message* next = nullptr;
     bool is_abandoned = false;
@@ -81,6 +83,13 @@ struct held_message {
         if (is_abandoned) what.abandon();
         what = message();
     }
+};
+
+/// What a shared pointer holds, of a class with virtual functions: nobody destroys it as this.
+template <class T>
+class shared_object : public std::enable_shared_from_this<T> {
+  protected:
+    ~shared_object() = default;
 };
 
 class threaded_base;
@@ -93,14 +102,14 @@ struct threaded_channel {
     virtual ~threaded_channel() = default;
 
     std::shared_ptr<threaded_base> const of;
-    std::vector<std::string> filters;  ///< these two do not change
-    std::vector<qos> granted;
+    std::vector<std::string> filters{};  ///< these two do not change
+    std::vector<qos> granted{};
     // By the mutex of `of`:
-    std::deque<std::unique_ptr<held_message>> messages;
-    std::condition_variable changed;
-    std::exception_ptr closed;  ///< why no more messages come
-    bool is_left = false;       ///< nobody will take any
-    bool is_read = false;       ///< it has messages: does not change
+    std::deque<std::unique_ptr<held_message>> messages{};
+    std::condition_variable changed{};
+    std::exception_ptr closed{};  ///< why no more messages come
+    bool is_left = false;         ///< nobody will take any
+    bool is_read = false;         ///< it has messages: does not change
 
     /// Nobody has taken them: they are given back.
     void drop(std::deque<std::unique_ptr<held_message>> unread) const noexcept {
@@ -371,22 +380,22 @@ class threaded_base {
         }
     }
 
-    mutable std::mutex mutex_;
+    mutable std::mutex mutex_{};
     // All that follows by the mutex.
     handover_queue queue_;
     when_full const policy_;
     std::size_t const maximum_controls_;
-    std::list<std::shared_ptr<control>> controls_;  // that have not been told
+    std::list<std::shared_ptr<control>> controls_{};  // that have not been told
     held_message* returned_ = nullptr;
     steady_clock::time_point earliest_ = (steady_clock::time_point::max)();  // deadline of what waits
-    std::condition_variable changed_;                                        // of the members below
-    std::exception_ptr error_;                                               // with which `run` has ended
+    std::condition_variable changed_{};                                      // of the members below
+    std::exception_ptr error_{};                                             // with which `run` has ended
     std::size_t undelivered_ = 0;
     bool is_accepting_ = true;
     bool is_connected_ = false;
     bool has_left_ = false;  // a channel that is left has not been dropped
     bool is_over_ = false;   // there is no session any more, and no executor
-    list_link insiders_;
+    list_link insiders_{};
 
   private:
     std::unique_ptr<held_message> take_now(threaded_channel& c) {

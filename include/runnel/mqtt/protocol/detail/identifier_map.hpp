@@ -80,8 +80,8 @@ class identifier_map {
 
   private:
     struct slot {
-        T value;
-        std::uint16_t identifier;  // 0: free
+        T value{};
+        std::uint16_t identifier = 0;  // 0: free
     };
 
     std::size_t home_of(std::uint16_t identifier) const noexcept { return identifier & (capacity_ - 1); }
@@ -104,7 +104,7 @@ class identifier_map {
         capacity_ = larger.capacity_;
     }
 
-    std::unique_ptr<slot[]> slots_;
+    std::unique_ptr<slot[]> slots_{};
     std::size_t capacity_ = 0;  // a power of two, 0 or greater than the size
     std::size_t size_ = 0;
 };

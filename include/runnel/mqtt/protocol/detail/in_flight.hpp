@@ -302,9 +302,9 @@ class in_flight {
         entry value;
     };
     struct laggards {
-        std::vector<laggard> all;               // one or more, in the order of their numbers
-        std::bitset<max_identifier + 1> taken;  // their identifiers
-        bool has_free = false;                  // perhaps
+        std::vector<laggard> all{};               // one or more, in the order of their numbers
+        std::bitset<max_identifier + 1> taken{};  // their identifiers
+        bool has_free = false;                    // perhaps
     };
 
     static bool is_free(entry const& e) noexcept { return e.at == stage::ended && e.stored == record::none; }
@@ -409,8 +409,8 @@ class in_flight {
         }
     }
 
-    ring_queue<entry> entries_;
-    record_pool pool_;
+    ring_queue<entry> entries_{};
+    record_pool pool_{};
     std::size_t bytes_ = 0;
     std::size_t live_ = 0;
     // Of `entries_`: with so many there is perhaps no identifier left, or it is time to look for laggards, or there is
@@ -418,7 +418,7 @@ class in_flight {
     std::uint32_t room_ = max_identifier;
     std::uint32_t limit_ = short_queue;
     std::uint32_t watched_ = short_queue;
-    std::unique_ptr<laggards> laggards_;  // nullptr: there are none
+    std::unique_ptr<laggards> laggards_{};  // nullptr: there are none
     // What the store does not know: the changed entries are in the first range, and all from `new_` on are new.
     std::uint64_t changed_first_ = (std::numeric_limits<std::uint64_t>::max)();
     std::uint64_t changed_end_ = 0;

@@ -599,7 +599,7 @@ class outgoing {
 
     // The packet identifiers that PUBREL has freed at the peer.
     struct freed_identifiers {
-        std::bitset<65536> all;
+        std::bitset<65536> all{};
         std::uint32_t missing = 65535;
     };
 
@@ -795,8 +795,8 @@ class outgoing {
         in_flight_.sweep();
     }
 
-    in_flight in_flight_;
-    outgoing_aliases aliases_;
+    in_flight in_flight_{};
+    outgoing_aliases aliases_{};
     std::chrono::milliseconds now_{0};
     std::chrono::milliseconds next_expiry_ = never;  // or earlier
     std::uint64_t cursor_ = 0;                       // the first exchange that has not been sent on this connection
@@ -806,7 +806,7 @@ class outgoing {
     std::size_t unacknowledged_ = 0;
     std::uint64_t acknowledged_ = 0;
     std::uint64_t resent_ = 0;
-    std::unique_ptr<freed_identifiers> freed_;  // nullptr: all are known to be free at the peer
+    std::unique_ptr<freed_identifiers> freed_{};  // nullptr: all are known to be free at the peer
     std::uint32_t queued_at_most_once_ = 0;
     std::uint32_t freeing_ = 0;             // messages that wait for their identifiers
     bool needs_time_ = false;               // there have been messages that expire

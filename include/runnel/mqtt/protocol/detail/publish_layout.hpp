@@ -15,10 +15,10 @@ namespace runnel::mqtt::detail {
 
 /// Where the parts of an encoded PUBLISH of MQTT 5 lie, found without checks.
 struct publish_layout {
-    std::string_view topic;
+    std::string_view topic{};
     char const* identifier = nullptr;  ///< two bytes, unless it is of QoS 0
     std::size_t property_length = 0;
-    std::string_view rest;  ///< the properties without their length, and the payload
+    std::string_view rest{};  ///< the properties without their length, and the payload
 
     explicit publish_layout(std::string_view packet) noexcept {
         char const* at = packet.data() + 1;

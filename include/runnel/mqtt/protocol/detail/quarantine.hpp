@@ -186,7 +186,7 @@ class quarantine {
     std::uint32_t strikes_ = 0;          // against the suspect
     std::uint64_t suspect_ = 0;          // number
     std::uint64_t suspected_until_ = 0;  // exchanges with lower numbers are under suspicion
-    std::error_code why_;
+    std::error_code why_{};
     time_point deadline_ = never;
     time_point tried_at_{};
 };

@@ -56,8 +56,8 @@ class received {
     /// A QoS 1 or 2 message has come. `is_new` says whether it is to be handed to the application. If `lane_unknown`,
     /// it was taken before a restart, and its lane has not been stored: `place_restored` is to be called.
     struct arrival {
-        delivery token;
-        bool is_new;
+        delivery token{};
+        bool is_new = false;
         bool lane_unknown = false;
     };
     arrival arrive(publish const& packet) {
@@ -293,12 +293,12 @@ class received {
     // A QoS 2 message between PUBLISH and PUBREL; a QoS 1 message that has been overtaken, sent again or given back, or
     // whose connection has gone.
     struct message {
-        std::uint64_t number;
+        std::uint64_t number = 0;
         std::uint64_t place = nowhere;  // in `waiting_`
         std::uint32_t print = 0;
         std::uint16_t lane = 0;
         std::uint16_t next = 0;  // the identifier of the next one in the lane; 0: none
-        qos quality;
+        qos quality{};
         reason_code reason = reason_code::success;
         bool taken = false;
         bool seen = false;        // on this connection
@@ -557,17 +557,17 @@ class received {
 
     // Those who have been overtaken.
     struct lanes {
-        identifier_map<ends_of_lane> all;
-        ring_queue<std::uint16_t> ready;  // identifiers of those that may be acknowledged; 0: gone
-        entry oldest{};                   // of `ready`
-        bool is_next = false;             // what `next_taken` has returned is `oldest`
+        identifier_map<ends_of_lane> all{};
+        ring_queue<std::uint16_t> ready{};  // identifiers of those that may be acknowledged; 0: gone
+        entry oldest{};                     // of `ready`
+        bool is_next = false;               // what `next_taken` has returned is `oldest`
     };
 
-    ring_queue<entry> waiting_;
-    identifier_map<message> messages_;
-    std::unique_ptr<lanes> lanes_;        // nullptr as long as `overtaken_` has been 0
-    std::vector<std::uint16_t> changed_;  // QoS 2 identifiers
-    std::uint64_t lost_at_ = 0;           // the number that came next when a connection was lost
+    ring_queue<entry> waiting_{};
+    identifier_map<message> messages_{};
+    std::unique_ptr<lanes> lanes_{};        // nullptr as long as `overtaken_` has been 0
+    std::vector<std::uint16_t> changed_{};  // QoS 2 identifiers
+    std::uint64_t lost_at_ = 0;             // the number that came next when a connection was lost
     std::uint32_t unfinished_ = 0;
     std::uint32_t overtaken_ = 0;  // in lanes and `ready`
     std::uint32_t given_back_ = 0;

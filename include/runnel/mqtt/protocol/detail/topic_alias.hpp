@@ -75,7 +75,7 @@ class outgoing_aliases {
     }
 
     struct entry {
-        std::string topic;
+        std::string topic{};
         std::uint32_t hash = 0;
         std::uint32_t next_in_bucket = none;
         std::uint32_t older = none;
@@ -156,15 +156,15 @@ class outgoing_aliases {
             newest = at;
         }
 
-        std::vector<entry> entries;          // alias 1 first
+        std::vector<entry> entries{};        // alias 1 first
         std::vector<std::uint32_t> buckets;  // the first entry of each chain
-        std::vector<std::uint32_t> seen;     // hashes of topics without alias
+        std::vector<std::uint32_t> seen{};   // hashes of topics without alias
         std::uint32_t newest = none;         // used last
         std::uint32_t oldest = none;
     };
 
     std::uint16_t maximum_ = 0;
-    std::unique_ptr<table> table_;  // nullptr: no topic has an alias yet
+    std::unique_ptr<table> table_{};  // nullptr: no topic has an alias yet
 };
 
 /// The topics that the peer has given aliases to.
@@ -192,7 +192,7 @@ class incoming_aliases {
 
   private:
     std::uint16_t maximum_ = 0;
-    std::vector<std::string> topics_;  // of alias 1 first; empty: not given
+    std::vector<std::string> topics_{};  // of alias 1 first; empty: not given
 };
 
 /// Bytes that a topic alias may add to a packet: itself, and a longer form of two lengths.

@@ -19,8 +19,8 @@ namespace runnel::testing::detail {
 
 /// A message to a device.
 struct aliyun_outgoing {
-    std::string topic;
-    std::string payload;
+    std::string topic{};
+    std::string payload{};
 };
 
 /// What a payload holds; null if it is not JSON, or is nested deeper than anything that a device has to say.
@@ -151,7 +151,7 @@ class aliyun_answers {
 
     aliyun_records& records_;
     aliyun_identities& identities_;
-    wrong_answer wrong_;
+    wrong_answer wrong_{};
     std::size_t wrong_left_ = 0;
 };
 

@@ -89,8 +89,8 @@ class aliyun_calls : public std::enable_shared_from_this<aliyun_calls<Executor>>
 
         aliyun_calls& of;
         std::string key;
-        waiter<Executor> waiting;
-        std::optional<std::string> answer;
+        waiter<Executor> waiting{};
+        std::optional<std::string> answer{};
     };
 
     static asio::awaitable<std::string, Executor> wait(std::shared_ptr<aliyun_calls> self, std::string key,
@@ -115,8 +115,8 @@ class aliyun_calls : public std::enable_shared_from_this<aliyun_calls<Executor>>
     }
 
     wait_list<Executor> waiters_;
-    std::map<std::string, call*, std::less<>> calls_;
-    std::set<std::shared_ptr<timer_type>> timers_;
+    std::map<std::string, call*, std::less<>> calls_{};
+    std::set<std::shared_ptr<timer_type>> timers_{};
     bool closed_ = false;
 };
 

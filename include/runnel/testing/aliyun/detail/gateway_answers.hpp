@@ -208,7 +208,7 @@ inline aliyun_answer answer_login(aliyun_request& r) {
         sub.logged_in = true;
         answer.data.push_back(name_members(sub.device));
     }
-    if (!batch) answer.data = json(answer.data[0]);
+    if (!batch) answer.data = answer.data[0];
     return answer;
 }
 
@@ -228,7 +228,7 @@ inline aliyun_answer answer_logout(aliyun_request& r) {
         sub.logged_in = false;
         answer.data.push_back(name_members(sub.device));
     }
-    if (!batch) answer.data = json(answer.data[0]);
+    if (!batch) answer.data = answer.data[0];
     return answer;
 }
 

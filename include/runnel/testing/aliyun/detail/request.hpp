@@ -13,8 +13,8 @@ namespace runnel::testing::detail {
 /// A request of a device to the simulated platform.
 struct aliyun_request {
     aliyun::topic_parts topic;
-    json body;  ///< the payload; null if it is not JSON
-    std::string_view payload;
+    json body{};  ///< the payload; null if it is not JSON
+    std::string_view payload{};
     aliyun_record& sender;  ///< who is connected: the device itself or its gateway
     aliyun_record& self;    ///< whom the topic names
     aliyun_records& records;

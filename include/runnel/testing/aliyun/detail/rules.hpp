@@ -66,12 +66,12 @@ class aliyun_rules {
     using time_point = aliyun::rate_limit::time_point;
 
     /// Who there is.
-    aliyun_identities identities;
+    aliyun_identities identities{};
     /// Whether the limits on messages a second and on connections a minute are kept to. Messages above are dropped, as
     /// the platform does it, and CONNECTs above are refused.
     bool limits_rates = false;
     /// If set, is asked about topics that are not the device's own: whether the device (by name) may use the topic.
-    std::function<bool(std::string_view name, std::string_view topic)> allows_besides;
+    std::function<bool(std::string_view name, std::string_view topic)> allows_besides{};
 
     /// What the broker calls a device: `DEVICE_NAME&PRODUCT_KEY`, its user name.
     static std::string name_of(aliyun::device const& d) { return aliyun_name_of(d.product_key, d.device_name); }
@@ -153,7 +153,7 @@ class aliyun_rules {
         return found != rates_.end() ? found->second : rates_.emplace(name, device_rates{}).first->second;
     }
 
-    std::map<std::string, device_rates, std::less<>> rates_;
+    std::map<std::string, device_rates, std::less<>> rates_{};
 };
 
 }  // namespace runnel::testing::detail

@@ -40,7 +40,7 @@ class broker_core {
     broker_options const& options() const noexcept { return options_; }
     broker_counters const& counters() const noexcept { return counters_; }
     /// What the broker asks and tells; may be set at any time, but not from within one of them.
-    broker_hooks hooks;
+    broker_hooks hooks{};
 
     // What the driver reports:
 
@@ -253,16 +253,16 @@ class broker_core {
     bool send(broker_session& s, outgoing_message const& o);
 
     broker_options options_;
-    broker_counters counters_;
+    broker_counters counters_{};
     packet_faults faults_{counters_};
     time_point now_{};
-    std::map<std::string, std::shared_ptr<broker_session>, std::less<>> sessions_;
-    subscription_table table_;
-    std::vector<subscription_table::hit> hits_;
-    retained_messages retained_;
-    deadlines<broker_connection> connections_;
-    deadlines<broker_session> sessions_due_;
-    std::deque<received_message> received_;
+    std::map<std::string, std::shared_ptr<broker_session>, std::less<>> sessions_{};
+    subscription_table table_{};
+    std::vector<subscription_table::hit> hits_{};
+    retained_messages retained_{};
+    deadlines<broker_connection> connections_{};
+    deadlines<broker_session> sessions_due_{};
+    std::deque<received_message> received_{};
     std::size_t refuse_ = 0;
     mqtt::reason_code refuse_reason_ = mqtt::reason_code::server_unavailable;
     bool hold_ = false;

@@ -38,7 +38,7 @@ class deadlines {
     }
 
   private:
-    std::set<std::pair<time_point, Owner*>> due_;
+    std::set<std::pair<time_point, Owner*>> due_{};
 };
 
 }  // namespace runnel::testing::detail

@@ -14,11 +14,11 @@ namespace runnel::testing::detail {
 
 /// A message on its way to one client.
 struct outgoing_message {
-    message_ptr message;
+    message_ptr message{};
     mqtt::qos quality;
     bool retain;
-    std::vector<std::uint32_t> identifiers;  ///< of the subscriptions that it matched
-    std::string share = {};                  ///< "$share/..." if it came by a shared subscription, or else empty
+    std::vector<std::uint32_t> identifiers{};  ///< of the subscriptions that it matched
+    std::string share = {};                    ///< "$share/..." if it came by a shared subscription, or else empty
 
     /// Bytes that limits count for it.
     std::size_t cost() const noexcept {
@@ -81,7 +81,7 @@ class outgoing_queue {
         if (m.message->expires()) next_expiry_ = (std::min)(next_expiry_, m.message->expires_at());
     }
 
-    std::deque<outgoing_message> messages_;
+    std::deque<outgoing_message> messages_{};
     std::size_t bytes_ = 0;
     time_point next_expiry_ = (time_point::max)();
 };

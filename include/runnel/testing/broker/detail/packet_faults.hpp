@@ -65,12 +65,12 @@ class packet_faults {
 
   private:
     struct rule {
-        packet_selection of;
+        packet_selection of{};
         fault what;
     };
 
     broker_counters& counters_;
-    std::list<rule> rules_;
+    std::list<rule> rules_{};
 };
 
 /// One direction of a connection, where packets are lost, delayed, or the last. Without a clock.
@@ -134,7 +134,7 @@ class packet_gate {
   private:
     struct held {
         time_point due;
-        std::string bytes;
+        std::string bytes{};
         bool cut;  // behind it the connection
     };
 
@@ -177,8 +177,8 @@ class packet_gate {
 
     packet_faults& faults_;
     mqtt::role sender_;
-    std::deque<held> in_order_;
-    std::multimap<time_point, std::string> overtaken_;
+    std::deque<held> in_order_{};
+    std::multimap<time_point, std::string> overtaken_{};
     std::size_t held_bytes_ = 0;
     bool is_cut_ = false;
 };

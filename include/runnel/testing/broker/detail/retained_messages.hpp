@@ -16,7 +16,7 @@ namespace runnel::testing::detail {
 
 /// How far the retained messages have been sent that a new subscription is to get.
 struct retained_request {
-    std::string filter;
+    std::string filter{};
     mqtt::qos granted;
     std::uint32_t identifier;  ///< of the subscription; 0: none
     bool queued;               ///< those sent with QoS 1 and 2; false: those sent with QoS 0
@@ -90,7 +90,7 @@ class retained_messages {
     using expiries = std::multimap<time_point, std::string const*>;  // the topics are keys of `messages_`
 
     struct entry {
-        message_ptr message;
+        message_ptr message{};
         std::uint64_t number;
         expiries::iterator expiring;
     };
@@ -102,8 +102,8 @@ class retained_messages {
         messages_.erase(at);
     }
 
-    map_type messages_;
-    expiries expiring_;
+    map_type messages_{};
+    expiries expiring_{};
     std::uint64_t number_ = 0;
     std::size_t bytes_ = 0;
 };

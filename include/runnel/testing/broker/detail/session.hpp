@@ -26,13 +26,13 @@ struct broker_session;
 
 /// A client's enhanced authentication, for as long as its connection lasts.
 struct client_authentication {
-    mqtt::authentication turns;  ///< until CONNACK; then the session state knows
-    std::string connect;         ///< the body of its CONNECT, until CONNACK
-    std::string session_name;
-    std::optional<std::string> assigned_client_identifier;
+    mqtt::authentication turns{};  ///< until CONNACK; then the session state knows
+    std::string connect{};         ///< the body of its CONNECT, until CONNACK
+    std::string session_name{};
+    std::optional<std::string> assigned_client_identifier{};
     bool is_named_by_broker = false;  ///< the session's name is an identifier that the broker has made
     std::size_t maximum_packet_size = mqtt::max_variable_integer + 5;  ///< that the client takes
-    std::string memory;                                                ///< of the user
+    std::string memory{};                                              ///< of the user
     unsigned step = 0;
 };
 
@@ -51,19 +51,19 @@ class broker_connection {
     virtual void abort() = 0;
 
     connection_info info;
-    send_buffer out;           ///< what is to be sent
+    send_buffer out{};         ///< what is to be sent
     bool closing = false;      ///< once `out` has been sent, the flow to the client ends; input is dropped
     std::size_t expected = 0;  ///< bytes of the packet that the rest of the input begins; 0 if not known
 
     // For the broker alone:
-    std::shared_ptr<broker_session> session;  ///< from CONNECT to the end
-    std::string client;                       ///< the name of that, also afterwards
-    std::unique_ptr<client_authentication> authentication;
+    std::shared_ptr<broker_session> session{};  ///< from CONNECT to the end
+    std::string client{};                       ///< the name of that, also afterwards
+    std::unique_ptr<client_authentication> authentication{};
     time_point heard{};                   ///< when anything came from the client
     std::chrono::milliseconds silence{};  ///< how long it may be silent; 0: without limit
-    std::optional<time_point> deadline;
-    bool input_held = false;                 ///< nothing is read, as it does not take its answers
-    std::optional<time_point> behind_since;  ///< since when it has taken nothing of what is to be sent
+    std::optional<time_point> deadline{};
+    bool input_held = false;                   ///< nothing is read, as it does not take its answers
+    std::optional<time_point> behind_since{};  ///< since when it has taken nothing of what is to be sent
 
   protected:
     ~broker_connection() = default;
@@ -87,8 +87,8 @@ struct broker_subscription {
 /// A message of a shared subscription that one member has been sent, and that goes to another one if the member's
 /// session ends before it has acknowledged it.
 struct lent_message {
-    message_ptr message;
-    std::string share;
+    message_ptr message{};
+    std::string share{};
     std::list<lent_message>::iterator place;
 };
 
@@ -104,6 +104,8 @@ struct broker_session {
                 {.queued_bytes = (std::numeric_limits<std::size_t>::max)(),
                  .in_flight = options.in_flight,
                  .outgoing_topic_aliases = options.outgoing_topic_aliases}) {}
+    broker_session(broker_session const&) = delete;
+    broker_session& operator=(broker_session const&) = delete;
 
     client_info info() const { return {name, state.version(), from, subscriptions.size()}; }
     bool connected() const noexcept { return connection != nullptr; }
@@ -135,22 +137,22 @@ struct broker_session {
     broker_options const& limits;
     mqtt::session_state state;  ///< holds what has been sent; what waits for its turn is in `waiting` and `queue`
     broker_connection* connection = nullptr;
-    connection_info from;                  ///< of the connection, or of the last one
-    outgoing_queue waiting;                ///< QoS 0, while connected
-    outgoing_queue queue;                  ///< QoS 1 and 2
-    std::list<retained_request> retained;  ///< what new subscriptions are still to get, before all in the queues
-    std::list<lent_message> lent;          ///< QoS 1, sent and not acknowledged
-    std::map<std::string, broker_subscription, std::less<>> subscriptions;  ///< by topic filter
-    std::size_t subscription_bytes = 0;                                     ///< what they cost
-    std::vector<mqtt::delivery> held;                                       ///< acknowledgements held back on demand
-    std::uint32_t asked_expiry = 0;                                         ///< seconds, that CONNECT has asked for
-    std::uint32_t expiry = 0;                                               ///< seconds after the end of the connection
+    connection_info from{};                  ///< of the connection, or of the last one
+    outgoing_queue waiting{};                ///< QoS 0, while connected
+    outgoing_queue queue{};                  ///< QoS 1 and 2
+    std::list<retained_request> retained{};  ///< what new subscriptions are still to get, before all in the queues
+    std::list<lent_message> lent{};          ///< QoS 1, sent and not acknowledged
+    std::map<std::string, broker_subscription, std::less<>> subscriptions{};  ///< by topic filter
+    std::size_t subscription_bytes = 0;                                       ///< what they cost
+    std::vector<mqtt::delivery> held{};                                       ///< acknowledgements held back on demand
+    std::uint32_t asked_expiry = 0;                                           ///< seconds, that CONNECT has asked for
+    std::uint32_t expiry = 0;  ///< seconds after the end of the connection
 
-    message_ptr will;
-    std::uint32_t will_delay = 0;       ///< seconds
-    std::optional<time_point> will_at;  ///< when it is to be published
-    std::optional<time_point> ends_at;  ///< when the session ends
-    std::optional<time_point> deadline;
+    message_ptr will{};
+    std::uint32_t will_delay = 0;         ///< seconds
+    std::optional<time_point> will_at{};  ///< when it is to be published
+    std::optional<time_point> ends_at{};  ///< when the session ends
+    std::optional<time_point> deadline{};
 
     std::uint64_t match = 0;    ///< the message that it was found for last
     std::size_t hit_index = 0;  ///< and its place among those found

@@ -64,13 +64,13 @@ class stored_message {
     }
 
   private:
-    std::string bytes_;
-    std::string_view topic_;
-    std::string_view payload_;
-    mqtt::property_view props_;
+    std::string bytes_{};
+    std::string_view topic_{};
+    std::string_view payload_{};
+    mqtt::property_view props_{};
     mqtt::qos quality_;
     bool retain_;
-    std::optional<time_point> expires_;
+    std::optional<time_point> expires_{};
 };
 
 /// One message, shared by all that it waits for.

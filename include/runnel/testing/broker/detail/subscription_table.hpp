@@ -87,8 +87,8 @@ class subscription_table {
   private:
     // Takes its members in turn: those that are connected and not behind first, then those that have room at least.
     struct group {
-        std::string filter;
-        std::vector<broker_subscription*> members;
+        std::string filter{};
+        std::vector<broker_subscription*> members{};
         std::size_t turn = 0;
 
         broker_subscription* next(message_ptr const& m, time_point now) {
@@ -127,8 +127,8 @@ class subscription_table {
         into.identifiers.insert(into.identifiers.end(), other.identifiers.begin(), other.identifiers.end());
     }
 
-    mqtt::router<entry> router_;
-    std::map<std::string, std::unique_ptr<group>, std::less<>> groups_;
+    mqtt::router<entry> router_{};
+    std::map<std::string, std::unique_ptr<group>, std::less<>> groups_{};
     std::uint64_t match_ = 0;
 };
 

@@ -78,7 +78,7 @@ class connect_head {
         return a.size() == b.size();
     }
 
-    std::string text_;
+    std::string text_{};
     bool in_empty_line_ = false;  // since a line's end, nothing but CR has come
     bool complete_ = false;
 };
@@ -192,8 +192,8 @@ class http_connect_client {
             error_ = proxy_errc::refused;
     }
 
-    secret_string request_;
-    connect_head head_;
+    secret_string request_{};
+    connect_head head_{};
     std::size_t received_ = 0;
     int status_ = 0;
     proxy_errc error_ = proxy_errc::ok;
@@ -260,8 +260,8 @@ class http_connect_server {
         error_ = proxy_errc::ok;
     }
 
-    connect_head head_;
-    std::string host_;
+    connect_head head_{};
+    std::string host_{};
     std::uint16_t port_ = 0;
     proxy_errc error_ = proxy_errc::ok;
 };

@@ -195,10 +195,10 @@ class socks5_client {
         return static_cast<proxy_errc>(static_cast<int>(proxy_errc::general_failure) + reply - 1);
     }
 
-    secret_string output_;
-    secret_string request_;
-    secret_string credentials_;
-    std::string input_;
+    secret_string output_{};
+    secret_string request_{};
+    secret_string credentials_{};
+    std::string input_{};
     std::size_t wanted_ = 0;
     step step_ = step::method;
     proxy_errc error_ = proxy_errc::ok;
@@ -298,12 +298,12 @@ class socks5_server {
 
     bool wants_credentials_;
     step step_ = step::greeting;
-    std::string input_;
-    std::string output_;
-    std::string user_name_;
-    std::string password_;
+    std::string input_{};
+    std::string output_{};
+    std::string user_name_{};
+    std::string password_{};
     socks5_address type_ = socks5_address::name;
-    std::string host_;
+    std::string host_{};
     std::uint16_t port_ = 0;
 };
 

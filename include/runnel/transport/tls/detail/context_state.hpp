@@ -523,25 +523,25 @@ class tls_context_state {
         return SSL_TLSEXT_ERR_OK;
     }
 
-    std::vector<std::string> pins_;  // as bytes
-    std::string psk_identity_;
-    secret_string psk_key_;
-    std::unique_ptr<tls_session_cache> sessions_;
+    std::vector<std::string> pins_{};  // as bytes
+    std::string psk_identity_{};
+    secret_string psk_key_{};
+    std::unique_ptr<tls_session_cache> sessions_{};
     context_ptr context_{SSL_CTX_new(TLS_method())};
     bool reads_directory_ = false;  // of authorities, as they are needed
-    std::string directory_;         // empty: the system's
-    std::vector<X509*> read_authorities_;
-    std::vector<X509_CRL*> read_lists_;
+    std::string directory_{};       // empty: the system's
+    std::vector<X509*> read_authorities_{};
+    std::vector<X509_CRL*> read_lists_{};
     mutable std::atomic<bool> is_in_doubt_{false};
-    mutable std::mutex doubts_;
-    mutable store_ptr anew_;  // for handshakes, since the last doubt; made when it is needed
-    std::string alpn_;        // in the form of the wire: each name behind its length
+    mutable std::mutex doubts_{};
+    mutable store_ptr anew_{};  // for handshakes, since the last doubt; made when it is needed
+    std::string alpn_{};        // in the form of the wire: each name behind its length
     tls_verify verify_ = tls_verify::full;
     bool require_client_certificate_ = false;
     bool accept_common_name_ = false;
     bool checks_lists_ = false;
-    std::shared_ptr<tls_status_check const> status_check_;
-    std::optional<tls_key_log> key_log_;
+    std::shared_ptr<tls_status_check const> status_check_{};
+    std::optional<tls_key_log> key_log_{};
     std::chrono::seconds resumption_limit_{};
 };
 

@@ -47,7 +47,7 @@ class tls_engine {
     tls_engine& operator=(tls_engine const&) = delete;
 
     /// Encrypted bytes from the peer: the driver prepares and commits.
-    receive_buffer incoming;
+    receive_buffer incoming{};
     /// Encrypted bytes for the peer: the driver sends and clears.
     send_buffer outgoing;
 
@@ -302,11 +302,11 @@ class tls_engine {
     };
 
     std::shared_ptr<tls_context_state const> context_;
-    tls_session_owner owner_;  // a client's, if sessions are kept
+    tls_session_owner owner_{};  // a client's, if sessions are kept
     std::unique_ptr<SSL, freer> handle_;
     SSL* ssl_;
-    tls_failure failure_;
-    tls_failure write_failure_;
+    tls_failure failure_{};
+    tls_failure write_failure_{};
     bool shaken_hands_ = false;  // what OpenSSL says of it changes with a failure
     bool closed_by_peer_ = false;
     bool decrypting_ = false;

@@ -38,8 +38,8 @@ using key_ptr = std::unique_ptr<EVP_PKEY, openssl_freer<EVP_PKEY_free>>;
 
 /// PEM text, and where it is from for errors.
 struct pem_source {
-    secret_string text;  // a private key, perhaps
-    std::string name;
+    secret_string text{};  // a private key, perhaps
+    std::string name{};
 
     bio_ptr open() const { return bio_ptr(BIO_new_mem_buf(text.data(), static_cast<int>(text.size()))); }
 };

@@ -39,9 +39,9 @@ struct tls_verification {
 /// What a connection of a client tells about itself: under which name its sessions are kept, and since when the server
 /// is trusted.
 struct tls_session_owner {
-    std::string server;
-    tls_verification resumable;                ///< that of the session which is offered to the server, if one is
-    std::optional<tls_verification> verified;  ///< that of the connection, once it is known
+    std::string server{};
+    tls_verification resumable{};                ///< that of the session which is offered to the server, if one is
+    std::optional<tls_verification> verified{};  ///< that of the connection, once it is known
 };
 
 /// What is needed to take up TLS sessions again without another exchange of certificates: session tickets and session
@@ -62,8 +62,8 @@ class tls_session_cache {
 
     /// A session, and since when its server is trusted.
     struct kept {
-        session_ptr session;
-        tls_verification verified;
+        session_ptr session{};
+        tls_verification verified{};
     };
 
     /// Keeps a copy of a session: OpenSSL spoils the session of a connection that is lost without close_notify, which
@@ -84,8 +84,7 @@ class tls_session_cache {
             auto found = std::move(entries_[i].session);
             entries_.erase(entries_.begin() + static_cast<std::ptrdiff_t>(i));
             auto* const session = found.session.get();
-            auto const age = static_cast<long>(std::chrono::system_clock::to_time_t(now.system)) -
-                             static_cast<long>(SSL_SESSION_get_time(session));
+            auto const age = std::chrono::system_clock::to_time_t(now.system) - SSL_SESSION_get_time(session);
             if (SSL_SESSION_is_resumable(session) == 1 && age < SSL_SESSION_get_timeout(session) &&
                 found.verified.is_good(now, limit_))
                 return found;
@@ -100,14 +99,14 @@ class tls_session_cache {
 
   private:
     struct entry {
-        std::string server;
-        kept session;
+        std::string server{};
+        kept session{};
     };
 
     std::size_t const capacity_;
     std::chrono::seconds const limit_;
-    mutable std::mutex mutex_;
-    std::deque<entry> entries_;  // the oldest first
+    mutable std::mutex mutex_{};
+    std::deque<entry> entries_{};  // the oldest first
 };
 
 }  // namespace runnel::detail

@@ -117,7 +117,7 @@ class shadow_line {
 
     std::chrono::milliseconds patience_;
     state at_ = state::free;
-    question question_;
+    question question_{};
     std::uint64_t connection_ = 0;  // the latest that was told of
     std::uint64_t asked_on_ = 0;
     time_point until_{};

@@ -225,8 +225,8 @@ class sub_device_login {
     std::uint32_t failures_ = 0;  // in a row
     std::uint32_t leavers_ = 0;
     time_point due_ = (time_point::min)();
-    std::error_code refusal_;
-    std::string text_;
+    std::error_code refusal_{};
+    std::string text_{};
 };
 
 }  // namespace runnel::aliyun::alink::detail
