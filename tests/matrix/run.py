@@ -126,7 +126,12 @@ ROWS = {
     "clang 19": Row("clang++-19", "", "headers plain quickstart"),
     "clang 19, libc++": Row("clang++-19", "-stdlib=libc++", "headers tests all_drivers plain quickstart"),
     "clang 19, libc++, C++23": Row("clang++-19", "-stdlib=libc++ -std=c++23", "headers"),
-    "i386": Row("g++", "-m32", "headers tests all_drivers plain quickstart", multiarch="i386-linux-gnu"),
+    # The kernel's headers are this machine's, where g++-12-multilib does not look: g++-multilib, which has them in /usr/include,
+    # goes with no compiler for another machine.
+    "i386": Row(
+        "g++", "-m32 -idirafter /usr/include/x86_64-linux-gnu", "headers tests all_drivers plain quickstart",
+        multiarch="i386-linux-gnu",
+    ),
     "Windows": Row(
         "x86_64-w64-mingw32-g++-posix", "-Wa,-mbig-obj", "headers tests plain quickstart", "wine",
         "-static -lws2_32 -lmswsock -lcrypt32 -lgdi32", libraries=False, portable=True, first=WINDOWS_FIRST,
@@ -324,7 +329,7 @@ def missing(row):
     if row.asio and not (pathlib.Path(os.environ.get(row.asio, "")) / "asio.hpp").is_file():
         return [f"asio.hpp in ${row.asio}"]
     return [name for name in wanted if not shutil.which(name)] or (
-        ["32-bit libraries"] if "-m32" in row.flags and not compiles([row.compiler, "-m32"]) else []
+        ["32-bit libraries"] if "-m32" in row.flags and not compiles([row.compiler, *row.flags]) else []
     ) or (["libc++"] if "-stdlib=libc++" in row.flags and not compiles([row.compiler, "-stdlib=libc++"]) else [])
 
 
