@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <system_error>
+#include <utility>
 
 namespace test {
 
@@ -15,6 +16,7 @@ namespace test {
 struct memory_store {
     std::map<std::uint64_t, std::string> records;
     std::error_code failure;  ///< what `load` and `apply` return; then nothing is changed
+    bool fails_once = false;  ///< `apply` works again when it has failed
     std::size_t applies = 0;  ///< that succeeded
     std::size_t changes = 0;
 
@@ -24,7 +26,7 @@ struct memory_store {
         return failure;
     }
     std::error_code apply(std::span<runnel::mqtt::store_change const> all) {
-        if (failure) return failure;
+        if (failure) return fails_once ? std::exchange(failure, {}) : failure;
         ++applies;
         changes += all.size();
         for (auto const& c : all) {

@@ -288,7 +288,7 @@ class session final : private detail::session_services {
     /// Completes as soon as all that has been accepted is delivered: QoS 0 messages have been written to the network,
     /// and those of QoS 1 and 2 acknowledged, which is stored; calls of `publish` that wait for room are not waited
     /// for. Put before `disconnect` it leaves nothing behind; `within` gives it a limit. `errc::disconnected` when
-    /// `run` ends first.
+    /// `run` ends first, also because that cannot be stored; without `run`, then, the store's error.
     awaitable<void> drained();
 
     /// Ends the connection in good order: sends what is ready to be sent, then DISCONNECT, reads on until the server
@@ -572,9 +572,11 @@ class session final : private detail::session_services {
         if (places_ && places_->drained.occupied()) [[unlikely]]
             wake_once_stored();
     }
-    // If that fails `run` ends, or it is tried again.
+    // If that fails `run` ends, and tells them; without it they are told why.
     RUNNEL_COLD RUNNEL_NOINLINE void wake_once_stored() {
-        if (is_drained() && durability_.save_quietly()) places_->drained.wake_all({});
+        if (!is_drained()) return;
+        auto const error = save_if_due();
+        if (!error || !running_) places_->drained.wake_all(error);
     }
 
     // --- the end

@@ -210,7 +210,11 @@ auto session<Transport>::connected(std::uint64_t after) -> awaitable<std::uint64
 
 template <transport Transport>
 auto session<Transport>::drained() -> awaitable<void> {
-    if (is_drained() && durability_.save_quietly()) co_return;
+    if (is_drained()) {
+        auto const error = save_if_due();
+        if (!error) co_return;
+        if (!running_) throw std::system_error(error, "session store");
+    }
     auto waiting = wait(&places::drained);
     co_await std::move(waiting);
 }
