@@ -12,6 +12,7 @@
 #include <memory>
 #include <new>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -231,6 +232,57 @@ TEST_CASE("without run, who waits until all is delivered is told that it cannot 
     p.store->failure.clear();
     test::run(p.io, s.drained());
     CHECK(p.store->records.size() == held - 1);
+}
+
+TEST_CASE("what the user has added to a commit that fails is not torn from what the session was to store with it") {
+    struct shared_store : test::memory_store {
+        int added = 0, kept = 0;
+        bool pending() const { return added != 0; }
+        std::error_code apply(std::span<mqtt::store_change const> all) {
+            auto const e = memory_store::apply(all);
+            int const by = std::exchange(added, 0);
+            if (!e) kept += by;
+            return e;
+        }
+    };
+    for (bool const by_new_session : {true, false}) {
+        CAPTURE(by_new_session);
+        durable_fixture p;
+        auto const store = std::make_shared<shared_store>();
+        auto options = p.options();
+        options.store = store;
+        auto s = std::make_unique<memory_session>(p.io.get_executor(), p.transport, options);
+        auto const work = [&]() -> asio::awaitable<void> {
+            auto in = co_await s->subscribe("in");
+            auto const m = co_await in.receive();
+            ++store->added;
+        };
+        {
+            task<void> running(p.io, s->run());
+            task<void> working(p.io, work());
+            p.settle();
+            p.broker.publish("in", "m", qos::exactly_once);
+            store->failure = std::make_error_code(full);
+            store->fails_once = true;
+            CHECK(running.run_for_error() == full);
+            CHECK_FALSE(working.run_for_error());
+        }
+        CHECK(store->kept == 0);
+        if (by_new_session) {
+            s.reset();
+            s = std::make_unique<memory_session>(p.io.get_executor(), p.transport, options);
+            task<void> running(p.io, s->run());
+            task<void> working(p.io, work());  // the server sends it again, and it is received again
+            CHECK(test::wait_until(p.io, [&] { return store->kept == 1; }));
+        } else {
+            task<void> again(p.io, s->run());
+            CHECK(again.run_for_error() == full);
+            s->save();
+            task<void> running(p.io, s->run());
+            p.settle();
+            CHECK_FALSE(running.done());
+        }
+    }
 }
 
 TEST_CASE("many messages share one commit") {

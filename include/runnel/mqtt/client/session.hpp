@@ -129,7 +129,10 @@ class session final : private detail::session_services {
     /// network, and in the executor's next turn. So it is for those who must know that it has happened, for messages
     /// published before `run`, and for what the user has added to the transaction of an `sqlite_store`. Throws the
     /// store's error; then nothing of it is stored. Without a store it does nothing.
-    void save() { durability_.save(); }
+    ///
+    /// Where an error has undone what the user has added, the session stores nothing more, at its end neither, and
+    /// `run` ends with that error again, until this is called: it stores what is left, without what has been undone.
+    void save() { durability_.save_anew(); }
 
     /// Makes the session authenticate itself by a method of its own (MQTT 5, 4.12) from the next connection on. From
     /// then on an automatic session speaks MQTT 5 only: else a server could do without.

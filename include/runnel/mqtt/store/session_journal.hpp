@@ -98,19 +98,29 @@ class session_journal {
         state.time_of_day_set(by, own_);
     }
 
-    /// Stores what has changed, if anything has. After an error nothing has been stored, and it may be tried again.
+    /// Stores what has changed, if anything has. After an error nothing has been stored, and it may be tried again. But
+    /// where that has undone what the user had added, the error stays until `go_on_without`: what belongs together is
+    /// not to be stored without it.
     std::error_code commit(session_state& state) {
         if (!store_) return {};
+        if (undone_) [[unlikely]]
+            return undone_;
         bool const changed = state.has_changes() || client_id_changed_;
-        if (!changed && !store_.pending()) return {};
+        bool const is_added_to = store_.pending();
+        if (!changed && !is_added_to) return {};
         collector all(*this);
         if (changed) all.collect(state);
-        if (auto const e = store_.apply(changes_)) return e;
+        if (auto const e = store_.apply(changes_)) {
+            if (is_added_to && !store_.pending()) undone_ = e;
+            return e;
+        }
         state.changes_stored();
         client_id_changed_ = false;
         ++commits_;
         return {};
     }
+    /// The user knows what has been undone.
+    RUNNEL_COLD void go_on_without() noexcept { undone_.clear(); }
 
   private:
     static constexpr std::uint64_t header_key = 0;
@@ -298,6 +308,7 @@ class session_journal {
     std::size_t restored_ = 0;
     std::uint64_t own_ = 0;  // exchanges with lower numbers have been begun by earlier processes
     std::uint64_t commits_ = 0;
+    std::error_code undone_{};  // with which `apply` has failed, and undone what the user had added
     // Of one `commit`, kept for reuse.
     std::vector<store_change> changes_{};
     std::array<char, long_header_size> header_{};
@@ -317,6 +328,7 @@ std::unique_ptr<any_session_journal> make_session_journal(any_session_store stor
             journal.set_epoch(state, epoch);
         }
         std::error_code commit(session_state& state) override { return journal.commit(state); }
+        void go_on_without() noexcept override { journal.go_on_without(); }
         std::string const& client_id() const noexcept override { return journal.client_id(); }
         void set_client_id(std::string_view id) override { journal.set_client_id(id); }
         std::size_t restored() const noexcept override { return journal.restored(); }

@@ -89,6 +89,7 @@ class any_session_journal {
     virtual std::error_code load(session_state& state, std::string_view client_id) = 0;
     virtual void set_epoch(session_state& state, std::chrono::milliseconds epoch) noexcept = 0;
     virtual std::error_code commit(session_state& state) = 0;
+    virtual void go_on_without() noexcept = 0;
     virtual std::string const& client_id() const noexcept = 0;
     virtual void set_client_id(std::string_view id) = 0;
     virtual std::size_t restored() const noexcept = 0;

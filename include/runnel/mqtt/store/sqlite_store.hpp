@@ -124,7 +124,8 @@ class sqlite_store {
     /// published exactly once: write that it was, and publish it, without suspending in between.
     ///
     /// The user neither begins nor ends transactions. If `apply` fails (then `run` ends with its error), the user's
-    /// changes are undone. Throws a `sqlite_errc`.
+    /// changes are undone, and of the session nothing more is stored (see `session::save`): a new session goes on from
+    /// before both. Throws a `sqlite_errc`.
     sqlite3* transaction() {
         if (auto const e = begin()) throw std::system_error(e);
         return db_.get();

@@ -58,6 +58,12 @@ class durability {
         if (auto const e = commit()) throw std::system_error(e, "session store");
     }
 
+    /// The same for the user, who is told, and so knows what has been undone.
+    RUNNEL_COLD void save_anew() {
+        if (journal_) journal_->go_on_without();
+        save();
+    }
+
     /// As `save`, where nobody can be told of an error. Whether all is stored.
     RUNNEL_COLD bool save_quietly() noexcept {
         try {
