@@ -7,12 +7,15 @@
 #include <doctest/doctest.h>
 
 #include <chrono>
+#include <cstddef>
 #include <exception>
 #include <memory>
+#include <new>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <support/allocation_count.hpp>
 #include <support/memory_sessions.hpp>
 #include <system_error>
 #include <vector>
@@ -444,4 +447,31 @@ TEST_CASE("a subscription that is unsubscribed from twice, or is another session
     CHECK(p.session->subscriptions() == 1);
     test::run(p.io, p.session->unsubscribe(other));
     CHECK(p.session->subscriptions() == 0);
+}
+
+TEST_CASE("filters that cannot be subscribed to for want of memory do not count") {
+    for (std::size_t nth = 1;; ++nth) {
+        CAPTURE(nth);
+        fixture p;
+        std::string const get = own + "get/a-name-that-is-too-long-for-a-string", set = own + "set";
+        std::string_view const filters[] = {get, set};
+        std::optional<test::task<session_type::subscription>> subscribing;
+        bool failed = false;
+        {
+            testing::failing_allocation const failing(nth);
+            try {
+                subscribing.emplace(p.io, p.session->subscribe(filters));
+                p.io.poll();
+            } catch (std::bad_alloc const&) {  // before it began
+            }
+            failed = failing.has_failed();
+        }
+        if (subscribing && !subscribing->done()) {
+            CHECK(p.session->subscriptions() == 2);
+            subscribing->cancel();
+            test::settle(p.io);
+        }
+        CHECK(p.session->subscriptions() == 0);
+        if (!failed) break;
+    }
 }

@@ -295,7 +295,11 @@ class device_session {
     // Filters that count as subscribed to until it turns out that they are not. They are this object's, and then the
     // subscription's, which is known by where its first filter is.
     struct reservation {
-        reservation(state_ptr h, std::vector<std::string> f) : here(std::move(h)), filters(std::move(f)) {
+        explicit reservation(state_ptr h) noexcept : here(std::move(h)) {}
+        // By way of the other, so that the destructor takes back what counts already if there is no memory for the
+        // rest.
+        reservation(state_ptr h, std::vector<std::string> f) : reservation(std::move(h)) {
+            filters = std::move(f);
             for (auto const& filter : filters) here->filters.emplace(filter, this);
         }
         ~reservation() {
@@ -308,7 +312,7 @@ class device_session {
                 if (owner == this) owner = &made.filter();
         }
         state_ptr here;
-        std::vector<std::string> filters;
+        std::vector<std::string> filters{};
     };
 
     static awaitable<subscription> subscribe_counted(state_ptr here, session_type* session, errc checked,
