@@ -42,13 +42,14 @@ WARNINGS = "-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror".split()
 # Libraries of headers alone, which serve every machine.
 PORTABLE = ["asio", "asio.hpp", "doctest", "nlohmann"]
 OTHERS = re.compile(r"<(openssl/|sqlite3\.h|zlib\.h)")
+POSIX = re.compile(r"<(sys/(?!types)|unistd\.h|netinet/|arpa/|asio/local/)")
 HAS_CASES = re.compile(r"test cases:\s*\d+\s*\|\s*(\d+) passed\s*\|\s*(\d+) failed")
 
 
 class Row:
     def __init__(
         self, compiler, flags="", steps="headers", runner="", link="", libraries=True, portable=False, first="", boost=False,
-        asio=None, multiarch="",
+        asio=None, multiarch="", posix=True,
     ):
         self.compiler = compiler
         self.flags = flags.split()
@@ -61,6 +62,7 @@ class Row:
         self.boost = boost  # whether Asio is Boost's
         self.asio = asio  # the environment variable with the folder of another Asio
         self.multiarch = multiarch  # Debian's name of the machine, if it is not this one
+        self.posix = posix  # whether all tests can be compiled
 
 
 # What <windows.h> may define, whatever mingw's does. The standard library of g++ would not bear `min` and `max`, so that all
@@ -133,9 +135,9 @@ ROWS = {
         multiarch="i386-linux-gnu",
     ),
     "Windows": Row(
-        "x86_64-w64-mingw32-g++-posix", "-Wa,-mbig-obj", "headers tests plain quickstart", "wine",
+        "x86_64-w64-mingw32-g++-posix", "-Wa,-mbig-obj", "headers tests all_drivers plain quickstart", "wine",
         "-static -lws2_32 -lmswsock -lcrypt32 -lgdi32", libraries=False, portable=True, first=WINDOWS_FIRST,
-        multiarch="x86_64-w64-mingw32",
+        multiarch="x86_64-w64-mingw32", posix=False,
     ),
     "aarch64": cross("aarch64-linux-gnu", "qemu-aarch64"),
     "armhf": cross("arm-linux-gnueabihf", "qemu-arm"),
@@ -160,13 +162,21 @@ def run(command, **options):
     return done.stdout
 
 
-def reaches(header, what, seen):
+def reaches(header, what, seen, root=ROOT / "include", included=r"#include <(runnel/[^>]+)>"):
     """Whether a header includes, however indirectly, something that matches."""
     if header in seen:
         return False
     seen.add(header)
-    text = (ROOT / "include" / header).read_text()
-    return bool(what.search(text)) or any(reaches(h, what, seen) for h in re.findall(r"#include <(runnel/[^>]+)>", text))
+    text = (root / header).read_text()
+    return bool(what.search(text)) or any(reaches(h, what, seen, root, included) for h in re.findall(included, text))
+
+
+def drivers_for(row):
+    """Their tests, without those whose own files are for POSIX, where that is not to be had."""
+    files = test_list("drivers_test_sources")
+    if row.posix:
+        return files
+    return [f for f in files if not reaches(f, POSIX, set(), TESTS, r'#include "((?!\.)[^"]+)"')]
 
 
 def all_headers(row):
@@ -282,10 +292,10 @@ class Trial:
         return self.run_tests("tests", test_list("test_sources"), 15)
 
     def drivers(self):
-        return self.run_tests("drivers", [file for file in test_list("drivers_test_sources") if DRIVERS.match(file)], 4)
+        return self.run_tests("drivers", [file for file in drivers_for(self.row) if DRIVERS.match(file)], 4)
 
     def all_drivers(self):
-        return self.run_tests("drivers", test_list("drivers_test_sources"), 10)
+        return self.run_tests("drivers", drivers_for(self.row), 10)
 
     def run_tests(self, name, files, at_once):
         sources = [TESTS / "main.cpp", TESTS / "support/allocation_count.cpp"]
